@@ -21,9 +21,14 @@ import torch
 from mmengine.dist import barrier, get_local_rank
 from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
+from mmengine.runner import CheckpointLoader
+from mmengine.utils import apply_to
 from torch import Tensor, nn
 
 from .configs import find_file
+
+#: The environment variable that makes every ``torch.load`` a safe one.
+FORCE_SAFE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 
 # The functions that mmengine's checkpoints refer to: statistics of its log history, and the shape of a one-cycle schedule.
 FUNCTIONS = {
@@ -50,7 +55,7 @@ def _named(function: Callable, path: str) -> Callable:
     return wrapper
 
 
-def _allowed_globals() -> list[Callable]:
+def _allowed_globals() -> list[Any]:
     """What the checkpoints of mmengine hold beside tensors: see :data:`FUNCTIONS`, and numpy numbers, old and new names."""
     multiarray = import_module('numpy._core.multiarray' if hasattr(np, '_core') else 'numpy.core.multiarray')
     numpy_functions = [
@@ -83,12 +88,17 @@ def _allowing(allowed: list) -> Iterator[None]:
         torch.serialization.add_safe_globals(before)
 
 
-def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
+#: Whether files may run code while they are read, where the caller does not say: ``--trust`` of the tools.
+_trusting = False
+
+
+def read_checkpoint(path: str | Path, trust: bool | None = None) -> dict[str, Any]:
     """Read a checkpoint onto the CPU, without running code from it.
 
     Args:
         path: The file.
-        trust: Let the file run code while it is read; only for files from people you trust.
+        trust: Let the file run code while it is read; only for files from people you trust. What :func:`guard_loading` was
+            told if None.
 
     Returns:
         What the file holds.
@@ -101,7 +111,7 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f'checkpoint {path}: no such file')
     try:
-        if trust:
+        if _trusting if trust is None else trust:
             content = torch.load(path, map_location='cpu', weights_only=False)
         else:
             with _allowing(_allowed_globals()):
@@ -110,8 +120,7 @@ def read_checkpoint(path: str | Path, trust: bool = False) -> dict[str, Any]:
         if found := re.search(r'GLOBAL ([\w.]+)', str(error)):
             raise ValueError(
                 f'checkpoint {path} holds {found[1]}, which could run code when it is read. If you trust where the file '
-                "comes from, save its weights alone: torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW); "
-                'pth_transfer.py takes it with --trust'
+                'comes from, say so with --trust'
             ) from error
         found = re.search(r'WeightsUnpickler error:\s*(.+)', str(error))
         reason = found[1] if found else str(error).splitlines()[0]
@@ -153,6 +162,40 @@ def fetch(source: str, role: str) -> Path:
             ) from error
     barrier()
     return cached
+
+
+def guard_loading(trust: bool) -> None:
+    """Let nothing in this process run code from a checkpoint, mmengine's own loading (``Pretrained``, resume) included.
+
+    mmengine reads a file anew, and lets it run code, where the safe way fails.
+
+    Args:
+        trust: Let files run code after all.
+    """
+    global _trusting
+    _trusting = trust
+    if trust:
+        os.environ.pop(FORCE_SAFE, None)
+    else:
+        os.environ[FORCE_SAFE] = '1'  # for every torch.load, whoever calls it
+        torch.serialization.add_safe_globals(_allowed_globals())
+    CheckpointLoader.register_scheme('', _load_from_local, force=True)
+    CheckpointLoader.register_scheme(('http://', 'https://'), _load_from_http, force=True)
+
+
+def _load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """What mmengine calls to read a local file."""
+    content = read_checkpoint(Path(filename).expanduser())
+    return content if map_location is None else apply_to(content, lambda x: isinstance(x, Tensor), _mover(map_location))
+
+
+def _load_from_http(filename: str, map_location: Any = None, **_: Any) -> dict[str, Any]:
+    """What mmengine calls to download a file and read it."""
+    return _load_from_local(str(fetch(filename, 'pretrained')), map_location)
+
+
+def _mover(map_location: Any) -> Callable[[Tensor], Tensor]:
+    return (lambda x: x) if callable(map_location) else (lambda x: x.to(map_location))
 
 
 def weights_of(checkpoint: Mapping[str, Any]) -> OrderedDict[str, Tensor]:
@@ -251,18 +294,30 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
 
 
-def save_atomically(content: Any, path: Path) -> None:
-    """``torch.save`` that leaves either the whole new file or what was there before."""
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A file to write in the ``with`` block, which takes the place of ``path`` when all of it is on the disk.
+
+    Whatever happens, ``path`` is either the whole new file or what was there before.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f'.{path.name}.{os.getpid()}')
+    unfinished = path.with_name(f'.{path.name}.{os.getpid()}.unfinished')
     try:
-        torch.save(content, unfinished)
+        yield unfinished
+        with unfinished.open('rb') as file:
+            os.fsync(file.fileno())
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def transfer(dis_path: str | Path, output_path: str | Path, trust: bool = False) -> Transfer:
+def save_atomically(content: Any, path: Path) -> None:
+    """``torch.save`` that leaves either the whole new file or what was there before."""
+    with atomic_path(path) as unfinished:
+        torch.save(content, unfinished)
+
+
+def transfer(dis_path: str | Path, output_path: str | Path, trust: bool | None = None) -> Transfer:
     """Write the student of a distiller's checkpoint as a checkpoint of its own, for the plain mmpretrain config.
 
     ``meta`` (classes, data set, epoch) is kept. Optimizer, log history, teacher and losses are left out, and layers that

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +13,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from .checkpoint import fetch, read_checkpoint, student_weights, weights_of
+from .engine.data import plain_datasets
 from .runtime import datasets_of, unwrapped
 
 #: The layout that a data set expects under its ``data_root``, and what fetches it.
@@ -49,16 +48,6 @@ def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
                 raise FileNotFoundError(f'{loader}: the data set folder {folder} does not exist{layout}')
 
 
-def _plain_datasets(dataset: Any) -> Iterator[Any]:
-    """The data sets inside wrappers such as ConcatDataset and RepeatDataset."""
-    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
-    for part in inner:
-        if part is None:
-            yield dataset
-        else:
-            yield from _plain_datasets(part)
-
-
 def check_labels(dataset: Dataset, num_classes: int, name: str) -> None:
     """Refuse labels outside of the classes; looks at every one.
 
@@ -70,7 +59,7 @@ def check_labels(dataset: Dataset, num_classes: int, name: str) -> None:
     Raises:
         ValueError: Names the first label and the sample that has it.
     """
-    for plain in _plain_datasets(dataset):
+    for plain in plain_datasets(dataset):
         if not hasattr(plain, 'get_gt_labels'):
             continue
         labels = np.asarray(plain.get_gt_labels())

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
+import re
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +23,13 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from .checkpoint import guard_loading
 from .configs import find_file, network_cfg, read_config
+from .engine.termination import EXIT_CODE, TerminationError
+from .errors import TrainingError
 
+#: Where the environment names a folder, a run leaves there how it ended; launchers pass neither message nor code on.
+STATUS = 'MMCLS_KD_STATUS'
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -48,9 +57,19 @@ def base_parser(description: str | None) -> argparse.ArgumentParser:
         metavar='KEY=VALUE',
         help='override settings of the config, e.g. train_cfg.max_epochs=3 or key="[(a,b),(c,d)]" (no white space)',
     )
+    parser.add_argument('--trust', action='store_true', help='let checkpoints run code while they are read')
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='how the processes were started')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by some launchers')
     return parser
+
+
+def _end(tool: str, message: str) -> None:
+    """End the program with ``TOOL: error: MESSAGE`` and exit code 1; tell the launcher the message too."""
+    text = f'{tool}: error: {message}'
+    if status := os.environ.get(STATUS):
+        with suppress(OSError):
+            Path(status, 'error').write_text(f'{text}\n')
+    sys.exit(text)
 
 
 @contextmanager
@@ -59,9 +78,37 @@ def errors_in_one_line(tool: str) -> Iterator[None]:
     try:
         yield
     except KeyError as error:  # mmengine's registries and config options; its str() has quotes around it
-        sys.exit(f'{tool}: error: {error.args[0] if error.args else error!r}')
+        _end(tool, str(error.args[0] if error.args else repr(error)))
     except (OSError, ValueError, TypeError) as error:
-        sys.exit(f'{tool}: error: {error}')
+        _end(tool, str(error))
+
+
+#: How the messages of the communication libraries begin or what they contain when a process does not answer.
+LOST_CONTACT = re.compile(r'gloo|NCCL|ncclRemoteError|Connection (reset|closed|refused)|[Tt]imed out|Broken pipe')
+
+
+@contextmanager
+def ended_in_order(tool: str) -> Iterator[None]:
+    """End the program with one line and a telling exit code where a training cannot, or should not, go on.
+
+    Exit code 1 for an error, :data:`~mmcls_kd.engine.termination.EXIT_CODE` for a run that saved its state because it was
+    asked to end. Errors that are a fault of the toolbox's or the user's code keep their traceback.
+    """
+    try:
+        yield
+    except TerminationError as ended:
+        print(f'{tool}: {ended}', file=sys.stderr, flush=True)
+        if status := os.environ.get(STATUS):
+            Path(status, 'terminated').touch()
+        os._exit(EXIT_CODE) if is_distributed() else sys.exit(EXIT_CODE)  # no waiting for the other processes
+    except TrainingError as error:
+        _end(tool, str(error).splitlines()[-1].removeprefix(f'{type(error).__module__}.{type(error).__name__}: '))
+    except OSError as error:
+        _end(tool, f'{error}; what is saved stays as it is: see to the cause and go on with --resume')
+    except RuntimeError as error:
+        if not (is_distributed() and LOST_CONTACT.search(str(error))):
+            raise
+        _end(tool, f'contact with another process is lost ({str(error).splitlines()[0]}); start all again with --resume')
 
 
 def load_config(args: argparse.Namespace) -> Config:
@@ -73,6 +120,7 @@ def load_config(args: argparse.Namespace) -> Config:
         FileNotFoundError: If there is no such config.
         ValueError: If it has the form of the original toolbox's older branch.
     """
+    guard_loading(args.trust)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = read_config(args.config)
     if 'distiller' in cfg:
@@ -152,13 +200,29 @@ def _slurm_environment() -> None:
     os.environ['LOCAL_RANK'] = os.environ['SLURM_LOCALID']
 
 
+def interface_towards(host: str) -> str | None:
+    """The network interface by which this machine reaches another; None if that cannot be told."""
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, 9))
+        own = socket.inet_aton(probe.getsockname()[0])
+        for _, name in socket.if_nameindex():
+            with suppress(OSError):  # an interface without an address
+                answer = fcntl.ioctl(probe.fileno(), 0x8915, struct.pack('256s', name.encode()))  # SIOCGIFADDR
+                if answer[20:24] == own:
+                    return name
+    return None
+
+
 def start_cpu_processes(cfg: Config) -> None:
     """On a machine without CUDA, join the launched processes over gloo; mmengine's launchers need CUDA for that."""
     if cfg.launcher == 'none' or torch.cuda.is_available() or is_distributed():
         return
     if cfg.launcher == 'slurm':
         _slurm_environment()
-    torch.distributed.init_process_group('gloo')
+    if 'GLOO_SOCKET_IFNAME' not in os.environ and (interface := interface_towards(os.environ['MASTER_ADDR'])):
+        os.environ['GLOO_SOCKET_IFNAME'] = interface  # gloo itself may take the loopback
+    seconds = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')
+    torch.distributed.init_process_group('gloo', timeout=None if seconds is None else timedelta(seconds=seconds))
     cfg.model_wrapper_cfg = dict(
         type='MMDistributedDataParallel',
         device_ids=None,

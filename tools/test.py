@@ -16,6 +16,7 @@ from mmcls_kd.runtime import (
     base_parser,
     build_runner,
     complete_dataloaders,
+    ended_in_order,
     errors_in_one_line,
     is_distiller,
     load_config,
@@ -106,7 +107,8 @@ def main() -> None:
         load_strictly(model.module if args.tta else model, args.checkpoint, 'test')
         if args.out and args.out_item != 'metrics':
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
-    metrics = runner.test()
+    with ended_in_order('test.py'):
+        metrics = runner.test()
     if args.out and args.out_item == 'metrics':
         mmengine.dump(metrics, args.out)
 

@@ -10,10 +10,12 @@ from mmengine.config import Config
 
 from mmcls_kd.checks import check_data_folders, preflight
 from mmcls_kd.configs import follow_methods, select_methods
+from mmcls_kd.engine.setup import find_resume_point, make_resumable
 from mmcls_kd.runtime import (
     base_parser,
     build_runner,
     complete_dataloaders,
+    ended_in_order,
     errors_in_one_line,
     inline_networks,
     is_distiller,
@@ -62,6 +64,7 @@ def run_config(args) -> Config:
         select_methods(cfg.model, [methods] if isinstance(methods, str) else methods)
         cfg.methods = methods
     complete_dataloaders(cfg, not args.no_pin_memory, not args.no_persistent_workers)
+    make_resumable(cfg)
     make_self_contained(cfg)
     return cfg
 
@@ -71,9 +74,11 @@ def main() -> None:
     with errors_in_one_line('train.py'):
         cfg = run_config(args)
         check_data_folders(cfg, ('train_dataloader', 'val_dataloader'))
+        find_resume_point(cfg)
         runner = build_runner(cfg)
         preflight(runner)
-    runner.train()
+    with ended_in_order('train.py'):
+        runner.train()
 
 
 if __name__ == '__main__':

@@ -1,15 +1,9 @@
 from types import SimpleNamespace
 
-import folders
 import pytest
 from commands import DISTILLER, data_options, run
 
 from mmcls_kd.configs import TOOLBOX
-
-
-@pytest.fixture(scope='session')
-def data(tmp_path_factory):
-    return folders.fashion_mnist(tmp_path_factory.mktemp('data') / 'fashion_mnist')
 
 
 @pytest.fixture(scope='session')

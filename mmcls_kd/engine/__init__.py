@@ -1,0 +1,18 @@
+"""What makes a training survive: loops, data, checkpoints and hooks beside mmengine's own."""
+
+from .checkpoint_hook import ResumableCheckpointHook, last_whole_checkpoint
+from .data import PlacedSampler, SeededDataset
+from .loops import ResumableEpochLoop, ResumableIterLoop
+from .termination import BroadcastBuffersHook, TerminationError, TerminationHook
+
+__all__ = [
+    'BroadcastBuffersHook',
+    'PlacedSampler',
+    'ResumableCheckpointHook',
+    'ResumableEpochLoop',
+    'ResumableIterLoop',
+    'SeededDataset',
+    'TerminationError',
+    'TerminationHook',
+    'last_whole_checkpoint',
+]

@@ -1,0 +1,162 @@
+"""Checkpoints that are whole or not there, found again after an interruption."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import is_main_process
+from mmengine.fileio import register_backend
+from mmengine.fileio.backends import LocalBackend
+from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+
+from ..checkpoint import atomic_path, read_checkpoint
+from ..errors import TrainingError
+from .optimizer_state import match_by_name, parameter_names
+
+#: Where the name of the last checkpoint stands, in the work directory; mmengine's name for it.
+POINTER = 'last_checkpoint'
+#: The checkpoint of a run that was asked to end; the next regular one takes its place.
+TERMINATED = 'terminated.pth'
+
+
+class AtomicBackend(LocalBackend):
+    """Mmengine's storage on a local disk, with files that appear whole or not at all."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write a file: under another name first, which takes the file's place once all of it is on the disk."""
+        with atomic_path(Path(filepath)) as unfinished:
+            unfinished.write_bytes(obj)
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
+        """Write a text file, likewise."""
+        self.put(obj.encode(encoding), filepath)
+
+
+register_backend('atomic', AtomicBackend, force=True)
+
+
+def candidates(work_dir: Path) -> Iterator[Path]:
+    """Checkpoints in a work directory: the one that ``last_checkpoint`` names, then the others, the newest first.
+
+    The directory may have been moved, so what the name says is looked for in it first.
+    """
+    pointer, named = work_dir / POINTER, None
+    if pointer.is_file() and (name := pointer.read_text(errors='replace').strip()):
+        named = work_dir / Path(name).name
+        yield named if named.is_file() else Path(name)
+    others = [p for p in work_dir.glob('*.pth') if p != named and p.stem.split('_')[0] in ('epoch', 'iter', 'terminated')]
+    yield from sorted(others, key=lambda p: p.stat().st_mtime, reverse=True)
+
+
+def last_whole_checkpoint(work_dir: str | Path, since: float = 0) -> tuple[Path, dict[str, Any]] | None:
+    """The newest checkpoint of a work directory that can be read to its end, and what it holds; None if there is none.
+
+    A warning names each that is passed over.
+
+    Args:
+        work_dir: The work directory.
+        since: Leave out files that are older than this time, in seconds as ``time.time()`` gives them.
+    """
+    for path in candidates(Path(work_dir)):
+        try:
+            if path.stat().st_mtime < since:
+                continue
+            content = read_checkpoint(path)
+            if 'optimizer' in content:
+                return path, content
+            reason = 'it has no state of an optimizer'
+        except (OSError, ValueError) as error:
+            reason = str(error)
+        print_log(f'{path.name} is passed over: {reason}', 'current', logging.WARNING)
+    return None
+
+
+@HOOKS.register_module()
+class ResumableCheckpointHook(CheckpointHook):
+    """Mmengine's ``CheckpointHook``, written so that no interruption leaves a run without a whole checkpoint.
+
+    A file is written whole before it takes its name, an outdated one is removed only when its successor is there, and the
+    optimizer's state is kept by parameter name (:mod:`~mmcls_kd.engine.optimizer_state`).
+
+    Args:
+        backend_args: As in mmengine; local files are written atomically if None.
+        **kwargs: As in mmengine.
+
+    Raises:
+        TrainingError: If a checkpoint cannot be written; names the reason and the last one that is whole.
+    """
+
+    def __init__(self, *, backend_args: dict | None = None, **kwargs: Any) -> None:
+        super().__init__(backend_args=backend_args or dict(backend='atomic'), **kwargs)
+        self.last_ckpt: str | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """As in mmengine; and remove what an interruption left half written."""
+        super().before_train(runner)
+        if is_main_process() and self.backend_args == dict(backend='atomic'):
+            for unfinished in Path(self.out_dir).glob('.*.unfinished'):
+                unfinished.unlink(missing_ok=True)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Put the parameters' names beside the optimizer's state."""
+        if 'optimizer' in checkpoint:
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            checkpoint['optimizer_names'] = parameter_names(model, runner.optim_wrapper.optimizer)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Put the optimizer's state into the order of this run's parameters."""
+        if runner._resume and 'optimizer' in checkpoint:
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            match_by_name(checkpoint, model, runner.optim_wrapper)
+
+    def save_terminated(self, runner: Runner) -> str:
+        """Save the state between two iterations, for a run that is asked to end; returns the file's path."""
+        meta = dict(epoch=runner.epoch, iter=runner.iter + 1)
+        return self._save(runner, TERMINATED, meta)
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        """Save, then remove what is outdated; mmengine does it the other way round."""
+        outdated = [TERMINATED]
+        if self.max_keep_ckpts > 0:
+            kept = [s for s in self.keep_ckpt_ids if s != step] + [step]
+            outdated += [self.filename_tmpl.format(s) for s in kept[: -self.max_keep_ckpts]]
+            self.keep_ckpt_ids.clear()
+            self.keep_ckpt_ids.extend(kept[-self.max_keep_ckpts :])
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        self._save(runner, self.filename_tmpl.format(step), meta)
+        for name in outdated if is_main_process() else ():
+            path = self.file_backend.join_path(self.out_dir, name)
+            if self.file_backend.isfile(path):
+                self.file_backend.remove(path)
+
+    def _save(self, runner: Runner, name: str, meta: dict) -> str:
+        before, self.last_ckpt = self.last_ckpt, self.file_backend.join_path(self.out_dir, name)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        try:
+            runner.save_checkpoint(
+                self.out_dir,
+                name,
+                self.file_client_args,
+                save_optimizer=self.save_optimizer,
+                save_param_scheduler=self.save_param_scheduler,
+                meta=meta,
+                by_epoch=self.by_epoch,
+                backend_args=self.backend_args,
+                **self.args,
+            )
+            if is_main_process():
+                self.file_backend.put_text(self.last_ckpt, str(Path(runner.work_dir, POINTER)))
+        except OSError as error:
+            raise TrainingError(
+                f'the checkpoint {self.last_ckpt} cannot be written ({error.strerror or error}); the last whole one: '
+                f'{before or "none of this run"}. Make room and go on with --resume'
+            ) from error
+        runner.message_hub.update_info('saved_after', meta['iter'])
+        return self.last_ckpt

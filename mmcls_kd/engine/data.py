@@ -1,0 +1,232 @@
+"""Training data that are the same after an interruption, and that never hide a file that cannot be read."""
+
+from __future__ import annotations
+
+import io
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import get_dist_info
+from mmengine.fileio import get
+from mmengine.registry import FUNCTIONS
+from mmpretrain.registry import DATA_SAMPLERS, DATASETS
+from PIL import Image
+from torch.utils.data import BatchSampler, DataLoader
+
+from ..errors import TrainingError, UnreadableImageError
+from .seeds import seed_transforms
+
+ON_UNREADABLE = ('stop', 'skip')
+
+
+class SampleIndex(int):
+    """A sample's index in its data set that also says where in the training it is drawn.
+
+    Attributes:
+        epoch: The epoch, from 0.
+        place: Its place in the epoch's order over all processes, from 0.
+    """
+
+    epoch: int
+    place: int
+
+    def __new__(cls, index: int, epoch: int = 0, place: int = 0) -> SampleIndex:
+        """An index at a place."""
+        self = super().__new__(cls, index)
+        self.epoch, self.place = epoch, place
+        return self
+
+
+@DATA_SAMPLERS.register_module()
+class PlacedSampler:
+    """Gives another sampler's indices as :class:`SampleIndex`, and can start in the middle of an epoch.
+
+    The samplers of mmengine and mmpretrain give process r of R every R-th index, from the r-th on; so the k-th index of a
+    process has the place r + k·R.
+
+    Args:
+        sampler: Config of the sampler.
+        dataset: The data set that it draws from.
+        seed: The run's seed.
+    """
+
+    def __init__(self, sampler: Mapping, dataset: Any, seed: int) -> None:
+        self.sampler: Any = DATA_SAMPLERS.build(dict(sampler), default_args=dict(dataset=dataset, seed=seed))
+        self._skipped = 0
+
+    def skip(self, count: int) -> None:
+        """Let the next pass begin after this process's first ``count`` indices."""
+        self._skipped = count
+
+    def set_epoch(self, epoch: int) -> None:
+        """Name the epoch of the next pass."""
+        if hasattr(self.sampler, 'set_epoch'):
+            self.sampler.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[SampleIndex]:
+        rank, world_size = get_dist_info()
+        epoch, start, self._skipped = getattr(self.sampler, 'epoch', 0), self._skipped, 0
+        for k, index in islice(enumerate(self.sampler), start, None):
+            yield SampleIndex(index, epoch, rank + k * world_size)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+
+def image_fault(path: str) -> str | None:
+    """Why an image file cannot be read to its end; None if it can."""
+    try:
+        with Image.open(io.BytesIO(get(path))) as image:
+            image.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = str(error).replace(f': {path!r}', '')
+        return 'no image that can be identified' if 'cannot identify image' in reason else reason
+    return None
+
+
+def _cut_short(path: str) -> bool:
+    """Whether a JPEG file lacks its end; OpenCV would read it, and fill up with grey."""
+    if not path.lower().endswith(('.jpg', '.jpeg')) or not Path(path).is_file():
+        return False
+    with Path(path).open('rb') as file:
+        file.seek(max(0, Path(path).stat().st_size - 2))
+        ends = file.read() == b'\xff\xd9'
+    return not ends and image_fault(path) is not None  # bytes after the image's end are no fault
+
+
+def plain_datasets(dataset: Any) -> Iterator[Any]:
+    """The data sets inside wrappers such as ConcatDataset and RepeatDataset."""
+    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    for part in inner:
+        if part is None:
+            yield dataset
+        else:
+            yield from plain_datasets(part)
+
+
+@DATASETS.register_module()
+class SeededDataset:
+    """A data set whose random transforms depend on the sample's place in the training alone.
+
+    No sample is ever replaced by another; mmengine's data sets do that, silently, where a pipeline gives None.
+
+    Args:
+        dataset: Config of the data set.
+        seed: The run's seed.
+        on_unreadable: What becomes of an image file that cannot be read: ``'stop'`` raises, ``'skip'`` gives the error
+            itself as the sample, which :func:`collate_readable` leaves out and counts.
+
+    Raises:
+        ValueError: If ``on_unreadable`` is neither.
+        UnreadableImageError: From ``[]``, see there; names the file.
+    """
+
+    def __init__(self, dataset: Mapping, seed: int, on_unreadable: str = 'stop') -> None:
+        if on_unreadable not in ON_UNREADABLE:
+            raise ValueError(f'on_unreadable={on_unreadable!r}: choose one of {", ".join(map(repr, ON_UNREADABLE))}')
+        self.dataset: Any = DATASETS.build(dict(dataset))
+        self.seed, self.on_unreadable = seed, on_unreadable
+        self.full_init()
+        for plain in plain_datasets(self.dataset):
+            if hasattr(plain, 'max_refetch'):
+                plain.max_refetch = 0
+        self._has_files = len(self.dataset) > 0 and self._path(0) is not None
+
+    @property
+    def metainfo(self) -> dict:
+        """What the data set says of itself, its classes."""
+        return self.dataset.metainfo
+
+    def full_init(self) -> None:
+        """Read the annotations, where that has not been done."""
+        if hasattr(self.dataset, 'full_init'):
+            self.dataset.full_init()
+
+    def _path(self, index: int) -> str | None:
+        return self.dataset.get_data_info(index).get('img_path') if hasattr(self.dataset, 'get_data_info') else None
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        if isinstance(index, SampleIndex):
+            seed_transforms(self.seed, 'sample', index.epoch, index.place, int(index))
+        index = int(index)
+        path = self._path(index) if self._has_files else None
+        try:
+            if path is None or not _cut_short(path):
+                return self.dataset[index]
+            cause = None
+        except Exception as error:
+            if path is None or image_fault(path) is None:
+                raise  # the file is in order, so something else is not
+            cause = error
+        unreadable = UnreadableImageError(
+            f'the image {path} of the training data cannot be read ({image_fault(str(path))}); mend or remove it '
+            '(tools/check_data.py finds all such), or set train_cfg.on_unreadable=skip to train without it'
+        )
+        if self.on_unreadable == 'skip':
+            return unreadable
+        raise unreadable from cause
+
+
+@FUNCTIONS.register_module()
+def collate_readable(samples: Sequence[Any], collate: str) -> dict[str, Any]:
+    """Collate the samples that could be read.
+
+    Args:
+        samples: Samples of :class:`SeededDataset`.
+        collate: Registered name of the function that makes a batch of them.
+
+    Returns:
+        The batch, with the messages of the others under ``'unreadable'``.
+
+    Raises:
+        TrainingError: If none could be read.
+    """
+    unreadable = [str(sample) for sample in samples if isinstance(sample, UnreadableImageError)]
+    readable = [sample for sample in samples if not isinstance(sample, UnreadableImageError)]
+    if not readable:
+        raise TrainingError(f'not one image of a batch can be read; the first: {unreadable[0]}')
+    return {**FUNCTIONS.get(collate)(readable), 'unreadable': unreadable}
+
+
+@FUNCTIONS.register_module()
+def steady_worker(worker_id: int) -> None:  # noqa: ARG001
+    """Start of a data worker: leave it to the training process what a SIGTERM to all of them means."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def reproducible(loader: Mapping | DataLoader, seed: int, on_unreadable: str = 'stop') -> Mapping | DataLoader:
+    """The config of a training dataloader with :class:`SeededDataset` and :class:`PlacedSampler` around its parts.
+
+    Args:
+        loader: A config; a dataloader that is already built stays as it is.
+        seed: The run's seed.
+        on_unreadable: See :class:`SeededDataset`.
+    """
+    if isinstance(loader, DataLoader):
+        return loader
+    loader = dict(loader)
+    collate = dict(loader.get('collate_fn') or dict(type='pseudo_collate'))
+    if on_unreadable == 'skip':
+        loader['collate_fn'] = dict(type='collate_readable', collate=collate['type'])
+    loader['dataset'] = dict(type='SeededDataset', dataset=loader['dataset'], seed=seed, on_unreadable=on_unreadable)
+    loader['sampler'] = dict(type='PlacedSampler', sampler=loader['sampler'], seed=seed)
+    loader.setdefault('worker_init_fn', dict(type='steady_worker'))
+    return loader
+
+
+def batches_from(loader: DataLoader, start: int) -> Iterator[Any]:
+    """One pass over a dataloader from batch ``start`` on.
+
+    The batches before it are not even loaded, unless a batch sampler of the user's own makes them.
+    """
+    batches: Any = loader.batch_sampler
+    if type(batches) is BatchSampler and isinstance(batches.sampler, PlacedSampler):
+        batches.sampler.skip(start * batches.batch_size)
+        return iter(loader)
+    return islice(loader, start, None)

@@ -1,0 +1,236 @@
+"""Training loops that an interruption does not change: resumed anywhere, they go on as if nothing had been."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmengine.dataset import InfiniteSampler
+from mmengine.dist import get_rank
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from mmpretrain.registry import LOOPS
+from torch.utils.data import DataLoader
+
+from ..errors import NonFiniteLossError, TrainingError
+from .data import PlacedSampler, batches_from, reproducible
+from .loss_watch import LossWatch
+from .seeds import seed_all
+
+ON_NONFINITE = ('stop', 'skip')
+
+
+def images_of(batch: Any) -> list[str]:
+    """What to call the images of a batch: their files, else their numbers in the data set."""
+    samples = batch.get('data_samples', []) if isinstance(batch, Mapping) else []
+    return [str(s.get('img_path') or f'sample {s.get("sample_idx", "?")}') for s in samples]
+
+
+class _ResumableLoop:
+    """What both loops have in common.
+
+    Args:
+        runner: The runner.
+        dataloader: Config of the training data.
+        on_nonfinite: What becomes of a step whose loss is NaN or infinite: ``'stop'`` ends the training with an error that
+            names the term and the images, ``'skip'`` leaves the step out, weights and batch statistics untouched.
+        max_nonfinite: How many steps in a row may be left out before the training ends after all.
+        on_unreadable: What becomes of an image file that cannot be read: ``'stop'`` or ``'skip'`` (left out of its batch,
+            and counted).
+        gradient_norm_interval: Every so many iterations log each loss term's gradient norm; 0 for never. Each time costs
+            one backward pass a term.
+        **kwargs: Those of mmengine's loop.
+
+    Raises:
+        ValueError: If a choice is none of those above.
+        TrainingError: During training, see ``on_nonfinite`` and ``on_unreadable``.
+    """
+
+    # what mmengine's loop, the other base, has
+    runner: Runner
+    dataloader: DataLoader
+    _iter: int
+    _epoch: int
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: Any,
+        on_nonfinite: str = 'stop',
+        max_nonfinite: int = 10,
+        on_unreadable: str = 'stop',
+        gradient_norm_interval: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        if on_nonfinite not in ON_NONFINITE:
+            raise ValueError(f'on_nonfinite={on_nonfinite!r}: choose one of {", ".join(map(repr, ON_NONFINITE))}')
+        rank = get_rank()
+        self.seed = runner.seed - rank if runner._randomness_cfg.get('diff_rank_seed') else runner.seed
+        super().__init__(runner, reproducible(dataloader, self.seed, on_unreadable), **kwargs)  # type: ignore[call-arg]
+        self.on_nonfinite, self.max_nonfinite = on_nonfinite, max_nonfinite
+        self.gradient_norm_interval = gradient_norm_interval
+        self.left_out_in_row = 0
+
+    def seed_for(self, what: str) -> None:
+        """Seed all generators for what comes at this iteration."""
+        seed_all(self.seed, what, self._iter, get_rank())
+
+    def begin(self) -> None:
+        """Before the first iteration: compare with the checkpoint that the run goes on from, watch the losses."""
+        self.runner.call_hook('before_train')
+        info, length = self.runner.message_hub, len(self.dataloader)
+        before = info.get_info('batches_per_epoch', length)
+        if before != length:
+            self.runner.logger.warning(
+                f'the epoch had {before} batches in each process and has {length} now: the run goes on at the start of '
+                f'epoch {self._epoch + 1}, and is no longer the run that it was'
+            )
+            self._iter = self._epoch * length
+        info.update_info('batches_per_epoch', length)
+        keep_statistics = self.on_nonfinite == 'skip'
+        self.watch = LossWatch(self.runner.model, keep_statistics, self.gradient_norm_interval)
+
+    def validate_if(self, due: bool) -> None:
+        """Validate if that is due and has not been done after this iteration yet, before an interruption."""
+        info = self.runner.message_hub
+        if not due or self.runner.val_loop is None or info.get_info('last_validation', 0) == self._iter:
+            return
+        info.update_info('last_validation', self._iter)
+        self.seed_for('validation')
+        self.runner.val_loop.run()
+
+    def train_on(self, batch_idx: int, batch: Any) -> None:
+        """One iteration."""
+        self.count_unreadable(batch)
+        self.seed_for('step')
+        self.runner.call_hook('before_train_iter', batch_idx=batch_idx, data_batch=batch)
+        outputs = self.step(batch)
+        self.runner.call_hook('after_train_iter', batch_idx=batch_idx, data_batch=batch, outputs=outputs)
+        self._iter += 1
+
+    def step(self, batch: Any) -> dict | None:
+        """The optimizer step of one batch; returns what to log, None if the step was left out.
+
+        Raises:
+            TrainingError: If a loss is not finite and the step may not be left out.
+        """
+        runner = self.runner
+        self.watch.before_step(self._iter)
+        try:
+            outputs = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
+        except NonFiniteLossError as error:
+            self.leave_out(error, batch)
+            return None
+        self.left_out_in_row = 0
+        return outputs
+
+    def leave_out(self, error: NonFiniteLossError, batch: Any) -> None:
+        """Go on without the step, or stop."""
+        runner, images = self.runner, images_of(batch)
+        where = f'epoch {self._epoch + 1}, iteration {self._iter + 1}'
+        self.left_out_in_row += 1
+        runner.logger.error(f'{error}: NaN or infinite in {where}; the images of the batch: {", ".join(images)}')
+        if self.on_nonfinite == 'stop' or self.left_out_in_row > self.max_nonfinite:
+            often = f', the {self.left_out_in_row}th time in a row' if self.on_nonfinite == 'skip' else ''
+            some = ', '.join(images[:3]) + (', ...' if len(images) > 3 else '')
+            last = runner.message_hub.get_info('last_ckpt', None)
+            raise TrainingError(
+                f'{error} became NaN or infinite in {where}{often} (images: {some}; all of them are in the log). '
+                f'The last good checkpoint: {last or "none yet"}. Lower the learning rate or the weight of the term, '
+                'or set train_cfg.on_nonfinite=skip'
+            ) from error
+        self.watch.restore_statistics()
+        total = runner.message_hub.get_info('left_out_steps', 0) + 1
+        runner.message_hub.update_info('left_out_steps', total)
+        runner.logger.warning(f'the step is left out ({total} of them so far)')
+        if runner.optim_wrapper._accumulative_counts > 1:
+            runner.optim_wrapper.initialize_count_status(runner.model, self._iter + 1, runner.max_iters)
+
+    def count_unreadable(self, batch: Any) -> None:
+        """Say which images of a batch could not be read, and how many there were so far."""
+        for message in batch.pop('unreadable', []) if isinstance(batch, dict) else []:
+            total = self.runner.message_hub.get_info('unreadable_images', 0) + 1
+            self.runner.message_hub.update_info('unreadable_images', total)
+            self.runner.logger.log(logging.WARNING, f'left out (number {total} in this process): {message}')
+
+
+@LOOPS.register_module()
+class ResumableEpochLoop(_ResumableLoop, EpochBasedTrainLoop):
+    """Mmengine's ``EpochBasedTrainLoop`` that goes on where it stopped, in the middle of an epoch too.
+
+    A validation that an interruption prevented is made up for. Random numbers: see :mod:`~mmcls_kd.engine.seeds`.
+    """
+
+    __doc__ += _ResumableLoop.__doc__.split('\n', 1)[1]  # type: ignore[union-attr]
+
+    def run(self) -> Any:
+        """Train to the end."""
+        self.begin()
+        self.end_epoch()
+        while self._epoch < self._max_epochs and not self.stop_training:
+            self.run_epoch()
+            self.end_epoch()
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def end_epoch(self) -> None:
+        """Validate where the finished epochs say so."""
+        self._decide_current_val_interval()
+        at_end = self._iter == self._epoch * len(self.dataloader)
+        due = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
+        self.validate_if(at_end and due and self._epoch >= max(1, self.val_begin))
+
+    def run_epoch(self) -> None:
+        """The rest of an epoch: all of it, unless the run goes on from a checkpoint in its middle."""
+        self.runner.call_hook('before_train_epoch')
+        done = self._iter - self._epoch * len(self.dataloader)
+        self.seed_for('epoch')
+        self.runner.model.train()
+        for batch_idx, batch in enumerate(batches_from(self.dataloader, done), start=done):
+            self.train_on(batch_idx, batch)
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
+
+
+@LOOPS.register_module()
+class ResumableIterLoop(_ResumableLoop, IterBasedTrainLoop):
+    """Mmengine's ``IterBasedTrainLoop`` that goes on where it stopped, with the batch that was next.
+
+    A validation that an interruption prevented is made up for. Random numbers: see :mod:`~mmcls_kd.engine.seeds`.
+    """
+
+    __doc__ += _ResumableLoop.__doc__.split('\n', 1)[1]  # type: ignore[union-attr]
+
+    def run(self) -> Any:
+        """Train to the end."""
+        self.begin()
+        self.runner.call_hook('before_train_epoch')
+        self.end_iteration()
+        self.dataloader_iterator = self.batches()
+        while self._iter < self._max_iters and not self.stop_training:
+            batch = next(self.dataloader_iterator)
+            self.runner.model.train()
+            self.train_on(self._iter, batch)
+            self.end_iteration()
+        self.runner.call_hook('after_train_epoch')
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+    def end_iteration(self) -> None:
+        """Validate where the finished iterations say so."""
+        self._decide_current_val_interval()
+        due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
+        self.validate_if(due and self._iter >= max(1, self.val_begin))
+
+    def batches(self) -> Iterator[Any]:
+        """All batches from this iteration on, pass after pass."""
+        sampler: Any = self.dataloader.batch_sampler.sampler  # type: ignore[union-attr]
+        inner = sampler.sampler if isinstance(sampler, PlacedSampler) else sampler
+        endless = isinstance(inner, InfiniteSampler)
+        passes, done = (0, self._iter) if endless else divmod(self._iter, len(self.dataloader))
+        while True:
+            if hasattr(sampler, 'set_epoch'):
+                sampler.set_epoch(passes)
+            self.seed_for('epoch')
+            yield from batches_from(self.dataloader, done)
+            passes, done = passes + 1, 0

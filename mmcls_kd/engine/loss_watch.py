@@ -1,0 +1,87 @@
+"""Watches the losses of each step: stops a step whose loss is not finite, measures gradient norms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.dist import is_distributed
+from mmengine.model import is_model_wrapper
+from torch import Tensor
+
+from ..errors import NonFiniteLossError
+
+
+def _value(loss: Tensor | list[Tensor]) -> Tensor:
+    """A loss as mmengine adds it up: its mean; of a list the sum of the means."""
+    return loss.mean() if isinstance(loss, Tensor) else sum(part.mean() for part in loss)  # type: ignore[return-value]
+
+
+class LossWatch:
+    """Looks at the losses of every step between forward and backward pass.
+
+    It takes the place of the model's ``parse_losses``, the one function that sees all terms by name, and calls it.
+
+    Args:
+        model: The model, in a parallel wrapper or not.
+        keep_statistics: Keep a copy of the buffers (batch statistics) from before each step, to restore them.
+        gradient_norm_interval: See :class:`~mmcls_kd.engine.loops.ResumableEpochLoop`.
+    """
+
+    def __init__(self, model: Any, keep_statistics: bool, gradient_norm_interval: int) -> None:
+        self.model = model.module if is_model_wrapper(model) else model
+        self.gradient_norm_interval = gradient_norm_interval
+        self.buffers = list(self.model.buffers()) if keep_statistics else []
+        self.kept = [buffer.clone() for buffer in self.buffers]
+        self.iteration = 0
+        self._parse = type(self.model).parse_losses
+        self.model.parse_losses = self.parse_losses
+
+    def before_step(self, iteration: int) -> None:
+        """Note what a step starts from."""
+        self.iteration = iteration
+        for copy, buffer in zip(self.kept, self.buffers, strict=True):
+            copy.copy_(buffer)
+
+    def restore_statistics(self) -> None:
+        """Put the buffers back to what they were before the step."""
+        for copy, buffer in zip(self.kept, self.buffers, strict=True):
+            buffer.copy_(copy)
+
+    def parse_losses(self, losses: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The model's own ``parse_losses``, and the gradient norms where they are due.
+
+        Raises:
+            NonFiniteLossError: In every process, if a loss of any process is NaN or infinite.
+        """
+        total, log_vars = self._parse(self.model, losses)
+        terms = {name: _value(loss) for name, loss in losses.items()}
+        self.check(terms | {'the sum of the losses': total})
+        if self.gradient_norm_interval and (self.iteration + 1) % self.gradient_norm_interval == 0:
+            log_vars = log_vars | self.gradient_norms({n: v for n, v in terms.items() if v.requires_grad})
+        return total, log_vars
+
+    @staticmethod
+    def check(terms: Mapping[str, Tensor]) -> None:
+        """Refuse terms that are not finite, in all processes at once: none may go on into the backward pass alone.
+
+        Raises:
+            NonFiniteLossError: Names the terms.
+        """
+        finite = torch.stack([value.detach().float() for value in terms.values()]).isfinite()
+        all_finite = finite.all().float()
+        if is_distributed():
+            torch.distributed.all_reduce(all_finite, torch.distributed.ReduceOp.MIN)
+        if not all_finite:
+            bad = [name for name, good in zip(terms, finite.tolist(), strict=True) if not good]
+            raise NonFiniteLossError(bad[:-1] or bad)
+
+    def gradient_norms(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The 2-norm of each term's gradient over all trainable parameters, in this process."""
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        norms = {}
+        for name, value in terms.items():
+            gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+            norms[f'gradient_norm/{name}'] = torch.stack([g.norm() for g in gradients if g is not None]).norm()
+        return norms

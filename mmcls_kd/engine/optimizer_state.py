@@ -1,0 +1,97 @@
+"""The optimizer's state by parameter name, so that it finds its parameters in a model that is put together otherwise.
+
+torch counts parameters by position. A checkpoint of the original toolbox counts those of the frozen teacher too, which here
+are in no optimizer; and a loss with parameters that is switched on or off moves all behind it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.optim import OptimWrapper
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+#: Buffers by the ends of their names, where no network is at hand to tell them from parameters.
+BUFFERS = re.compile(
+    r'(running_mean|running_var|num_batches_tracked|relative_position_index|attn_mask|relative_coords_table)$'
+)
+
+
+def parameter_names(model: nn.Module, optimizer: Optimizer) -> list[str]:
+    """The names of an optimizer's parameters in the order in which its state counts them."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [names[id(p)] for group in optimizer.param_groups for p in group['params']]
+
+
+def names_in(checkpoint: Mapping[str, Any], model: nn.Module, count: int) -> list[str]:
+    """The names of the ``count`` parameters that a checkpoint's optimizer state counts.
+
+    Ours has them. In one of the original the order is that of its weights, which hold all parameters and the buffers; the
+    teacher's are among them, unless the optimizer had options for single parameters.
+
+    Raises:
+        ValueError: If the weights have another number of parameters.
+    """
+    if 'optimizer_names' in checkpoint:
+        return list(checkpoint['optimizer_names'])
+    buffers = {name for name, _ in model.named_buffers()}
+    weights = (name.removeprefix('module.') for name in checkpoint['state_dict'])
+    names = [name for name in weights if name not in buffers and not BUFFERS.search(name)]
+    for choice in (names, [name for name in names if not name.startswith('teacher.')]):
+        if len(choice) == count:
+            return choice
+    raise ValueError(
+        f'the checkpoint’s optimizer has the state of {count} parameters, but its weights are {len(names)}: '
+        'start from its weights alone (load_from, without --resume)'
+    )
+
+
+def match_by_name(checkpoint: dict[str, Any], model: nn.Module, optim_wrapper: OptimWrapper) -> None:
+    """Put the optimizer's and the schedulers' state of a checkpoint into the order of this run's parameters, in place.
+
+    Parameters that the checkpoint does not have start without state; what it has of others (a teacher's) is left out.
+
+    Args:
+        checkpoint: With ``optimizer``, and ``optimizer_names`` or ``state_dict``.
+        model: The model, not in a parallel wrapper.
+        optim_wrapper: Of this run. Several optimizers, each under its name, are left to mmengine.
+
+    Raises:
+        ValueError: If the state counts other parameters than the weights have, or of other shapes.
+    """
+    saved = checkpoint['optimizer']
+    if 'param_groups' not in saved:
+        return
+    positions = [i for group in saved['param_groups'] for i in group['params']]
+    names = names_in(checkpoint, model, len(positions))
+    name_at = dict(zip(positions, names, strict=True))
+    group_of = {name_at[i]: g for g, group in enumerate(saved['param_groups']) for i in group['params']}
+    state_of = {name_at[i]: state for i, state in saved['state'].items()}
+
+    own = parameter_names(model, optim_wrapper.optimizer)
+    shapes = {name: parameter.shape for name, parameter in model.named_parameters()}
+    for name in own:
+        _check_shapes(name, state_of.get(name, {}), shapes[name])
+    groups = optim_wrapper.state_dict()['param_groups']
+    sources = [next((group_of[own[i]] for i in group['params'] if own[i] in group_of), 0) for group in groups]
+    for group, source in zip(groups, sources, strict=True):
+        group.update({k: v for k, v in saved['param_groups'][source].items() if k not in ('params', 'param_names')})
+    state = {i: state_of[name] for i, name in enumerate(own) if name in state_of}
+    checkpoint['optimizer'] = {**saved, 'state': state, 'param_groups': groups}
+    for scheduler in checkpoint.get('param_schedulers') or []:
+        for key, values in scheduler.items():  # those with a value for each group
+            if (
+                isinstance(values, list)
+                and len(values) == len(saved['param_groups'])
+                and key in ('base_values', '_last_value')
+            ):
+                scheduler[key] = [values[source] for source in sources]
+
+
+def _check_shapes(name: str, state: Mapping[str, Any], shape: Any) -> None:
+    for key, value in state.items():
+        if isinstance(value, Tensor) and value.dim() and value.shape != shape:
+            raise ValueError(f'the optimizer state {key} of {name} has the shape {tuple(value.shape)}, not {tuple(shape)}')

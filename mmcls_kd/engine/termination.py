@@ -1,0 +1,104 @@
+"""A run that is asked to end (SIGTERM, a scheduler's notice) saves its state first; the same for all processes at once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from mmengine.dist import is_distributed
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from mmpretrain.registry import HOOKS
+
+from .checkpoint_hook import ResumableCheckpointHook
+
+#: Exit code of a run that saved its state because it was asked to end: sysexits' EX_TEMPFAIL, "try again".
+EXIT_CODE = 75
+
+
+class TerminationError(Exception):
+    """The run was asked to end, and its state is saved; the message names the file."""
+
+
+@HOOKS.register_module()
+class TerminationHook(Hook):
+    """On SIGTERM: finish the iteration, save ``terminated.pth``, raise :class:`TerminationError`.
+
+    Several processes agree on the iteration, so that all save the same state, also if one of them alone was asked. During
+    validation the run ends at once if the state before it is saved, else after it.
+
+    Args:
+        interval: Every so many iterations several processes ask one another; one process alone looks after each.
+    """
+
+    priority = 'LOWEST'  # after the checkpoint that is due anyway
+
+    def __init__(self, interval: int = 5) -> None:
+        self.interval = interval
+        self.asked = False
+        self._group: Any = None
+
+    def before_train(self, runner: Runner) -> None:  # noqa: ARG002
+        """Take over SIGTERM."""
+        owner = os.getpid()
+
+        def note(number: int, _frame: Any) -> None:
+            if os.getpid() == owner:
+                self.asked = True
+            else:  # a child process that got the handler from this one
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+
+        signal.signal(signal.SIGTERM, note)
+        if is_distributed():
+            self._group = dist.new_group(backend='gloo')  # agrees without waiting for a device
+
+    def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        """End here if any process was asked to."""
+        if self._group is None:
+            asked = self.asked
+        elif (runner.iter + 1) % self.interval:
+            return
+        else:
+            flag = torch.tensor(int(self.asked))
+            dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._group)
+            asked = bool(flag)
+        if not asked:
+            return
+        hook = next(h for h in runner.hooks if isinstance(h, ResumableCheckpointHook))
+        done = runner.message_hub.get_info('saved_after', -1) == runner.iter + 1
+        saved = str(hook.last_ckpt) if done else hook.save_terminated(runner)
+        if self._group is not None:
+            dist.barrier(self._group)  # the first process has written it before another is gone
+        self._end(saved)
+
+    def after_val_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        """End here if the state before the validation is saved."""
+        if self.asked and runner.message_hub.get_info('saved_after', -1) == runner.iter:
+            self._end(runner.message_hub.get_info('last_ckpt'))
+
+    def _end(self, saved: str) -> None:
+        raise TerminationError(f'asked to end: the state is saved in {saved}; --resume goes on from there')
+
+
+@HOOKS.register_module()
+class BroadcastBuffersHook(Hook):
+    """Before validation give every process the first one's batch statistics.
+
+    They differ between processes, and a checkpoint has the first one's. So what is validated is what is saved, and a run
+    that was resumed validates the same.
+    """
+
+    priority = 'LOW'  # after EMAHook has put the averaged weights in
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Broadcast them."""
+        if not is_distributed():
+            return
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)

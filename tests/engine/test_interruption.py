@@ -1,0 +1,94 @@
+"""A run that is killed and resumed ends with the bits of one that was not."""
+
+import random
+import signal
+
+import pytest
+from interruption import LOOPS, Run, assert_same_run, die_while_writing, last, write_config
+
+pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
+
+
+@pytest.fixture(scope='session')
+def undisturbed(data, tmp_path_factory):
+    """The work directory of an undisturbed run, by what is passed to ``write_config``."""
+    folder, done = tmp_path_factory.mktemp('undisturbed'), {}
+
+    def get(loop, processes):
+        if (loop, processes) not in done:
+            work_dir = folder / f'{len(done)}'
+            config = write_config(folder / f'{len(done)}.py', data, loop, 0, processes)
+            run = Run(config, work_dir, processes=processes)
+            assert run.wait() == [0] * processes, run.output()
+            done[loop, processes] = work_dir
+        return done[loop, processes]
+
+    return get
+
+
+@pytest.mark.parametrize(
+    ('loop', 'processes', 'workers', 'moments'),
+    [
+        ('epochs', 1, 0, ['[2][2/4]']),
+        ('epochs', 1, 2, ['Epoch(val) [2]']),
+        ('epochs, saved every 3 iterations', 1, 2, ['[1][4/4]', '[3][1/4]']),
+        ('epochs, saved every 3 iterations', 2, 0, ['[2][3/4]']),
+        ('iterations', 1, 2, ['[ 7/12]']),
+        ('iterations', 2, 0, ['[ 5/12]', '[10/12]']),
+    ],
+    ids=str,
+)
+def test_killed_at_a_moment(loop, processes, workers, moments, data, undisturbed, tmp_path):
+    config = write_config(tmp_path / 'config.py', data, loop, workers, processes)
+    for moment in moments:
+        run = Run(config, tmp_path / 'run', '--resume', processes=processes)
+        assert run.wait_for(moment), run.output()
+        run.send(signal.SIGKILL)
+        assert run.wait() == [-signal.SIGKILL] * processes
+    run = Run(config, tmp_path / 'run', '--resume', processes=processes)
+    assert run.wait() == [0] * processes, run.output()
+    assert_same_run(tmp_path / 'run', undisturbed(loop, processes))
+
+
+def test_killed_while_a_checkpoint_is_written(data, undisturbed, tmp_path):
+    config = write_config(tmp_path / 'config.py', data)
+    for name in ('epoch_1.pth', 'epoch_2.pth'):
+        run = Run(config, tmp_path / 'run', '--resume', before=die_while_writing(name))
+        assert run.wait() == [-signal.SIGKILL], run.output()
+        assert not (tmp_path / 'run' / name).exists()
+    run = Run(config, tmp_path / 'run', '--resume')
+    assert run.wait() == [0], run.output()
+    assert_same_run(tmp_path / 'run', undisturbed('epochs', 1))
+    assert not list((tmp_path / 'run').glob('.*'))
+    assert last(tmp_path / 'run')['meta']['epoch'] == 3
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_at_random(data, undisturbed, tmp_path):
+    """Five and more in mid-epoch, three while a checkpoint is written, five and more in two processes."""
+    draw = random.Random(0)
+    plan = [(loop, 1, draw.choice([0, 2])) for loop in list(LOOPS) * 3] + [(loop, 2, 0) for loop in list(LOOPS) * 2]
+    kills = 0
+    for number, (loop, processes, workers) in enumerate(plan):
+        config = write_config(tmp_path / f'{number}.py', data, loop, workers, processes)
+        work_dir = tmp_path / f'run{number}'
+        before = None
+        if number < 3:
+            before = die_while_writing('epoch_2.pth' if loop == 'epochs' else 'iter_6.pth', draw.random())
+        run = Run(config, work_dir, processes=processes, before=before)
+        if before is None:
+            run.wait_for('Epoch(train)' if loop != 'iterations' else 'Iter(train)')
+            run.wait_for('no such text', draw.uniform(0, 1.5))
+            run.send(signal.SIGKILL)
+        codes = run.wait()
+        kills += codes[0] == -signal.SIGKILL
+        run = Run(config, work_dir, '--resume', processes=processes)
+        if draw.random() < 0.5:
+            run.wait_for('(train)')
+            run.wait_for('no such text', draw.uniform(0, 1))
+            run.send(signal.SIGKILL)
+            kills += run.wait()[0] == -signal.SIGKILL
+            run = Run(config, work_dir, '--resume', processes=processes)
+        assert run.wait() == [0] * processes, run.output()
+        assert_same_run(work_dir, undisturbed(loop, processes))
+    assert kills >= 20
