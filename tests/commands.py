@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mmcls_kd.configs import TOOLBOX
 
-STUDENT = 'configs/fashion_mnist/resnet18-w4_5e.py'
+STUDENT = 'configs/fashion_mnist/resnet18-w4_3e.py'
 DISTILLER = 'configs/distillers/fashion_mnist/res18-w16_distill_res18-w4_fmnist.py'
 
 

@@ -31,6 +31,7 @@ train_dataloader = dict(
 val_dataloader = dict(batch_size=25, dataset=dict(data_root='{data}', indices=50))
 train_cfg = {train_cfg}
 default_hooks = dict(checkpoint=dict({checkpoint}, max_keep_ckpts=2), logger=dict(interval=1))
+log_processor = dict(by_epoch={by_epoch})
 randomness = dict(_delete_=True, seed=7)
 """
 LOOPS = {
@@ -47,6 +48,7 @@ def write_config(path, data, loop='epochs', workers=0, processes=1):
     """A distiller's config with every source of randomness: flips and crops, mixup, masks; EMA and validation too."""
     train_cfg, checkpoint = LOOPS[loop]
     settings = dict(workers=workers, batch_size=32 // processes, data=data, train_cfg=train_cfg, checkpoint=checkpoint)
+    settings['by_epoch'] = 'by_epoch' not in train_cfg
     path.write_text(CONFIG.format(base=TOOLBOX / DISTILLER, **settings))
     return path
 

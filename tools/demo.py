@@ -18,11 +18,11 @@ from rich.table import Table
 
 from mmcls_kd.checkpoint import read_checkpoint, weights_of
 
-STUDENT = 'configs/fashion_mnist/resnet18-w4_5e.py'
+STUDENT = 'configs/fashion_mnist/resnet18-w4_3e.py'
 TEACHER = 'configs/fashion_mnist/resnet18-w16_9e.py'
 TEACHER_WEIGHTS = 'configs/fashion_mnist/teacher.pth'
 DISTILLER = 'configs/distillers/fashion_mnist/res18-w16_distill_res18-w4_fmnist.py'
-LAST = 'epoch_5.pth'
+LAST = 'epoch_3.pth'
 
 
 def run(*command: object, log: Path | None = None) -> float:

@@ -3,7 +3,7 @@
 python tools/train.py configs/fashion_mnist/resnet18-w16_9e.py     (`make teacher` trains it and writes teacher.pth)
 """
 
-_base_ = './resnet18-w4_5e.py'
+_base_ = './resnet18-w4_3e.py'
 
 model = dict(
     backbone=dict(stem_channels=16, base_channels=16, strides=(1, 2, 2, 2)),

@@ -1,4 +1,4 @@
-"""What several losses share: labels in both forms, masked logits, float32 under autocast."""
+"""What several losses share: labels in both forms, batch means, masked logits, float32 under autocast."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from mmengine.dist import is_distributed
 from torch import Tensor, nn
 
 HALF = (torch.float16, torch.bfloat16)
@@ -73,6 +74,33 @@ def label_columns(gt_label: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]
     second = score.scatter(1, first, -torch.inf).argmax(dim=1, keepdim=True)
     classes = torch.cat([first, second], dim=1)
     return score.gather(1, classes), classes
+
+
+def batch_mean(values: Tensor, sync: bool = False) -> Tensor:
+    r"""The mean over the batch, :math:`\frac{1}{N} \sum_n v_n`; on demand over the batches of all processes.
+
+    Then N is the number of samples of all processes, which need not have equally many. Every process has to call it, with
+    values of the same shape but for N. No gradient flows through the mean.
+
+    Args:
+        values: Values v, (N, ...).
+        sync: Take the mean over all processes; without a process group it changes nothing.
+
+    Returns:
+        The mean, of the shape of one sample's values, (...).
+
+    Example:
+        >>> batch_mean(torch.tensor([[1.0, 0.0], [3.0, 0.5]]))
+        tensor([2.0000, 0.2500])
+    """
+    values = values.detach()
+    if not (sync and is_distributed()):
+        return values.mean(dim=0)
+    total = values.sum(dim=0)
+    count = torch.full_like(total, len(values))
+    both = torch.stack([total, count])  # one message for both
+    torch.distributed.all_reduce(both)
+    return both[0] / both[1]
 
 
 def mask_classes(logit: Tensor, classes: Tensor) -> Tensor:

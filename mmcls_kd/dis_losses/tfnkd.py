@@ -4,10 +4,10 @@ import torch
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from .common import full_precision, label_columns
+from .common import batch_mean, full_precision, label_columns
 
 
-def tfnkd_loss(logit_s: Tensor, gt_label: Tensor) -> Tensor:
+def tfnkd_loss(logit_s: Tensor, gt_label: Tensor, sync_batch_mean: bool = False) -> Tensor:
     r"""Teacher-free NKD.
 
     .. math:: -\sum_k \frac{1}{N} \sum_n w_{nk} \log s_{nk}, \quad w_{nk} = s_{nk} + V_{nk} - \frac{1}{N} \sum_m s_{mk}
@@ -18,6 +18,8 @@ def tfnkd_loss(logit_s: Tensor, gt_label: Tensor) -> Tensor:
     Args:
         logit_s: Student logits, (N, C).
         gt_label: Class indices (N,), or scores (N, C).
+        sync_batch_mean: Take the mean inside w over the batches of all processes, see
+            :func:`~mmcls_kd.dis_losses.common.batch_mean`; the outer mean stays this process's.
 
     Returns:
         The loss, a scalar in nats.
@@ -29,7 +31,7 @@ def tfnkd_loss(logit_s: Tensor, gt_label: Tensor) -> Tensor:
     value, classes = label_columns(gt_label, logit_s.dtype)
     log_prob = logit_s.log_softmax(dim=1).gather(1, classes)
     prob = log_prob.detach().exp()
-    weight = torch.where(value == 0, 0, prob + value - prob.mean(dim=0))
+    weight = torch.where(value == 0, 0, prob + value - batch_mean(prob, sync_batch_mean))
     return -(weight * log_prob).mean(dim=0).sum()
 
 
@@ -39,12 +41,15 @@ class TFNKDLoss(nn.Module):
 
     Args:
         loss_weight: Weight of this loss.
+        sync_batch_mean: Take the mean inside w over the batches of all processes, which the original does not: it is then
+            the same however a batch is divided among them. Gradient accumulation divides it all the same.
     """
 
-    def __init__(self, loss_weight: float = 1.0) -> None:
+    def __init__(self, loss_weight: float = 1.0, sync_batch_mean: bool = False) -> None:
         super().__init__()
         self.loss_weight = loss_weight
+        self.sync_batch_mean = sync_batch_mean
 
     @full_precision
     def forward(self, logit_s: Tensor, gt_label: Tensor) -> Tensor:
-        return self.loss_weight * tfnkd_loss(logit_s, gt_label)
+        return self.loss_weight * tfnkd_loss(logit_s, gt_label, self.sync_batch_mean)

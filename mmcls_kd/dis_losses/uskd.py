@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from .common import check_width, entropy_target, full_precision, label_columns, mask_classes
+from .common import batch_mean, check_width, entropy_target, full_precision, label_columns, mask_classes
 
 RANK_BY = ('prob', 'log_prob')
 
@@ -48,6 +48,7 @@ def uskd_loss(
     beta: float = 0.1,
     mu: float = 0.005,
     rank_by: str = 'prob',
+    sync_batch_mean: bool = False,
 ) -> Tensor:
     r"""Universal self-knowledge distillation, :math:`\alpha L_t + \beta L_{non} + L_{weak}`.
 
@@ -69,6 +70,8 @@ def uskd_loss(
         beta: Weight of L_non.
         mu: Weight inside L_weak.
         rank_by: See :func:`zipf_label`.
+        sync_batch_mean: Take the mean inside P over the batches of all processes, see
+            :func:`~mmcls_kd.dis_losses.common.batch_mean`; the outer means stay this process's.
 
     Returns:
         The loss, a scalar in nats.
@@ -81,7 +84,7 @@ def uskd_loss(
     value, classes = label_columns(gt_label, logit_s.dtype)
     log_prob = logit_s.log_softmax(dim=1).gather(1, classes)
     squared = (2 * log_prob.detach()).exp()
-    soft_target = torch.where(value == 0, 0, squared + value - squared.mean(dim=0))
+    soft_target = torch.where(value == 0, 0, squared + value - batch_mean(squared, sync_batch_mean))
     target_term = -(soft_target * log_prob).mean(dim=0).sum()
     other_term = F.cross_entropy(mask_classes(logit_s, classes), zipf_label(logit_weak, logit_s, classes, rank_by))
     weak_term = F.cross_entropy(logit_weak, entropy_target(gt_label, logit_weak.dtype), label_smoothing=0.1)
@@ -99,6 +102,8 @@ class USKDLoss(nn.Module):
         mu: Weight of the weak head's term.
         num_classes: Number of classes C.
         rank_by: ``'prob'`` (the paper) or ``'log_prob'`` (the released code).
+        sync_batch_mean: Take the mean inside P over the batches of all processes, which the original does not: it is then
+            the same however a batch is divided among them. Gradient accumulation divides it all the same.
 
     Raises:
         ValueError: If ``rank_by`` is neither, or features or logits have another width.
@@ -112,6 +117,7 @@ class USKDLoss(nn.Module):
         mu: float = 0.005,
         num_classes: int = 1000,
         rank_by: str = 'prob',
+        sync_batch_mean: bool = False,
     ) -> None:
         super().__init__()
         if rank_by not in RANK_BY:
@@ -122,10 +128,20 @@ class USKDLoss(nn.Module):
         self.mu = mu
         self.num_classes = num_classes
         self.rank_by = rank_by
+        self.sync_batch_mean = sync_batch_mean
         self.fc = nn.Linear(channel, num_classes)
 
     @full_precision
     def forward(self, feat_mid: Tensor, logit_s: Tensor, gt_label: Tensor) -> Tensor:
         check_width(self, 'channel', feat_mid.shape[1])
         check_width(self, 'num_classes', logit_s.shape[1])
-        return uskd_loss(self.fc(feat_mid), logit_s, gt_label, self.alpha, self.beta, self.mu, self.rank_by)
+        return uskd_loss(
+            self.fc(feat_mid),
+            logit_s,
+            gt_label,
+            self.alpha,
+            self.beta,
+            self.mu,
+            self.rank_by,
+            self.sync_batch_mean,
+        )

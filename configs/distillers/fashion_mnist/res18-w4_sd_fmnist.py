@@ -3,7 +3,7 @@
 python tools/train.py configs/distillers/fashion_mnist/res18-w4_sd_fmnist.py
 """
 
-_base_ = ['../../fashion_mnist/resnet18-w4_5e.py', '../../_base_/methods/imagenet_self.py']
+_base_ = ['../../fashion_mnist/resnet18-w4_3e.py', '../../_base_/methods/imagenet_self.py']
 from mmcls_kd.configs import offer
 
 custom_imports = dict(imports=['mmcls_kd'], allow_failed_imports=False)
@@ -12,6 +12,6 @@ model = dict(
     _delete_=True,
     type='ClassificationDistiller',
     teacher_cfg=None,
-    student_cfg='configs/fashion_mnist/resnet18-w4_5e.py',
+    student_cfg='configs/fashion_mnist/resnet18-w4_3e.py',
     distill_cfg=offer(_base_.offered, methods, uskd=dict(channel=16, num_classes=10)),
 )

@@ -3,7 +3,7 @@
 _base_ = [
     'mmpretrain::_base_/default_runtime.py',
     '../_base_/datasets/fashion_mnist.py',
-    '../_base_/schedules/fashion_mnist_5e.py',
+    '../_base_/schedules/fashion_mnist_3e.py',
 ]
 
 randomness = dict(seed=0)

@@ -1,6 +1,6 @@
 """SGD with Nesterov momentum, one cycle over the whole training."""
 
-epochs = 5
+epochs = 3
 iterations = 469  # an epoch: 60,000 images in batches of 128
 optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4, nesterov=True))
 param_scheduler = dict(type='OneCycleLR', eta_max=0.1, total_steps=epochs * iterations, by_epoch=False)
