@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from .checkpoint import fetch, read_checkpoint, student_weights, weights_of
 from .engine.data import plain_datasets
+from .errors import TrainingError
 from .runtime import datasets_of, unwrapped
 
 #: The layout that a data set expects under its ``data_root``, and what fetches it.
@@ -81,6 +82,7 @@ def check_first_batch(runner: Runner) -> None:
 
     Raises:
         ValueError: Whatever went wrong.
+        TrainingError: If an image cannot be read, or a loss is not finite.
     """
     model = unwrapped(runner)
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
@@ -92,6 +94,8 @@ def check_first_batch(runner: Runner) -> None:
             model.eval()
             batch = loader.collate_fn([loader.dataset[i % len(loader.dataset)] for i in range(2)])
             model(**model.data_preprocessor(batch, training=True), mode='loss')
+    except TrainingError:
+        raise  # says all that is to be said
     except (RuntimeError, LookupError, AttributeError, TypeError) as error:
         raise ValueError(f'a first batch does not go through the model: {type(error).__name__}: {error}') from error
     finally:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 from commands import DISTILLER
+from mmengine.logging import MMLogger
 from processes import free_port
 
 from mmcls_kd.checkpoint import read_checkpoint
@@ -57,6 +58,7 @@ def _train(arguments, log, environment):
     """What a child process does: tools/train.py with these arguments, its output in a file."""
     os.environ.update(environment)
     warnings.simplefilter('ignore')
+    MMLogger._instance_dict.clear()  # the parent's writes to the parent's output
     sys.stdout = sys.stderr = log.open('a', buffering=1)
     os.dup2(sys.stdout.fileno(), 1)
     os.dup2(sys.stdout.fileno(), 2)

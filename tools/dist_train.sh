@@ -33,6 +33,7 @@ while kill -0 "$launcher" 2>/dev/null; do # a signal ends a wait before the laun
 done
 
 if [ "$code" -ne 0 ] && [ -e "$MMCLS_KD_STATUS/terminated" ]; then
+    echo "dist_train.sh: asked to end: the state is saved; the same command with --resume goes on" >&2
     exit 75
 fi
 if [ "$code" -ne 0 ] && [ -s "$MMCLS_KD_STATUS/error" ]; then

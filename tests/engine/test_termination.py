@@ -1,0 +1,92 @@
+"""A run that is asked to end saves its state, in all processes, and says so by its exit code."""
+
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from commands import DISTILLER, TOOLBOX, run
+from interruption import Run, assert_same_run, last, write_config
+from processes import free_port
+
+from mmcls_kd.engine.termination import EXIT_CODE
+
+pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
+
+
+@pytest.fixture(scope='module')
+def undisturbed(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('undisturbed')
+    done = Run(write_config(folder / 'config.py', data), folder / 'run')
+    assert done.wait() == [0], done.output()
+    return folder / 'run'
+
+
+@pytest.mark.parametrize('moment', ['[2][2/4]', 'Epoch(val) [2][1/2]'], ids=['iteration', 'validation'])
+def test_one_process(moment, data, undisturbed, tmp_path):
+    config = write_config(tmp_path / 'config.py', data)
+    first = Run(config, tmp_path / 'run')
+    assert first.wait_for(moment), first.output()
+    first.send(signal.SIGTERM)
+    assert first.wait() == [EXIT_CODE], first.output()
+    assert 'train.py: asked to end: the state is saved in ' in first.output().splitlines()[-1]
+    second = Run(config, tmp_path / 'run', '--resume')
+    assert second.wait() == [0], second.output()
+    assert_same_run(tmp_path / 'run', undisturbed)
+    assert not (tmp_path / 'run' / 'terminated.pth').exists()  # the next checkpoint took its place
+
+
+def test_all_processes_end_when_one_is_asked(data, tmp_path):
+    config = write_config(tmp_path / 'config.py', data, processes=2)
+    both = Run(config, tmp_path / 'run', '--cfg-options', 'train_cfg.max_epochs=50', processes=2)
+    assert both.wait_for('[1][2/4]'), both.output()
+    both.send(signal.SIGTERM, rank=1)
+    assert both.wait() == [EXIT_CODE, EXIT_CODE], both.output()
+    assert last(tmp_path / 'run')['meta']['iter'] % 5 == 0  # they ask one another every five iterations
+
+
+def launched(config, work_dir, *options, **environment):
+    """Start dist_train.sh in two processes; returns it and its log."""
+    log = work_dir.with_suffix('.log')
+    env = {**os.environ, 'PORT': str(free_port()), 'CUDA_VISIBLE_DEVICES': '', **environment}
+    command = ['bash', TOOLBOX / 'tools' / 'dist_train.sh', config, '2', '--work-dir', work_dir, *options]
+    with log.open('a') as file:
+        return subprocess.Popen([str(word) for word in command], stdout=file, stderr=file, env=env), log
+
+
+def wait_for(log, text, process):
+    while process.poll() is None and text not in log.read_text():
+        time.sleep(0.05)
+    assert text in log.read_text(), log.read_text()[-3000:]
+
+
+@pytest.mark.slow
+class TestDistTrain:
+    def test_asked_to_end_it_has_an_exit_code_of_its_own(self, data, tmp_path):
+        config = write_config(tmp_path / 'config.py', data, processes=2)
+        process, log = launched(config, tmp_path / 'run', '--cfg-options', 'train_cfg.max_epochs=500')
+        wait_for(log, '[1][2/4]', process)
+        process.terminate()
+        assert process.wait(60) == EXIT_CODE
+        assert 'the same command with --resume goes on' in log.read_text().splitlines()[-1]
+        assert (tmp_path / 'run' / 'last_checkpoint').exists()
+
+    def test_a_rank_that_died_is_started_again_and_the_run_resumes(self, data, tmp_path):
+        config = write_config(tmp_path / 'config.py', data, 'epochs, saved every 3 iterations', processes=2)
+        calm = Run(config, tmp_path / 'calm', processes=2)
+        assert calm.wait() == [0, 0], calm.output()
+        process, log = launched(config, tmp_path / 'run', MAX_RESTARTS='1')
+        wait_for(log, '[2][1/4]', process)
+        workers = subprocess.run(['pgrep', '-f', f'train.py {config}'], capture_output=True, text=True).stdout.split()
+        victim = max(int(w) for w in workers)  # started last: a worker of the launcher, not the launcher
+        os.kill(victim, signal.SIGKILL)
+        assert process.wait(120) == 0, log.read_text()[-3000:]
+        assert_same_run(tmp_path / 'run', tmp_path / 'calm')
+
+    def test_its_last_line_is_the_cause(self, data, tmp_path):
+        env = {**os.environ, 'PORT': str(free_port()), 'CUDA_VISIBLE_DEVICES': ''}
+        options = ['--work-dir', tmp_path, '--cfg-options', 'model.teacher_pretrained=nowhere.pth']
+        done = run('tools/dist_train.sh', DISTILLER, 2, *options, env=env, check=False)
+        assert done.returncode == 1
+        assert done.output.splitlines()[-1].startswith('train.py: error: teacher weights nowhere.pth: no such file')
