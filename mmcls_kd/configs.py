@@ -64,6 +64,29 @@ def read_config(path: str) -> Config:
         ) from error
 
 
+class RunConfig(Config):
+    """The config of a run, which formats its text once.
+
+    mmengine formats it whenever it is asked for it, a second each time, and every checkpoint asks.
+    """
+
+    _texts: dict[str, str] = {}
+
+    @property
+    def pretty_text(self) -> str:
+        """The config as a Python text; formatted anew only if something in it changed."""
+        key = repr(self._cfg_dict)
+        if key not in self._texts:
+            self._texts.clear()
+            self._texts[key] = super().pretty_text
+        return self._texts[key]
+
+    @classmethod
+    def of(cls, cfg: Config) -> RunConfig:
+        """The same config, as a run's."""
+        return cls(cfg._cfg_dict, cfg_text=cfg.text, filename=cfg.filename, env_variables=cfg.env_variables)
+
+
 def network_cfg(source: str | Mapping) -> ConfigDict:
     """What builds a network: the ``model`` of its config, with the config's data preprocessor.
 

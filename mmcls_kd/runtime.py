@@ -24,7 +24,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from .checkpoint import guard_loading
-from .configs import find_file, network_cfg, read_config
+from .configs import RunConfig, find_file, network_cfg, read_config
 from .engine.termination import EXIT_CODE, TerminationError
 from .errors import TrainingError
 
@@ -79,7 +79,7 @@ def errors_in_one_line(tool: str) -> Iterator[None]:
         yield
     except KeyError as error:  # mmengine's registries and config options; its str() has quotes around it
         _end(tool, str(error.args[0] if error.args else repr(error)))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, TrainingError) as error:
         _end(tool, str(error))
 
 
@@ -122,7 +122,7 @@ def load_config(args: argparse.Namespace) -> Config:
     """
     guard_loading(args.trust)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = read_config(args.config)
+    cfg = RunConfig.of(read_config(args.config))
     if 'distiller' in cfg:
         raise ValueError(
             f"{args.config} is of the original toolbox's older branch (`distiller = dict(...)`), which is not supported: "

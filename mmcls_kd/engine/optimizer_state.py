@@ -81,14 +81,11 @@ def match_by_name(checkpoint: dict[str, Any], model: nn.Module, optim_wrapper: O
         group.update({k: v for k, v in saved['param_groups'][source].items() if k not in ('params', 'param_names')})
     state = {i: state_of[name] for i, name in enumerate(own) if name in state_of}
     checkpoint['optimizer'] = {**saved, 'state': state, 'param_groups': groups}
+    extra = len(optim_wrapper.param_groups) - len(groups)  # mmengine's base_param_settings, which have no parameter
     for scheduler in checkpoint.get('param_schedulers') or []:
-        for key, values in scheduler.items():  # those with a value for each group
-            if (
-                isinstance(values, list)
-                and len(values) == len(saved['param_groups'])
-                and key in ('base_values', '_last_value')
-            ):
-                scheduler[key] = [values[source] for source in sources]
+        for key in ('base_values', '_last_value'):  # a value for each group
+            if values := scheduler.get(key):
+                scheduler[key] = [values[source] for source in sources] + values[-1:] * extra
 
 
 def _check_shapes(name: str, state: Mapping[str, Any], shape: Any) -> None:

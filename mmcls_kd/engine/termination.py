@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -72,8 +73,9 @@ class TerminationHook(Hook):
         hook = next(h for h in runner.hooks if isinstance(h, ResumableCheckpointHook))
         done = runner.message_hub.get_info('saved_after', -1) == runner.iter + 1
         saved = str(hook.last_ckpt) if done else hook.save_terminated(runner)
-        if self._group is not None:
-            dist.barrier(self._group)  # the first process has written it before another is gone
+        if self._group is not None:  # the first process has written it before another is gone
+            with suppress(RuntimeError):  # which may be gone itself before this one hears of it
+                dist.barrier(self._group)
         self._end(saved)
 
     def after_val_iter(self, runner: Runner, *_: Any, **__: Any) -> None:

@@ -103,15 +103,20 @@ class TestWhatIsResumed:
         self.damage(copied / 'run', 'epoch_3.pth')
         run = Run(copied / 'config.py', copied / 'run', '--resume', '--cfg-options', 'train_dataloader.batch_size=64')
         assert run.wait() == [0], run.output()
-        assert 'the epoch had 4 batches in each process and has 2 now: the run goes on at the start of epoch 3' in run.output()
+        assert 'has 2 now: the run goes on at the start of epoch 3' in run.output()
 
 
 class TestWriting:
     def test_an_interrupted_writer_leaves_what_was_there(self, tmp_path):
         (tmp_path / 'a.pth').write_text('before')
-        with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / 'a.pth') as unfinished:
-            unfinished.write_text('half')
-            raise KeyboardInterrupt
+
+        def write():
+            with atomic_path(tmp_path / 'a.pth') as unfinished:
+                unfinished.write_text('half')
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            write()
         assert (tmp_path / 'a.pth').read_text() == 'before'
         assert [p.name for p in tmp_path.iterdir()] == ['a.pth']
 

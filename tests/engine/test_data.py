@@ -103,7 +103,7 @@ class TestUnreadable:
     def test_each_is_an_error_that_names_the_file(self, broken):
         dataset = loader(broken).dataset
         for number, reason in ((3, 'truncated'), (5, 'no image'), (8, 'No such file')):
-            with pytest.raises(UnreadableImageError, match=rf'{number}\.JPEG of the training data cannot be read \(.*{reason}'):
+            with pytest.raises(UnreadableImageError, match=rf'{number}\.JPEG of .* cannot be read \(.*{reason}'):
                 dataset[number]
 
     def test_they_are_left_out_and_counted_when_that_is_asked_for(self, broken):
@@ -124,10 +124,9 @@ class TestUnreadable:
 
     def test_a_fault_of_a_transform_is_not_the_image_s(self, images):
         dataset = loader(images).dataset
-        dataset.dataset.pipeline.transforms[1].scale = 'large'
-        with pytest.raises(Exception) as error:
+        dataset.dataset.pipeline.transforms[1] = lambda results: 1 / 0
+        with pytest.raises(ZeroDivisionError):
             dataset[0]
-        assert not isinstance(error.value, UnreadableImageError)
 
     def test_bytes_behind_the_image_are_no_fault(self, tmp_path):
         root = folders.imagenet(tmp_path / 'imagenet', train=2)
@@ -142,7 +141,8 @@ class TestUnreadable:
         config.write_text(f"""
 _base_ = '{TOOLBOX}/configs/distillers/imagenet/res18_sd_img.py'
 train_dataloader = dict(batch_size=4, num_workers={workers}, persistent_workers={workers > 0}, dataset=dict(
-    data_root='{broken}', pipeline=[dict(type='LoadImageFromFile'), dict(type='ResizeEdge', scale=32), dict(type='PackInputs')]))
+    data_root='{broken}',
+    pipeline=[dict(type='LoadImageFromFile'), dict(type='ResizeEdge', scale=32), dict(type='PackInputs')]))
 train_cfg = dict(max_epochs=1, on_unreadable='{choice}')
 val_cfg, val_dataloader, val_evaluator = None, None, None
 model = dict(student_cfg=dict(_delete_=True, **{tiny_student()}))

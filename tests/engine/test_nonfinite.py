@@ -35,7 +35,9 @@ def test_the_run_stops_and_says_which_term_where_and_on_what(train, tmp_path):
     run, codes = train([7])  # the look before training, then four iterations of the first epoch, then two
     assert codes == [1], run.output()
     message = run.output().splitlines()[-1]
-    assert message.startswith('train.py: error: loss_diverging became NaN or infinite in epoch 2, iteration 7 (images: sample ')
+    assert message.startswith(
+        'train.py: error: loss_diverging became NaN or infinite in epoch 2, iteration 7 (images: sample '
+    )
     assert 'epoch_1.pth' in message
     assert 'on_nonfinite=skip' in message
     logged = next(line for line in run.output().splitlines() if 'the images of the batch' in line)
@@ -85,7 +87,7 @@ class TestLossWatch:
         return distiller, watch, distiller(**data, mode='loss')
 
     def test_gradient_norms_are_those_of_separate_backward_passes(self):
-        distiller, watch, losses = self.watched()
+        distiller, _, losses = self.watched()
         _, log_vars = distiller.parse_losses(losses)
         for name, value in losses.items():
             distiller.zero_grad()

@@ -1,0 +1,550 @@
+"""Looks through the data of a config before days are spent: class folders, annotation files, labels, every image file."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections import Counter
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import timedelta
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.fileio import exists, get, get_file_backend, isdir, join_path
+from mmpretrain.datasets import CustomDataset
+from mmpretrain.datasets.custom import find_folders
+from mmpretrain.registry import DATASETS
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from .checks import LAYOUTS
+from .configs import network_cfg
+from .engine.data import image_fault
+from .runtime import DATALOADERS, datasets_of, is_distiller
+
+FAULT, WARNING, NOTE = 'fault', 'warning', 'note'
+#: How often the progress is printed where there is no terminal to draw a bar on.
+SECONDS_BETWEEN_LINES = 30.0
+#: What in a data set's config does not change which images it has.
+IMMATERIAL = ('pipeline', 'lazy_init', 'max_refetch', 'serialize_data')
+
+
+class Finding(NamedTuple):
+    """Something to say about the data.
+
+    Attributes:
+        place: The file or folder.
+        text: What is wrong with it.
+        kind: ``'fault'``, ``'warning'`` or ``'note'``; only faults must be mended.
+
+    Example:
+        >>> print(Finding('data/val/dog', 'no image in this class folder'))
+        data/val/dog: no image in this class folder
+        >>> print(Finding('data/train/cat/a.txt', 'is not read', NOTE))
+        data/train/cat/a.txt: note: is not read
+    """
+
+    place: str
+    text: str
+    kind: str = FAULT
+
+    def __str__(self) -> str:
+        return f'{self.place}: {"" if self.kind == FAULT else f"{self.kind}: "}{self.text}'
+
+
+class ImageFile(NamedTuple):
+    """An image file of a data set.
+
+    Attributes:
+        path: Its path.
+        line: The line of the annotation file that names it, in words; empty if none does.
+    """
+
+    path: str
+    line: str = ''
+
+
+def counted(count: int, noun: str) -> str:
+    """A count with its noun.
+
+    Example:
+        >>> counted(1, 'fault'), counted(2000, 'fault'), counted(10, 'class')
+        ('1 fault', '2,000 faults', '10 classes')
+    """
+    plural = 'es' if noun.endswith('s') else 's'
+    return f'{count:,} {noun}{"" if count == 1 else plural}'
+
+
+def label_fault(label: int, classes: int | None) -> str | None:
+    """Why a label is none of the classes; None if it is one.
+
+    Args:
+        label: The label.
+        classes: How many classes there are; None if that is not known.
+
+    Example:
+        >>> label_fault(10, 10)
+        'label 10 is outside of the 10 classes (0 to 9)'
+    """
+    if classes is None:
+        return f'label {label} is negative' if label < 0 else None
+    return None if 0 <= label < classes else f'label {label} is outside of the {classes} classes (0 to {classes - 1})'
+
+
+class ListedData:
+    """A data set as its lists have it: folders, an annotation file, or what mmpretrain makes of other files.
+
+    Args:
+        dataset: The data set; of mmengine's kind, it has not read its lists yet.
+        place: The folder or file that its samples are found by.
+        num_classes: How many classes the model tells apart; None if that is not known.
+
+    Attributes:
+        images: How many samples it has; counted by :meth:`findings`, like all below.
+        in_memory: How many of them are in memory once the lists are read, without a file of their own.
+        labels: How many images each label has.
+        folders: The names of its class folders, if its classes are folders.
+        names: The class names that it declares, if it does.
+    """
+
+    def __init__(self, dataset: Any, place: str, num_classes: int | None) -> None:
+        self.dataset, self.num_classes = dataset, num_classes
+        self.place = place.rstrip('/') or place  # configs write data/NAME/
+        self.images, self.in_memory = 0, 0
+        self.labels: Counter[int] = Counter()
+        self.folders: tuple[str, ...] | None = None
+        self.names = self._declared_names()
+
+    def _declared_names(self) -> tuple[str, ...] | None:
+        names = (getattr(self.dataset, 'metainfo', None) or {}).get('classes')
+        return None if names is None else tuple(map(str, names))
+
+    @property
+    def classes(self) -> int | None:
+        """How many labels are right: as many as the model and the data set itself have room for."""
+        return min((n for n in (self.num_classes, len(self.names or ())) if n), default=None)
+
+    @property
+    def layout(self) -> str:
+        """The layout that a data set of this type expects, to be appended to a message."""
+        kind = type(self.dataset).__name__
+        return f'; {kind} expects in its data_root: {LAYOUTS[kind]}' if kind in LAYOUTS else ''
+
+    def findings(self) -> Iterator[Finding]:
+        """Read the lists, and say what is wrong in them."""
+        raise NotImplementedError
+
+    def files(self) -> Iterator[ImageFile]:
+        """The image files, one after the other; as many as ``images`` without ``in_memory``."""
+        raise NotImplementedError
+
+
+class ClassFolders(ListedData):
+    """A data set whose classes are folders; the sorted names of the folders are the labels.
+
+    mmpretrain trains without a word of error where such a folder has no image.
+    """
+
+    def _files_in(self, folder: str) -> Iterator[str]:
+        """All files below a class folder, in mmpretrain's order."""
+        path = join_path(self.place, folder)
+        files = get_file_backend(self.place).list_dir_or_file(path, list_dir=False, list_file=True, recursive=True)
+        return (join_path(path, file) for file in sorted(files))
+
+    def findings(self) -> Iterator[Finding]:
+        """Name the class folders without an image, and the files that are not read."""
+        self.folders = tuple(find_folders(self.place)[0]) if isdir(self.place) else ()
+        if not self.folders:
+            yield Finding(self.place, f'{"no class folder in it" if isdir(self.place) else "no such folder"}{self.layout}')
+        for label, folder in enumerate(self.folders):
+            for path in self._files_in(folder):
+                if self.dataset.is_valid_file(path):
+                    self.labels[label] += 1
+                else:
+                    extensions = ' '.join(sorted(self.dataset.extensions))
+                    yield Finding(path, f'is not read, its extension is none of {extensions}', NOTE)
+            if not self.labels[label]:
+                yield Finding(join_path(self.place, folder), 'no image in this class folder')
+        self.images = self.labels.total()
+
+    def files(self) -> Iterator[ImageFile]:
+        """The files that mmpretrain would read; the folders are listed anew, so that no path is kept."""
+        for folder in self.folders or ():
+            yield from (ImageFile(path) for path in self._files_in(folder) if self.dataset.is_valid_file(path))
+
+
+class AnnotationLine(NamedTuple):
+    """A line of an annotation file.
+
+    Attributes:
+        where: Its number and what it says.
+        name: The image file as the line names it.
+        label: The label.
+        fault: What is wrong; then the two above mean nothing.
+    """
+
+    where: str
+    name: str = ''
+    label: int = -1
+    fault: str | None = None
+
+
+class AnnotationFile(ListedData):
+    """A data set whose samples are the lines ``PATH LABEL`` of an annotation file.
+
+    mmpretrain would stop at the first wrong line and not say which it is.
+    """
+
+    def _line(self, number: int, raw: bytes) -> AnnotationLine:
+        """A line taken apart as mmpretrain does it."""
+        text = raw.decode('utf-8', 'backslashreplace').rstrip('\r\n')
+        where = f'line {number} {text!r}'
+        try:
+            fields = raw.decode('utf-8').strip().rsplit(' ', 1)
+        except UnicodeDecodeError:
+            return AnnotationLine(where, fault='not UTF-8')
+        if len(fields) != 2:
+            return AnnotationLine(where, fault='not two fields, a path and a label with a blank between them')
+        name, digits = fields
+        try:
+            label = int(digits)
+        except ValueError:
+            return AnnotationLine(where, fault=f'the label {digits!r} is no integer')
+        return AnnotationLine(where, name, label, label_fault(label, self.classes))
+
+    def _lines(self) -> Iterator[AnnotationLine]:
+        return (self._line(number, raw) for number, raw in enumerate(io.BytesIO(get(self.place)), 1))
+
+    def findings(self) -> Iterator[Finding]:
+        """Name every wrong line, but for those whose image file is missing: reading the images tells that."""
+        if not exists(self.place) or isdir(self.place):
+            yield Finding(self.place, f'no such annotation file{self.layout}')
+            return
+        first_line: dict[str, int] = {}
+        number = 0
+        for number, line in enumerate(self._lines(), 1):
+            if line.fault:
+                yield Finding(self.place, f'{line.where}: {line.fault}')
+                continue
+            self.images += 1
+            self.labels[line.label] += 1
+            if (first := first_line.setdefault(line.name, number)) != number:
+                yield Finding(self.place, f'{line.where}: this image stands in line {first} already')
+        if not number:
+            yield Finding(self.place, 'the annotation file is empty')
+
+    def files(self) -> Iterator[ImageFile]:
+        """The image files of all lines that are right; the file is read anew, so that no path is kept."""
+        if self.images:
+            right = (line for line in self._lines() if not line.fault)
+            yield from (ImageFile(join_path(self.dataset.img_prefix, line.name), line.where) for line in right)
+
+
+class OtherData(ListedData):
+    """A data set of another form, which mmpretrain or the user's own class must read itself."""
+
+    def findings(self) -> Iterator[Finding]:
+        """Say why it cannot be loaded, or which labels are wrong."""
+        self.dataset.download = False  # nothing is written here; data sets that fetch nothing do not look at it
+        try:
+            if hasattr(self.dataset, 'full_init'):
+                self.dataset.full_init()
+            self.images = len(self.dataset)
+        except Exception as error:  # damaged files make the readers raise anything
+            reason = ' '.join(str(error).split())
+            yield Finding(self.place, f'cannot be loaded ({type(error).__name__}: {reason}){self.layout}')
+            return
+        self.names = self._declared_names()
+        if not self.images:
+            yield Finding(self.place, f'no image in this data set{self.layout}')
+        if not hasattr(self.dataset, 'get_data_info'):
+            self.in_memory = self.images
+            kind = type(self.dataset).__name__
+            yield Finding(self.place, f'{kind} has no get_data_info, so its images are not looked at', WARNING)
+            return
+        for i in range(self.images):
+            yield from self._sample_findings(i, self.dataset.get_data_info(i))
+
+    def _sample_findings(self, i: int, info: Mapping) -> Iterator[Finding]:
+        self.in_memory += 'img_path' not in info
+        labels = np.asarray(info.get('gt_label', []))
+        for label in labels.reshape(-1).tolist() if labels.dtype.kind in 'iu' else ():  # several where an image has several
+            self.labels[label] += 1
+            if fault := label_fault(label, self.classes):
+                yield Finding(self.place, f'sample {i} ({info.get("img_path", "an image without a file")}): {fault}')
+
+    def files(self) -> Iterator[ImageFile]:
+        """The files of those samples that have one."""
+        for i in range(self.images if self.in_memory < self.images else 0):
+            info = self.dataset.get_data_info(i)
+            if 'img_path' in info:
+                yield ImageFile(info['img_path'])
+
+
+def listed_data(cfg: Mapping, num_classes: int | None) -> ListedData:
+    """A data set, ready to be looked through.
+
+    Args:
+        cfg: Its config; of ``indices``, which pick some of its images, those of folders and annotation files take no notice.
+        num_classes: How many classes the model tells apart; None if that is not known.
+
+    Raises:
+        KeyError: If there is no such type of data set.
+        ValueError: If it cannot be built.
+    """
+    try:
+        try:
+            dataset: Any = DATASETS.build({**cfg, 'pipeline': [], 'lazy_init': True})
+        except TypeError:  # a class of the user's own need not take these
+            dataset = DATASETS.build(dict(cfg))
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(f'the data set {cfg.get("type")} cannot be built: {error}') from error
+    of_mmpretrain = isinstance(dataset, CustomDataset) and all(
+        getattr(type(dataset), name) is getattr(CustomDataset, name) for name in ('load_data_list', '_find_samples')
+    )
+    if of_mmpretrain and dataset.with_label:
+        if dataset.ann_file:
+            return AnnotationFile(dataset, dataset.ann_file, num_classes)
+        return ClassFolders(dataset, dataset.img_prefix, num_classes)
+    prefixes = [prefix for prefix in getattr(dataset, 'data_prefix', {}).values() if prefix]
+    places = [getattr(dataset, 'ann_file', ''), *prefixes, getattr(dataset, 'data_root', ''), type(dataset).__name__]
+    return OtherData(dataset, next(place for place in places if place), num_classes)
+
+
+def class_count_findings(data: ListedData) -> Iterator[Finding]:
+    """Where the class folders, the declared class names and the model's classes are not equally many."""
+    counts = [('the model has', data.num_classes, 'class')]
+    if data.folders is None:
+        have, noun = len(data.names or ()), 'class name'
+    else:
+        have, noun = len(data.folders), 'class folder'
+        counts.append(('the data set declares', len(data.names or ()), 'class name'))
+    others = [f'{who} {counted(count, what)}' for who, count, what in counts if count and count != have]
+    if have and others:
+        yield Finding(data.place, f'{counted(have, noun)}, but {" and ".join(others)}')
+
+
+def split_findings(data: ListedData, other: ListedData, other_name: str) -> Iterator[Finding]:
+    """Where a data set's classes are not those of another.
+
+    Folders are compared with folders and declared names with declared names. Only where that is not possible, the one's
+    folders are compared with the other's names.
+
+    Args:
+        data: The data set.
+        other: What it is compared with.
+        other_name: What to call that one.
+    """
+    if data.folders and other.folders:
+        for folder in sorted(set(other.folders) - set(data.folders)):
+            yield Finding(join_path(data.place, folder), f'this class folder is missing; {other_name} has it')
+        for folder in sorted(set(data.folders) - set(other.folders)):
+            yield Finding(join_path(data.place, folder), f'{other_name} has no such class folder')
+    if data.names and other.names:
+        yield from _name_findings(data.place, data.names, other.names, other_name)
+    elif not (data.folders and other.folders):
+        yield from _name_findings(data.place, data.names or data.folders, other.names or other.folders, other_name)
+
+
+def _name_findings(
+    place: str, names: Sequence[str] | None, others: Sequence[str] | None, other_name: str
+) -> Iterator[Finding]:
+    if not names or not others or tuple(names) == tuple(others):
+        return
+    parts = [
+        f'{what}: {", ".join(map(repr, sorted(some)))}'
+        for what, some in (('missing', set(others) - set(names)), ('only here', set(names) - set(others)))
+        if some
+    ]
+    if not parts:
+        i = next(i for i, pair in enumerate(zip(names, others, strict=False)) if pair[0] != pair[1])
+        parts = [f'another order, class {i} is {names[i]!r} here and {others[i]!r} there']
+    yield Finding(place, f'other classes than {other_name}: {"; ".join(parts)}')
+
+
+def unseen_findings(parts: Sequence[ListedData]) -> Iterator[Finding]:
+    """Warn of classes without any training image.
+
+    Args:
+        parts: The data sets that are trained on together. Where all have class folders, nothing is left to say: an empty
+            folder is a fault of its own.
+    """
+    labels: Counter[int] = sum((part.labels for part in parts), Counter())
+    classes = max((part.num_classes or part.classes or 0 for part in parts), default=0)
+    unseen = [label for label in range(classes) if label not in labels]
+    if not labels or not unseen or all(part.folders is not None for part in parts):
+        return
+    names = parts[0].names or ()
+    shown = [f'{label} {names[label]!r}' if label < len(names) else str(label) for label in unseen[:10]]
+    text = f'{len(unseen)} of {classes} classes have no training image: {", ".join(shown)}'
+    yield Finding(parts[0].place, f'{text}{", ..." if len(unseen) > 10 else ""}', WARNING)
+
+
+def file_fault(path: str) -> str | None:
+    """Why an image file cannot be read to its end, whatever its bytes do to the decoder; None if it can."""
+    try:
+        return image_fault(path)
+    except Exception as error:  # the decoders of rare formats let errors of their own arithmetic through
+        return f'{type(error).__name__}: {error}'
+
+
+def read_all(files: Iterator[ImageFile], workers: int) -> Generator[tuple[ImageFile, str | None], None, None]:
+    """Read image files, several at a time; decoding runs outside of Python's lock, so threads do.
+
+    Args:
+        files: The files.
+        workers: How many are read at a time; no more images than that are in memory.
+
+    Yields:
+        Each file and its fault, or None.
+    """
+    pool = ThreadPoolExecutor(workers)
+    try:
+        while batch := list(islice(files, 64 * workers)):
+            yield from zip(batch, pool.map(file_fault, [file.path for file in batch]), strict=True)
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C the rest of the batch is not waited for
+
+
+def model_classes(cfg: Config) -> int | None:
+    """How many classes a config's classifier, or its distiller's student, tells apart; None if that is not known.
+
+    Raises:
+        FileNotFoundError: If the student's config is not found.
+    """
+    model = cfg.get('model') or {}
+    if is_distiller(model):
+        model = network_cfg(model['student_cfg'])
+    return (model.get('head') or {}).get('num_classes')
+
+
+class DataCheck:
+    """Looks through all data sets of a config and prints what it finds; nothing is written.
+
+    Args:
+        cfg: The config.
+        workers: How many images are read at a time.
+
+    Raises:
+        KeyError: If a type of data set does not exist.
+        ValueError: If a data set cannot be built from its config, or there is none.
+    """
+
+    def __init__(self, cfg: Config, workers: int) -> None:
+        self.workers = workers
+        self.console = Console()
+        self.data: dict[str, ListedData] = {}
+        self._same: dict[str, str] = {}
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._last_line = time.monotonic()
+        num_classes = model_classes(cfg)
+        seen: list[tuple[dict, str]] = []
+        for loader in DATALOADERS:
+            wrappers = ('dataset', 'datasets')
+            parts = [d for name, d in datasets_of(cfg) if name == loader and not any(key in d for key in wrappers)]
+            for number, part in enumerate(reversed(parts), 1):  # datasets_of begins at a wrapper's last part
+                name = loader.removesuffix('_dataloader') + (f' {number}' if len(parts) > 1 else '')
+                material = {k: v for k, v in part.items() if k not in IMMATERIAL}
+                earlier = next((earlier for known, earlier in seen if known == material), None)
+                if earlier is None:
+                    seen.append((material, name))
+                    self.data[name] = listed_data(part, num_classes)
+                else:
+                    self._same[name] = earlier
+        if not self.data:
+            raise ValueError(f'no data set to check: the config has none of {", ".join(DATALOADERS)}')
+
+    def _report(self, name: str, finding: Finding) -> None:
+        self._counts[name, finding.kind] += 1
+        line = f'{name}: {finding}'
+        # a file name that is not UTF-8 could not be printed
+        self.console.out(line.encode('utf-8', 'backslashreplace').decode(), highlight=False)
+
+    def _check_lists(self) -> None:
+        """What can be told before any image is read."""
+        for name, data in self.data.items():
+            self.console.out(f'{name}: listing {data.place}', highlight=False)
+            for finding in data.findings():
+                self._report(name, finding)
+            for finding in class_count_findings(data):
+                self._report(name, finding)
+        first, *others = self.data
+        for name in others:
+            for finding in split_findings(self.data[name], self.data[first], first):
+                self._report(name, finding)
+        trained = {name: data for name, data in self.data.items() if name.startswith('train')}
+        for finding in unseen_findings(list(trained.values())):
+            self._report(next(iter(trained)), finding)
+
+    def _read_images(self) -> None:
+        columns = (
+            TextColumn('{task.description}'),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn('images, time left'),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as progress:
+            task = progress.add_task('', total=sum(data.images for data in self.data.values()))
+            for name, data in self.data.items():
+                progress.update(task, description=name, advance=data.in_memory)
+                with closing(read_all(data.files(), self.workers)) as results:
+                    for file, fault in results:
+                        if fault is not None:
+                            self._report(name, self._file_finding(data, file, fault))
+                        progress.advance(task)
+                        self._print_progress(progress)
+
+    @staticmethod
+    def _file_finding(data: ListedData, file: ImageFile, fault: str) -> Finding:
+        if file.line and not exists(file.path):
+            return Finding(data.place, f'{file.line}: the image file {file.path} does not exist')
+        return Finding(file.path, fault)
+
+    def _print_progress(self, progress: Progress) -> None:
+        """A plain line now and then, where no bar can be drawn."""
+        if self.console.is_terminal or time.monotonic() - self._last_line < SECONDS_BETWEEN_LINES:
+            return
+        self._last_line = time.monotonic()
+        task = progress.tasks[0]
+        left = 'unknown' if task.time_remaining is None else timedelta(seconds=int(task.time_remaining))
+        text = f'{task.description}: {task.completed:,} of {task.total:,} images read, {counted(self.faults, "fault")}'
+        self.console.out(f'{text}, time left: {left}', highlight=False)
+
+    @property
+    def faults(self) -> int:
+        """How many faults are found so far."""
+        return sum(count for (_, kind), count in self._counts.items() if kind == FAULT)
+
+    def _print_summary(self) -> None:
+        table = Table('data set', title='summary')
+        for column in ('images', 'classes', 'with images', 'faults', 'warnings'):
+            table.add_column(column, justify='right')
+        for name, data in self.data.items():
+            classes = data.labels if data.folders is None and data.names is None else data.folders or data.names or ()
+            found = (self._counts[name, FAULT], self._counts[name, WARNING])
+            numbers = (data.images, len(classes), len(data.labels), *found)
+            table.add_row(name, *(f'{number:,}' for number in numbers))
+        for name, earlier in self._same.items():
+            table.add_row(name, f'as {earlier}')
+        self.console.print(table)
+
+    def run(self) -> int:
+        """Check everything.
+
+        Returns:
+            The number of faults.
+        """
+        self._check_lists()
+        self._read_images()
+        self._print_summary()
+        return self.faults
+
+    def faults_by_name(self) -> str:
+        """The faulty data sets with their numbers of faults, e.g. ``train 3, val 1``."""
+        return ', '.join(f'{name} {self._counts[name, FAULT]:,}' for name in self.data if self._counts[name, FAULT])
