@@ -71,7 +71,7 @@ def places(file):
     }
 
 
-@pytest.mark.parametrize('place', list(places('')))
+@pytest.mark.parametrize('place', [p if p == 'load_from' else pytest.param(p, marks=pytest.mark.slow) for p in places('')])
 def test_in_training(place, malicious, data, tmp_path):
     state = student_state()
     weights = {f'student.{k}': v for k, v in state.items()} if place == 'load_from' else state
@@ -86,6 +86,7 @@ def test_in_training(place, malicious, data, tmp_path):
     assert pwned.exists()  # so the file is one that would have run its code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('named', [True, False], ids=['--resume FILE', '--resume'])
 def test_on_resume(named, malicious, data, tmp_path):
     weights = {f'student.{k}': v for k, v in student_state().items()}

@@ -30,7 +30,7 @@ class TerminationHook(Hook):
     """On SIGTERM: finish the iteration, save ``terminated.pth``, raise :class:`TerminationError`.
 
     Several processes agree on the iteration, so that all save the same state, also if one of them alone was asked. During
-    validation the run ends at once if the state before it is saved, else after it.
+    validation one process ends at once if the state before it is saved; several end after it.
 
     Args:
         interval: Every so many iterations several processes ask one another; one process alone looks after each.
@@ -60,15 +60,7 @@ class TerminationHook(Hook):
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """End here if any process was asked to."""
-        if self._group is None:
-            asked = self.asked
-        elif (runner.iter + 1) % self.interval:
-            return
-        else:
-            flag = torch.tensor(int(self.asked))
-            dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._group)
-            asked = bool(flag)
-        if not asked:
+        if (self._group is not None and (runner.iter + 1) % self.interval) or not self._agreed():
             return
         hook = next(h for h in runner.hooks if isinstance(h, ResumableCheckpointHook))
         done = runner.message_hub.get_info('saved_after', -1) == runner.iter + 1
@@ -78,10 +70,23 @@ class TerminationHook(Hook):
                 dist.barrier(self._group)
         self._end(saved)
 
-    def after_val_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        """End here if the state before the validation is saved."""
-        if self.asked and runner.message_hub.get_info('saved_after', -1) == runner.iter:
+    def before_val_epoch(self, runner: Runner) -> None:
+        """End here if any process was asked to, and the state is saved."""
+        if runner.message_hub.get_info('saved_after', -1) == runner.iter and self._agreed():
             self._end(runner.message_hub.get_info('last_ckpt'))
+
+    def after_val_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        """End here if this is the only process; several agree before the validation and in training alone."""
+        if self._group is None:
+            self.before_val_epoch(runner)
+
+    def _agreed(self) -> bool:
+        """Whether any process was asked to end."""
+        if self._group is None:
+            return self.asked
+        flag = torch.tensor(int(self.asked))
+        dist.all_reduce(flag, dist.ReduceOp.MAX, group=self._group)
+        return bool(flag)
 
     def _end(self, saved: str) -> None:
         raise TerminationError(f'asked to end: the state is saved in {saved}; --resume goes on from there')

@@ -43,6 +43,7 @@ class TestWhatIsResumed:
         path = work_dir / name
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
+    @pytest.mark.slow
     def test_a_moved_directory_is_resumed_from_itself(self, copied, data):
         self.damage(copied / 'run', 'epoch_3.pth')  # as if the run had been killed in its last epoch
         run = Run(copied / 'config.py', copied / 'run', '--resume')
@@ -69,6 +70,7 @@ class TestWhatIsResumed:
         torch.save(dict(state_dict={}), copied / 'run' / 'epoch_4.pth')
         assert last_whole_checkpoint(copied / 'run')[0].name == 'epoch_2.pth'
 
+    @pytest.mark.slow
     def test_nothing_to_resume_starts_anew(self, data, tmp_path):
         run = Run(write_config(tmp_path / 'config.py', data), tmp_path / 'run', '--resume')
         assert run.wait_for('[1][1/4]'), run.output()
@@ -81,6 +83,7 @@ class TestWhatIsResumed:
         assert last_whole_checkpoint(copied / 'run', since=newest)[0].name == 'epoch_3.pth'
         assert last_whole_checkpoint(copied / 'run', since=newest + 1) is None
 
+    @pytest.mark.slow
     def test_the_seed_is_the_checkpoint_s(self, copied, finished):
         self.damage(copied / 'run', 'epoch_3.pth')
         run = Run(copied / 'config.py', copied / 'run', '--resume', '--cfg-options', 'randomness.seed=8')
@@ -88,6 +91,7 @@ class TestWhatIsResumed:
         assert 'the seed is 7, as in epoch_2.pth, not 8, as in the config' in run.output()
         assert_same_run(copied / 'run', finished / 'run')
 
+    @pytest.mark.slow
     def test_a_run_without_a_seed_resumes_too(self, data, tmp_path):
         config = write_config(tmp_path / 'config.py', data)
         config.write_text(config.read_text().replace('seed=7', 'seed=None'))
@@ -99,6 +103,7 @@ class TestWhatIsResumed:
         assert run.wait() == [0], run.output()
         assert_equal(last(tmp_path / 'again')['state_dict'], last(tmp_path / 'whole')['state_dict'])
 
+    @pytest.mark.slow
     def test_another_batch_size_goes_on_at_the_start_of_an_epoch(self, copied):
         self.damage(copied / 'run', 'epoch_3.pth')
         run = Run(copied / 'config.py', copied / 'run', '--resume', '--cfg-options', 'train_dataloader.batch_size=64')
@@ -146,6 +151,7 @@ class TestWriting:
         assert last_whole_checkpoint(tmp_path / 'run')[0] == small_disk / 'run' / 'epoch_1.pth'
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_as_small_as_the_student_s_own(finished, data, tmp_path):
     """Beside the losses' trainable parts there is nothing that plain mmpretrain would not save."""
     plain = read_config(str(finished / 'config.py'))

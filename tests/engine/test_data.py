@@ -135,7 +135,7 @@ class TestUnreadable:
         assert loader(root).dataset[0]['inputs'].shape == (3, 16, 16)
 
     @pytest.mark.parametrize(('choice', 'code'), [('stop', 1), ('skip', 0)])
-    @pytest.mark.parametrize('workers', [0, 2])
+    @pytest.mark.parametrize('workers', [0, pytest.param(2, marks=pytest.mark.slow)])
     def test_in_training(self, tmp_path, broken, choice, code, workers):
         config = tmp_path / 'config.py'
         config.write_text(f"""

@@ -60,6 +60,7 @@ def test_steps_that_are_left_out_change_nothing(train, tmp_path):
     assert_equal(with_them['optimizer']['state'], without['optimizer']['state'])
 
 
+@pytest.mark.slow
 def test_it_gives_up_after_so_many_in_a_row(train):
     run, codes = train([3, 5, 6, 7], 'train_cfg.on_nonfinite=skip', 'train_cfg.max_nonfinite=2')
     assert codes == [1], run.output()
@@ -73,6 +74,7 @@ def test_two_processes_leave_out_the_same_step(train, tmp_path):
     assert all(v.isfinite().all() for v in last(tmp_path / 'run')['state_dict'].values())
 
 
+@pytest.mark.slow
 def test_an_unknown_choice_lists_the_known(train):
     run, codes = train([], 'train_cfg.on_nonfinite=ignore')
     assert codes == [1]
