@@ -88,6 +88,17 @@ def _allowing(allowed: list) -> Iterator[None]:
         torch.serialization.add_safe_globals(before)
 
 
+@contextmanager
+def _unguarded() -> Iterator[None]:
+    """Lift :func:`guard_loading` for one file."""
+    guarded = os.environ.pop(FORCE_SAFE, None)
+    try:
+        yield
+    finally:
+        if guarded is not None:
+            os.environ[FORCE_SAFE] = guarded
+
+
 #: Whether files may run code while they are read, where the caller does not say: ``--trust`` of the tools.
 _trusting = False
 
@@ -112,7 +123,8 @@ def read_checkpoint(path: str | Path, trust: bool | None = None) -> dict[str, An
         raise FileNotFoundError(f'checkpoint {path}: no such file')
     try:
         if _trusting if trust is None else trust:
-            content = torch.load(path, map_location='cpu', weights_only=False)
+            with _unguarded():
+                content = torch.load(path, map_location='cpu', weights_only=False)
         else:
             with _allowing(_allowed_globals()):
                 content = torch.load(path, map_location='cpu', weights_only=True)
