@@ -131,7 +131,7 @@ class _ResumableLoop:
         self.left_out_in_row += 1
         runner.logger.error(f'{error}: NaN or infinite in {where}; the images of the batch: {", ".join(images)}')
         if self.on_nonfinite == 'stop' or self.left_out_in_row > self.max_nonfinite:
-            often = f', the {self.left_out_in_row}th time in a row' if self.on_nonfinite == 'skip' else ''
+            often = f', {self.left_out_in_row} times in a row' if self.on_nonfinite == 'skip' else ''
             some = ', '.join(images[:3]) + (', ...' if len(images) > 3 else '')
             last = runner.message_hub.get_info('last_ckpt', None)
             raise TrainingError(

@@ -64,7 +64,7 @@ def test_steps_that_are_left_out_change_nothing(train, tmp_path):
 def test_it_gives_up_after_so_many_in_a_row(train):
     run, codes = train([3, 5, 6, 7], 'train_cfg.on_nonfinite=skip', 'train_cfg.max_nonfinite=2')
     assert codes == [1], run.output()
-    assert 'in epoch 2, iteration 7, the 3th time in a row' in run.output().splitlines()[-1]
+    assert 'in epoch 2, iteration 7, 3 times in a row' in run.output().splitlines()[-1]
 
 
 def test_two_processes_leave_out_the_same_step(train, tmp_path):
