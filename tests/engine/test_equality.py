@@ -9,11 +9,14 @@ with group norm. What has batch statistics, and what becomes of it:
   SRRL is as ever. In train mode it needs SyncBN like any batch norm, which torch has on CUDA only: the last test.
 """
 
+import copy
+
 import pytest
 import torch
 from kit import labels, seeded
 from mmengine.model import MMDistributedDataParallel, convert_sync_batchnorm
 from mmengine.optim import OptimWrapper
+from mmpretrain.registry import MODELS
 from networks import build, images, method, resnet, samples, vit
 from processes import run_in_two
 from torch import nn
@@ -56,6 +59,7 @@ NO_METHOD = {
     'no method, vit': (VITS, method('NKDLoss', loss_weight=0.0), False),
     'no method, resnet': (RESNETS, method('NKDLoss', loss_weight=0.0), False),
 }
+BOTH_WAYS = ('nkd', 'mgd')  # in two processes that accumulate gradients; that concerns no loss more than another
 ALL = CASES | SYNCED | NOT_SYNCED | NO_METHOD
 
 
@@ -73,11 +77,31 @@ def given_masks(patch, step, rows):
     patch.setattr(torch, 'rand', of_these_rows)
 
 
-def distiller_of(case):
-    """The distiller of a case, the same in every process; what is to be wrapped or not."""
-    networks, chosen, _ = ALL[case]
+def in_double(distiller):
+    """The distiller in float64, its images too.
+
+    ResNets need that: a ReLU's input that is zero but for rounding passes its gradient in one layout and none in the other,
+    which in float32 moves weights by 1e-4 for one seed out of eight. The transformers' GELU has no such step.
+    """
+    distiller.data_preprocessor.register_forward_hook(lambda _, __, data: {**data, 'inputs': data['inputs'].double()})
+    return distiller.double()
+
+
+def built(*methods, student, teacher):
+    """A distiller that has the same networks in every process, and whatever its methods are."""
     torch.manual_seed(0)
-    distiller = build(chosen, **networks).train()
+    distiller = build(*methods, student=student, teacher=teacher).train()
+    for network, cfg in ((distiller.student, student), (distiller.teacher, teacher)):
+        if network is not None:
+            torch.manual_seed(0)  # anew, for a method with parameters has drawn before
+            network.load_state_dict(MODELS.build(copy.deepcopy(cfg)).state_dict())
+    return in_double(distiller) if student['backbone']['type'] == 'ResNet_CIFAR' else distiller
+
+
+def distiller_of(case):
+    """The distiller of a case."""
+    networks, chosen, _ = ALL[case]
+    distiller = built(chosen, **networks)
     for module in distiller.distill_losses.modules():
         if isinstance(module, nn.BatchNorm2d):  # SRRL's, see above
             module.eval()
@@ -123,9 +147,9 @@ HALVES = [WHOLE_BATCH[: WHOLE // 2], WHOLE_BATCH[WHOLE // 2 :]]
 def train_all_in_two(rank, folder):
     """What each of two processes does: train every case on its half of each batch, at once and in two parts."""
     mine = WHOLE_BATCH[rank::2]
-    done = {case: train(distiller_of(case), [mine], ALL[case][2], parallel) for case in ALL}
+    done = {case: train(distiller_of(case), [mine], ALL[case][2], parallel) for case in CASES | SYNCED | NOT_SYNCED}
     torch.save(done, folder / f'at_once_{rank}.pth')
-    done = {case: train(distiller_of(case), [mine[:2], mine[2:]], ALL[case][2], parallel) for case in CASES}
+    done = {case: train(distiller_of(case), [mine[:2], mine[2:]], wrap=parallel) for case in BOTH_WAYS}
     torch.save(done, folder / f'accumulated_{rank}.pth')
     torch.save(batch_mean(UNEVEN[rank], sync=True), folder / f'mean_{rank}.pth')
 
@@ -166,9 +190,14 @@ def test_without_synchronisation_the_batch_mean_tells_them_apart(case, in_two, a
 
 
 @pytest.mark.parametrize('case', CASES)
-def test_accumulated_gradients_train_what_a_whole_batch_does(case, in_two, alone):
+def test_accumulated_gradients_train_what_a_whole_batch_does(case, alone):
     assert difference(train(distiller_of(case), HALVES), alone[case]) < TOLERANCE
-    assert difference(in_two['accumulated_0'][case], alone[case]) < TOLERANCE
+
+
+@pytest.mark.parametrize('case', BOTH_WAYS)
+def test_so_do_those_of_two_processes(case, in_two, alone):
+    for rank in (0, 1):
+        assert difference(in_two[f'accumulated_{rank}'][case], alone[case]) < TOLERANCE
 
 
 @pytest.mark.parametrize('case', SYNCED)
@@ -207,9 +236,7 @@ BATCH_NORM = dict(student=resnet(4), teacher=resnet(8))
 
 def train_with_batch_norm(rows, device, wrap=None):
     """Train with batch norm in the student and in SRRL's connector, in the batch's own statistics."""
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    torch.manual_seed(0)
-    distiller = build(MGD, SRRL, **BATCH_NORM).train().to(device)
+    distiller = built(MGD, SRRL, **BATCH_NORM).to(device)
     return train(distiller, [rows], wrap=wrap, device=device)
 
 
