@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ class TerminationHook(Hook):
         self.asked = False
         self._group: Any = None
 
-    def before_train(self, runner: Runner) -> None:  # noqa: ARG002
+    def before_train(self, runner: Runner) -> None:
         """Take over SIGTERM."""
         owner = os.getpid()
 
@@ -56,7 +57,9 @@ class TerminationHook(Hook):
 
         signal.signal(signal.SIGTERM, note)
         if is_distributed():
-            self._group = dist.new_group(backend='gloo')  # agrees without waiting for a device
+            seconds = runner.cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')
+            timeout = None if seconds is None else timedelta(seconds=seconds)
+            self._group = dist.new_group(backend='gloo', timeout=timeout)  # agrees without waiting for a device
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """End here if any process was asked to."""
