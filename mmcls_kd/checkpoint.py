@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 import math
 import os
 import pickle
@@ -142,6 +143,9 @@ def read_checkpoint(path: str | Path, trust: bool | None = None) -> dict[str, An
         raise ValueError(f'checkpoint {path} is truncated, or no PyTorch checkpoint that opens here: {reason}') from error
     if not isinstance(content, Mapping):
         raise ValueError(f'checkpoint {path} holds a {type(content).__name__} instead of weights by name')
+    if not isinstance(content.get('state_dict', {}), Mapping):
+        kind = type(content['state_dict']).__name__
+        raise ValueError(f'checkpoint {path} holds a {kind} in its state_dict instead of weights by name')
     return dict(content)
 
 
@@ -240,10 +244,13 @@ def load_strictly(network: nn.Module, source: str, role: str) -> None:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is unreadable, or keys are missing, unexpected or of another shape; names them.
+        ValueError: If the file is unreadable, or keys are missing, unexpected or of another shape, or hold numbers that are
+            not finite; names them.
     """
     weights = weights_of(read_checkpoint(fetch(source, role)))
     weights = student_weights(weights) or weights
+    if infinite := [key for key, value in weights.items() if not value.isfinite().all()]:
+        raise ValueError(f'{role} weights {source} hold NaN or infinite numbers: {_list(infinite)}')
     own, shapes = network.state_dict(), []
     try:
         missing, unexpected = network.load_state_dict(weights, strict=False)
@@ -310,7 +317,7 @@ def _plain(value: Any) -> Any:
 def atomic_path(path: Path) -> Iterator[Path]:
     """A file to write in the ``with`` block, which takes the place of ``path`` when all of it is on the disk.
 
-    Whatever happens, ``path`` is either the whole new file or what was there before.
+    Whatever happens, ``path`` is either the whole new file or what was there before. An error of the disk names it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f'.{path.name}.{os.getpid()}.unfinished')
@@ -319,14 +326,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with unfinished.open('rb') as file:
             os.fsync(file.fileno())
         unfinished.replace(path)
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
     finally:
         unfinished.unlink(missing_ok=True)
 
 
 def save_atomically(content: Any, path: Path) -> None:
     """``torch.save`` that leaves either the whole new file or what was there before."""
+    whole = io.BytesIO()  # torch hides a full disk behind an error of its own
+    torch.save(content, whole)
     with atomic_path(path) as unfinished:
-        torch.save(content, unfinished)
+        unfinished.write_bytes(whole.getbuffer())
 
 
 def transfer(dis_path: str | Path, output_path: str | Path, trust: bool | None = None) -> Transfer:

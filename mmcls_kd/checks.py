@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import random
+import struct
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +19,8 @@ from torch.utils.data import Dataset
 
 from .checkpoint import fetch, read_checkpoint, student_weights, weights_of
 from .engine.data import plain_datasets
-from .errors import TrainingError
+from .engine.optimizer_state import match_by_name
+from .errors import ChoiceError, TrainingError
 from .runtime import datasets_of, unwrapped
 
 #: The layout that a data set expects under its ``data_root``, and what fetches it.
@@ -26,6 +32,10 @@ LAYOUTS = {
     'CIFAR100': 'cifar-100-python/{train,test,meta} (mmpretrain downloads it where there is a network)',
 }
 SELF_FETCHING = ('CIFAR10', 'CIFAR100', 'MNIST')
+#: Fashion-MNIST's files and how many dimensions each one's array has.
+IDX_FILES = {
+    f'{split}-{kind}-ubyte': int(kind[-1]) for split in ('train', 't10k') for kind in ('images-idx3', 'labels-idx1')
+}
 
 
 def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
@@ -47,6 +57,32 @@ def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
             if root and not Path(folder).is_dir():
                 layout = f'; expected in {root}: {LAYOUTS[kind]}' if kind in LAYOUTS else ''
                 raise FileNotFoundError(f'{loader}: the data set folder {folder} does not exist{layout}')
+
+
+def check_idx_files(cfg: Config, loaders: tuple[str, ...]) -> None:
+    """Refuse files of Fashion-MNIST that are missing, cut short or other than they should be.
+
+    Args:
+        cfg: Config of the run.
+        loaders: The dataloaders that the run will use.
+
+    Raises:
+        FileNotFoundError: Names the file.
+        ValueError: Likewise.
+    """
+    sets = [d for name, d in datasets_of(cfg) if name in loaders and d.get('type') == 'FashionMNIST']
+    roots = {d['data_root'] for d in sets if isinstance(d.get('data_root'), str) and '://' not in d['data_root']}
+    mend = 'python tools/fetch_fashion_mnist.py fetches the data anew'
+    for path, dimensions in ((Path(root, name), n) for root in sorted(roots) for name, n in IDX_FILES.items()):
+        if not path.is_file():
+            raise FileNotFoundError(f'{path}: no such file; {mend}')
+        with path.open('rb') as file:
+            header = file.read(4 + 4 * dimensions)
+        if header[:4] != bytes([0, 0, 8, dimensions]) or len(header) < 4 + 4 * dimensions:
+            raise ValueError(f'{path}: no file of an array of bytes with {dimensions} dimensions; {mend}')
+        size = len(header) + math.prod(struct.unpack_from(f'>{dimensions}I', header, 4))
+        if path.stat().st_size != size:
+            raise ValueError(f'{path}: {path.stat().st_size} bytes long, and should be {size}; {mend}')
 
 
 def check_labels(dataset: Dataset, num_classes: int, name: str) -> None:
@@ -104,14 +140,74 @@ def check_first_batch(runner: Runner) -> None:
         random.setstate(python_state)
 
 
-def check_start(student: nn.Module, source: str) -> None:
-    """Refuse a ``load_from`` or ``--resume`` file whose student is another; mmengine would train on with what fits.
+def check_optimizer(runner: Runner, checkpoint: Mapping | None) -> None:
+    """Build the optimizer and its schedules once, and throw them away: the runner builds its own when training starts.
+
+    Args:
+        runner: The runner.
+        checkpoint: What the run goes on from, whose optimizer has to fit; None if it does not go on.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        ValueError: If they cannot be built, or the checkpoint's optimizer is another.
+    """
+    given, schedules = runner.optim_wrapper, runner.param_schedulers
+    if not isinstance(given, dict):
+        return
+    try:
+        runner.optim_wrapper = runner.build_optim_wrapper(copy.deepcopy(given))
+        if schedules is not None:
+            runner.build_param_scheduler(copy.deepcopy(schedules))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f'the optimizer or its schedules cannot be built ({type(error).__name__}: {error}): '
+            f'optim_wrapper={dict(given)}, param_scheduler={schedules}'
+        ) from error
+    else:
+        if checkpoint and 'optimizer' in checkpoint:
+            match_by_name(dict(checkpoint), unwrapped(runner), runner.optim_wrapper)
+    finally:
+        runner.optim_wrapper = given
+
+
+def load_data(runner: Runner) -> dict[str, Any]:
+    """The dataloaders of a training, by name.
+
+    Raises:
+        ChoiceError: As the training loop.
+        ValueError: If the data cannot be loaded; names the data set and says which layout is expected.
+    """
+    loaders = {}
+    for name in ('train_dataloader', 'val_dataloader'):
+        try:
+            if name == 'train_dataloader' or runner.val_loop is not None:
+                loaders[name] = getattr(runner, name)
+        except ChoiceError:
+            raise
+        except (OSError, AssertionError, RuntimeError, ValueError) as error:
+            parts = [dataset for loader, dataset in datasets_of(runner.cfg) if loader == name]
+            named = [
+                ', '.join(f'{k}={part[k]!r}' for k in ('type', 'data_root', 'ann_file') if part.get(k)) for part in parts
+            ]
+            layouts = {f'{k} expects in its data_root: {LAYOUTS[k]}' for part in parts if (k := part.get('type')) in LAYOUTS}
+            raise ValueError(
+                '; '.join([f'{name}: the data could not be loaded ({error})', *named, *sorted(layouts)])
+                + '. tools/check_data.py looks through all of them'
+            ) from error
+    return loaders
+
+
+def check_start(student: nn.Module, source: str, checkpoint: Mapping) -> None:
+    """Refuse a ``load_from`` or ``--resume`` file whose student is another; mmengine would train on with what fits.
+
+    Args:
+        student: The student.
+        source: What to call the file.
+        checkpoint: What it holds.
+
+    Raises:
         ValueError: If it has no student, or another one; names the keys.
     """
-    weights = student_weights(weights_of(read_checkpoint(fetch(source, 'load_from'))))
+    weights = student_weights(weights_of(checkpoint))
     if not weights:
         raise ValueError(
             f'load_from {source} has no student weights (`student.*`); to start the student from weights of its own, '
@@ -124,25 +220,23 @@ def check_start(student: nn.Module, source: str) -> None:
 
 
 def preflight(runner: Runner) -> None:
-    """All checks that need the built runner: labels of the data, the file to start from, the first batch.
+    """All checks that need the built runner: data and labels, the file to start from, the optimizer, the first batch.
 
     Raises:
+        FileNotFoundError: If there is no file to start from.
         ValueError: If the data cannot be loaded (says which layout is expected), or a check fails.
     """
     model = unwrapped(runner)
     network = getattr(model, 'student', model)
     num_classes = getattr(getattr(network, 'head', None), 'num_classes', None)
-    try:
-        loaders = {'train_dataloader': runner.train_dataloader}
-        if runner.val_loop is not None:
-            loaders['val_dataloader'] = runner.val_dataloader
-    except (OSError, AssertionError, RuntimeError) as error:
-        kinds = {dataset.get('type') for _, dataset in datasets_of(runner.cfg)}
-        layouts = [f'{kind} expects in its data_root: {LAYOUTS[kind]}' for kind in kinds if kind in LAYOUTS]
-        raise ValueError('; '.join([f'the data could not be loaded ({error})', *layouts])) from error
+    loaders = load_data(runner)
     if num_classes is not None:
         for name, loader in loaders.items():
             check_labels(loader.dataset, num_classes, name)
-    if hasattr(model, 'student') and runner.cfg.get('load_from'):
-        check_start(model.student, runner.cfg.load_from)
+    source, checkpoint = runner.cfg.get('load_from'), None
+    if source and (hasattr(model, 'student') or runner.cfg.get('resume')):
+        checkpoint = read_checkpoint(fetch(source, 'load_from'))
+        if hasattr(model, 'student'):
+            check_start(model.student, source, checkpoint)
+    check_optimizer(runner, checkpoint if runner.cfg.get('resume') else None)
     check_first_batch(runner)

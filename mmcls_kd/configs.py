@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -52,10 +53,15 @@ def read_config(path: str) -> Config:
         path: Path of a file (of mmpretrain's with or without ``configs/``), or ``mmpretrain::`` and a path.
 
     Raises:
-        FileNotFoundError: If no such config is found.
+        FileNotFoundError: If no such config, or a file that it inherits from, is found.
+        ValueError: If it is no Python that runs, or a module that it imports is not found.
     """
     if '::' not in path and (found := _found(path)):
-        return Config.fromfile(found)
+        try:
+            return Config.fromfile(found)
+        except (SyntaxError, NameError, ImportError) as error:
+            reason = str(error).split(', the current sys.path', 1)[0]  # which mmengine would list
+            raise ValueError(f'config {path} cannot be read: {type(error).__name__}: {reason}') from error
     try:
         return get_config(path if '::' in path else f'mmpretrain::{path.removeprefix("configs/")}')
     except (FileNotFoundError, ValueError) as error:
@@ -71,6 +77,23 @@ class RunConfig(Config):
     """
 
     _texts: dict[str, str] = {}
+    _kept_back = False
+
+    @classmethod
+    @contextmanager
+    def kept_back(cls) -> Iterator[None]:
+        """In the ``with`` block no config takes the place of an existing file."""
+        cls._kept_back = True
+        try:
+            yield
+        finally:
+            cls._kept_back = False
+
+    def dump(self, file: str | Path | None = None) -> str | None:
+        """As in mmengine, see :meth:`kept_back`."""
+        if file is not None and self._kept_back and Path(file).exists():
+            return None
+        return super().dump(file)
 
     @property
     def pretty_text(self) -> str:

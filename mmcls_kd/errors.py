@@ -5,6 +5,10 @@ class TrainingError(RuntimeError):
     """A training cannot go on; the message names the cause and what to do. The last checkpoint stays as it is."""
 
 
+class ChoiceError(ValueError):
+    """A setting is none of those that there are; the message names it and them."""
+
+
 class UnreadableImageError(TrainingError):
     """An image of the training data cannot be read; the message names the file."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import multiprocessing
 import os
 import re
 import socket
@@ -53,7 +54,7 @@ def base_parser(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=Options,
         metavar='KEY=VALUE',
         help='override settings of the config, e.g. train_cfg.max_epochs=3 or key="[(a,b),(c,d)]" (no white space)',
     )
@@ -63,12 +64,26 @@ def base_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
-def _end(tool: str, message: str) -> None:
-    """End the program with ``TOOL: error: MESSAGE`` and exit code 1; tell the launcher the message too."""
+def _end(tool: str, message: str, final: bool = True) -> None:
+    """End the program with ``TOOL: error: MESSAGE`` and exit code 1; tell the launcher the message too.
+
+    Args:
+        tool: The program.
+        message: What happened.
+        final: Whether it would happen again. If not, the program ends at once, without Python's clean-up, which takes
+            seconds where the machine is busy.
+    """
     text = f'{tool}: error: {message}'
     if status := os.environ.get(STATUS):
         with suppress(OSError):
             Path(status, 'error').write_text(f'{text}\n')
+            if final:
+                Path(status, 'final').touch()
+    if not final:
+        for worker in multiprocessing.active_children():  # which would be left behind
+            worker.kill()  # SIGTERM they leave to this process
+        print(text, file=sys.stderr, flush=True)
+        os._exit(1)
     sys.exit(text)
 
 
@@ -108,7 +123,19 @@ def ended_in_order(tool: str) -> Iterator[None]:
     except RuntimeError as error:
         if not (is_distributed() and LOST_CONTACT.search(str(error))):
             raise
-        _end(tool, f'contact with another process is lost ({str(error).splitlines()[0]}); start all again with --resume')
+        lost = f'contact with another process is lost ({str(error).splitlines()[0]})'
+        _end(tool, f'{lost}; start all again with --resume', final=False)
+
+
+class Options(DictAction):
+    """``KEY=VALUE ...``; refuses what has another form."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Take the words of the command line."""
+        for word in values:
+            if '=' not in word:
+                raise argparse.ArgumentError(self, f'{word!r} is not of the form KEY=VALUE')
+        super().__call__(parser, namespace, values, option_string)
 
 
 def load_config(args: argparse.Namespace) -> Config:
@@ -131,6 +158,17 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
     return cfg
+
+
+def need(cfg: Config, *keys: str) -> None:
+    """Refuse a config that lacks something.
+
+    Raises:
+        ValueError: Names the config and what it lacks.
+    """
+    for key in keys:
+        if cfg.get(key) is None:
+            raise ValueError(f'config {cfg.filename} has no `{key}`')
 
 
 def complete_dataloaders(cfg: Config, pin_memory: bool, persistent_workers: bool) -> None:
@@ -189,15 +227,46 @@ def make_self_contained(cfg: Config) -> None:
             dataset['data_root'] = str(Path(root).resolve())
 
 
-def _slurm_environment() -> None:
-    """Give torch.distributed its variables from Slurm's."""
-    nodes = ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']]
-    first = subprocess.run(nodes, capture_output=True, text=True, check=True).stdout.split()[0]
-    os.environ.setdefault('MASTER_ADDR', first or socket.gethostname())
-    os.environ.setdefault('MASTER_PORT', '29500')
-    os.environ['RANK'] = os.environ['SLURM_PROCID']
-    os.environ['WORLD_SIZE'] = os.environ['SLURM_NTASKS']
-    os.environ['LOCAL_RANK'] = os.environ['SLURM_LOCALID']
+#: What other launchers call the variables of torch.distributed.
+VARIABLES = {
+    'slurm': dict(RANK='SLURM_PROCID', WORLD_SIZE='SLURM_NTASKS', LOCAL_RANK='SLURM_LOCALID'),
+    'mpi': dict(RANK='OMPI_COMM_WORLD_RANK', WORLD_SIZE='OMPI_COMM_WORLD_SIZE', LOCAL_RANK='OMPI_COMM_WORLD_LOCAL_RANK'),
+}
+
+
+def _variable(name: str, launcher: str) -> str:
+    if name not in os.environ:
+        raise ValueError(f'--launcher {launcher}: the environment variable {name} is not set; did that launcher start this?')
+    return os.environ[name]
+
+
+def take_environment(launcher: str) -> None:
+    """Give torch.distributed its variables from the launcher's, and check them.
+
+    Raises:
+        ValueError: If one is missing or cannot be right; names it.
+    """
+    if launcher == 'slurm':
+        nodes = ['scontrol', 'show', 'hostnames', _variable('SLURM_NODELIST', launcher)]
+        done = subprocess.run(nodes, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ValueError(f'--launcher slurm: `{" ".join(nodes)}` failed: {done.stderr.strip()}')
+        os.environ.setdefault('MASTER_ADDR', [*done.stdout.split(), socket.gethostname()][0])
+    for name, theirs in VARIABLES.get(launcher, {}).items():
+        os.environ[name] = _variable(theirs, launcher)
+    if launcher in VARIABLES:
+        os.environ.setdefault('MASTER_PORT', '29500')
+    _variable('MASTER_ADDR', launcher)
+    for name, least in dict(MASTER_PORT=1, WORLD_SIZE=1, RANK=0, LOCAL_RANK=0).items():
+        text = _variable(name, launcher)
+        if not text.isdecimal() or not least <= int(text) <= 65535:
+            raise ValueError(f'--launcher {launcher}: {name}={text!r} must be a number from {least} to 65535')
+    rank, world_size = os.environ['RANK'], os.environ['WORLD_SIZE']
+    if int(rank) >= int(world_size):
+        raise ValueError(
+            f'--launcher {launcher}: RANK={rank!r} does not fit WORLD_SIZE={world_size!r}: ranks are counted from 0, so the '
+            'last is one less than the number of processes'
+        )
 
 
 def interface_towards(host: str) -> str | None:
@@ -215,14 +284,23 @@ def interface_towards(host: str) -> str | None:
 
 def start_cpu_processes(cfg: Config) -> None:
     """On a machine without CUDA, join the launched processes over gloo; mmengine's launchers need CUDA for that."""
-    if cfg.launcher == 'none' or torch.cuda.is_available() or is_distributed():
+    if cfg.launcher == 'none' or is_distributed():
         return
-    if cfg.launcher == 'slurm':
-        _slurm_environment()
+    take_environment(cfg.launcher)
+    if torch.cuda.is_available():
+        return
     if 'GLOO_SOCKET_IFNAME' not in os.environ and (interface := interface_towards(os.environ['MASTER_ADDR'])):
         os.environ['GLOO_SOCKET_IFNAME'] = interface  # gloo itself may take the loopback
     seconds = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')
-    torch.distributed.init_process_group('gloo', timeout=None if seconds is None else timedelta(seconds=seconds))
+    try:
+        torch.distributed.init_process_group('gloo', timeout=None if seconds is None else timedelta(seconds=seconds))
+    except RuntimeError as error:  # torch's DistError; gloo has no error of its own
+        own = {name: os.environ[name] for name in ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')}
+        raise ConnectionError(
+            f'process {own["RANK"]} of {own["WORLD_SIZE"]} cannot join the others at {own["MASTER_ADDR"]}:'
+            f'{own["MASTER_PORT"]}: {str(error).splitlines()[0]}. All have to be started at the same time, with the same '
+            'address and with a free port (PORT=... for dist_train.sh)'
+        ) from error
     cfg.model_wrapper_cfg = dict(
         type='MMDistributedDataParallel',
         device_ids=None,
@@ -237,6 +315,10 @@ def unwrapped(runner: Runner) -> Any:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Mmengine's Runner, or the one that ``runner_type`` names."""
+    """Mmengine's Runner, or the one that ``runner_type`` names.
+
+    The config of an earlier run stays in the work directory; ``dump_config()`` of the runner replaces it, after the checks.
+    """
     start_cpu_processes(cfg)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    with RunConfig.kept_back():
+        return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

@@ -54,18 +54,18 @@ def write_config(path, data, loop='epochs', workers=0, processes=1):
     return path
 
 
-def _train(arguments, log, environment):
-    """What a child process does: tools/train.py with these arguments, its output in a file."""
+def _run_tool(arguments, log, environment, tool):
+    """What a child process does: a tool with these arguments, its output in a file."""
     os.environ.update(environment)
     warnings.simplefilter('ignore')
     MMLogger._instance_dict.clear()  # the parent's writes to the parent's output
     sys.stdout = sys.stderr = log.open('a', buffering=1)
     os.dup2(sys.stdout.fileno(), 1)
     os.dup2(sys.stdout.fileno(), 2)
-    spec = importlib.util.spec_from_file_location('train_tool', TOOLBOX / 'tools' / 'train.py')
+    spec = importlib.util.spec_from_file_location(f'{Path(tool).stem}_tool', TOOLBOX / tool)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    sys.argv = ['train.py', *map(str, arguments)]
+    sys.argv = [Path(tool).name, *map(str, arguments)]
     try:
         module.main()
     except SystemExit as ended:
@@ -79,10 +79,34 @@ def _train(arguments, log, environment):
     return 0
 
 
+def fork(arguments, log, environment, before=None, tool='tools/train.py'):
+    """Start a tool in a child process, without importing everything again; returns the process's id.
+
+    This process must not have used torch's threads.
+
+    Args:
+        arguments: Its command line.
+        log: The file for its output.
+        environment: Changes to the environment.
+        before: Called in the child first.
+        tool: The program.
+    """
+    child = os.fork()
+    if child == 0:
+        code = 1
+        with contextlib.suppress(BaseException):
+            os.setpgid(0, 0)
+            if before:
+                before()
+            code = _run_tool(arguments, log, environment, tool)
+        os._exit(code)
+    return child
+
+
 class Run:
     """A training in one or more child processes.
 
-    The children are forked, so that they need not import everything again; this process must not have used torch's threads.
+    The children are forked, see :func:`fork`.
 
     Args:
         config: The config file.
@@ -102,16 +126,7 @@ class Run:
         self.children = []
         for rank in range(processes):
             environment = {**shared, 'RANK': str(rank), 'LOCAL_RANK': str(rank)} if processes > 1 else {}
-            child = os.fork()
-            if child == 0:
-                code = 1
-                with contextlib.suppress(BaseException):
-                    os.setpgid(0, 0)
-                    if before:
-                        before()
-                    code = _train(arguments, self.log, environment)
-                os._exit(code)
-            self.children.append(child)
+            self.children.append(fork(arguments, self.log, environment, before))
 
     def output(self):
         """What this run printed."""

@@ -7,11 +7,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works without being installed
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
 from mmcls_kd.checks import check_data_folders
 from mmcls_kd.data_check import DataCheck, counted
-from mmcls_kd.runtime import DATALOADERS, errors_in_one_line, inline_networks, load_config
+from mmcls_kd.runtime import DATALOADERS, Options, errors_in_one_line, inline_networks, load_config
 
 
 def parse_args(argv=None):
@@ -19,7 +19,7 @@ def parse_args(argv=None):
     parser.add_argument('config', help='config file: a path, or mmpretrain::PATH')
     parser.add_argument('--workers', type=int, default=os.cpu_count() or 1, help='images read at a time (default: CPUs)')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='override settings of the config'
+        '--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE', help='override settings of the config'
     )
     # what load_config asks for, and a check has no use for
     parser.set_defaults(work_dir=None, launcher='none', local_rank=0, trust=False)

@@ -2,41 +2,75 @@
 # Train on the devices of one or more machines; on gloo where there is no CUDA.
 #   bash tools/dist_train.sh CONFIG DEVICES [options of tools/train.py]
 # Several machines: the same command on each, with NNODES, NODE_RANK, MASTER_ADDR (and PORT) set.
-# MAX_RESTARTS=n starts the processes again after a failure, up to n times; they go on from the last checkpoint.
+# MAX_RESTARTS=n starts the processes again after a failure, up to n times; they go on from the last checkpoint. An error that
+# would come again (bad input, a loss that is NaN, a full disk) ends the run at once.
 # Exit code 75: the run was asked to end (SIGTERM) and saved its state; the same command with --resume goes on.
 set -euo pipefail
-if [ $# -lt 2 ]; then
-    echo "usage: bash tools/dist_train.sh CONFIG DEVICES [options of tools/train.py]" >&2
+refuse() {
+    echo "dist_train.sh: error: $1" >&2
     exit 2
-fi
-config=$1 devices=$2
+}
+number() { # NAME VALUE LEAST
+    [[ $2 =~ ^[0-9]{1,9}$ ]] && [ "$((10#$2))" -ge "$3" ] || refuse "$1 must be a number, at least $3, and not '$2'"
+}
 
-# the launcher passes on neither a process's exit code nor its message: the processes leave both in this folder
-MMCLS_KD_STATUS=$(mktemp -d)
-MMCLS_KD_STARTED=$(date +%s)
-export MMCLS_KD_STATUS MMCLS_KD_STARTED
-trap 'rm -rf "$MMCLS_KD_STATUS"' EXIT
+main() { # read as a whole before it runs, so that the file may change meanwhile
+    [ $# -ge 2 ] || refuse "CONFIG and DEVICES are needed: bash tools/dist_train.sh CONFIG DEVICES [options of tools/train.py]"
+    config=$1 devices=$2
+    case $devices in
+        auto | cpu | gpu) ;; # the launcher counts them
+        *) number DEVICES "$devices" 1 ;;
+    esac
+    [ -z "${NODE_RANK:-}" ] || number NODE_RANK "$NODE_RANK" 0
+    number PORT "${PORT:-29500}" 1
+    number MAX_RESTARTS "${MAX_RESTARTS:-0}" 0
+    if [ "${NODE_RANK:-0}" = 0 ] && (exec 3<>"/dev/tcp/${MASTER_ADDR:-127.0.0.1}/${PORT:-29500}") 2>/dev/null; then
+        refuse "another program listens at port ${PORT:-29500}; choose one that is free: PORT=29501 bash tools/dist_train.sh ..."
+    fi
 
-(
-    trap - INT # which the shell takes from what runs behind it
-    exec python -m torch.distributed.run \
-        --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --nproc_per_node="$devices" \
-        --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" --max-restarts="${MAX_RESTARTS:-0}" \
-        "$(dirname "$0")/train.py" "$config" --launcher pytorch "${@:3}"
-) &
-launcher=$!
-trap 'kill -TERM "$launcher" 2>/dev/null || true' TERM
-code=0
-while kill -0 "$launcher" 2>/dev/null; do # a signal ends a wait before the launcher has ended
-    code=0
-    wait "$launcher" || code=$?
-done
+    # the launcher passes on neither a process's exit code nor its message: the processes leave both in this folder
+    MMCLS_KD_STATUS=$(mktemp -d)
+    MMCLS_KD_STARTED=$(date +%s)
+    export MMCLS_KD_STATUS MMCLS_KD_STARTED
+    trap 'rm -rf "$MMCLS_KD_STATUS"' EXIT
 
-if [ "$code" -ne 0 ] && [ -e "$MMCLS_KD_STATUS/terminated" ]; then
-    echo "dist_train.sh: asked to end: the state is saved; the same command with --resume goes on" >&2
-    exit 75
-fi
-if [ "$code" -ne 0 ] && [ -s "$MMCLS_KD_STATUS/error" ]; then
-    cat "$MMCLS_KD_STATUS/error" >&2
-fi
-exit "$code"
+    # a new launcher for each attempt: torch's own restarts meet at a place that still has the addresses of the dead processes
+    launch() {
+        (
+            trap - INT # which the shell takes from what runs behind it
+            exec python -m torch.distributed.run \
+                --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --nproc_per_node="$devices" \
+                --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
+                "$(dirname "$0")/train.py" "$config" --launcher pytorch "$@"
+        ) &
+        launcher=$!
+        code=0
+        while kill -0 "$launcher" 2>/dev/null; do # a signal ends a wait before the launcher has ended
+            code=0
+            wait "$launcher" || code=$?
+        done
+    }
+
+    asked=''
+    trap 'asked=yes; kill -TERM "$launcher" 2>/dev/null || true' TERM
+    export MMCLS_KD_RESTARTS=0
+    launch "${@:3}"
+    while [ "$code" -ne 0 ] && [ -z "$asked" ] && [ "$MMCLS_KD_RESTARTS" -lt "${MAX_RESTARTS:-0}" ] &&
+        [ ! -e "$MMCLS_KD_STATUS/terminated" ] && [ ! -e "$MMCLS_KD_STATUS/final" ]; do
+        rm -f "$MMCLS_KD_STATUS/error"
+        MMCLS_KD_RESTARTS=$((MMCLS_KD_RESTARTS + 1))
+        echo "dist_train.sh: restart $MMCLS_KD_RESTARTS of $MAX_RESTARTS, from the last checkpoint" >&2
+        launch "${@:3}"
+    done
+
+    if [ "$code" -ne 0 ] && [ -e "$MMCLS_KD_STATUS/terminated" ]; then
+        echo "dist_train.sh: asked to end: the state is saved; the same command with --resume goes on" >&2
+        exit 75
+    fi
+    if [ "$code" -ne 0 ] && [ -s "$MMCLS_KD_STATUS/error" ]; then
+        cat "$MMCLS_KD_STATUS/error" >&2
+    fi
+    exit "$code"
+}
+
+main "$@"

@@ -11,7 +11,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 
 from mmcls_kd.checkpoint import load_strictly
-from mmcls_kd.checks import check_data_folders
+from mmcls_kd.checks import check_data_folders, check_idx_files
 from mmcls_kd.runtime import (
     base_parser,
     build_runner,
@@ -21,6 +21,7 @@ from mmcls_kd.runtime import (
     is_distiller,
     load_config,
     make_self_contained,
+    need,
     student_only,
     unwrapped,
 )
@@ -79,6 +80,7 @@ def add_tta(cfg: Config) -> None:
 def run_config(args) -> Config:
     """The config of this test: file, command line, and what both leave open."""
     cfg = load_config(args)
+    need(cfg, 'model', 'test_dataloader', 'test_cfg', 'test_evaluator')
     cfg.load_from, cfg.resume = None, False
     if args.amp:
         cfg.test_cfg.fp16 = True
@@ -102,9 +104,11 @@ def main() -> None:
     with errors_in_one_line('test.py'):
         cfg = run_config(args)
         check_data_folders(cfg, ('test_dataloader',))
+        check_idx_files(cfg, ('test_dataloader',))
         runner = build_runner(cfg)
         model = unwrapped(runner)
         load_strictly(model.module if args.tta else model, args.checkpoint, 'test')
+        runner.dump_config()
         if args.out and args.out_item != 'metrics':
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     with ended_in_order('test.py'):

@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works wi
 import torch
 from mmengine.config import Config
 
-from mmcls_kd.checks import check_data_folders, preflight
+from mmcls_kd.checks import check_data_folders, check_idx_files, preflight
 from mmcls_kd.configs import follow_methods, select_methods
 from mmcls_kd.engine.setup import find_resume_point, make_resumable
 from mmcls_kd.runtime import (
@@ -21,6 +21,7 @@ from mmcls_kd.runtime import (
     is_distiller,
     load_config,
     make_self_contained,
+    need,
 )
 
 
@@ -42,6 +43,7 @@ def parse_args(argv=None):
 def run_config(args) -> Config:
     """The config of this run: file, command line, and what both leave open."""
     cfg = load_config(args)
+    need(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     inline_networks(cfg)  # so that options reach into them
     if 'methods' in cfg and is_distiller(cfg.model):
         follow_methods(cfg.model, cfg.methods)
@@ -74,9 +76,11 @@ def main() -> None:
     with errors_in_one_line('train.py'):
         cfg = run_config(args)
         check_data_folders(cfg, ('train_dataloader', 'val_dataloader'))
+        check_idx_files(cfg, ('train_dataloader', 'val_dataloader'))
         find_resume_point(cfg)
         runner = build_runner(cfg)
         preflight(runner)
+        runner.dump_config()
     with ended_in_order('train.py'):
         runner.train()
 

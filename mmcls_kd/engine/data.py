@@ -16,7 +16,7 @@ from mmpretrain.registry import DATA_SAMPLERS, DATASETS
 from PIL import Image
 from torch.utils.data import BatchSampler, DataLoader
 
-from ..errors import TrainingError, UnreadableImageError
+from ..errors import ChoiceError, TrainingError, UnreadableImageError
 from .seeds import seed_transforms
 
 ON_UNREADABLE = ('stop', 'skip')
@@ -120,13 +120,13 @@ class SeededDataset:
             itself as the sample, which :func:`collate_readable` leaves out and counts.
 
     Raises:
-        ValueError: If ``on_unreadable`` is neither.
+        ChoiceError: If ``on_unreadable`` is neither.
         UnreadableImageError: From ``[]``, see there; names the file.
     """
 
     def __init__(self, dataset: Mapping, seed: int, on_unreadable: str = 'stop') -> None:
         if on_unreadable not in ON_UNREADABLE:
-            raise ValueError(f'on_unreadable={on_unreadable!r}: choose one of {", ".join(map(repr, ON_UNREADABLE))}')
+            raise ChoiceError(f'on_unreadable={on_unreadable!r}: choose one of {", ".join(map(repr, ON_UNREADABLE))}')
         self.dataset: Any = DATASETS.build(dict(dataset))
         self.seed, self.on_unreadable = seed, on_unreadable
         self.full_init()

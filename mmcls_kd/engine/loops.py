@@ -12,7 +12,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmpretrain.registry import LOOPS
 from torch.utils.data import DataLoader
 
-from ..errors import NonFiniteLossError, TrainingError
+from ..errors import ChoiceError, NonFiniteLossError, TrainingError
 from .data import PlacedSampler, batches_from, reproducible
 from .loss_watch import LossWatch
 from .seeds import seed_all
@@ -42,7 +42,7 @@ class _ResumableLoop:
         **kwargs: Those of mmengine's loop.
 
     Raises:
-        ValueError: If a choice is none of those above.
+        ChoiceError: If a choice is none of those above.
         TrainingError: During training, see ``on_nonfinite`` and ``on_unreadable``.
     """
 
@@ -63,7 +63,7 @@ class _ResumableLoop:
         **kwargs: Any,
     ) -> None:
         if on_nonfinite not in ON_NONFINITE:
-            raise ValueError(f'on_nonfinite={on_nonfinite!r}: choose one of {", ".join(map(repr, ON_NONFINITE))}')
+            raise ChoiceError(f'on_nonfinite={on_nonfinite!r}: choose one of {", ".join(map(repr, ON_NONFINITE))}')
         rank = get_rank()
         self.seed = runner.seed - rank if runner._randomness_cfg.get('diff_rank_seed') else runner.seed
         super().__init__(runner, reproducible(dataloader, self.seed, on_unreadable), **kwargs)  # type: ignore[call-arg]

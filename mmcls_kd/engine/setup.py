@@ -19,6 +19,8 @@ INSTEAD = {
     'CheckpointHook': 'ResumableCheckpointHook',
 }
 HOOKS = ('BroadcastBuffersHook', 'TerminationHook')
+#: Where the environment says how often the processes were started again: by dist_train.sh, by torchrun itself.
+RESTARTS = ('MMCLS_KD_RESTARTS', 'TORCHELASTIC_RESTART_COUNT')
 #: Where the environment says when the launcher started, in seconds: a restarted process takes no older checkpoint.
 STARTED = 'MMCLS_KD_STARTED'
 
@@ -50,7 +52,7 @@ def find_resume_point(cfg: Config) -> None:
         FileNotFoundError: If the checkpoint that ``load_from`` names is missing.
         ValueError: If it is damaged, or is no checkpoint of a training.
     """
-    restarted = int(os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')) > 0
+    restarted = any(int(os.environ.get(name, '0')) > 0 for name in RESTARTS)
     found = last_whole_checkpoint(cfg.work_dir, float(os.environ.get(STARTED, '0'))) if restarted else None
     if found is None and cfg.get('resume'):
         if cfg.get('load_from'):
