@@ -6,6 +6,20 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')  # before torch is imported, and f
 
 import folders
 import pytest
+import torch
+
+from mmcls_kd.checkpoint import FORCE_SAFE
+
+
+@pytest.fixture(autouse=True)
+def _unguarded_afterwards(monkeypatch):
+    """What a tool that ran in this process allowed or forbade ``torch.load`` is over with the test."""
+    monkeypatch.setenv(FORCE_SAFE, '0')
+    monkeypatch.setattr('mmcls_kd.checkpoint._trusting', False)
+    allowed = list(torch.serialization.get_safe_globals())
+    yield
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals(allowed)
 
 
 @pytest.fixture(scope='session')

@@ -3,6 +3,7 @@
 import os
 import pickle
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,11 +191,11 @@ class TestTransfer:
         path = tmp_path / 'out.pth'
         path.write_text('old')
 
-        def fail(content, file):
+        def fail(file, content):
             file.write_text('half')
             raise OSError('No space left on device')
 
-        monkeypatch.setattr(torch, 'save', fail)
+        monkeypatch.setattr(Path, 'write_bytes', fail)
         with pytest.raises(OSError, match='No space left'):
             save_atomically({}, path)
         assert path.read_text() == 'old'

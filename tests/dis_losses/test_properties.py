@@ -393,13 +393,14 @@ def test_uskds_soft_label_gives_no_gradient(label, rank_by):
 # ---- interface and refusals
 
 
+# those of the original, and rank_by and sync_batch_mean, whose defaults change nothing
 DEFAULTS = {
     'KDLoss': dict(temp=4.0, alpha=0.5),
     'DKDLoss': dict(temp=4.0, alpha=1.0, beta=6.0),
     'WSLDLoss': dict(temp=4.0, alpha=2.25, num_classes=100),
     'NKDLoss': dict(temp=1.0, gamma=1.5),
-    'USKDLoss': dict(channel=..., alpha=1.0, beta=0.1, mu=0.005, num_classes=1000, rank_by='prob'),
-    'TFNKDLoss': dict(loss_weight=1.0),
+    'USKDLoss': dict(channel=..., alpha=1.0, beta=0.1, mu=0.005, num_classes=1000, rank_by='prob', sync_batch_mean=False),
+    'TFNKDLoss': dict(loss_weight=1.0, sync_batch_mean=False),
     'MGDLoss': dict(student_channels=..., teacher_channels=..., alpha_mgd=7e-5, lambda_mgd=0.15),
     'SRRLLoss': dict(student_channels=..., teacher_channels=..., alpha=1.0, beta=5.0),
     'ViTKDLoss': dict(student_dims=..., teacher_dims=..., alpha_vitkd=3e-5, beta_vitkd=3e-6, lambda_vitkd=0.5),
@@ -420,6 +421,7 @@ def test_keywords_and_defaults_are_the_originals(loss_type):
         (wsld_loss, 'WSLDLoss', {}),
         (nkd_loss, 'NKDLoss', {}),
         (uskd_loss, 'USKDLoss', {}),
+        (tfnkd_loss, 'TFNKDLoss', {}),
         (srrl_loss, 'SRRLLoss', {}),
         (mgd_loss, 'MGDLoss', dict(alpha='alpha_mgd')),
         (vitkd_loss, 'ViTKDLoss', dict(alpha='alpha_vitkd', beta='beta_vitkd', mask_ratio='lambda_vitkd')),
