@@ -76,7 +76,8 @@ def _end(tool: str, message: str, final: bool = True) -> None:
     text = f'{tool}: error: {message}'
     if status := os.environ.get(STATUS):
         with suppress(OSError):
-            Path(status, 'error').write_text(f'{text}\n')
+            if final or not Path(status, 'error').exists():  # a lost contact only follows from another's error
+                Path(status, 'error').write_text(f'{text}\n')
             if final:
                 Path(status, 'final').touch()
     if not final:
