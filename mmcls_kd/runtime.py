@@ -108,10 +108,15 @@ def ended_in_order(tool: str) -> Iterator[None]:
     """End the program with one line and a telling exit code where a training cannot, or should not, go on.
 
     Exit code 1 for an error, :data:`~mmcls_kd.engine.termination.EXIT_CODE` for a run that saved its state because it was
-    asked to end. Errors that are a fault of the toolbox's or the user's code keep their traceback.
+    asked to end. Errors that are a fault of the toolbox's or the user's code keep their traceback. Where all went well,
+    several processes take leave of one another: gloo's threads abort a process that ends with them.
     """
     try:
         yield
+        if is_distributed():
+            with suppress(RuntimeError):  # another one may be gone already
+                torch.distributed.barrier()
+            torch.distributed.destroy_process_group()
     except TerminationError as ended:
         print(f'{tool}: {ended}', file=sys.stderr, flush=True)
         if status := os.environ.get(STATUS):
