@@ -132,14 +132,14 @@ class Run:
         """What this run printed."""
         return self.log.read_text()[self.start :] if self.log.exists() else ''
 
-    def wait_for(self, text, seconds=120):
-        """Wait until the output has a text; False if the run ended or the time went by without it."""
+    def wait_for(self, text, count=1, seconds=120):
+        """Wait until the output has a text so often; False if the run ended or the time went by without it."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            if text in self.output():
+            if self.output().count(text) >= count:
                 return True
             if os.waitid(os.P_PID, self.children[0], os.WEXITED | os.WNOHANG | os.WNOWAIT):
-                return text in self.output()
+                return self.output().count(text) >= count
             time.sleep(0.01)
         return False
 

@@ -2,6 +2,7 @@
 
 import random
 import signal
+import time
 
 import pytest
 from interruption import LOOPS, Run, assert_same_run, die_while_writing, last, write_config
@@ -69,30 +70,32 @@ def test_killed_while_a_checkpoint_is_written(data, undisturbed, tmp_path):
 
 @pytest.mark.slow
 def test_killed_twenty_times_at_random(data, undisturbed, tmp_path):
-    """Five and more in mid-epoch, three while a checkpoint is written, five and more in two processes."""
+    """In mid-epoch, three times while a checkpoint is written, six times and more in two processes."""
     draw = random.Random(0)
     plan = [(loop, 1, draw.choice([0, 2])) for loop in list(LOOPS) * 3] + [(loop, 2, 0) for loop in list(LOOPS) * 2]
     kills = 0
     for number, (loop, processes, workers) in enumerate(plan):
         config = write_config(tmp_path / f'{number}.py', data, loop, workers, processes)
         work_dir = tmp_path / f'run{number}'
-        before = None
         if number < 3:
-            before = die_while_writing('epoch_2.pth' if loop == 'epochs' else 'iter_6.pth', draw.random())
-        run = Run(config, work_dir, processes=processes, before=before)
-        if before is None:
-            run.wait_for('Epoch(train)' if loop != 'iterations' else 'Iter(train)')
-            run.wait_for('no such text', draw.uniform(0, 1.5))
-            run.send(signal.SIGKILL)
-        codes = run.wait()
-        kills += codes[0] == -signal.SIGKILL
-        run = Run(config, work_dir, '--resume', processes=processes)
-        if draw.random() < 0.5:
-            run.wait_for('(train)')
-            run.wait_for('no such text', draw.uniform(0, 1))
-            run.send(signal.SIGKILL)
-            kills += run.wait()[0] == -signal.SIGKILL
+            name = 'epoch_2.pth' if loop == 'epochs' else 'iter_6.pth'
+            run = Run(config, work_dir, processes=processes, before=die_while_writing(name, draw.random()))
+        else:
+            run = Run(config, work_dir, processes=processes)
+            kill_after(run, draw.randint(1, 10), draw)
+        kills += run.wait()[0] == -signal.SIGKILL
+        if number % 2 == 0:
             run = Run(config, work_dir, '--resume', processes=processes)
+            kill_after(run, 1, draw)
+            kills += run.wait()[0] == -signal.SIGKILL
+        run = Run(config, work_dir, '--resume', processes=processes)
         assert run.wait() == [0] * processes, run.output()
         assert_same_run(work_dir, undisturbed(loop, processes))
     assert kills >= 20
+
+
+def kill_after(run, iterations, draw):
+    """Kill a run at a random moment of the iteration after its first so many, of which twelve make a run."""
+    assert run.wait_for('(train)', count=iterations), run.output()
+    time.sleep(draw.uniform(0, 0.1))
+    run.send(signal.SIGKILL)
