@@ -19,9 +19,10 @@ from torch.utils.data import Dataset
 
 from .checkpoint import fetch, read_checkpoint, student_weights, weights_of
 from .engine.data import plain_datasets
+from .engine.models import unwrapped
 from .engine.optimizer_state import match_by_name
 from .errors import ChoiceError, TrainingError
-from .runtime import datasets_of, unwrapped
+from .runtime import datasets_of
 
 #: The layout that a data set expects under its ``data_root``, and what fetches it.
 LAYOUTS = {

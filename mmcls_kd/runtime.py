@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.dist import is_distributed
-from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -313,11 +312,6 @@ def start_cpu_processes(cfg: Config) -> None:
         broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
-
-
-def unwrapped(runner: Runner) -> Any:
-    """The runner's model without a parallel wrapper."""
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def build_runner(cfg: Config) -> Runner:

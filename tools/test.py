@@ -12,6 +12,7 @@ from mmengine.evaluator import DumpResults
 
 from mmcls_kd.checkpoint import load_strictly
 from mmcls_kd.checks import check_data_folders, check_idx_files
+from mmcls_kd.engine.models import unwrapped
 from mmcls_kd.runtime import (
     base_parser,
     build_runner,
@@ -23,7 +24,6 @@ from mmcls_kd.runtime import (
     make_self_contained,
     need,
     student_only,
-    unwrapped,
 )
 
 METRICS = ('accuracy', 'precision', 'recall', 'f1-score')

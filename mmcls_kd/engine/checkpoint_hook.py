@@ -12,12 +12,12 @@ from mmengine.fileio import register_backend
 from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
 from ..checkpoint import atomic_path, read_checkpoint
 from ..errors import TrainingError
+from .models import unwrapped
 from .optimizer_state import match_by_name, parameter_names
 
 #: Where the name of the last checkpoint stands, in the work directory; mmengine's name for it.
@@ -107,14 +107,12 @@ class ResumableCheckpointHook(CheckpointHook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Put the parameters' names beside the optimizer's state."""
         if 'optimizer' in checkpoint:
-            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-            checkpoint['optimizer_names'] = parameter_names(model, runner.optim_wrapper.optimizer)
+            checkpoint['optimizer_names'] = parameter_names(unwrapped(runner), runner.optim_wrapper.optimizer)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Put the optimizer's state into the order of this run's parameters."""
         if runner._resume and 'optimizer' in checkpoint:
-            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-            match_by_name(checkpoint, model, runner.optim_wrapper)
+            match_by_name(checkpoint, unwrapped(runner), runner.optim_wrapper)
 
     def save_terminated(self, runner: Runner) -> str:
         """Save the state between two iterations, for a run that is asked to end; returns the file's path."""

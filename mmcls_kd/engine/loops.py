@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ from torch.utils.data import DataLoader
 from ..errors import ChoiceError, NonFiniteLossError, TrainingError
 from .data import PlacedSampler, batches_from, reproducible
 from .loss_watch import LossWatch
+from .models import unwrapped
 from .seeds import seed_all
 
 ON_NONFINITE = ('stop', 'skip')
@@ -88,7 +88,7 @@ class _ResumableLoop:
             self._iter = self._epoch * length
         info.update_info('batches_per_epoch', length)
         keep_statistics = self.on_nonfinite == 'skip'
-        self.watch = LossWatch(self.runner.model, keep_statistics, self.gradient_norm_interval)
+        self.watch = LossWatch(unwrapped(self.runner), keep_statistics, self.gradient_norm_interval)
 
     def validate_if(self, due: bool) -> None:
         """Validate if that is due and has not been done after this iteration yet, before an interruption."""
@@ -151,7 +151,7 @@ class _ResumableLoop:
         for message in batch.pop('unreadable', []) if isinstance(batch, dict) else []:
             total = self.runner.message_hub.get_info('unreadable_images', 0) + 1
             self.runner.message_hub.update_info('unreadable_images', total)
-            self.runner.logger.log(logging.WARNING, f'left out (number {total} in this process): {message}')
+            self.runner.logger.warning(f'left out (number {total} in this process): {message}')
 
 
 @LOOPS.register_module()

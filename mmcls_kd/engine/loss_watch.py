@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from mmengine.dist import is_distributed
-from mmengine.model import is_model_wrapper
 from torch import Tensor
 
 from ..errors import NonFiniteLossError
@@ -24,13 +23,13 @@ class LossWatch:
     It takes the place of the model's ``parse_losses``, the one function that sees all terms by name, and calls it.
 
     Args:
-        model: The model, in a parallel wrapper or not.
+        model: The model, not in a parallel wrapper.
         keep_statistics: Keep a copy of the buffers (batch statistics) from before each step, to restore them.
         gradient_norm_interval: See :class:`~mmcls_kd.engine.loops.ResumableEpochLoop`.
     """
 
     def __init__(self, model: Any, keep_statistics: bool, gradient_norm_interval: int) -> None:
-        self.model = model.module if is_model_wrapper(model) else model
+        self.model = model
         self.gradient_norm_interval = gradient_norm_interval
         self.buffers = list(self.model.buffers()) if keep_statistics else []
         self.kept = [buffer.clone() for buffer in self.buffers]

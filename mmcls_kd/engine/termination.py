@@ -12,11 +12,11 @@ import torch
 import torch.distributed as dist
 from mmengine.dist import is_distributed
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
 from .checkpoint_hook import ResumableCheckpointHook
+from .models import unwrapped
 
 #: Exit code of a run that saved its state because it was asked to end: sysexits' EX_TEMPFAIL, "try again".
 EXIT_CODE = 75
@@ -109,6 +109,5 @@ class BroadcastBuffersHook(Hook):
         """Broadcast them."""
         if not is_distributed():
             return
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        for buffer in model.buffers():
+        for buffer in unwrapped(runner).buffers():
             dist.broadcast(buffer, 0)
