@@ -6,7 +6,7 @@ import subprocess
 import time
 
 import pytest
-from commands import DISTILLER, TOOLBOX, run
+from commands import DISTILLER, TOOLBOX, data_options, run
 from interruption import Run, assert_same_run, last, write_config
 from processes import free_port
 
@@ -91,7 +91,8 @@ class TestDistTrain:
 
     def test_its_last_line_is_the_cause(self, data, tmp_path):
         env = {**os.environ, 'PORT': str(free_port()), 'CUDA_VISIBLE_DEVICES': ''}
-        options = ['--work-dir', tmp_path, '--cfg-options', 'model.teacher_pretrained=nowhere.pth']
-        done = run('tools/dist_train.sh', DISTILLER, 2, *options, env=env, check=False)
+        options = [*data_options(data), 'model.teacher_pretrained=nowhere.pth']
+        command = ['tools/dist_train.sh', DISTILLER, 2, '--work-dir', tmp_path, '--cfg-options', *options]
+        done = run(*command, env=env, check=False)
         assert done.returncode == 1
         assert done.output.splitlines()[-1].startswith('train.py: error: teacher weights nowhere.pth: no such file')
