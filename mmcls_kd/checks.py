@@ -7,6 +7,7 @@ import math
 import random
 import struct
 from collections.abc import Mapping
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from .engine.models import unwrapped
 from .engine.optimizer_state import match_by_name
 from .errors import ChoiceError, TrainingError
 from .runtime import datasets_of
+from .teacher_store.views import check_store
 
 #: The layout that a data set expects under its ``data_root``, and what fetches it.
 LAYOUTS = {
@@ -129,7 +131,8 @@ def check_first_batch(runner: Runner) -> None:
     try:
         with torch.random.fork_rng(devices), torch.no_grad():
             model.eval()
-            batch = loader.collate_fn([loader.dataset[i % len(loader.dataset)] for i in range(2)])
+            samples = [loader.dataset[i] for i in islice(cycle(loader.sampler), 2)]
+            batch = loader.collate_fn(samples)
             model(**model.data_preprocessor(batch, training=True), mode='loss')
     except TrainingError:
         raise  # says all that is to be said
@@ -240,4 +243,5 @@ def preflight(runner: Runner) -> None:
         if hasattr(model, 'student'):
             check_start(model.student, source, checkpoint)
     check_optimizer(runner, checkpoint if runner.cfg.get('resume') else None)
+    check_store(runner)
     check_first_batch(runner)

@@ -188,8 +188,8 @@ def complete_dataloaders(cfg: Config, pin_memory: bool, persistent_workers: bool
 
 
 def is_distiller(model: dict) -> bool:
-    """Whether a ``model`` config is a distiller's."""
-    return model.get('type') == 'ClassificationDistiller'
+    """Whether a ``model`` config is a distiller's, or that of a class derived from it."""
+    return 'student_cfg' in model
 
 
 def datasets_of(cfg: Config) -> Iterator[tuple[str, dict]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -16,47 +15,22 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ..checkpoint import load_strictly
-from ..configs import check_methods, close_names, method_entries, method_name, network_cfg
+from ..configs import close_names, network_cfg
+from ..teacher_store import TeacherStore
+from .assembly import (
+    ALIASES,
+    GT_LABEL,
+    TEACHER_HEAD,
+    asked_tensors,
+    build_losses,
+    build_teacher,
+    check_classes,
+    preprocessor_cfg,
+)
+from .fast_network import compile_parts
+from .stored_teacher import StoredTeacher
 from .taps import default_taps, drop_unread_outputs, record
 from .teacher import Teacher
-
-# What a loss may ask for beside the networks' tensors, and what its short name means.
-GT_LABEL, TEACHER_HEAD = 'gt_label', 'teacher_head'
-ALIASES = {'feat_mid': 'feat_mid_s'}
-
-
-def build_losses(distill_cfg: Sequence[Mapping]) -> tuple[nn.ModuleDict, dict[str, float]]:
-    """The losses that are switched on, by name, and the ``loss_weight`` of each.
-
-    Raises:
-        ValueError: If none is switched on, a type is unknown (suggests close names), a keyword does not fit, or a name
-            stands twice.
-    """
-    entries = list(method_entries(distill_cfg))
-    active = [entry for entry in entries if entry.get('use_this', True)]
-    check_methods([method_name(e) for e in active], [method_name(e) for e in entries])
-    losses, weights = nn.ModuleDict(), {}
-    for entry in active:
-        keywords = {k: v for k, v in entry.items() if k not in ('name', 'use_this', 'loss_weight')}
-        name, kind = entry['name'], entry['type']
-        if name in losses:
-            raise ValueError(f'two methods have the name {name!r}; give each its own')
-        if '.' in name or hasattr(losses, name):
-            raise ValueError(f'a method cannot have the name {name!r}; take one such as loss_{method_name(entry)}_1')
-        if isinstance(kind, str) and MODELS.get(kind) is None:
-            raise ValueError(f'{name}: unknown loss type {kind!r}{close_names(kind, MODELS.module_dict)}')
-        try:
-            losses[name] = MODELS.build(keywords)
-        except TypeError as error:  # a keyword that the loss does not have, or one too few
-            raise ValueError(f'{name}: {error}') from error
-        weights[name] = entry.get('loss_weight', 1.0)
-    return losses, weights
-
-
-def asked_tensors(loss: nn.Module) -> tuple[str, ...]:
-    """The names of the tensors that a loss asks for: the parameters of its ``forward`` that have no default."""
-    parameters = inspect.signature(loss.forward).parameters.values()
-    return tuple(p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
 
 
 def batch_label(data_samples: Sequence[DataSample]) -> Tensor:
@@ -64,29 +38,6 @@ def batch_label(data_samples: Sequence[DataSample]) -> Tensor:
     if 'gt_score' in data_samples[0]:
         return torch.stack([sample.gt_score for sample in data_samples])
     return torch.cat([sample.gt_label for sample in data_samples])
-
-
-def build_preprocessor(given: Mapping | nn.Module | None, train_cfg: Mapping | None, student_cfg: Mapping) -> nn.Module:
-    """The distiller's data preprocessor: the given one, else the student's; its mixup and CutMix likewise."""
-    if isinstance(given, nn.Module):
-        return given
-    cfg = {'type': 'ClsDataPreprocessor', **(given or student_cfg.get('data_preprocessor') or {})}
-    cfg.setdefault('batch_augments', train_cfg or student_cfg.get('train_cfg'))
-    return MODELS.build(cfg)
-
-
-def check_classes(student: nn.Module, teacher: nn.Module | None) -> None:
-    """Refuse a teacher and a student that tell apart different numbers of classes.
-
-    Raises:
-        ValueError: Names both numbers.
-    """
-    counts = [getattr(getattr(network, 'head', None), 'num_classes', None) for network in (student, teacher)]
-    if None not in counts and counts[0] != counts[1]:
-        raise ValueError(
-            f'the student has {counts[0]} classes and the teacher {counts[1]}: '
-            'set model.student_cfg and model.teacher_cfg (their head.num_classes) to the same data'
-        )
 
 
 @MODELS.register_module()
@@ -113,10 +64,16 @@ class ClassificationDistiller(BaseClassifier):
         init_cfg: As in mmengine.
         teacher_mode: ``'eval'``, or ``'train'`` to reproduce the original's ResNet runs.
         student_pretrained: File or address of weights that the student starts from.
+        teacher_precision: ``'bf16'`` or ``'fp16'`` to run the teacher in it; None for float32, or autocast's under mixed
+            precision.
+        teacher_store: Folder of stored logits (tools/store_teacher.py) that take the teacher's place; then neither
+            its config nor its weights are needed.
+        channels_last: Keep images and convolutions of the whole distiller in the channels-last memory format.
+        compile: Compile the parts of student and teacher in place; a dict of keywords for ``torch.compile``, or True.
 
     Raises:
         ValueError: If methods, names, modes, weights or class counts do not fit; names what to change.
-        FileNotFoundError: If a config or weights are missing.
+        FileNotFoundError: If a config, weights or a store are missing.
     """
 
     def __init__(
@@ -133,11 +90,16 @@ class ClassificationDistiller(BaseClassifier):
         init_cfg: Mapping | Sequence | None = None,
         teacher_mode: str = 'eval',
         student_pretrained: str | None = None,
+        teacher_precision: str | None = None,
+        teacher_store: str | None = None,
+        channels_last: bool = False,
+        compile: bool | Mapping = False,  # noqa: A002  (as mmengine calls it)
     ) -> None:
         losses, self.loss_weights = build_losses(distill_cfg or [])
         network = network_cfg(student_cfg)
-        preprocessor = build_preprocessor(data_preprocessor, train_cfg, network)
-        super().__init__(init_cfg=init_cfg, data_preprocessor=preprocessor)
+        if not isinstance(data_preprocessor, nn.Module):
+            data_preprocessor = MODELS.build(preprocessor_cfg(data_preprocessor, train_cfg, network))
+        super().__init__(init_cfg=init_cfg, data_preprocessor=data_preprocessor)
         self.distill_losses = losses
         self.student = MODELS.build(network)
         if student_pretrained:
@@ -145,19 +107,30 @@ class ClassificationDistiller(BaseClassifier):
             self.student.is_init = True  # the runner's init_weights leaves it alone
 
         self.asked = {name: asked_tensors(loss) for name, loss in losses.items()}
-        wanted = {name for names in self.asked.values() for name in names}
-        self._teacher: Teacher | None = None
-        if TEACHER_HEAD in wanted or any(name.endswith('_t') for name in wanted):
-            self._teacher = Teacher(teacher_cfg, teacher_pretrained, teacher_mode)
-        self._connect(wanted)
+        compile_options = dict(compile) if isinstance(compile, Mapping) else {} if compile else None
+        self.teacher_holder = build_teacher(
+            self.asked,
+            teacher_store,
+            teacher_mode,
+            cfg=teacher_cfg,
+            pretrained=teacher_pretrained,
+            precision=teacher_precision,
+            compile_options=compile_options,
+        )
+        self._connect({name for names in self.asked.values() for name in names})
+        self.channels_last = channels_last
+        if channels_last:
+            self.to(memory_format=torch.channels_last)
+        if compile_options is not None:
+            compile_parts(self.student, compile_options)
 
     def _connect(self, wanted: set[str]) -> None:
         """Check that the networks fit together and offer what the losses want; keep what is read of each."""
         taps_s = default_taps(self.student)
-        taps_t = self._teacher.taps if self._teacher else {}
-        offered = [GT_LABEL, *(f'{n}_s' for n in taps_s), *(f'{n}_t' for n in taps_t)]
+        tensors_t = self.teacher_holder.tensors if self.teacher_holder else ()
+        offered = [GT_LABEL, *(f'{n}_s' for n in taps_s), *(f'{n}_t' for n in tensors_t)]
         offered += [alias for alias, name in ALIASES.items() if name in offered]
-        offered += [TEACHER_HEAD] if self._teacher else []
+        offered += [TEACHER_HEAD] if self.teacher_holder and self.teacher_holder.head else []
         for loss, names in self.asked.items():
             for name in names:
                 if name not in offered:
@@ -165,16 +138,21 @@ class ClassificationDistiller(BaseClassifier):
                         f'{loss} ({type(self.distill_losses[loss]).__name__}) asks for {name!r}, which nobody provides'
                         f'{close_names(name, offered)}; this student and teacher offer: {", ".join(offered)}'
                     )
-        check_classes(self.student, self.teacher)
+        check_classes(self.student, self.teacher_holder)
         wanted = {ALIASES.get(name, name) for name in wanted}
         self.student_taps = {n: tap for n, tap in taps_s.items() if f'{n}_s' in wanted}
-        self.teacher_names = [n for n in taps_t if f'{n}_t' in wanted]
+        self.teacher_names = [n for n in tensors_t if f'{n}_t' in wanted]
         drop_unread_outputs(self.student.backbone, self.student_taps.values())
 
     @property
     def teacher(self) -> nn.Module | None:
         """The teacher's network as loaded; None where no loss needs one."""
-        return self._teacher.network if self._teacher else None
+        return self.teacher_holder.network if isinstance(self.teacher_holder, Teacher) else None
+
+    @property
+    def store(self) -> TeacherStore | None:
+        """The store that takes the teacher's place; None where there is none."""
+        return self.teacher_holder.store if isinstance(self.teacher_holder, StoredTeacher) else None
 
     @property
     def task_weight(self) -> float:
@@ -185,6 +163,8 @@ class ClassificationDistiller(BaseClassifier):
         self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'
     ) -> Tensor | list[DataSample] | dict[str, Tensor]:
         """The student's logits (``'tensor'``) or predictions (``'predict'``), or all losses (``'loss'``)."""
+        if self.channels_last:
+            inputs = inputs.contiguous(memory_format=torch.channels_last)
         if mode == 'loss':
             return self.loss(inputs, data_samples or [])
         return self.student(inputs, data_samples, mode)
@@ -207,10 +187,10 @@ class ClassificationDistiller(BaseClassifier):
             task_losses = self.student(inputs, data_samples, mode='loss')
         tensors: dict[str, Any] = {GT_LABEL: batch_label(data_samples)}
         tensors |= {f'{name}_s': tensor for name, tensor in seen_s.items()}
-        if self._teacher:
-            seen_t = self._teacher(inputs, self.teacher_names)
+        if self.teacher_holder:
+            seen_t = self.teacher_holder(inputs, data_samples, self.teacher_names)
             tensors |= {f'{name}_t': tensor for name, tensor in seen_t.items()}
-            tensors[TEACHER_HEAD] = self._teacher.head
+            tensors[TEACHER_HEAD] = self.teacher_holder.head
 
         losses = {f'ori_{k}': v * self.task_weight if 'loss' in k else v for k, v in task_losses.items()}
         for name, loss in self.distill_losses.items():
@@ -226,8 +206,8 @@ class ClassificationDistiller(BaseClassifier):
 
     def _apply(self, fn: Any, recurse: bool = True) -> ClassificationDistiller:
         """Take the teacher along to another device or type."""
-        if self._teacher:
-            self._teacher.network._apply(fn, recurse)
+        if self.teacher is not None:
+            self.teacher._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
@@ -243,8 +223,8 @@ class ClassificationDistiller(BaseClassifier):
             )
         inside = [key for key in state_dict if key.startswith(f'{prefix}teacher.')]
         weights = OrderedDict((key.removeprefix(f'{prefix}teacher.'), state_dict.pop(key)) for key in inside)
-        if weights and self._teacher and not self._teacher.pretrained:
-            self._teacher.network.load_state_dict(weights)
+        if weights and isinstance(self.teacher_holder, Teacher) and not self.teacher_holder.pretrained:
+            self.teacher_holder.network.load_state_dict(weights)
         elif weights:
             print_log('The teacher inside the checkpoint is left out: model.teacher_pretrained decides', 'current')
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -85,24 +85,36 @@ def default_taps(network: Any) -> dict[str, Tap]:
     return taps
 
 
+class _AllRead(Exception):  # noqa: N818  (no error)
+    """Ends a forward pass in which nothing is left to read."""
+
+
 @contextmanager
-def record(network: nn.Module, taps: dict[str, Tap]) -> Iterator[dict[str, Tensor]]:
+def record(network: nn.Module, taps: dict[str, Tap], stop: bool = False) -> Iterator[dict[str, Tensor]]:
     """Read the tensors of one forward pass inside the ``with`` block; they are in the dict when it ends.
 
     Args:
         network: The network that runs inside the block.
         taps: What to read, by name.
+        stop: Leave the block as soon as all is read, so that no later stage is computed.
     """
     outputs: dict[str, Tensor] = {}
     tensors: dict[str, Tensor] = {}
     paths = {path for tap in taps.values() for path in tap.modules}
 
     def keep(path: str) -> Callable[..., None]:
-        return lambda _module, _args, output: outputs.__setitem__(path, output)
+        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            outputs[path] = output
+            if stop and len(outputs) == len(paths):
+                raise _AllRead
+
+        return hook
 
     handles = [network.get_submodule(path).register_forward_hook(keep(path)) for path in paths]
     try:
         yield tensors
+    except _AllRead:
+        pass
     finally:
         for handle in handles:
             handle.remove()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from ..checkpoint import load_strictly
 from ..configs import network_cfg
-from .taps import default_taps, record
+from .fast_network import PRECISIONS, FastNetwork, run
+from .taps import default_taps
 
 MODES = ('eval', 'train')
 
@@ -27,15 +29,28 @@ class Teacher:
         cfg: What :func:`~mmcls_kd.configs.network_cfg` takes.
         pretrained: File or address of its weights; False for a teacher with random weights, on purpose.
         mode: ``'eval'``, or ``'train'`` for batch statistics and drop path in the teacher, as in the original's runs.
+        precision: ``'bf16'`` or ``'fp16'`` to compute in it; None for float32, or autocast's under mixed precision.
+        compile_options: Keywords of ``torch.compile``; None not to compile.
 
     Raises:
-        ValueError: If ``mode`` is neither, or config or weights are not given; names what to set.
+        ValueError: If ``mode`` or ``precision`` is none of these, or config or weights are not given; names what to set.
         FileNotFoundError: If config or weights are missing.
     """
 
-    def __init__(self, cfg: str | Mapping | None, pretrained: str | bool | None, mode: str = 'eval') -> None:
+    def __init__(
+        self,
+        cfg: str | Mapping | None,
+        pretrained: str | bool | None,
+        mode: str = 'eval',
+        precision: str | None = None,
+        compile_options: Mapping[str, Any] | None = None,
+    ) -> None:
         if mode not in MODES:
             raise ValueError(f'teacher_mode={mode!r}: choose one of {", ".join(map(repr, MODES))}')
+        if precision is not None and precision not in PRECISIONS:
+            raise ValueError(f'teacher_precision={precision!r}: choose one of {", ".join(map(repr, PRECISIONS))}, or None')
+        if precision is not None and mode == 'train':
+            raise ValueError("teacher_precision is for teacher_mode='eval': statistics of a batch need float32")
         if cfg is None:
             raise ValueError('the chosen methods need a teacher: set model.teacher_cfg')
         if pretrained is not False and not (isinstance(pretrained, str) and pretrained):
@@ -44,11 +59,23 @@ class Teacher:
                 '(or to False, to distil from random weights on purpose)'
             )
         self.pretrained = pretrained
-        self.network = MODELS.build(network_cfg(cfg))
+        with torch.random.fork_rng(devices=[]):  # a run with a stored teacher, which draws none, starts from the same student
+            self.network = MODELS.build(network_cfg(cfg))
         if pretrained:
             load_strictly(self.network, pretrained, 'teacher')
         self.network.requires_grad_(False).train(mode == 'train')
+        self.fast = FastNetwork(self.network, precision, compile_options)
         self.taps = default_taps(self.network)
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """The names of the tensors that can be read of it."""
+        return tuple(self.taps)
+
+    @property
+    def num_classes(self) -> int | None:
+        """How many classes it tells apart; None if its head does not say."""
+        return getattr(getattr(self.network, 'head', None), 'num_classes', None)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Teacher:
         return self
@@ -59,17 +86,21 @@ class Teacher:
         return self.network.head(outputs)
 
     @torch.no_grad()
-    def __call__(self, inputs: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
-        """Run the teacher, its head only if ``'logit'`` is asked for.
+    def __call__(
+        self,
+        inputs: Tensor,
+        data_samples: Sequence[DataSample],  # noqa: ARG002
+        names: Iterable[str],
+    ) -> dict[str, Tensor]:
+        """Run the teacher as far as what is asked for needs it, in eval mode by :class:`.fast_network.FastNetwork`.
 
         Args:
             inputs: Images as the student sees them, (N, 3, H, W).
+            data_samples: Their samples; only a stored teacher looks at them.
             names: Which of its taps to read.
 
         Returns:
             The tensors by name, without gradient.
         """
         taps = {name: self.taps[name] for name in names}
-        with record(self.network, taps) as tensors:
-            self.network(inputs) if 'logit' in taps else self.network.extract_feat(inputs)
-        return tensors
+        return run(self.network, inputs, taps, stop=False) if self.network.training else self.fast(inputs, taps)

@@ -1,7 +1,7 @@
 """What makes a training survive: loops, data, checkpoints and hooks beside mmengine's own."""
 
 from .checkpoint_hook import ResumableCheckpointHook, last_whole_checkpoint
-from .data import PlacedSampler, SeededDataset
+from .data import PlacedSampler, SeededDataset, reproducible
 from .loops import ResumableEpochLoop, ResumableIterLoop
 from .termination import BroadcastBuffersHook, TerminationError, TerminationHook
 
@@ -15,4 +15,5 @@ __all__ = [
     'TerminationError',
     'TerminationHook',
     'last_whole_checkpoint',
+    'reproducible',
 ]

@@ -13,6 +13,7 @@ from mmengine.dist import get_dist_info
 from mmengine.fileio import get
 from mmengine.registry import FUNCTIONS
 from mmpretrain.registry import DATA_SAMPLERS, DATASETS
+from mmpretrain.structures import DataSample
 from PIL import Image
 from torch.utils.data import BatchSampler, DataLoader
 
@@ -26,7 +27,7 @@ class SampleIndex(int):
     """A sample's index in its data set that also says where in the training it is drawn.
 
     Attributes:
-        epoch: The epoch, from 0.
+        epoch: The epoch whose views it has, from 0.
         place: Its place in the epoch's order over all processes, from 0.
     """
 
@@ -45,17 +46,29 @@ class PlacedSampler:
     """Gives another sampler's indices as :class:`SampleIndex`, and can start in the middle of an epoch.
 
     The samplers of mmengine and mmpretrain give process r of R every R-th index, from the r-th on; so the k-th index of a
-    process has the place r + k·R.
+    process has the place r + k·R. Those that a sampler adds from the epoch's beginning, so that all processes have equally
+    many, have the place that they have there.
 
     Args:
         sampler: Config of the sampler.
         dataset: The data set that it draws from.
         seed: The run's seed.
+
+    Attributes:
+        cycle: After how many epochs their order and views come again; None for never.
     """
 
     def __init__(self, sampler: Mapping, dataset: Any, seed: int) -> None:
         self.sampler: Any = DATA_SAMPLERS.build(dict(sampler), default_args=dict(dataset=dataset, seed=seed))
+        self.cycle: int | None = None
+        self._size = len(dataset)
         self._skipped = 0
+
+    def place(self, k: int) -> int:
+        """The place of this process's k-th index in an epoch's order."""
+        rank, world_size = get_dist_info()
+        place = rank + k * world_size
+        return place % self._size if getattr(self.sampler, 'round_up', False) else place
 
     def skip(self, count: int) -> None:
         """Let the next pass begin after this process's first ``count`` indices."""
@@ -64,13 +77,12 @@ class PlacedSampler:
     def set_epoch(self, epoch: int) -> None:
         """Name the epoch of the next pass."""
         if hasattr(self.sampler, 'set_epoch'):
-            self.sampler.set_epoch(epoch)
+            self.sampler.set_epoch(epoch % self.cycle if self.cycle else epoch)
 
     def __iter__(self) -> Iterator[SampleIndex]:
-        rank, world_size = get_dist_info()
         epoch, start, self._skipped = getattr(self.sampler, 'epoch', 0), self._skipped, 0
         for k, index in islice(enumerate(self.sampler), start, None):
-            yield SampleIndex(index, epoch, rank + k * world_size)
+            yield SampleIndex(index, epoch, self.place(k))
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -111,7 +123,8 @@ def plain_datasets(dataset: Any) -> Iterator[Any]:
 class SeededDataset:
     """A data set whose random transforms depend on the sample's place in the training alone.
 
-    No sample is ever replaced by another; mmengine's data sets do that, silently, where a pipeline gives None.
+    No sample is ever replaced by another; mmengine's data sets do that, silently, where a pipeline gives None. A
+    ``DataSample`` gets a ``view``, (epoch, place): where in the training it is seen.
 
     Args:
         dataset: Config of the data set.
@@ -152,9 +165,15 @@ class SeededDataset:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Any:
-        if isinstance(index, SampleIndex):
-            seed_transforms(self.seed, 'sample', index.epoch, index.place, int(index))
-        index = int(index)
+        if not isinstance(index, SampleIndex):
+            return self._load(index)
+        seed_transforms(self.seed, 'sample', index.epoch, index.place, int(index))
+        sample = self._load(int(index))
+        if isinstance(sample, dict) and isinstance(sample.get('data_samples'), DataSample):
+            sample['data_samples'].set_field((index.epoch, index.place), 'view', field_type='metainfo')
+        return sample
+
+    def _load(self, index: int) -> Any:
         path = self._path(index) if self._has_files else None
         try:
             if path is None or not _cut_short(path):

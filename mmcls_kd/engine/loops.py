@@ -70,10 +70,11 @@ class _ResumableLoop:
         self.on_nonfinite, self.max_nonfinite = on_nonfinite, max_nonfinite
         self.gradient_norm_interval = gradient_norm_interval
         self.left_out_in_row = 0
+        self.view_cycle = 0
 
-    def seed_for(self, what: str) -> None:
-        """Seed all generators for what comes at this iteration."""
-        seed_all(self.seed, what, self._iter, get_rank())
+    def seed_for(self, what: str, cycle: int | None = None) -> None:
+        """Seed all generators for what comes at this iteration; after ``cycle`` iterations the same comes again."""
+        seed_all(self.seed, what, self._iter % cycle if cycle else self._iter, get_rank())
 
     def begin(self) -> None:
         """Before the first iteration: compare with the checkpoint that the run goes on from, watch the losses."""
@@ -87,6 +88,9 @@ class _ResumableLoop:
             )
             self._iter = self._epoch * length
         info.update_info('batches_per_epoch', length)
+        store = getattr(unwrapped(self.runner), 'store', None)
+        if store is not None and isinstance(self.dataloader.sampler, PlacedSampler):
+            self.view_cycle = self.dataloader.sampler.cycle = store.manifest.epochs
         keep_statistics = self.on_nonfinite == 'skip'
         self.watch = LossWatch(unwrapped(self.runner), keep_statistics, self.gradient_norm_interval)
 
@@ -102,7 +106,7 @@ class _ResumableLoop:
     def train_on(self, batch_idx: int, batch: Any) -> None:
         """One iteration."""
         self.count_unreadable(batch)
-        self.seed_for('step')
+        self.seed_for('step', self.view_cycle * len(self.dataloader))
         self.runner.call_hook('before_train_iter', batch_idx=batch_idx, data_batch=batch)
         outputs = self.step(batch)
         self.runner.call_hook('after_train_iter', batch_idx=batch_idx, data_batch=batch, outputs=outputs)

@@ -12,7 +12,8 @@ a pass over the data    the run's seed, the iteration at which the epoch starts,
 a validation            the run's seed, the iteration after which it comes, the rank
 ======================  ============================================================================================
 
-A sample's draws are therefore the same whatever the number of workers and processes and the batch size.
+A sample's draws are therefore the same whatever the number of workers and processes and the batch size. A training from
+a store of a teacher's logits (:mod:`mmcls_kd.teacher_store`) counts epochs and iterations anew when it has been through.
 """
 
 from __future__ import annotations

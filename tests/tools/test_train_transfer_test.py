@@ -1,6 +1,5 @@
 """Train, transfer, test: the commands of README on a small data set."""
 
-import importlib.util
 import os
 import shutil
 
@@ -13,6 +12,7 @@ from processes import free_port
 
 from mmcls_kd.checkpoint import read_checkpoint
 from mmcls_kd.configs import TOOLBOX, network_cfg
+from mmcls_kd.training import training_config, training_parser
 
 
 class TestTraining:
@@ -156,19 +156,17 @@ def test_a_config_of_the_original_works_from_its_place(tmp_path):
 
 
 def test_a_config_that_inherits_chooses_its_own_methods(tmp_path, monkeypatch):
-    spec = importlib.util.spec_from_file_location('train_tool', TOOLBOX / 'tools' / 'train.py')
-    train = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(train)
+    parser = training_parser('')
     (tmp_path / 'mine.py').write_text(f"_base_ = '{TOOLBOX / DISTILLER}'\nmethods = ['kd']\n")
 
     def active(*options):
-        cfg = train.run_config(train.parse_args([str(tmp_path / 'mine.py'), *options]))
+        cfg = training_config(parser.parse_args([str(tmp_path / 'mine.py'), *options]))
         return [m['name'] for g in cfg.model.distill_cfg for m in g['methods'] if m['use_this']]
 
     assert active() == ['loss_kd']
     (tmp_path / 'typo.py').write_text(f"_base_ = '{TOOLBOX / DISTILLER}'\nmethods = ['kdd']\n")
-    misspelt = train.parse_args([str(tmp_path / 'typo.py')])
+    misspelt = parser.parse_args([str(tmp_path / 'typo.py')])
     with pytest.raises(ValueError, match="did you mean 'kd'"):
-        train.run_config(misspelt)
+        training_config(misspelt)
     assert active('--methods', 'mgd', 'nkd') == ['loss_mgd', 'loss_nkd']
     assert active('--cfg-options', 'model.distill_cfg.5.methods.0.use_this=True') == ['loss_kd', 'loss_nkd']

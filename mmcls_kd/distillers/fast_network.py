@@ -1,0 +1,149 @@
+"""A frozen network made ready for inference: batch norm folded, nothing computed that nobody reads."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import Any
+
+import torch
+from mmcv.cnn import fuse_conv_bn
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from .taps import Tap, drop_unread_outputs, record
+
+PRECISIONS = {'bf16': torch.bfloat16, 'fp16': torch.float16}
+#: How far what is read may move by folding.
+TOLERANCE = 1e-4
+#: Where a module keeps its hooks.
+HOOKS = ('_forward_hooks', '_forward_hooks_with_kwargs', '_forward_hooks_always_called', '_forward_pre_hooks')
+
+
+def compile_parts(network: nn.Module, options: Mapping[str, Any]) -> None:
+    """Compile the parts of a classifier in place; the names in its state dict stay.
+
+    Args:
+        network: A classifier; of its parts only the data preprocessor stays as it is.
+        options: Keywords of ``torch.compile``.
+    """
+    for name, part in network.named_children():
+        if name != 'data_preprocessor':
+            part.compile(**options)
+
+
+def twin(network: nn.Module, taps: Iterable[Tap], folded: bool) -> nn.Module:
+    """A frozen copy in eval mode, without hooks, that shares its tensors with the original, but for folded ones.
+
+    Args:
+        network: A classifier.
+        taps: What is read of it; stage outputs that are not are left out.
+        folded: Whether to fold batch norms into the convolutions before them.
+    """
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in chain(network.parameters(), network.buffers())}
+    shared |= {id(hooks): OrderedDict() for part in network.modules() for name in HOOKS if (hooks := getattr(part, name))}
+    other = copy.deepcopy(network, shared).eval()
+    drop_unread_outputs(other.backbone, taps)
+    return fuse_conv_bn(other).requires_grad_(False) if folded else other
+
+
+def share_hooks(network: nn.Module, other: nn.Module) -> None:
+    """Let the hooks that a network has, or will have, be those of its twin too."""
+    for path, part in other.named_modules():
+        for name in HOOKS:
+            setattr(part, name, getattr(network.get_submodule(path), name))
+
+
+def can_fold(network: nn.Module) -> bool:
+    """Whether every batch norm has what folding needs: statistics of its own, scale and shift."""
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return bool(norms) and all(norm.track_running_stats and norm.affine for norm in norms)
+
+
+class FastNetwork:
+    """Runs a frozen network the fast way, and makes that anew when the network's weights change.
+
+    Folding is kept only where every tensor that is read stays within 1e-4 on the first images, in the network's own
+    precision. A change is noticed by the tensors' version counters and addresses, so one behind ``.data`` is not. Hooks of
+    the network's modules are called in the fast passes too.
+
+    Args:
+        network: The network as loaded; it stays as it is.
+        precision: ``'bf16'`` or ``'fp16'`` to compute in it, whatever autocast says; None for the network's own.
+        compile_options: Keywords of ``torch.compile``; None not to compile.
+    """
+
+    def __init__(
+        self, network: nn.Module, precision: str | None = None, compile_options: Mapping[str, Any] | None = None
+    ) -> None:
+        self.network = network
+        self.dtype = PRECISIONS[precision] if precision else None
+        self.compile_options = compile_options
+        self._made_of: tuple = ()
+        self._ready = network
+
+    def __call__(self, inputs: Tensor, taps: dict[str, Tap]) -> dict[str, Tensor]:
+        """The tensors of one forward pass, in float32 where the precision is lower.
+
+        Args:
+            inputs: Images, (N, 3, H, W).
+            taps: What to read.
+        """
+        made_of = (*taps, *self._weights())
+        if made_of != self._made_of:
+            self._ready, self._made_of = self._make(inputs, taps), made_of
+        stop = self.compile_options is None  # a compiled network runs to its end
+        if self.dtype is None:
+            return run(self._ready, inputs, taps, stop)
+        with torch.autocast(inputs.device.type, enabled=False):
+            tensors = run(self._ready, inputs.to(self.dtype), taps, stop)
+        return {name: tensor.float() for name, tensor in tensors.items()}
+
+    def _weights(self) -> Iterable[tuple[int, int]]:
+        return ((t.data_ptr(), t._version) for t in chain(self.network.parameters(), self.network.buffers()))
+
+    def _make(self, inputs: Tensor, taps: dict[str, Tap]) -> nn.Module:
+        ready = twin(self.network, taps.values(), folded=False)
+        if can_fold(self.network):
+            folded = twin(self.network, taps.values(), folded=True)
+            moved = largest_difference(ready, folded, inputs[:8], taps)
+            if moved <= TOLERANCE:
+                ready = folded
+            else:
+                text = f'the teacher keeps its batch norms: folding them moves its outputs by {moved:.1e}'
+                print_log(text, 'current', logging.WARNING)
+        if self.dtype is not None:
+            ready = copy.deepcopy(ready).to(self.dtype)
+        share_hooks(self.network, ready)
+        if self.compile_options is not None:
+            compile_parts(ready, self.compile_options)
+        return ready
+
+
+def largest_difference(network: nn.Module, other: nn.Module, images: Tensor, taps: dict[str, Tap]) -> float:
+    """How far what is read of one network is from what is read of another; outside of autocast."""
+    with torch.autocast(images.device.type, enabled=False):
+        expected, tensors = run(network, images, taps), run(other, images, taps)
+    return max(float((tensors[name] - expected[name]).abs().max()) for name in taps)
+
+
+def run(network: nn.Module, inputs: Tensor, taps: dict[str, Tap], stop: bool = True) -> dict[str, Tensor]:
+    """One forward pass for what the taps read.
+
+    Args:
+        network: A classifier.
+        inputs: Images, (N, 3, H, W).
+        taps: What to read.
+        stop: End the pass as soon as all is read; else only the head is left out, where nothing is read of it.
+    """
+    if not taps:
+        return {}
+    with record(network, taps, stop) as tensors:
+        if stop or 'logit' in taps:
+            network(inputs)
+        else:
+            network.extract_feat(inputs)  # type: ignore[operator]
+    return tensors

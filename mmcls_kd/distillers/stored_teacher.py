@@ -1,0 +1,64 @@
+"""A teacher whose logits were computed before: nothing of it is left but a store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mmpretrain.structures import DataSample
+from torch import Tensor
+
+from ..teacher_store import TeacherStore
+from ..teacher_store.records import decode
+
+
+class StoredTeacher:
+    """Stands in for :class:`~mmcls_kd.distillers.teacher.Teacher`; offers logits alone.
+
+    Args:
+        folder: Folder of the store.
+
+    Raises:
+        FileNotFoundError: If there is no store, or a file of it is missing.
+        ValueError: If the store cannot be read.
+    """
+
+    head = None
+    tensors = ('logit',)
+
+    def __init__(self, folder: str) -> None:
+        self.store = TeacherStore(folder)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the teacher told apart."""
+        return self.store.manifest.classes
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StoredTeacher:
+        return self
+
+    def __call__(self, inputs: Tensor, data_samples: Sequence[DataSample], names: Iterable[str]) -> dict[str, Tensor]:
+        """The stored logits of the views that a batch holds.
+
+        Args:
+            inputs: The images; only their device counts.
+            data_samples: Their samples, which say by ``view`` where in the training they are.
+            names: ``'logit'`` or nothing.
+
+        Returns:
+            The tensors by name, float32.
+
+        Raises:
+            ValueError: If the samples do not say that.
+        """
+        if 'logit' not in names:
+            return {}
+        views = [sample.get('view') for sample in data_samples]
+        if None in views:
+            raise ValueError(
+                'teacher_store: the samples do not say where in the training they are; train with tools/train.py, whose '
+                'data loading does (a dataloader of your own needs mmcls_kd.engine.reproducible around its config)'
+            )
+        epoch = views[0][0]
+        records = self.store.read(epoch, [place for _, place in views])
+        return {'logit': decode(records, self.num_classes).to(inputs.device)}

@@ -1,0 +1,88 @@
+"""How logits are stored: the largest k as float16 with their classes, and the log-sum-exp of the others."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def record_type(classes: int, k: int) -> np.dtype:
+    """The type of one view's record: ``logit`` (k,) float16, ``class`` (k,), and ``rest``, the others' log-sum-exp.
+
+    With k = C there is only ``logit``, in the order of the classes: 2·C bytes. Else it is 4·k + 4 bytes, or 6·k + 4 with
+    more than 65,536 classes.
+
+    Args:
+        classes: Number of classes C.
+        k: How many of them are stored, 1 to C.
+
+    Raises:
+        ValueError: If k is not among these.
+
+    Example:
+        >>> record_type(1000, 10).itemsize, record_type(10, 10).itemsize
+        (44, 20)
+    """
+    if not 1 <= k <= classes:
+        raise ValueError(f'top-k of {k} logits: choose from 1 to {classes}, the number of classes')
+    if k == classes:
+        return np.dtype([('logit', '<f2', (k,))])
+    return np.dtype([('logit', '<f2', (k,)), ('class', '<u2' if classes <= 2**16 else '<u4', (k,)), ('rest', '<f4')])
+
+
+def encode(logit: Tensor, k: int) -> np.ndarray:
+    r"""Records of a batch of logits, see :func:`record_type`.
+
+    .. math:: rest_n = \log \sum_{i \notin top_k} \exp z_{ni}
+
+    Args:
+        logit: Logits z, (N, C), on any device.
+        k: How many to store.
+
+    Returns:
+        N records.
+
+    Raises:
+        ValueError: If a logit is not finite in float16.
+    """
+    records = np.empty(len(logit), record_type(logit.shape[1], k))
+    logit = logit.float()
+    if k == logit.shape[1]:
+        values = logit
+    else:
+        values, classes = logit.topk(k, dim=1)
+        records['class'] = classes.cpu().numpy()
+        records['rest'] = logit.scatter(1, classes, -torch.inf).logsumexp(dim=1).cpu().numpy()
+    half = values.half().cpu()
+    if not half.isfinite().all():
+        raise ValueError(f'the teacher gives logits that float16 cannot hold (largest: {values.abs().max().item():.3g})')
+    records['logit'] = half.numpy()
+    return records
+
+
+def decode(records: np.ndarray, classes: int) -> Tensor:
+    r"""The logits that losses see: those stored, and the others' probability spread evenly over the other classes.
+
+    .. math:: z_{ni} = rest_n - \log(C - k) \quad \text{for } i \notin top_k
+
+    Args:
+        records: N records.
+        classes: Number of classes C.
+
+    Returns:
+        Logits (N, C), float32.
+
+    Example:
+        >>> records = encode(torch.tensor([[3.0, 0.0, 1.0, 0.0]]), k=2)
+        >>> decode(records, classes=4)
+        tensor([[3., 0., 1., 0.]])
+    """
+    values = torch.from_numpy(records['logit'].astype(np.float32))
+    if values.shape[1] == classes:
+        return values
+    others = torch.from_numpy(records['rest'] - np.float32(math.log(classes - values.shape[1])))
+    stored = torch.from_numpy(records['class'].astype(np.int64))
+    return others[:, None].repeat(1, classes).scatter(1, stored, values)

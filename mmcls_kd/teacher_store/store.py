@@ -1,0 +1,218 @@
+"""Reading a store: opened, checked, and looked up by the place of a sample in its epoch."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .records import record_type
+
+MANIFEST, CHECKSUMS, FORMAT = 'manifest.json', 'SHA256SUMS', 1
+AGAIN = 'the same tools/store_teacher.py command again makes what is missing or damaged, and that alone'
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file."""
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else _sha256(file)
+
+
+def _sha256(file: Any) -> str:  # Python 3.10
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+@dataclass
+class Manifest:
+    """What a store holds.
+
+    Attributes:
+        views: What the views depend on, see :mod:`.views`; a training has to agree in every line.
+        teacher: Whose logits they are, see :mod:`.views`; likewise as far as the training names a teacher.
+        classes: Number of classes C.
+        k: How many logits of each view are stored.
+        processes: How many processes made it: a sample's records lie with process ``place % processes``.
+        rows: How many records an epoch of one process has.
+        shard_rows: How many of them a file holds; the last one has the rest.
+        epochs: How many epochs are complete.
+        format: Version of this layout.
+    """
+
+    views: dict[str, Any]
+    teacher: dict[str, Any]
+    classes: int
+    k: int
+    processes: int
+    rows: int
+    shard_rows: int
+    epochs: int = 0
+    format: int = FORMAT
+
+    def write(self, folder: Path) -> None:
+        """Put it into a store's folder, whole or not at all."""
+        folder.mkdir(parents=True, exist_ok=True)
+        written = folder / f'.{MANIFEST}.{os.getpid()}'
+        written.write_text(json.dumps(asdict(self), indent=1) + '\n')
+        written.replace(folder / MANIFEST)
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """That of a store's folder.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            ValueError: If it cannot be read.
+        """
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise FileNotFoundError(
+                f'teacher_store {folder}: no {MANIFEST} there; python tools/store_teacher.py CONFIG --epochs N '
+                f'--store {folder} makes a store'
+            )
+        try:
+            content = json.loads(path.read_text())
+            if content.get('format') != FORMAT:
+                raise ValueError(f'its format is {content.get("format")}, and this version reads format {FORMAT}')
+            return cls(**content)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f'{path} is no manifest of a teacher store that can be read: {error}') from error
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a store.
+
+    Attributes:
+        epoch: The epoch, from 0.
+        rank: The process that made it.
+        number: Its place among that process's files of the epoch, from 0.
+    """
+
+    epoch: int
+    rank: int
+    number: int
+
+    @property
+    def path(self) -> Path:
+        """Where it lies in the store's folder."""
+        return Path(f'epoch_{self.epoch}', f'rank_{self.rank}', f'{self.number:05d}.npy')
+
+
+class TeacherStore:
+    """The stored logits of a teacher.
+
+    Files are mapped into memory when they are first read; only the last ones stay mapped.
+
+    Args:
+        folder: The store's folder.
+
+    Raises:
+        FileNotFoundError: If there is no store, or a file of it is missing.
+        ValueError: If its manifest cannot be read, no epoch is complete, or a file has the wrong size.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.manifest = Manifest.read(self.folder)
+        self.type = record_type(self.manifest.classes, self.manifest.k)
+        if self.manifest.epochs < 1:
+            raise ValueError(f'teacher_store {folder}: not one epoch is complete; {AGAIN}')
+        self._check_sizes()
+        self._open = functools.lru_cache(maxsize=2 * self.manifest.processes)(self._map)
+
+    def shards(self) -> Iterator[Shard]:
+        """All files of the complete epochs."""
+        manifest = self.manifest
+        for epoch in range(manifest.epochs):
+            for rank in range(manifest.processes):
+                for number in range(shard_count(manifest)):
+                    yield Shard(epoch, rank, number)
+
+    def _check_sizes(self) -> None:
+        for shard in self.shards():
+            path = self.folder / shard.path
+            if not path.is_file():
+                raise FileNotFoundError(f'teacher_store {self.folder}: {shard.path} is missing; {AGAIN}')
+            least = rows_of(self.manifest, shard) * self.type.itemsize
+            if path.stat().st_size <= least:
+                raise ValueError(f'teacher_store {self.folder}: {shard.path} is cut short; {AGAIN}')
+
+    def check(self, shards: Iterable[Shard] | None = None) -> None:
+        """Compare files with their checksums.
+
+        Args:
+            shards: Which; all of them if None.
+
+        Raises:
+            ValueError: Names the first file that is not what was written.
+        """
+        chosen = list(self.shards() if shards is None else shards)
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            for shard, whole in zip(chosen, pool.map(functools.partial(is_whole, self.folder), chosen), strict=True):
+                if not whole:
+                    raise ValueError(
+                        f'teacher_store {self.folder}: {shard.path} is damaged (its SHA-256 is not that in {CHECKSUMS}); '
+                        f'{AGAIN}'
+                    )
+
+    def _map(self, shard: Shard) -> np.ndarray:
+        return np.load(self.folder / shard.path, mmap_mode='r')
+
+    def read(self, epoch: int, places: Sequence[int]) -> np.ndarray:
+        """The records of some samples.
+
+        Args:
+            epoch: The epoch, from 0; beyond the stored ones they come again in turn.
+            places: Places in the epoch's order over all processes.
+
+        Raises:
+            IndexError: If a place was not stored.
+        """
+        manifest, wanted = self.manifest, np.asarray(places)
+        ranks, rows = wanted % manifest.processes, wanted // manifest.processes
+        if rows.max() >= manifest.rows:
+            raise IndexError(
+                f'teacher_store {self.folder} has {manifest.rows * manifest.processes} records an epoch and none for '
+                f'place {int(wanted.max())}'
+            )
+        numbers = rows // manifest.shard_rows
+        records = np.empty(len(wanted), self.type)
+        for rank, number in sorted(set(zip(ranks.tolist(), numbers.tolist(), strict=True))):
+            here = (ranks == rank) & (numbers == number)
+            shard = Shard(epoch % manifest.epochs, rank, number)
+            records[here] = self._open(shard)[rows[here] - number * manifest.shard_rows]
+        return records
+
+
+def shard_count(manifest: Manifest) -> int:
+    """How many files an epoch of one process has."""
+    return -(-manifest.rows // manifest.shard_rows)
+
+
+def rows_of(manifest: Manifest, shard: Shard) -> int:
+    """How many records a file has."""
+    return min(manifest.shard_rows, manifest.rows - shard.number * manifest.shard_rows)
+
+
+def checksums(folder: Path) -> Mapping[str, str]:
+    """The checksums in one process's folder, by file name."""
+    path = folder / CHECKSUMS
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return {line.split('  ')[1]: line.split('  ')[0] for line in lines if line.count('  ') == 1}
+
+
+def is_whole(folder: Path, shard: Shard) -> bool:
+    """Whether a file of a store is there, as it was written."""
+    path = folder / shard.path
+    return path.is_file() and checksums(path.parent).get(path.name) == sha256(path)

@@ -1,0 +1,175 @@
+"""What the views of a training depend on, written down so that a store can be compared with a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import get_world_size
+from mmengine.runner import Runner
+
+from ..configs import network_cfg
+from ..distillers import ClassificationDistiller
+from ..distillers.assembly import preprocessor_cfg
+from ..engine.data import SeededDataset, plain_datasets
+from ..engine.loops import ResumableEpochLoop
+from ..engine.models import unwrapped
+from ..runtime import datasets_of
+from .store import sha256
+
+NOT_STORED = '(not there)'
+
+
+def flat(value: Any, name: str = '') -> Iterator[tuple[str, Any]]:
+    """The leaves of nested dicts and lists, each with its path.
+
+    Example:
+        >>> list(flat({'seed': 0, 'pipeline': [{'type': 'RandomFlip', 'prob': 0.5}]}))
+        [('seed', 0), ('pipeline.0.type', 'RandomFlip'), ('pipeline.0.prob', 0.5)]
+    """
+    if isinstance(value, Mapping):
+        items = [(str(key), part) for key, part in value.items()]
+    elif isinstance(value, (list, tuple)):
+        items = [(str(i), part) for i, part in enumerate(value)]
+    else:
+        yield name, value
+        return
+    for key, part in items:
+        yield from flat(part, f'{name}.{key}' if name else key)
+
+
+def differences(stored: Mapping, here: Mapping) -> list[str]:
+    """One line for each setting that two descriptions do not have alike."""
+    ours, theirs = dict(flat(here)), dict(flat(stored))
+    return [
+        f'{name} is {theirs.get(name, NOT_STORED)!r} in the store and {ours.get(name, NOT_STORED)!r} here'
+        for name in dict.fromkeys((*theirs, *ours))
+        if theirs.get(name, NOT_STORED) != ours.get(name, NOT_STORED)
+    ]
+
+
+def readable(value: Any) -> Any:
+    """A config as JSON gives it back, so that it can be compared with what a manifest holds."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def data_list(dataset: SeededDataset) -> str:
+    """A checksum over all samples in their order: each one's file, below the data's folder, and label."""
+    digest = hashlib.sha256()
+    for plain in plain_datasets(dataset):
+        if not hasattr(plain, 'get_data_info'):
+            digest.update(repr(len(plain)).encode())
+            continue
+        root = str(getattr(plain, 'data_root', '') or '')
+        for i in range(len(plain)):
+            info = plain.get_data_info(i)
+            path, label = info.get('img_path'), info.get('gt_label')
+            content = str(path).removeprefix(root).encode() if path else bytes(info.get('img', b''))
+            digest.update(content + repr(label).encode())
+    return digest.hexdigest()
+
+
+def loop_of(runner: Runner) -> ResumableEpochLoop:
+    """A run's training loop.
+
+    Raises:
+        ValueError: If its epochs cannot be told apart, or its random numbers differ from run to run.
+    """
+    loop = runner.train_loop
+    if not isinstance(loop, ResumableEpochLoop):
+        raise ValueError(f'a teacher store is for training by epochs, and train_cfg.type is {type(loop).__name__}')
+    if runner.cfg.get('randomness', {}).get('seed') is None:
+        raise ValueError('a teacher store needs a fixed seed: set randomness=dict(seed=0, diff_rank_seed=True)')
+    return loop
+
+
+def preprocessing_of(cfg: Config) -> dict[str, Any]:
+    """The config of a distiller's data preprocessor, with its batch augmentation."""
+    model = cfg.model
+    given = model.get('data_preprocessor') or cfg.get('data_preprocessor')
+    return preprocessor_cfg(given, model.get('train_cfg'), network_cfg(model.student_cfg))
+
+
+def views_of(runner: Runner) -> dict[str, Any]:
+    """What the views of a run's training images depend on.
+
+    Batch augmentation mixes the images of one process's batch, so with it the batch size and the number of processes count
+    too.
+
+    Raises:
+        ValueError: As :func:`loop_of`.
+    """
+    loop, cfg = loop_of(runner), runner.cfg.train_dataloader
+    dataset: Any = loop.dataloader.dataset
+    preprocessing = preprocessing_of(runner.cfg)
+    parts = [part for name, part in datasets_of(runner.cfg) if name == 'train_dataloader']
+    views = dict(
+        seed=loop.seed,
+        pipeline=[part['pipeline'] for part in parts if part.get('pipeline')],
+        sampler=cfg.sampler,
+        samples=len(dataset),
+        data_list=data_list(dataset),
+        classes=hashlib.sha256(repr(dataset.metainfo.get('classes')).encode()).hexdigest(),
+        preprocessing=preprocessing,
+    )
+    if preprocessing.get('batch_augments'):
+        views['batch'] = dict(
+            batch_size=loop.dataloader.batch_size, processes=get_world_size(), batches=len(loop.dataloader)
+        )
+    return readable(views)
+
+
+def teacher_of(cfg: Config, weights: Path | None = None) -> dict[str, Any]:
+    """What a config says of its teacher: its network, and the checksum of its weights' file.
+
+    Args:
+        cfg: Config of a run.
+        weights: The file; by default the one that ``teacher_pretrained`` names, if it is here.
+    """
+    about: dict[str, Any] = {}
+    if cfg.model.get('teacher_cfg') is not None:
+        about['network'] = dict(network_cfg(cfg.model.teacher_cfg))
+        about['network'].pop('data_preprocessor', None)  # that of the run decides
+    named = cfg.model.get('teacher_pretrained')
+    if weights is None and isinstance(named, str) and Path(named).is_file():
+        weights = Path(named)
+    if weights is not None:
+        about['weights'] = sha256(weights)
+    return readable(about)
+
+
+def check_store(runner: Runner) -> None:
+    """Refuse a teacher store that does not fit the run that wants to train from it, or that is damaged.
+
+    Raises:
+        ValueError: Names the first line that differs, or the damaged file.
+    """
+    model = unwrapped(runner)
+    store = model.store if isinstance(model, ClassificationDistiller) else None
+    if store is None:
+        return
+    manifest, named = store.manifest, teacher_of(runner.cfg)
+    stored = {name: manifest.teacher.get(name) for name in named}
+    loop = loop_of(runner)
+    loader: Any = loop.dataloader
+    found = differences(dict(manifest.views), views_of(runner)) + differences(dict(teacher=stored), dict(teacher=named))
+    needed = get_world_size() * min(len(loader.sampler), len(loader) * loader.batch_size)
+    there = manifest.rows * manifest.processes
+    if min(needed, len(loader.dataset)) > there:
+        found.append(f'it holds {there} records an epoch and this run needs {needed}')
+    if found:
+        more = f' ({len(found) - 1} more differ)' if len(found) > 1 else ''
+        raise ValueError(
+            f'teacher_store {store.folder} does not fit this run: {found[0]}{more}; undo that change, or make a store of '
+            'this run with tools/store_teacher.py'
+        )
+    store.check()
+    if manifest.epochs < loop.max_epochs:
+        runner.logger.warning(
+            f'teacher_store {store.folder} holds {manifest.epochs} of {loop.max_epochs} epochs: their views, order and '
+            'batches come again in turn'
+        )

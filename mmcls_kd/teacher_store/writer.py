@@ -1,0 +1,268 @@
+"""Making a store: the teacher runs once over the views of each epoch, in as many processes as are launched."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dist import barrier, get_rank, get_world_size
+from mmengine.runner import Runner
+from torch import Tensor
+
+from ..checkpoint import fetch
+from ..distillers import ClassificationDistiller
+from ..distillers.teacher import Teacher
+from ..engine.data import batches_from
+from ..engine.models import unwrapped
+from ..engine.seeds import seed_all
+from ..runtime import is_distiller
+from .records import encode, record_type
+from .store import CHECKSUMS, MANIFEST, Manifest, Shard, checksums, is_whole, rows_of, sha256, shard_count
+from .views import differences, loop_of, preprocessing_of, teacher_of, views_of
+
+#: About how large a file is; a training keeps two of them mapped for each process that made the store.
+SHARD_BYTES = 16 * 2**20
+#: How often the log tells the progress, in s.
+TELL_EVERY = 10
+
+
+def prepare(cfg: Config, epochs: int) -> None:
+    """Make a training's config one for storing its teacher, in place: nothing is validated, and no image is left out.
+
+    An incomplete last batch is dropped only if batch augmentation needs the same batches as the training.
+
+    Raises:
+        ValueError: If there is nothing to store, or the model is no distiller.
+    """
+    if epochs < 1:
+        raise ValueError(f'--epochs {epochs}: at least one epoch is needed')
+    if not is_distiller(cfg.model):
+        raise ValueError(f'{cfg.filename} trains no distiller, so it has no teacher')
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if not preprocessing_of(cfg).get('batch_augments'):
+        cfg.train_dataloader.drop_last = False
+
+
+def live_teacher(runner: Runner) -> Teacher:
+    """The teacher whose logits can be stored.
+
+    Raises:
+        ValueError: If the run has none, takes it from a store itself, or runs it in train mode.
+    """
+    model = unwrapped(runner)
+    teacher = model.teacher_holder if isinstance(model, ClassificationDistiller) else None
+    if isinstance(model, ClassificationDistiller) and model.store is not None:
+        raise ValueError('model.teacher_store is set: this run takes its logits from a store, and cannot make one')
+    if not isinstance(teacher, Teacher):
+        raise ValueError('this run has no teacher whose logits could be stored: choose a method that needs one')
+    if teacher.network.training:
+        raise ValueError(
+            "teacher_mode='train': the logits then depend on the other images of a batch and change the teacher's own "
+            "statistics; a store is for teacher_mode='eval'"
+        )
+    return teacher
+
+
+class StoreWriter:
+    """Writes the records of this process, file by file; what is whole already stays.
+
+    Args:
+        runner: Of the training that the store is for, with its teacher.
+        folder: The store's folder.
+        epochs: How many epochs to store.
+        k: How many logits of each view; None for all.
+
+    Raises:
+        ValueError: If there is no teacher whose logits can be stored, the folder holds another store, or the disk is too
+            small.
+    """
+
+    def __init__(self, runner: Runner, folder: str | Path, epochs: int, k: int | None = None) -> None:
+        self.runner, self.folder, self.epochs = runner, Path(folder), epochs
+        self.rank, self.world_size = get_rank(), get_world_size()
+        self.model, self.teacher, self.loop = unwrapped(runner), live_teacher(runner), loop_of(runner)
+        self.loader = self.loop.dataloader
+        self.sampler: Any = self.loader.sampler
+        self.batch_size: int = self.loader.batch_size  # type: ignore[assignment]
+        self.manifest = self._describe(k)
+        self.type = record_type(self.manifest.classes, self.manifest.k)
+        self._join_existing()
+
+    def _describe(self, k: int | None) -> Manifest:
+        classes = int(self.logits(self._first_batch()).shape[1])
+        k = classes if k is None else k
+        batches = max(1, SHARD_BYTES // (self.batch_size * record_type(classes, k).itemsize))
+        views = views_of(self.runner)
+        rows = min(len(self.sampler), len(self.loader) * self.batch_size)
+        named = self.runner.cfg.model.get('teacher_pretrained')
+        weights = fetch(named, 'teacher weights') if isinstance(named, str) else None
+        teacher = {**teacher_of(self.runner.cfg, weights), 'precision': self.runner.cfg.model.get('teacher_precision')}
+        return Manifest(views, teacher, classes, k, self.world_size, rows, shard_rows=batches * self.batch_size)
+
+    def _first_batch(self) -> Any:
+        samples = [self.loader.dataset[index] for index in itertools.islice(self.sampler, 2)]
+        return self.loader.collate_fn(samples)
+
+    def _join_existing(self) -> None:
+        """Go on with the store that is in the folder, if it is one of the same run."""
+        if not (self.folder / MANIFEST).is_file():
+            return
+        before, now = Manifest.read(self.folder), self.manifest
+        found = differences(
+            *(dict(views=m.views, teacher=m.teacher, k=m.k, processes=m.processes, rows=m.rows) for m in (before, now))
+        )
+        if found:
+            raise ValueError(f'{self.folder} holds another store: {found[0]}; choose another folder, or delete that one')
+        self.manifest = before
+
+    @property
+    def size(self) -> int:
+        """How large the store will be, in bytes, its manifest and checksums left out."""
+        return self.epochs * self.world_size * self.manifest.rows * self.type.itemsize
+
+    def check_space(self) -> None:
+        """Refuse a disk that is too small for what is still to be written.
+
+        Raises:
+            ValueError: Names both sizes.
+        """
+        there = sum(file.stat().st_size for file in self.folder.rglob('*.npy'))
+        existing = next(path for path in (self.folder, *self.folder.resolve().parents) if path.exists())
+        free = shutil.disk_usage(existing).free
+        if self.size - there > free:
+            raise ValueError(
+                f'the store needs {(self.size - there) / 2**30:.2f} GiB more and {existing} has {free / 2**30:.2f} GiB '
+                'free: store fewer epochs, or fewer logits (--top-k)'
+            )
+
+    @torch.no_grad()
+    def logits(self, batch: Any) -> Tensor:
+        """The teacher's logits for a batch of the dataloader, preprocessed and augmented as in training, (N, C)."""
+        data = self.model.data_preprocessor(batch, training=True)
+        return self.teacher(data['inputs'], data['data_samples'], ['logit'])['logit']
+
+    def announce(self) -> None:
+        """Say in the log what will be written, and how large it is."""
+        manifest, size = self.manifest, self.type.itemsize
+        views = self.epochs * self.world_size * manifest.rows
+        self.runner.logger.info(
+            f'{manifest.k} of {manifest.classes} logits of {views} views ({self.epochs} epochs) go to {self.folder}: '
+            f'{size} bytes a view, {views * size / 2**20:.1f} MiB in all'
+        )
+
+    def write(self) -> None:
+        """Write all epochs.
+
+        Raises:
+            TrainingError: If an image cannot be read.
+            ValueError: If the teacher gives logits that float16 cannot hold.
+        """
+        self.announce()
+        if self.rank == 0:
+            self.manifest.write(self.folder)
+        barrier()
+        pending = [list(self._pending(epoch)) for epoch in range(self.epochs)]
+        self._progress = Progress(self.runner, sum(rows_of(self.manifest, s) for s in itertools.chain(*pending)))
+        for epoch, shards in enumerate(pending):
+            for first, count in runs([shard.number for shard in shards]):
+                self._write_shards(epoch, first, count)
+            barrier()
+            self.manifest.epochs = max(self.manifest.epochs, epoch + 1)
+            if self.rank == 0:
+                self.manifest.write(self.folder)
+        barrier()
+        self.runner.logger.info(f'{self.manifest.epochs} epochs are stored: train with model.teacher_store={self.folder}')
+
+    def _pending(self, epoch: int) -> Iterator[Shard]:
+        for number in range(shard_count(self.manifest)):
+            shard = Shard(epoch, self.rank, number)
+            if not is_whole(self.folder, shard):
+                yield shard
+
+    def _write_shards(self, epoch: int, first: int, count: int) -> None:
+        """Write files of an epoch that follow one another."""
+        batches = self.manifest.shard_rows // self.batch_size
+        records: list[np.ndarray] = []
+        for shard in (Shard(epoch, self.rank, first + i) for i in range(count)):
+            if not records:
+                stream = self._records(epoch, first * batches)
+            wanted = rows_of(self.manifest, shard)
+            while sum(map(len, records)) < wanted:
+                records.append(next(stream))
+                self._progress.add(len(records[-1]))
+            joined = np.concatenate(records)
+            save(self.folder, shard, joined[:wanted])
+            records = [joined[wanted:]] if len(joined) > wanted else []
+
+    def _records(self, epoch: int, start: int) -> Iterator[np.ndarray]:
+        """The records of an epoch from batch ``start`` on, a batch at a time."""
+        self.sampler.set_epoch(epoch)
+        for number, batch in enumerate(batches_from(self.loader, start), start=start):
+            first = number * self.batch_size
+            rows = {self.sampler.place(k): k - first for k in range(first, min(first + self.batch_size, len(self.sampler)))}
+            records = np.zeros(len(rows), self.type)  # an image that cannot be read keeps a record that nobody reads
+            seed_all(self.loop.seed, 'step', epoch * len(self.loader) + number, self.rank)
+            read = [rows[sample.view[1]] for sample in batch['data_samples']]
+            records[read] = encode(self.logits(batch), self.manifest.k)
+            yield records
+
+
+def runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
+    """Ascending numbers as (first, how many follow one another).
+
+    Example:
+        >>> list(runs([0, 1, 4]))
+        [(0, 2), (4, 1)]
+    """
+    for _, group in itertools.groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
+        members = [number for _, number in group]
+        yield members[0], len(members)
+
+
+def save(folder: Path, shard: Shard, records: np.ndarray) -> None:
+    """Write a file of a store and its checksum, each whole or not at all."""
+    path = folder / shard.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = path.with_suffix('.part')
+    with written.open('wb') as file:
+        np.save(file, records)
+        file.flush()
+        os.fsync(file.fileno())
+    known = {**checksums(path.parent), path.name: sha256(written)}
+    written.replace(path)
+    listing = path.parent / f'.{CHECKSUMS}'
+    listing.write_text(''.join(f'{digest}  {name}\n' for name, digest in sorted(known.items())))
+    listing.replace(path.parent / CHECKSUMS)
+
+
+class Progress:
+    """Tells how far this process is, every few seconds in the log.
+
+    Args:
+        runner: Whose log.
+        total: How many views this process has to do.
+    """
+
+    def __init__(self, runner: Runner, total: int) -> None:
+        self.log, self.total, self.done = runner.logger.info, total, 0
+        self.start = self.told = time.monotonic()
+
+    def add(self, count: int) -> None:
+        """Count views that are done."""
+        self.done += count
+        now = time.monotonic()
+        if now - self.told < TELL_EVERY and self.done < self.total:
+            return
+        self.told = now
+        speed = self.done / max(now - self.start, 1e-9)
+        left = timedelta(seconds=round(max(0, self.total - self.done) / speed))
+        self.log(f'teacher: {self.done}/{self.total} views, {speed:.0f} a second, time left {left}')

@@ -1,0 +1,66 @@
+"""The config of a training as its file and the command line give it; train.py and the tools around it share it."""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from mmengine.config import Config
+
+from .configs import follow_methods, select_methods
+from .engine.setup import make_resumable
+from .runtime import base_parser, complete_dataloaders, inline_networks, is_distiller, load_config, make_self_contained, need
+
+
+def training_parser(description: str | None) -> argparse.ArgumentParser:
+    """The options that say what is trained, on which data and how, named as in mmpretrain's tools."""
+    parser = base_parser(description)
+    parser.add_argument('--methods', nargs='+', help='the distillation methods to switch on, e.g. --methods vitkd nkd')
+    parser.add_argument('--no-persistent-workers', action='store_true', help='start the workers anew every epoch')
+    return parser
+
+
+def take_precision(cfg: Config) -> None:
+    """Let the optimizer wrapper compute in mixed precision, in place: by CUDA's, on a CPU in bfloat16."""
+    if torch.cuda.is_available():
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    else:
+        cfg.optim_wrapper.type = 'CPUAmpOptimWrapper'
+
+
+def training_config(args: argparse.Namespace) -> Config:
+    """The config of a training, with what file and command line leave open filled in.
+
+    Args:
+        args: What a parser made by :func:`training_parser` read; of further options it heeds ``resume``, ``auto_scale_lr``
+            and ``no_validate``.
+
+    Raises:
+        FileNotFoundError: If there is no such config.
+        ValueError: If it is not one of a training, or a method is not offered.
+    """
+    cfg = load_config(args)
+    need(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
+    inline_networks(cfg)  # so that options reach into them
+    if 'methods' in cfg and is_distiller(cfg.model):
+        follow_methods(cfg.model, cfg.methods)
+    if args.amp:
+        take_precision(cfg)
+    if resume := getattr(args, 'resume', None):
+        cfg.resume = True
+        cfg.load_from = None if resume == 'auto' else resume
+    if getattr(args, 'auto_scale_lr', False):
+        cfg.auto_scale_lr.enable = True
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    if getattr(args, 'no_validate', False):
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    methods = args.methods or (args.cfg_options or {}).get('methods')
+    if methods is not None:
+        select_methods(cfg.model, [methods] if isinstance(methods, str) else methods)
+        cfg.methods = methods
+    complete_dataloaders(cfg, not args.no_pin_memory, not args.no_persistent_workers)
+    make_resumable(cfg)
+    make_self_contained(cfg)
+    return cfg

@@ -1,0 +1,38 @@
+"""Store a teacher's logits for the views that a training will see; model.teacher_store=DIR then trains without it."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works without being installed
+
+from mmcls_kd.checks import check_data_folders, check_idx_files, load_data
+from mmcls_kd.runtime import build_runner, ended_in_order, errors_in_one_line
+from mmcls_kd.teacher_store.writer import StoreWriter, prepare
+from mmcls_kd.training import training_config, training_parser
+
+
+def parse_args(argv=None):
+    parser = training_parser(__doc__)
+    parser.add_argument('--epochs', type=int, required=True, help='how many epochs of views to store')
+    parser.add_argument('--store', help='folder of the store (default: teacher_store in the work directory)')
+    parser.add_argument('--top-k', type=int, help='how many logits of each view to store (default: all)')
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    args = parse_args()
+    with errors_in_one_line('store_teacher.py'):
+        cfg = training_config(args)
+        prepare(cfg, args.epochs)
+        check_data_folders(cfg, ('train_dataloader',))
+        check_idx_files(cfg, ('train_dataloader',))
+        runner = build_runner(cfg)
+        load_data(runner)
+        writer = StoreWriter(runner, args.store or Path(cfg.work_dir, 'teacher_store'), args.epochs, args.top_k)
+        writer.check_space()
+    with ended_in_order('store_teacher.py'):
+        writer.write()
+
+
+if __name__ == '__main__':
+    main()
