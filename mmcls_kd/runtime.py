@@ -43,9 +43,14 @@ def student_only(cfg: Config) -> None:
     cfg.model = model
 
 
-def base_parser(description: str | None) -> argparse.ArgumentParser:
-    """The options that training and testing have in common, named as in mmpretrain's tools."""
-    parser = argparse.ArgumentParser(description=description)
+def base_parser(description: str | None, **keywords: Any) -> argparse.ArgumentParser:
+    """The options that training and testing have in common, named as in mmpretrain's tools.
+
+    Args:
+        description: What the program does.
+        **keywords: Further ones of ``ArgumentParser``.
+    """
+    parser = argparse.ArgumentParser(description=description, **keywords)
     parser.add_argument('config', help='config file: a path, or mmpretrain::PATH')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/CONFIG)')
     parser.add_argument('--amp', action='store_true', help='mixed precision (bfloat16 on a CPU)')

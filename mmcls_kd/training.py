@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -12,9 +13,9 @@ from .engine.setup import make_resumable
 from .runtime import base_parser, complete_dataloaders, inline_networks, is_distiller, load_config, make_self_contained, need
 
 
-def training_parser(description: str | None) -> argparse.ArgumentParser:
+def training_parser(description: str | None, **keywords: Any) -> argparse.ArgumentParser:
     """The options that say what is trained, on which data and how, named as in mmpretrain's tools."""
-    parser = base_parser(description)
+    parser = base_parser(description, **keywords)
     parser.add_argument('--methods', nargs='+', help='the distillation methods to switch on, e.g. --methods vitkd nkd')
     parser.add_argument('--no-persistent-workers', action='store_true', help='start the workers anew every epoch')
     return parser

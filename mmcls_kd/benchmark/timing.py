@@ -115,7 +115,7 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> N
 
 
 def write_json(path: str | Path, **content: Any) -> None:
-    """Write what was measured, with :class:`Timing` as its list of seconds."""
+    """Write what was measured; a :class:`Timing` as ``{"seconds": [...]}``."""
 
     def plain(value: Any) -> Any:
         return asdict(value) if isinstance(value, Timing) else str(value)

@@ -59,7 +59,7 @@ class Teacher:
                 '(or to False, to distil from random weights on purpose)'
             )
         self.pretrained = pretrained
-        with torch.random.fork_rng(devices=[]):  # a run with a stored teacher, which draws none, starts from the same student
+        with torch.random.fork_rng(devices=[]):  # so a run with a stored teacher, which draws none, starts alike
             self.network = MODELS.build(network_cfg(cfg))
         if pretrained:
             load_strictly(self.network, pretrained, 'teacher')

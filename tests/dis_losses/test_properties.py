@@ -328,7 +328,7 @@ def test_with_two_classes_the_other_classes_term_is_exactly_0(function, weight, 
         assert torch.equal(gradient, expected)
 
 
-# ---- precision and compilation
+# ---- precision
 
 
 @each_registered_loss_and_label
@@ -344,18 +344,6 @@ def test_under_autocast_it_is_the_float32_value_and_gradient_of_the_same_inputs(
     assert torch.equal(value, expected)
     for gradient, expected_gradient in zip(gradients(value, variable), gradients(expected, exact), strict=True):
         assert torch.equal(gradient, expected_gradient.to(gradient.dtype))
-
-
-@each_registered_loss_and_label
-def test_the_compiled_loss_has_the_same_value_and_gradient(loss_type, label):
-    loss, given = build(loss_type), inputs(loss_type, label)
-    variable = students(loss, given)
-    torch.compiler.reset()
-    value = run(torch.compile(loss, fullgraph=True, backend='aot_eager'), given)
-    expected = run(loss, given)
-    assert_close(value.detach(), expected.detach())
-    for gradient, expected_gradient in zip(gradients(value, variable), gradients(expected, variable), strict=True):
-        assert_close(gradient, expected_gradient)
 
 
 # ---- stop gradients

@@ -1,0 +1,103 @@
+"""What the logit losses cost: forward and backward of each, beside a cross entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..dis_losses import dkd_loss, kd_loss, nkd_loss, tfnkd_loss, uskd_loss, wsld_loss
+from .timing import Timing, interleave, show
+
+UNIT = 'cross entropy'
+# Once a block of this size was freed, Linux's C library keeps up to twice as much freed memory for the next tensors. Before,
+# it hands it back to the system or not, by chance, and getting it again moves a loss's time by up to a half. In a training
+# the activations see to it.
+KEPT_BYTES = 31 * 2**20
+
+
+def random_labels(batch: int, classes: int, soft: bool = False, device: str = 'cpu') -> Tensor:
+    """Class indices (N,), or scores (N, C) as mixup and CutMix make them: two classes a sample, 0.7 and 0.3."""
+    index = torch.randint(classes, (batch,), device=device)
+    if not soft:
+        return index
+    one_hot = F.one_hot(index, classes).float()
+    return 0.7 * one_hot + 0.3 * one_hot.flip(0)
+
+
+def loss_works(
+    batch: int, classes: int, soft: bool = False, device: str = 'cpu'
+) -> dict[str, Callable[[], tuple[Tensor, ...]]]:
+    """Forward and backward of each logit loss and of a cross entropy, by name, on the same random float32 logits.
+
+    The gradient is that for the student's logits, for USKD for those of its weak head too, as in training. The linear layer
+    in front of these is not part of it.
+
+    Args:
+        batch: Number of samples N.
+        classes: Number of classes C.
+        soft: Give the losses scores (N, C) as labels; the cross entropy has class indices all the same.
+        device: Where the tensors are.
+    """
+    logit_s, logit_t, logit_weak = torch.randn(3, batch, classes, device=device).unbind()
+    logit_s.requires_grad_()
+    logit_weak.requires_grad_()
+    gt_label = random_labels(batch, classes, soft, device)
+    index = random_labels(batch, classes, device=device)
+
+    def work(loss: Callable[..., Tensor], *given: Tensor) -> Callable[[], tuple[Tensor, ...]]:
+        trained = [tensor for tensor in given if tensor.requires_grad]
+        return lambda: torch.autograd.grad(loss(*given), trained)
+
+    return {
+        UNIT: work(F.cross_entropy, logit_s, index),
+        'KD': work(kd_loss, logit_s, logit_t),
+        'DKD': work(dkd_loss, logit_s, logit_t, gt_label),
+        'WSLD': work(wsld_loss, logit_s, logit_t, gt_label),
+        'NKD': work(nkd_loss, logit_s, logit_t, gt_label),
+        'tf-NKD': work(tfnkd_loss, logit_s, gt_label),
+        'USKD': work(uskd_loss, logit_weak, logit_s, gt_label),
+    }
+
+
+def measure_losses(
+    batch: int = 256, classes: int = 1000, rounds: int = 20, threads: int = 1, soft: bool = False, device: str = 'cpu'
+) -> dict[str, Timing]:
+    """Time :func:`loss_works` side by side.
+
+    Args:
+        batch: Number of samples N.
+        classes: Number of classes C.
+        rounds: How many rounds count.
+        threads: How many threads torch computes with meanwhile; afterwards it has as many as before.
+        soft: Give the losses scores (N, C) as labels.
+        device: Where the losses run.
+
+    Returns:
+        The times of each loss and of the cross entropy, by name.
+
+    Raises:
+        ValueError: If no round counts.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        torch.empty(KEPT_BYTES, dtype=torch.uint8)
+        return interleave(loss_works(batch, classes, soft, device), rounds, warmup=3, device=device)
+    finally:
+        torch.set_num_threads(before)
+
+
+def show_losses(timings: Mapping[str, Timing]) -> None:
+    """Print the times of :func:`measure_losses`, and how many cross entropies each loss is worth."""
+    unit = timings[UNIT].median
+    show(
+        'Forward and backward of the logit losses',
+        ['loss', 'median (ms)', 'spread (ms)', 'cross entropies'],
+        [
+            (name, f'{1000 * t.median:.2f}', f'{1000 * t.spread:.2f}', f'{t.median / unit:.1f}')
+            for name, t in timings.items()
+        ],
+    )

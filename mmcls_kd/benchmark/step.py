@@ -1,0 +1,441 @@
+"""What a training step costs: the distiller's beside the student's alone, the teacher's forward, and the usual ways.
+
+Each kind of work has its own networks, of the same config and with random weights, and does the whole of a step: images as
+uint8 through preprocessing, forward, backward, optimizer.
+"""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import resource
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import init_default_scope
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from ..configs import network_cfg, select_methods
+from ..distillers.assembly import GT_LABEL, asked_tensors, build_losses
+from ..teacher_store.records import encode
+from ..teacher_store.store import Manifest, Shard
+from ..teacher_store.views import preprocessing_of
+from ..teacher_store.writer import save
+from ..training import take_precision
+from .timing import Timing, interleave, show
+
+#: What a setting may name, beside ``plain``.
+WORDS = ('amp', 'channels_last', 'bf16', 'fp16', 'compile')
+KINDS = (
+    'student alone',
+    'teacher forward',  # in eval mode, as loaded
+    'fast teacher',  # the same as the distiller runs it
+    'storing',  # the same from the dataloader's batch to a file of a store
+    'distiller',
+    'stored teacher',
+    'stand-in',
+    "timm's task",
+)
+#: How many logits a store has here, where there are so many classes.
+STORED = 100
+
+
+@dataclass(frozen=True)
+class Request:
+    """One kind of work to measure.
+
+    Attributes:
+        kind: One of :data:`KINDS`.
+        batch_size: Images in a batch.
+        setting: Words of :data:`WORDS`, joined by commas: mixed precision, memory format, the teacher's precision,
+            compilation; ``'plain'`` for none of them.
+        methods: The methods, joined by commas; empty for those of the config.
+    """
+
+    kind: str
+    batch_size: int
+    setting: str = 'plain'
+    methods: str = ''
+
+    @property
+    def name(self) -> str:
+        """What tables and files call it."""
+        methods = f' {self.methods}' if self.methods else ''
+        return f'{self.kind}{methods}, batch {self.batch_size}, {self.setting}'
+
+    def has(self, word: str) -> bool:
+        """Whether the setting names it."""
+        return word in self.setting.split(',')
+
+
+def check_setting(setting: str) -> str:
+    """Refuse a setting that names something else than :data:`WORDS`.
+
+    Raises:
+        ValueError: Names the word.
+    """
+    for word in setting.split(',') if setting != 'plain' else ():
+        if word not in WORDS:
+            raise ValueError(f'setting {setting!r}: {word!r} is none of plain, {", ".join(WORDS)}')
+    return setting
+
+
+class Bench:
+    """Makes the work of requests.
+
+    Args:
+        cfg: Config of a distiller's training, as :func:`~mmcls_kd.training.training_config` gives it.
+        image_size: Height and width of the images.
+        device: Where the work runs.
+    """
+
+    def __init__(self, cfg: Config, image_size: int, device: str = 'cpu') -> None:
+        init_default_scope('mmpretrain')
+        self.cfg, self.image_size, self.device = cfg, image_size, device
+        self.student_cfg = network_cfg(cfg.model.student_cfg)
+        self.preprocessing = preprocessing_of(cfg)
+        self.channels = len(self.preprocessing.get('mean', 'RGB'))
+
+    def requests(
+        self, batch_sizes: Sequence[int], settings: Sequence[str], groups: Sequence[str], timm: bool
+    ) -> list[Request]:
+        """All that is measured.
+
+        Args:
+            batch_sizes: How many images in a batch.
+            settings: See :class:`Request`.
+            groups: Methods that are on together, joined by commas; an empty word for those of the config. Where they need
+                more than logits, there is neither a stand-in nor a stored teacher.
+            timm: Whether to measure timm's task.
+
+        Raises:
+            ValueError: If a setting names something unknown, or a method is not offered.
+        """
+        chosen = []
+        for size in batch_sizes:
+            chosen += [Request('stand-in', size, methods=group) for group in groups if self._only_logits(group)]
+            for setting in map(check_setting, settings):
+                parts = ('student alone', 'teacher forward', 'fast teacher', 'storing')
+                chosen += [Request(kind, size, setting) for kind in parts]
+                for group in groups:
+                    chosen.append(Request('distiller', size, setting, group))
+                    if self._only_logits(group):
+                        chosen.append(Request('stored teacher', size, setting, group))
+                chosen += [Request("timm's task", size, setting)] if timm else []
+        return chosen
+
+    def work(self, request: Request) -> Callable[[], Any]:
+        """What does one step of a kind of work each time that it is called."""
+        torch.manual_seed(0)
+        make = {
+            'student alone': self._student,
+            'teacher forward': self._teacher,
+            'fast teacher': self._fast_teacher,
+            'storing': self._storing,
+            'distiller': self._distiller,
+            'stored teacher': self._stored,
+            'stand-in': self._stand_in,
+            "timm's task": self._timm,
+        }
+        return make[request.kind](request)
+
+    # ---- what a step needs
+
+    def _batch(self, request: Request) -> dict[str, Any]:
+        """A batch as the dataloader gives it."""
+        shape = (request.batch_size, self.channels, self.image_size, self.image_size)
+        inputs = torch.randint(0, 256, shape, dtype=torch.uint8, device=self.device)
+        classes = self.student_cfg.head.num_classes
+        samples = [DataSample().set_gt_label(i % classes) for i in range(request.batch_size)]
+        for place, sample in enumerate(samples):
+            sample.set_field((0, place), 'view', field_type='metainfo')
+        return dict(inputs=inputs, data_samples=samples)
+
+    def _preprocessor(self) -> nn.Module:
+        return MODELS.build(dict(self.preprocessing)).to(self.device)
+
+    def _network(self, cfg: Mapping, request: Request) -> Any:
+        network = MODELS.build(dict(cfg, data_preprocessor=dict(self.preprocessing))).to(self.device)
+        return network.to(memory_format=torch.channels_last) if request.has('channels_last') else network
+
+    def _teacher_network(self, request: Request) -> Any:
+        return self._network(network_cfg(self.cfg.model.teacher_cfg), request).requires_grad_(False)
+
+    def _wrapper(self, model: nn.Module, request: Request) -> Any:
+        cfg = Config(dict(optim_wrapper=copy.deepcopy(dict(self.cfg.optim_wrapper))))
+        if request.has('amp'):
+            take_precision(cfg)
+        return build_optim_wrapper(model, cfg.optim_wrapper)
+
+    def _autocast(self, request: Request) -> AbstractContextManager:
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16) if request.has('amp') else nullcontext()
+
+    def _trained(self, model: Any, request: Request) -> Callable[[], Any]:
+        """Steps of a model of mmengine's, as its Runner takes them."""
+        wrapper, batch = self._wrapper(model, request), self._batch(request)
+        model.train()
+
+        def step() -> None:
+            model.train_step(dict(batch), optim_wrapper=wrapper)
+
+        return step
+
+    def _loop(self, request: Request, student: nn.Module, loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], Any]:
+        """Steps of a plain loop: images and label to a loss."""
+        batch, preprocessor = self._batch(request), self._preprocessor()
+        optimizer = self._wrapper(student, Request(request.kind, request.batch_size)).optimizer
+        label = torch.cat([sample.gt_label for sample in batch['data_samples']]).to(self.device)
+        channels_last = request.has('channels_last')
+
+        def step() -> None:
+            inputs = preprocessor(dict(batch), training=False)['inputs']
+            if channels_last:
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            with self._autocast(request):
+                value = loss(inputs, label)
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+
+        return step
+
+    # ---- the kinds of work
+
+    def _student(self, request: Request) -> Callable[[], Any]:
+        student = self._network(self.student_cfg, request)
+        if request.has('compile'):
+            for name in ('backbone', 'neck', 'head'):
+                if getattr(student, name, None) is not None:
+                    getattr(student, name).compile()
+        return self._trained(student, request)
+
+    def _teacher(self, request: Request) -> Callable[[], Any]:
+        """The forward pass alone, of preprocessed images: eval mode, as loaded, under autocast if the setting names it."""
+        teacher = self._teacher_network(request).eval()
+        inputs = self._preprocessor()(self._batch(request), training=False)['inputs']
+
+        def forward() -> None:
+            with torch.no_grad(), self._autocast(request):
+                teacher(inputs)
+
+        return forward
+
+    def _live_teacher(self, request: Request) -> Callable[[Any], Tensor]:
+        """Preprocessed images to logits, as a distiller's teacher gives them."""
+        distiller = self._build_distiller(request)
+        if distiller.teacher is None:
+            raise ValueError('none of the methods needs a teacher; choose others by --methods')
+
+        def logits(data: Any) -> Tensor:
+            inputs = data['inputs']
+            if request.has('channels_last'):
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            with torch.no_grad(), self._autocast(request):
+                return distiller.teacher_holder(inputs, data['data_samples'], ['logit'])['logit']
+
+        return logits
+
+    def _fast_teacher(self, request: Request) -> Callable[[], Any]:
+        teacher, data = self._live_teacher(request), self._preprocessor()(self._batch(request), training=False)
+        return lambda: teacher(data)
+
+    def _storing(self, request: Request) -> Callable[[], Any]:
+        """A file each step, where tools/store_teacher.py fills one with many."""
+        teacher, preprocessor, batch = self._live_teacher(request), self._preprocessor(), self._batch(request)
+        folder = Path(tempfile.mkdtemp(prefix='teacher_store_'))
+
+        def store() -> None:
+            logit = teacher(preprocessor(dict(batch), training=False))
+            save(folder, Shard(0, 0, 0), encode(logit, min(logit.shape[1], STORED)))
+
+        return store
+
+    def _model_cfg(self, methods: str) -> Any:
+        model = copy.deepcopy(self.cfg.model)
+        if methods:
+            select_methods(model, methods.split(','))
+        return model
+
+    def _only_logits(self, methods: str) -> bool:
+        """Whether the losses ask for nothing but logits and labels."""
+        losses, _ = build_losses(self._model_cfg(methods).distill_cfg)
+        return {name for loss in losses.values() for name in asked_tensors(loss)} <= {'logit_s', 'logit_t', GT_LABEL}
+
+    def _build_distiller(self, request: Request, **changes: Any) -> Any:
+        model = self._model_cfg(request.methods)
+        precision = next((word for word in ('bf16', 'fp16') if request.has(word)), None)
+        model.update(
+            teacher_pretrained=False,
+            data_preprocessor=dict(self.preprocessing),
+            channels_last=request.has('channels_last'),
+            compile=request.has('compile'),
+            teacher_precision=precision,
+        )
+        model.update(changes)
+        return MODELS.build(model).to(self.device)
+
+    def _distiller(self, request: Request) -> Callable[[], Any]:
+        return self._trained(self._build_distiller(request), request)
+
+    def _stored(self, request: Request) -> Callable[[], Any]:
+        """With stored logits, those of a random teacher."""
+        classes = self.student_cfg.head.num_classes
+        folder = Path(tempfile.mkdtemp(prefix='teacher_store_'))
+        records = encode(torch.randn(request.batch_size, classes), min(classes, STORED))
+        k = records['logit'].shape[1]
+        save(folder, Shard(0, 0, 0), records)
+        Manifest({}, {}, classes, k, 1, len(records), len(records), epochs=1).write(folder)
+        changes = dict(teacher_store=str(folder), teacher_cfg=None, teacher_precision=None)
+        return self._trained(self._build_distiller(request, **changes), request)
+
+    def _stand_in(self, request: Request) -> Callable[[], Any]:
+        """The usual way: float32, contiguous, the teacher in train mode under no_grad, and the same losses of logits."""
+        student, teacher = self._network(self.student_cfg, request), self._teacher_network(request).train()
+        losses, weights = build_losses(self._model_cfg(request.methods).distill_cfg)
+
+        def value(inputs: Tensor, label: Tensor) -> Tensor:
+            logit_s = student(inputs)
+            with torch.no_grad():
+                logit_t = teacher(inputs)
+            tensors = dict(logit_s=logit_s, logit_t=logit_t, gt_label=label)
+            total = nn.functional.cross_entropy(logit_s, label)
+            for name, loss in losses.items():
+                total = total + weights[name] * loss(**{word: tensors[word] for word in asked_tensors(loss)})
+            return total
+
+        return self._loop(request, student.train(), value)
+
+    def _timm(self, request: Request) -> Callable[[], Any]:
+        """The distillation task of timm, and its way of running a teacher, with the same networks."""
+        from timm.task import LogitDistillationTask
+
+        student, teacher = self._network(self.student_cfg, request), self._teacher_network(request)
+        for network in (student, teacher):
+            network.num_classes, network.in_chans = self.student_cfg.head.num_classes, self.channels
+            same = (0.0,) * self.channels, (1.0,) * self.channels  # mean and std: pixels are normalised already
+            network.pretrained_cfg = network.default_cfg = dict(zip(('mean', 'std'), same, strict=True))
+        task = LogitDistillationTask(
+            student, teacher, criterion=nn.CrossEntropyLoss(), distill_loss_weight=1.0, task_loss_weight=1.0, verbose=False
+        ).to(self.device)
+        return self._loop(request, student.train(), lambda inputs, label: task(inputs, label)['loss'])
+
+
+def peak_memory(cfg: Config, image_size: int, device: str, request: Request, steps: int = 3) -> int:
+    """The most memory that a process of its own holds while it does a kind of work, in bytes.
+
+    On a CPU that is the process's resident memory, libraries and all; on a CUDA device what torch allocates there.
+    """
+    context = multiprocessing.get_context('spawn')
+    receive, send = context.Pipe(duplex=False)
+    settings = (cfg._cfg_dict.to_dict(), image_size, device, request, steps, torch.get_num_threads(), send)
+    process = context.Process(target=_report_peak, args=settings)
+    process.start()
+    send.close()
+    try:
+        return receive.recv()
+    except EOFError:
+        raise RuntimeError(f'{request.name}: the process that measures its memory ended early') from None
+    finally:
+        process.join()
+
+
+def _report_peak(cfg: dict, image_size: int, device: str, request: Request, steps: int, threads: int, send: Any) -> None:
+    torch.set_num_threads(threads)
+    work = Bench(Config(cfg), image_size, device).work(request)
+    for _ in range(steps):
+        work()
+    send.send(torch.cuda.max_memory_allocated() if torch.device(device).type == 'cuda' else resident_peak())
+
+
+def resident_peak() -> int:
+    """The most resident memory that this process had, in bytes."""
+    status = Path('/proc/self/status')
+    if status.is_file():  # getrusage would count what the parent process had
+        line = next(line for line in status.read_text().splitlines() if line.startswith('VmHWM'))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
+
+
+def measure_steps(bench: Bench, chosen: Sequence[Request], rounds: int) -> dict[Request, Timing]:
+    """Time all kinds of work side by side."""
+    works = {request.name: bench.work(request) for request in chosen}
+    timings = interleave(works, rounds, warmup=2, device=bench.device)
+    return {request: timings[request.name] for request in chosen}
+
+
+def measure_memory(bench: Bench, chosen: Sequence[Request]) -> dict[Request, int]:
+    """The peak memory of each kind of work, one after the other."""
+    return {r: peak_memory(bench.cfg, bench.image_size, bench.device, r) for r in chosen}
+
+
+def ratios(timings: Mapping[Request, Timing]) -> Iterator[tuple[str, float]]:
+    """How the distiller's steps compare with student plus teacher of the same setting, and with the usual ways.
+
+    Of timm's task the best setting counts. A stored teacher's step compares with the student alone.
+    """
+
+    def median(kind: str, size: int, setting: str | None = None) -> float | None:
+        found = [
+            t.median for r, t in timings.items() if (r.kind, r.batch_size) == (kind, size) and setting in (None, r.setting)
+        ]
+        return min(found, default=None)
+
+    for request, timing in timings.items():
+        size, setting = request.batch_size, request.setting
+        alone, teacher = median('student alone', size, setting), median('teacher forward', size, setting)
+        if request.kind == 'distiller':
+            if alone and teacher:
+                yield f'{request.name} / (student alone + teacher forward)', timing.median / (alone + teacher)
+            if usual := median('stand-in', size):
+                yield f'{request.name} / stand-in', timing.median / usual
+            if other := median("timm's task", size):
+                yield f"{request.name} / timm's best", timing.median / other
+        if request.kind == 'storing' and (forward := median('fast teacher', size, setting)):
+            yield f'{request.name}: speed / fast teacher', forward / timing.median
+        if request.kind == 'stored teacher' and alone:
+            yield f'{request.name} / student alone', timing.median / alone
+
+
+def profile(work: Callable[[], Any], steps: int = 3, top: int = 12) -> list[tuple[str, float]]:
+    """Where the time of a kind of work goes.
+
+    Args:
+        work: The work; it is warmed up first.
+        steps: How many steps to look at.
+        top: How many operators to name.
+
+    Returns:
+        The operators that take longest themselves, each with its share of the whole time, and ``'all others'``.
+    """
+    for _ in range(2):
+        work()
+    on_gpu = [torch.profiler.ProfilerActivity.CUDA] if torch.cuda.is_available() else []
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU, *on_gpu]) as seen:
+        for _ in range(steps):
+            work()
+    taken = {e.key: e.self_device_time_total if on_gpu else e.self_cpu_time_total for e in seen.key_averages()}
+    total = sum(taken.values())
+    first = sorted(taken.items(), key=lambda item: -item[1])[:top]
+    shares = [(name, time / total) for name, time in first]
+    return [*shares, ('all others', 1 - sum(share for _, share in shares))]
+
+
+def show_steps(timings: Mapping[Request, Timing], memory: Mapping[Request, int]) -> None:
+    """Print the times, images a second and peak memory of each kind of work, and the ratios that matter."""
+    rows = []
+    for request, timing in timings.items():
+        peak = f'{memory[request] / 2**20:.0f}' if request in memory else ''
+        speed = f'{request.batch_size / timing.median:.1f}'
+        rows.append((request.name, f'{timing.median:.3f}', f'{timing.spread:.3f}', speed, peak))
+    show('A training step', ['work', 'median (s)', 'spread (s)', 'images/s', 'peak memory (MiB)'], rows)
+    show('Ratios', ['what', 'ratio'], [(name, f'{value:.3f}') for name, value in ratios(timings)])

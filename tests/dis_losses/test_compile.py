@@ -1,0 +1,181 @@
+"""The losses compiled: one graph with eager's values and gradients, no second compilation, nothing that waits for values."""
+
+import copy
+
+import pytest
+import torch
+from kit import assert_close
+from mmpretrain.registry import MODELS
+from test_properties import FORWARD, KEYWORDS, gradients, inputs, run, students
+from torch import nn
+from torch._dynamo.exc import RecompileError
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeCopyMode,
+    FakeTensorMode,
+)
+
+LOSSES = {
+    **{name: dict(type=name, **KEYWORDS.get(name, {})) for name in FORWARD},
+    'USKDLoss_log_prob': dict(type='USKDLoss', rank_by='log_prob', **KEYWORDS['USKDLoss']),
+}
+CASES = [
+    (name, label)
+    for name, config in LOSSES.items()
+    for label in (['hard', 'mixup'] if 'gt_label' in FORWARD[config['type']] else ['hard'])
+]
+each_case = pytest.mark.parametrize(('name', 'label'), CASES)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_compiled_before_and_after():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def case(name, label, dtype=torch.float32):
+    """A loss, and what it asks for."""
+    torch.manual_seed(0)
+    return MODELS.build(dict(LOSSES[name])), inputs(LOSSES[name]['type'], label, dtype)
+
+
+def compiled(loss):
+    return torch.compile(loss, backend='aot_eager', fullgraph=True)
+
+
+def next_batch(given):
+    """Other values of the same shapes and types; what required a gradient does so again."""
+
+    def moved(tensor):
+        rolled = tensor.detach().roll(1, dims=0)
+        return (0.5 * rolled).requires_grad_() if tensor.requires_grad else rolled
+
+    return {name: moved(value) if isinstance(value, torch.Tensor) else value for name, value in given.items()}
+
+
+def assert_same(value, expected, variable):
+    """Both values agree, and so do their gradients."""
+    assert value.dtype == expected.dtype
+    assert_close(value.detach(), expected.detach())
+    for gradient, wanted in zip(gradients(value, variable), gradients(expected, variable), strict=True):
+        assert gradient.dtype == wanted.dtype
+        if wanted.dtype == torch.bfloat16:
+            torch.testing.assert_close(gradient, wanted)  # torch's own tolerance: the table has no row for it
+        else:
+            assert_close(gradient, wanted)
+
+
+def test_every_registered_loss_is_among_the_cases():
+    losses = {name for name, cls in MODELS.module_dict.items() if cls.__module__.startswith('mmcls_kd.dis_losses')}
+    assert losses == {config['type'] for config in LOSSES.values()}
+
+
+@each_case
+def test_one_graph_has_eagers_value_and_gradients_and_serves_the_next_batch(name, label):
+    loss, given = case(name, label)
+    variable = students(loss, given)
+    graph = compiled(loss)
+    assert_same(run(graph, given), run(loss, given), variable)
+
+    following = next_batch(given)
+    variable = students(loss, following)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        value = run(graph, following)
+    assert_same(value, run(loss, following), variable)
+
+
+def test_a_second_compilation_would_be_seen():
+    loss, given = case('KDLoss', 'hard')
+    graph = compiled(loss)
+    run(graph, given)
+    with torch._dynamo.config.patch(error_on_recompile=True), pytest.raises(RecompileError):
+        run(graph, {name: tensor.double() for name, tensor in given.items()})
+
+
+# torch.compile takes the forward's autocast for the backward too, where a training has left it: then a linear layer's
+# gradient would be a product in bfloat16, however the forward is guarded. This setting makes both the same.
+backward_without_autocast = torch._functorch.config.patch(backward_pass_autocast='off')
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float32], ids=str)
+@each_case
+@backward_without_autocast
+def test_under_autocast_the_graph_has_eagers_value_and_gradients(name, label, dtype):
+    loss, given = case(name, label, dtype)
+    variable = students(loss, given)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        value, expected = run(compiled(loss), given), run(loss, given)
+    assert value.dtype == torch.float32
+    assert_same(value, expected, variable)
+
+
+@pytest.mark.parametrize(
+    ('name', 'label'), [(name, label) for name, label in CASES if not name.startswith(('USKD', 'ViTKD', 'SRRL'))]
+)
+def test_losses_without_a_linear_layer_need_no_setting_for_that(name, label):
+    loss, given = case(name, label)
+    variable = students(loss, given)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        value, expected = run(compiled(loss), given), run(loss, given)
+    assert_same(value, expected, variable)
+
+
+# ---- tensors without values
+
+
+def run_without_values(loss, given):
+    """Forward and backward on tensors that have a shape but no values: what needs a value on the host raises."""
+    mode = FakeTensorMode()
+    with FakeCopyMode(mode):
+        loss, given = copy.deepcopy((loss, given))
+    variable = students(loss, given)
+    with mode:
+        value = run(loss, given)
+        return value, gradients(value, variable)
+
+
+@each_case
+def test_no_value_is_needed_on_the_host_and_no_shape_depends_on_one(name, label):
+    loss, given = case(name, label)
+    value, found = run_without_values(loss, given)
+    assert value.shape == ()
+    assert [gradient.shape for gradient in found] == [tensor.shape for tensor in students(loss, given)]
+
+
+class BooleanGather(nn.Module):
+    """The other classes of each sample, gathered by a mask."""
+
+    def forward(self, logit_s, gt_label):
+        others = torch.ones_like(logit_s).scatter(1, gt_label[:, None], 0).bool()
+        return logit_s[others].view(len(logit_s), -1).logsumexp(dim=1).mean()
+
+
+class Item(nn.Module):
+    """A value that goes through the host."""
+
+    def forward(self, logit_s, gt_label):
+        return logit_s.sum() * gt_label.max().item()
+
+
+class Branch(nn.Module):
+    """A branch that the values decide."""
+
+    def forward(self, logit_s, gt_label):
+        return logit_s.sum() if (gt_label > 0).any() else logit_s.mean()
+
+
+@pytest.mark.parametrize(
+    ('loss', 'error'),
+    [
+        (BooleanGather(), DynamicOutputShapeException),
+        (Item(), DataDependentOutputException),
+        (Branch(), DataDependentOutputException),
+    ],
+)
+def test_a_boolean_gather_and_a_value_on_the_host_would_be_seen(loss, error):
+    given = inputs('TFNKDLoss', 'hard')
+    assert run(loss, given).isfinite()
+    with pytest.raises(error):
+        run_without_values(loss, given)

@@ -1,0 +1,96 @@
+"""Measure speed and memory: training steps, losses, the input side, storing a teacher."""
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works without being installed
+
+import torch
+
+from mmcls_kd.benchmark.data import measure_loading, show_loading, variants
+from mmcls_kd.benchmark.losses import measure_losses, show_losses
+from mmcls_kd.benchmark.step import Bench, measure_memory, measure_steps, profile, ratios, show_steps
+from mmcls_kd.benchmark.timing import machine, show, write_json
+from mmcls_kd.checks import check_data_folders
+from mmcls_kd.runtime import errors_in_one_line
+from mmcls_kd.teacher_store.views import preprocessing_of
+from mmcls_kd.training import training_config, training_parser
+
+
+def parse_args(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parts = parser.add_subparsers(dest='part', required=True)
+
+    step = parts.add_parser(
+        'step', parents=[training_parser(None, add_help=False)], help='a training step, in many settings'
+    )
+    step.add_argument('--settings', nargs='+', default=['plain', 'channels_last'], help='e.g. plain amp,channels_last,bf16')
+    step.add_argument('--groups', nargs='+', default=[''], help='methods to compare, those of one run joined by commas')
+    step.add_argument('--batch-sizes', nargs='+', type=int, default=[32])
+    step.add_argument('--image-size', type=int, default=224, help='height and width of the images')
+    step.add_argument('--profile', action='store_true', help='show where the time of the distiller goes, and nothing else')
+    step.add_argument('--no-memory', action='store_true', help='leave peak memory out, which takes a process each')
+
+    losses = parts.add_parser('losses', help='the logit losses beside a cross entropy')
+    losses.add_argument('--batch-size', type=int, default=256)
+    losses.add_argument('--classes', type=int, default=1000)
+    losses.add_argument('--soft', action='store_true', help='scores (N, C) as labels')
+
+    data = parts.add_parser('data', parents=[training_parser(None, add_help=False)], help='the training dataloader alone')
+    data.add_argument('--workers', nargs='+', type=int, default=[0, 1, 2])
+    data.add_argument('--backends', nargs='*', default=[], help='libraries to decode images, e.g. cv2 pillow turbojpeg')
+
+    for part, rounds, threads in ((step, 7, 0), (losses, 50, 1), (data, 5, 0)):
+        part.add_argument('--rounds', type=int, default=rounds)
+        part.add_argument('--threads', type=int, default=threads, help='of torch, on a CPU (0: as torch has it)')
+        part.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+        part.add_argument('--json', help='write what was measured into this file')
+    return parser.parse_args(argv)
+
+
+def step(args):
+    cfg = training_config(args)
+    bench = Bench(cfg, args.image_size, args.device)
+    with_timm = importlib.util.find_spec('timm') is not None
+    chosen = bench.requests(args.batch_sizes, args.settings, args.groups, with_timm)
+    if args.profile:
+        request = next(r for r in chosen if r.kind == 'distiller')
+        shares = profile(bench.work(request))
+        show(f'Where the time goes: {request.name}', ['operator', 'share'], [(n, f'{s:.1%}') for n, s in shares])
+        return dict(results=shares)
+    timings = measure_steps(bench, chosen, args.rounds)
+    memory = {} if args.no_memory else measure_memory(bench, chosen)
+    show_steps(timings, memory)
+    results = [dict(name=r.name, timing=t, peak_bytes=memory.get(r)) for r, t in timings.items()]
+    return dict(results=results, ratios=dict(ratios(timings)))
+
+
+def losses(args):
+    timings = measure_losses(args.batch_size, args.classes, args.rounds, args.threads, args.soft, args.device)
+    show_losses(timings)
+    return dict(results=timings)
+
+
+def data(args):
+    cfg = training_config(args)
+    check_data_folders(cfg, ('train_dataloader',))
+    chosen = variants(cfg.train_dataloader, args.workers, args.backends, preprocessing_of(cfg))
+    measured = measure_loading(chosen, args.rounds)
+    show_loading(measured)
+    return dict(results={name: dict(images=images, timing=timing) for name, (images, timing) in measured.items()})
+
+
+def main() -> None:
+    args = parse_args()
+    with errors_in_one_line('benchmark.py'):
+        if args.threads:
+            torch.set_num_threads(args.threads)
+        measured = dict(step=step, losses=losses, data=data)[args.part](args)
+        if args.json:
+            write_json(args.json, command=sys.argv[1:], machine=machine(args.device), **measured)
+
+
+if __name__ == '__main__':
+    main()
