@@ -7,10 +7,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works without being installed
 
+import numpy as np
 import torch
 
 from mmcls_kd.benchmark.data import measure_loading, show_loading, variants
-from mmcls_kd.benchmark.losses import measure_losses, show_losses
+from mmcls_kd.benchmark.losses import measure_losses, show_losses, show_store_errors, store_errors
 from mmcls_kd.benchmark.step import Bench, measure_memory, measure_steps, profile, ratios, show_steps
 from mmcls_kd.benchmark.timing import machine, show, write_json
 from mmcls_kd.checks import check_data_folders
@@ -40,13 +41,18 @@ def parse_args(argv=None):
 
     data = parts.add_parser('data', parents=[training_parser(None, add_help=False)], help='the training dataloader alone')
     data.add_argument('--workers', nargs='+', type=int, default=[0, 1, 2])
-    data.add_argument('--backends', nargs='*', default=[], help='libraries to decode images, e.g. cv2 pillow turbojpeg')
+    data.add_argument('--backends', nargs='*', default=[], help='libraries to decode images, e.g. cv2 pillow')
 
+    store = parts.add_parser('store', help="what storing a teacher's largest logits does to the losses")
+    store.add_argument('logits', help='.npz file with logit_s (N, C), logit_t (N, C) and gt_label (N,)')
+    store.add_argument('--top-k', nargs='+', type=int, help='(default: 10, 50, 100 and all)')
+
+    for part in (step, losses, data, store):
+        part.add_argument('--json', help='write what was measured into this file')
     for part, rounds, threads in ((step, 7, 0), (losses, 50, 1), (data, 5, 0)):
         part.add_argument('--rounds', type=int, default=rounds)
         part.add_argument('--threads', type=int, default=threads, help='of torch, on a CPU (0: as torch has it)')
         part.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-        part.add_argument('--json', help='write what was measured into this file')
     return parser.parse_args(argv)
 
 
@@ -82,14 +88,23 @@ def data(args):
     return dict(results={name: dict(images=images, timing=timing) for name, (images, timing) in measured.items()})
 
 
+def store(args):
+    with np.load(args.logits) as file:
+        logit_s, logit_t, gt_label = (torch.from_numpy(file[name]) for name in ('logit_s', 'logit_t', 'gt_label'))
+    classes = logit_t.shape[1]
+    errors = store_errors(logit_s, logit_t, gt_label, args.top_k or [k for k in (10, 50, 100, classes) if k <= classes])
+    show_store_errors(errors)
+    return dict(results=[dict(loss=name, k=k, value=v, gradient=g) for (name, k), (v, g) in errors.items()])
+
+
 def main() -> None:
     args = parse_args()
     with errors_in_one_line('benchmark.py'):
-        if args.threads:
+        if getattr(args, 'threads', 0):
             torch.set_num_threads(args.threads)
-        measured = dict(step=step, losses=losses, data=data)[args.part](args)
+        measured = dict(step=step, losses=losses, data=data, store=store)[args.part](args)
         if args.json:
-            write_json(args.json, command=sys.argv[1:], machine=machine(args.device), **measured)
+            write_json(args.json, command=sys.argv[1:], machine=machine(getattr(args, 'device', 'cpu')), **measured)
 
 
 if __name__ == '__main__':

@@ -26,7 +26,7 @@ def change_pipelines(loader: Mapping, change: Callable[[list[dict]], list[dict]]
 
 
 def decoded_by(backend: str) -> Callable[[list[dict]], list[dict]]:
-    """A pipeline whose images another library decodes, as mmcv calls it: cv2, pillow, turbojpeg, tifffile."""
+    """A pipeline whose images another library decodes, as mmcv calls it, e.g. pillow."""
 
     def change(pipeline: list[dict]) -> list[dict]:
         return [{**t, 'imdecode_backend': backend} if t['type'] == 'LoadImageFromFile' else t for t in pipeline]
@@ -90,8 +90,13 @@ def measure_loading(chosen: Mapping[str, Mapping], rounds: int, seed: int = 0) -
     """
     init_default_scope('mmpretrain')
     loaders = {name: Runner.build_dataloader(reproducible(cfg, seed), seed=seed) for name, cfg in chosen.items()}
-    timings = interleave({name: one_pass(loader) for name, loader in loaders.items()}, rounds)
-    return {name: (len(loaders[name].sampler), timing) for name, timing in timings.items()}  # type: ignore[arg-type]
+    try:
+        timings = interleave({name: one_pass(loader) for name, loader in loaders.items()}, rounds)
+    finally:
+        for loader in loaders.values():
+            if (workers := loader._iterator) is not None:
+                workers._shutdown_workers()  # they outlive SIGTERM, so the program would wait
+    return {name: (len(loaders[name].sampler), timing) for name, timing in timings.items()}
 
 
 def show_loading(measured: Mapping[str, tuple[int, Timing]]) -> None:

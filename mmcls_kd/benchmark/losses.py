@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..dis_losses import dkd_loss, kd_loss, nkd_loss, tfnkd_loss, uskd_loss, wsld_loss
+from ..teacher_store.records import decode, encode
 from .timing import Timing, interleave, show
 
 UNIT = 'cross entropy'
@@ -88,6 +90,51 @@ def measure_losses(
         return interleave(loss_works(batch, classes, soft, device), rounds, warmup=3, device=device)
     finally:
         torch.set_num_threads(before)
+
+
+def store_errors(
+    logit_s: Tensor, logit_t: Tensor, gt_label: Tensor, ks: Sequence[int]
+) -> dict[tuple[str, int], tuple[float, float]]:
+    """What a store of the teacher's k largest logits does to each logit loss.
+
+    Args:
+        logit_s: Student logits, (N, C).
+        logit_t: Teacher logits, (N, C).
+        gt_label: Class indices (N,), or scores (N, C).
+        ks: Numbers k of logits to store.
+
+    Returns:
+        For each loss and k the relative errors of its value and of its gradient for the student's logits (in the 2-norm).
+
+    Raises:
+        ValueError: If a k is larger than the number of classes.
+    """
+    logit_s = logit_s.float().requires_grad_()
+    functions: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+        'KD': kd_loss,
+        'KD, T = 1': functools.partial(kd_loss, temp=1.0),
+        'DKD': lambda s, t: dkd_loss(s, t, gt_label),
+        'WSLD': lambda s, t: wsld_loss(s, t, gt_label),
+        'NKD': lambda s, t: nkd_loss(s, t, gt_label),
+    }
+    errors = {}
+    for name, loss in functions.items():
+        exact = loss(logit_s, logit_t.float())
+        gradient = torch.autograd.grad(exact, logit_s)[0]
+        for k in ks:
+            value = loss(logit_s, decode(encode(logit_t, k), logit_t.shape[1]))
+            moved = torch.autograd.grad(value, logit_s)[0] - gradient
+            errors[name, k] = (
+                float((value - exact).abs().detach() / exact.abs().detach()),
+                float(moved.norm() / gradient.norm()),
+            )
+    return errors
+
+
+def show_store_errors(errors: Mapping[tuple[str, int], tuple[float, float]]) -> None:
+    """Print :func:`store_errors`."""
+    rows = [(name, k, f'{value:.1e}', f'{gradient:.1e}') for (name, k), (value, gradient) in errors.items()]
+    show('Errors of a store of the largest logits', ['loss', 'k', 'of the value', 'of the gradient'], rows)
 
 
 def show_losses(timings: Mapping[str, Timing]) -> None:

@@ -1,0 +1,167 @@
+"""The benchmark of training steps: what it measures, and what it makes of the times."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+import torch
+from commands import DISTILLER, TOOLBOX, run
+
+from mmcls_kd.benchmark.step import KINDS, Bench, Request, measure_memory, measure_steps, profile, ratios, show_steps
+from mmcls_kd.benchmark.timing import Timing
+from mmcls_kd.training import training_config, training_parser
+
+with_timm = importlib.util.find_spec('timm') is not None
+each_setting = pytest.mark.parametrize('setting', ['plain', 'channels_last', 'amp,channels_last,bf16'])
+
+
+@pytest.fixture(scope='module')
+def bench():
+    cfg = training_config(training_parser(None).parse_args([str(TOOLBOX / DISTILLER)]))
+    return Bench(cfg, image_size=28)
+
+
+class TestRequests:
+    def test_all_kinds_are_measured_in_each_setting(self, bench):
+        chosen = bench.requests([4], ['plain', 'channels_last'], [''], timm=True)
+        assert {r.kind for r in chosen} == set(KINDS)
+        assert [r.setting for r in chosen if r.kind == 'stand-in'] == ['plain']
+        assert [r.setting for r in chosen if r.kind == 'distiller'] == ['plain', 'channels_last']
+        assert len({r.name for r in chosen}) == len(chosen)
+
+    def test_where_features_are_needed_there_is_no_stand_in_and_no_store(self, bench):
+        kinds = {(r.kind, r.methods) for r in bench.requests([4], ['plain'], ['nkd', 'mgd,nkd'], timm=False)}
+        assert {('stand-in', 'nkd'), ('stored teacher', 'nkd'), ('distiller', 'mgd,nkd')} <= kinds
+        assert not {('stand-in', 'mgd,nkd'), ('stored teacher', 'mgd,nkd')} & kinds
+
+    def test_an_unknown_setting_or_method_is_refused(self, bench):
+        with pytest.raises(ValueError, match="'fast' is none of plain, amp, channels_last, bf16, fp16, compile"):
+            bench.requests([4], ['amp,fast'], [''], timm=False)
+        with pytest.raises(ValueError, match="unknown method 'nkdd'"):
+            bench.requests([4], ['plain'], ['nkdd'], timm=False)
+
+
+def trained_tensors(work):
+    """The parameters that a step's closure holds."""
+    held = [cell.cell_contents for cell in work.__closure__]
+    return [p for part in held if isinstance(part, torch.nn.Module) for p in part.parameters()]
+
+
+@each_setting
+@pytest.mark.parametrize('kind', ['student alone', 'distiller', 'stored teacher'])
+def test_a_step_trains(kind, setting, bench):
+    work = bench.work(Request(kind, 4, setting))
+    weights = trained_tensors(work)
+    before = [w.detach().clone() for w in weights]
+    work()
+    assert sum(not torch.equal(w, b) for w, b in zip(weights, before, strict=True)) > 10
+
+
+@each_setting
+@pytest.mark.parametrize('kind', ['teacher forward', 'fast teacher', 'storing', *(["timm's task"] if with_timm else [])])
+def test_the_other_kinds_run(kind, setting, bench):
+    work = bench.work(Request(kind, 4, setting))
+    work()
+    work()
+
+
+def test_the_stand_ins_teacher_is_in_train_mode_and_its_student_trains(bench, monkeypatch):
+    made, make = [], bench._network
+
+    def network(*args):
+        made.append(make(*args))
+        return made[-1]
+
+    monkeypatch.setattr(bench, '_network', network)
+    work = bench.work(Request('stand-in', 4))
+    student, teacher = made
+    before = [p.detach().clone() for p in (*student.parameters(), *teacher.parameters())]
+    work()
+    changed = [not torch.equal(p, b) for p, b in zip((*student.parameters(), *teacher.parameters()), before, strict=True)]
+    assert teacher.training
+    assert any(changed[: len(list(student.parameters()))])
+    assert not any(changed[len(list(student.parameters())) :])
+
+
+def test_ratios_compare_like_with_like():
+    def timings(*pairs):
+        return {Request(kind, 4, setting): Timing((seconds,)) for kind, setting, seconds in pairs}
+
+    found = dict(
+        ratios(
+            timings(
+                ('stand-in', 'plain', 4.0),
+                ('student alone', 'plain', 1.0),
+                ('teacher forward', 'plain', 1.0),
+                ('distiller', 'plain', 3.0),
+                ('student alone', 'amp', 0.5),
+                ('teacher forward', 'amp', 0.3),
+                ('fast teacher', 'amp', 0.2),
+                ('storing', 'amp', 0.25),
+                ('distiller', 'amp', 1.0),
+                ('stored teacher', 'amp', 0.6),
+                ("timm's task", 'plain', 5.0),
+                ("timm's task", 'amp', 2.0),
+            )
+        )
+    )
+    assert found == {
+        'distiller, batch 4, plain / (student alone + teacher forward)': 1.5,
+        'distiller, batch 4, plain / stand-in': 0.75,
+        "distiller, batch 4, plain / timm's best": 1.5,
+        'storing, batch 4, amp: speed / fast teacher': 0.8,
+        'distiller, batch 4, amp / (student alone + teacher forward)': 1.25,
+        'distiller, batch 4, amp / stand-in': 0.25,
+        "distiller, batch 4, amp / timm's best": 0.5,
+        'stored teacher, batch 4, amp / student alone': 1.2,
+    }
+
+
+def test_times_and_memory_are_measured_and_shown(bench, capsys):
+    chosen = [Request('student alone', 2), Request('distiller', 2)]
+    timings = measure_steps(bench, chosen, rounds=2)
+    show_steps(timings, {chosen[0]: 3 * 2**20})
+    shown = capsys.readouterr().out
+    assert all(len(timings[r].seconds) == 2 and timings[r].median > 0 for r in chosen)
+    assert all(r.name in shown for r in chosen)
+    row = next(line for line in shown.splitlines() if chosen[0].name in line)
+    assert row.rstrip(' │').split()[-1] == '3'
+
+
+@pytest.mark.slow
+def test_memory_is_that_of_a_process_of_its_own(bench):
+    kept = bytearray(2**30)  # would count if the measured process inherited this one's
+    peaks = measure_memory(bench, [Request('student alone', 2), Request('student alone', 512)])
+    del kept
+    small, large = peaks.values()
+    assert 100 * 2**20 < small < 2**30
+    assert large - small > 20 * 2**20
+
+
+def test_a_profile_names_operators_and_adds_up(bench):
+    shares = profile(bench.work(Request('distiller', 2)), steps=1, top=3)
+    assert len(shares) == 4
+    assert shares[-1][0] == 'all others'
+    assert sum(share for _, share in shares) == pytest.approx(1)
+    assert any(name.startswith('aten::') for name, _ in shares)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('part', ['step', 'losses', 'data', 'store'])
+def test_the_program_measures_and_writes(part, data, tmp_path):
+    words = dict(
+        step=[DISTILLER, '--image-size', 28, '--batch-sizes', 2, '--settings', 'plain', '--rounds', 1, '--no-memory'],
+        losses=['--batch-size', 4, '--classes', 10, '--rounds', 1],
+        data=[DISTILLER, '--workers', 0, 1, '--rounds', 1, '--cfg-options', f'train_dataloader.dataset.data_root={data}'],
+        store=[tmp_path / 'logits.npz'],
+    )[part]
+    if part == 'store':
+        given = dict(logit_s=torch.randn(4, 12), logit_t=torch.randn(4, 12), gt_label=torch.arange(4))
+        np.savez(tmp_path / 'logits.npz', **{name: tensor.numpy() for name, tensor in given.items()})
+    done = run('tools/benchmark.py', part, *words, '--json', tmp_path / 'out.json')
+    written = json.loads((tmp_path / 'out.json').read_text())
+    assert written['machine']['torch'] == torch.__version__
+    assert written['results']
+    assert written['command'][0] == part
+    assert '│' in done.stdout

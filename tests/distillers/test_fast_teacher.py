@@ -1,0 +1,289 @@
+"""The teacher's fast path: the same tensors from a folded twin, from lower precision, channels-last, compiled."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.model import ExponentialMovingAverage
+from mmpretrain.registry import MODELS
+from networks import batch, build, images, method, resnet, samples, vit
+from torch import nn
+
+from mmcls_kd.amp import CPUAmpOptimWrapper
+from mmcls_kd.distillers.fast_network import TOLERANCE, can_fold
+
+# torch's own, of a part that is compiled with a tensor inside the graph as its input
+pytestmark = pytest.mark.filterwarnings('ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning')
+
+NKD, MGD = method('NKDLoss'), method('MGDLoss', student_channels=32, teacher_channels=64)
+SRRL = method('SRRLLoss', student_channels=32, teacher_channels=64)
+VITKD = method('ViTKDLoss', student_dims=16, teacher_dims=32)
+
+
+def with_statistics(distiller):
+    """Batch norms of the teacher as after a training: no mean is 0, no variance and no scale is 1."""
+    generator = torch.Generator().manual_seed(0)
+    for norm in (m for m in distiller.teacher.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)):
+        for tensor in (norm.weight, norm.running_var):
+            tensor.data.uniform_(0.5, 2, generator=generator)
+        for tensor in (norm.bias, norm.running_mean):
+            tensor.data.normal_(generator=generator)
+    return distiller
+
+
+def read(distiller, inputs, *names):
+    return distiller.teacher_holder(inputs, samples(len(inputs)), names)
+
+
+def norms(network):
+    return [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
+def ready(distiller):
+    """The network that the fast path runs."""
+    return distiller.teacher_holder.fast._ready
+
+
+@pytest.fixture(autouse=True)
+def _nothing_compiled_before_and_after():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+class TestFolding:
+    BACKBONES = {
+        'ResNet_CIFAR': None,
+        'ResNet': dict(type='ResNet', depth=18, base_channels=8, stem_channels=8),
+        'MobileNetV2': dict(type='MobileNetV2', widen_factor=0.25),
+        'RegNet': dict(type='RegNet', arch='regnetx_400mf'),
+        'ShuffleNetV2': dict(type='ShuffleNetV2', widen_factor=0.5),
+        'MobileNetV1': dict(type='MobileNetV1'),
+    }
+    WIDTHS = dict(MobileNetV2=1280, RegNet=384, ShuffleNetV2=1024, MobileNetV1=1024)
+
+    @pytest.mark.parametrize('name', BACKBONES)
+    def test_what_is_read_stays_within_the_tolerance_and_no_batch_norm_is_left(self, name):
+        teacher = resnet(8)
+        if self.BACKBONES[name]:
+            teacher['backbone'] = self.BACKBONES[name]
+            teacher['head']['in_channels'] = self.WIDTHS.get(name, 64)
+        distiller = with_statistics(build(NKD, teacher=teacher))
+        inputs = images(6, 64)
+        with torch.no_grad():
+            expected = distiller.teacher(inputs)
+        logit = read(distiller, inputs, 'logit')['logit']
+        assert (logit - expected).abs().max() < TOLERANCE * max(1, expected.abs().max())
+        assert norms(distiller.teacher)
+        assert not norms(ready(distiller))
+
+    def test_the_teacher_stays_as_loaded_and_shares_what_is_not_folded(self):
+        distiller = with_statistics(build(NKD))
+        before = copy.deepcopy(distiller.teacher.state_dict())
+        read(distiller, images(), 'logit')
+        after = distiller.teacher.state_dict()
+        assert list(after) == list(before)
+        assert all(torch.equal(after[key], before[key]) for key in before)
+        assert ready(distiller).head.fc.weight is distiller.teacher.head.fc.weight
+        assert not any(p.requires_grad for p in ready(distiller).parameters())
+
+    @pytest.mark.parametrize('change', ['load_state_dict', 'in place', 'float64'])
+    def test_it_is_made_anew_when_the_weights_change(self, change):
+        distiller = with_statistics(build(NKD))
+        inputs = images()
+        first = read(distiller, inputs, 'logit')['logit']
+        assert read(distiller, inputs, 'logit')['logit'].equal(first)
+        if change == 'load_state_dict':
+            other = with_statistics(build(NKD)).teacher.state_dict()
+            distiller.teacher.load_state_dict({k: v * 1.5 if v.is_floating_point() else v for k, v in other.items()})
+        elif change == 'in place':
+            with torch.no_grad():
+                distiller.teacher.backbone.layer2[0].bn1.running_mean.add_(1)
+        else:
+            distiller.double()
+            inputs = inputs.double()
+        with torch.no_grad():
+            expected = distiller.teacher(inputs)
+        second = read(distiller, inputs, 'logit')['logit']
+        assert second.dtype == expected.dtype
+        torch.testing.assert_close(second, expected, rtol=0, atol=TOLERANCE)
+        assert not torch.equal(second.float(), first)
+
+    def test_without_change_it_is_made_once(self):
+        distiller = build(NKD)
+        read(distiller, images(), 'logit')
+        made = ready(distiller)
+        read(distiller, images(seed=1), 'logit')
+        assert ready(distiller) is made
+
+    def test_folding_that_would_change_the_logits_is_left_out(self):
+        @MODELS.register_module()
+        class NormFirst(nn.Module):
+            """Its norm comes after the convolution in the list of modules, and before it in the forward pass."""
+
+            def __init__(self):
+                super().__init__()
+                self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+                self.layers = nn.ModuleList()
+
+            def forward(self, x):
+                return (self.conv(self.norm(x).relu()),)
+
+        try:
+            teacher = resnet(8)
+            teacher['backbone'] = dict(type='NormFirst')
+            teacher['head']['in_channels'] = 3
+            distiller = with_statistics(build(NKD, teacher=teacher))
+        finally:
+            MODELS.module_dict.pop('NormFirst')
+        inputs = images()
+        with torch.no_grad():
+            expected = distiller.teacher(inputs)
+        torch.testing.assert_close(read(distiller, inputs, 'logit')['logit'], expected, rtol=0, atol=1e-6)
+        assert norms(ready(distiller))
+
+    def test_a_norm_without_scale_is_not_folded(self):
+        assert can_fold(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)))
+        assert not can_fold(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, affine=False)))
+        assert not can_fold(nn.Linear(1, 1))
+
+
+class TestNothingUnread:
+    @pytest.mark.parametrize(
+        ('names', 'run'),
+        [(['feat_mid'], ['layer3']), (['feat'], ['layer3', 'layer4']), (['feat', 'logit'], ['layer3', 'layer4', 'head'])],
+    )
+    def test_the_pass_ends_when_all_is_read(self, names, run):
+        distiller, called = build(NKD), []
+        for name in ('backbone.layer3', 'backbone.layer4', 'head'):
+            part = distiller.teacher.get_submodule(name)
+            part.register_forward_hook(lambda *_, name=name: called.append(name.split('.')[-1]))
+        for _ in range(2):
+            called.clear()
+            tensors = read(distiller, images(), *names)
+            assert called == run
+        assert sorted(tensors) == sorted(names)
+
+    def test_a_vit_ends_after_its_second_block(self):
+        distiller, called = build(VITKD, student=vit(16), teacher=vit(32)), []
+        for i, block in enumerate(distiller.teacher.backbone.layers):
+            block.register_forward_hook(lambda *_, i=i: called.append(i))
+        read(distiller, images(), 'tokens_low')
+        assert called == [0, 1]
+
+    def test_hooks_set_later_are_called_too(self):
+        distiller, called = build(NKD), []
+        read(distiller, images(), 'logit')
+        handle = distiller.teacher.backbone.register_forward_hook(lambda *_: called.append('backbone'))
+        read(distiller, images(), 'logit')
+        handle.remove()
+        read(distiller, images(), 'logit')
+        assert called == ['backbone']
+
+
+class TestPrecision:
+    @pytest.mark.parametrize(('precision', 'error'), [('bf16', 0.05), ('fp16', 0.01)])
+    @pytest.mark.parametrize('teacher', [resnet(8), vit(32)], ids=['cnn', 'vit'])
+    def test_the_tensors_are_float32_of_lower_precision(self, precision, error, teacher):
+        given = dict(student=vit(16), teacher=teacher) if 'VisionTransformer' in str(teacher) else dict(teacher=teacher)
+        distiller = build(NKD, teacher_precision=precision, **given)
+        inputs = images()
+        with torch.no_grad():
+            expected = distiller.teacher(inputs)
+        logit = read(distiller, inputs, 'logit')['logit']
+        assert logit.dtype == torch.float32
+        assert 0 < (logit - expected).abs().max() < error * expected.abs().max()
+        assert distiller.teacher.head.state_dict()[next(iter(distiller.teacher.head.state_dict()))].dtype == torch.float32
+
+    def test_without_one_autocast_decides(self):
+        distiller, inputs = build(NKD), images()
+        exact = read(distiller, inputs, 'logit')['logit']
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            assert read(distiller, inputs, 'logit')['logit'].dtype == torch.bfloat16
+        assert read(distiller, inputs, 'logit')['logit'].equal(exact)
+
+    def test_it_holds_under_autocast(self):
+        distiller, inputs = build(NKD, teacher_precision='bf16'), images()
+        outside = read(distiller, inputs, 'logit')['logit']
+        with torch.autocast('cpu', dtype=torch.float16):
+            assert read(distiller, inputs, 'logit')['logit'].equal(outside)
+
+    def test_others_are_refused(self):
+        with pytest.raises(ValueError, match="teacher_precision='int8': choose one of 'bf16', 'fp16', or None"):
+            build(NKD, teacher_precision='int8')
+        with pytest.raises(ValueError, match="teacher_precision is for teacher_mode='eval'"):
+            build(NKD, teacher_precision='bf16', teacher_mode='train')
+
+
+def losses_of(distiller, inputs):
+    torch.manual_seed(0)
+    losses = distiller(inputs, samples(len(inputs)), mode='loss')
+    total, _ = distiller.parse_losses(losses)
+    distiller.zero_grad()
+    total.backward()
+    return losses, {name: p.grad.clone() for name, p in distiller.named_parameters() if p.grad is not None}
+
+
+def assert_same_step(first, second, inputs):
+    for value, expected in zip(losses_of(first, inputs), losses_of(second, inputs), strict=True):
+        assert list(value) == list(expected)
+        for name in value:
+            torch.testing.assert_close(value[name], expected[name], rtol=1e-3, atol=1e-5)
+
+
+SETUPS = {
+    'logits': dict(methods=[NKD]),
+    'features': dict(methods=[MGD, SRRL]),
+    'tokens': dict(methods=[VITKD, NKD], student=vit(16), teacher=vit(32)),
+}
+
+
+@pytest.mark.parametrize('setup', SETUPS)
+class TestWholeDistiller:
+    def make(self, setup, **changes):
+        keywords = {**SETUPS[setup], **changes}
+        return build(*keywords.pop('methods'), **keywords)
+
+    def test_channels_last_changes_the_layout_alone(self, setup):
+        plain, other = self.make(setup), self.make(setup, channels_last=True)
+        names = list(plain.state_dict())
+        assert list(other.state_dict()) == names
+        for part in (other.student, other.teacher):
+            weights = [p for p in part.parameters() if p.dim() == 4]
+            assert weights
+            assert all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
+        other.load_state_dict(plain.state_dict())
+        other.teacher.load_state_dict(plain.teacher.state_dict())
+        seen = []
+        other.student.backbone.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+        assert_same_step(other, plain, images())
+        other.forward(images(), samples(), mode='predict')
+        assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
+        assert len(seen) == 2
+
+    def test_compiled_it_takes_the_same_steps_under_the_same_names(self, setup):
+        plain, other = self.make(setup), self.make(setup, compile=dict(backend='aot_eager'))
+        assert list(other.state_dict()) == list(plain.state_dict())
+        other.load_state_dict(plain.state_dict())
+        other.teacher.load_state_dict(plain.teacher.state_dict())
+        for seed in range(3):
+            assert_same_step(other, plain, images(seed=seed))
+        assert torch._dynamo.utils.counters['stats']['unique_graphs'] > 0
+        graphs = torch._dynamo.utils.counters['stats']['unique_graphs']
+        assert_same_step(other, plain, images(seed=3))
+        assert torch._dynamo.utils.counters['stats']['unique_graphs'] == graphs
+        other.eval(), plain.eval()
+        torch.testing.assert_close(other(images()), plain(images()), rtol=1e-3, atol=1e-5)
+        average = ExponentialMovingAverage(other)
+        average.update_parameters(other)
+        assert [k.removeprefix('module.') for k in average.state_dict() if k != 'steps'] == list(plain.state_dict())
+
+
+def test_a_training_step_with_all_of_it():
+    keywords = dict(channels_last=True, teacher_precision='bf16', compile=dict(backend='aot_eager'))
+    distiller = build(NKD, **keywords)
+    wrapper = CPUAmpOptimWrapper(optimizer=torch.optim.SGD(distiller.student.parameters(), lr=0.1))
+    distiller.train()
+    values = [distiller.train_step(batch(8), wrapper)['loss'] for _ in range(8)]
+    assert all(value.dtype == torch.float32 for value in values)
+    assert values[-1] < values[0]
