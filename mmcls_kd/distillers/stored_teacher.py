@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
+from ..errors import TrainingError
 from ..teacher_store import TeacherStore
 from ..teacher_store.records import decode
 
@@ -50,6 +52,7 @@ class StoredTeacher:
 
         Raises:
             ValueError: If the samples do not say that.
+            TrainingError: If one of the images could not be read when the store was made; names it.
         """
         if 'logit' not in names:
             return {}
@@ -61,4 +64,10 @@ class StoredTeacher:
             )
         epoch = views[0][0]
         records = self.store.read(epoch, [place for _, place in views])
+        if len(missing := np.flatnonzero(np.isnan(records['logit'][:, 0]))):
+            image = data_samples[missing[0]].get('img_path')
+            raise TrainingError(
+                f'teacher_store {self.store.folder} has no logits of {image}, which could not be read when the store was '
+                'made: delete the store and make it again'
+            )
         return {'logit': decode(records, self.num_classes).to(inputs.device)}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import io
+import multiprocessing
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -219,6 +221,14 @@ def steady_worker(worker_id: int) -> None:  # noqa: ARG001
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
+def end_workers() -> None:
+    """End the data workers that are left when the program ends; the SIGTERM that Python sends them they ignore."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would call their end an error
+    for worker in multiprocessing.active_children():
+        if worker.daemon:
+            worker.kill()
+
+
 def reproducible(loader: Mapping | DataLoader, seed: int, on_unreadable: str = 'stop') -> Mapping | DataLoader:
     """The config of a training dataloader with :class:`SeededDataset` and :class:`PlacedSampler` around its parts.
 
@@ -247,5 +257,9 @@ def batches_from(loader: DataLoader, start: int) -> Iterator[Any]:
     batches: Any = loader.batch_sampler
     if type(batches) is BatchSampler and isinstance(batches.sampler, PlacedSampler):
         batches.sampler.skip(start * batches.batch_size)
-        return iter(loader)
-    return islice(loader, start, None)
+        start = 0
+    found = islice(loader, start, None)
+    if loader.num_workers > 0:
+        atexit.unregister(end_workers)
+        atexit.register(end_workers)  # the last to be registered is called first, before torch waits for each worker
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,13 +128,14 @@ def teacher_of(cfg: Config, weights: Path | None = None) -> dict[str, Any]:
     """What a config says of its teacher: its network, and the checksum of its weights' file.
 
     Args:
-        cfg: Config of a run.
+        cfg: Config of a run; a teacher's config that is not here is passed over.
         weights: The file; by default the one that ``teacher_pretrained`` names, if it is here.
     """
     about: dict[str, Any] = {}
     if cfg.model.get('teacher_cfg') is not None:
-        about['network'] = dict(network_cfg(cfg.model.teacher_cfg))
-        about['network'].pop('data_preprocessor', None)  # that of the run decides
+        with suppress(FileNotFoundError):  # a training from a store needs none
+            about['network'] = dict(network_cfg(cfg.model.teacher_cfg))
+            about['network'].pop('data_preprocessor', None)  # that of the run decides
     named = cfg.model.get('teacher_pretrained')
     if weights is None and isinstance(named, str) and Path(named).is_file():
         weights = Path(named)
@@ -158,8 +160,10 @@ def check_store(runner: Runner) -> None:
     loader: Any = loop.dataloader
     found = differences(dict(manifest.views), views_of(runner)) + differences(dict(teacher=stored), dict(teacher=named))
     needed = get_world_size() * min(len(loader.sampler), len(loader) * loader.batch_size)
+    if getattr(loader.sampler.sampler, 'round_up', False):  # what it adds are places that are there already
+        needed = min(needed, len(loader.dataset))
     there = manifest.rows * manifest.processes
-    if min(needed, len(loader.dataset)) > there:
+    if needed > there:
         found.append(f'it holds {there} records an epoch and this run needs {needed}')
     if found:
         more = f' ({len(found) - 1} more differ)' if len(found) > 1 else ''
@@ -168,6 +172,12 @@ def check_store(runner: Runner) -> None:
             'this run with tools/store_teacher.py'
         )
     store.check()
+    soft = [name for name, loss in model.distill_losses.items() if getattr(loss, 'temp', 1) > 1]
+    if soft and manifest.k < manifest.classes:
+        runner.logger.warning(
+            f'teacher_store {store.folder} holds {manifest.k} of {manifest.classes} logits, and {", ".join(soft)} has a '
+            'temperature above 1, where the others count: its gradient is far from exact (docs/performance.md)'
+        )
     if manifest.epochs < loop.max_epochs:
         runner.logger.warning(
             f'teacher_store {store.folder} holds {manifest.epochs} of {loop.max_epochs} epochs: their views, order and '

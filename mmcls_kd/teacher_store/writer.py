@@ -190,18 +190,18 @@ class StoreWriter:
 
     def _write_shards(self, epoch: int, first: int, count: int) -> None:
         """Write files of an epoch that follow one another."""
-        batches = self.manifest.shard_rows // self.batch_size
+        start, before = divmod(first * self.manifest.shard_rows, self.batch_size)
+        stream = self._records(epoch, start)
         records: list[np.ndarray] = []
         for shard in (Shard(epoch, self.rank, first + i) for i in range(count)):
-            if not records:
-                stream = self._records(epoch, first * batches)
             wanted = rows_of(self.manifest, shard)
             while sum(map(len, records)) < wanted:
-                records.append(next(stream))
+                records.append(next(stream)[before:])  # with another batch size than before, a file starts within a batch
+                before = 0
                 self._progress.add(len(records[-1]))
             joined = np.concatenate(records)
             save(self.folder, shard, joined[:wanted])
-            records = [joined[wanted:]] if len(joined) > wanted else []
+            records = [joined[wanted:]]
 
     def _records(self, epoch: int, start: int) -> Iterator[np.ndarray]:
         """The records of an epoch from batch ``start`` on, a batch at a time."""
@@ -209,7 +209,9 @@ class StoreWriter:
         for number, batch in enumerate(batches_from(self.loader, start), start=start):
             first = number * self.batch_size
             rows = {self.sampler.place(k): k - first for k in range(first, min(first + self.batch_size, len(self.sampler)))}
-            records = np.zeros(len(rows), self.type)  # an image that cannot be read keeps a record that nobody reads
+            records = np.zeros(len(rows), self.type)
+            records['logit'] = np.nan  # for an image that cannot be read
+            self.loop.count_unreadable(batch)
             seed_all(self.loop.seed, 'step', epoch * len(self.loader) + number, self.rank)
             read = [rows[sample.view[1]] for sample in batch['data_samples']]
             records[read] = encode(self.logits(batch), self.manifest.k)
