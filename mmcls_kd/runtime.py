@@ -108,12 +108,16 @@ LOST_CONTACT = re.compile(r'gloo|NCCL|ncclRemoteError|Connection (reset|closed|r
 
 
 @contextmanager
-def ended_in_order(tool: str) -> Iterator[None]:
+def ended_in_order(tool: str, again: str = 'with --resume') -> Iterator[None]:
     """End the program with one line and a telling exit code where a training cannot, or should not, go on.
 
     Exit code 1 for an error, :data:`~mmcls_kd.engine.termination.EXIT_CODE` for a run that saved its state because it was
     asked to end. Errors that are a fault of the toolbox's or the user's code keep their traceback. Where all went well,
     several processes take leave of one another: gloo's threads abort a process that ends with them.
+
+    Args:
+        tool: The program.
+        again: How it goes on from what is saved.
     """
     try:
         yield
@@ -129,12 +133,12 @@ def ended_in_order(tool: str) -> Iterator[None]:
     except TrainingError as error:
         _end(tool, str(error).splitlines()[-1].removeprefix(f'{type(error).__module__}.{type(error).__name__}: '))
     except OSError as error:
-        _end(tool, f'{error}; what is saved stays as it is: see to the cause and go on with --resume')
+        _end(tool, f'{error}; what is saved stays as it is: see to the cause and go on {again}')
     except RuntimeError as error:
         if not (is_distributed() and LOST_CONTACT.search(str(error))):
             raise
         lost = f'contact with another process is lost ({str(error).splitlines()[0]})'
-        _end(tool, f'{lost}; start all again with --resume', final=False)
+        _end(tool, f'{lost}; start all again {again}', final=False)
 
 
 class Options(DictAction):

@@ -22,6 +22,14 @@ def _unguarded_afterwards(monkeypatch):
     torch.serialization.add_safe_globals(allowed)
 
 
+@pytest.fixture(scope='session', autouse=True)
+def _unformatted_configs():
+    """The text of a config is not laid out by yapf, which takes seconds for each run; it means the same."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, True))
+        yield
+
+
 @pytest.fixture(scope='session')
 def data(tmp_path_factory):
     """A folder with a few images in the files of Fashion-MNIST."""

@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works wi
 
 import numpy as np
 import torch
+from mmengine.logging import MMLogger
 
 from mmcls_kd.benchmark.data import measure_loading, show_loading, variants
 from mmcls_kd.benchmark.losses import measure_losses, show_losses, show_store_errors, store_errors
@@ -99,6 +100,7 @@ def store(args):
 
 def main() -> None:
     args = parse_args()
+    MMLogger.get_current_instance().setLevel('WARNING')  # the optimizer tells each parameter's options
     with errors_in_one_line('benchmark.py'):
         if getattr(args, 'threads', 0):
             torch.set_num_threads(args.threads)

@@ -12,7 +12,7 @@ import resource
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,7 +178,7 @@ class Bench:
         return build_optim_wrapper(model, cfg.optim_wrapper)
 
     def _autocast(self, request: Request) -> AbstractContextManager:
-        return torch.autocast(torch.device(self.device).type, torch.bfloat16) if request.has('amp') else nullcontext()
+        return torch.autocast(torch.device(self.device).type, enabled=request.has('amp'))
 
     def _trained(self, model: Any, request: Request) -> Callable[[], Any]:
         """Steps of a model of mmengine's, as its Runner takes them."""

@@ -163,11 +163,14 @@ class ClassificationDistiller(BaseClassifier):
         self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'
     ) -> Tensor | list[DataSample] | dict[str, Tensor]:
         """The student's logits (``'tensor'``) or predictions (``'predict'``), or all losses (``'loss'``)."""
-        if self.channels_last:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
+        inputs = self.arrange(inputs)
         if mode == 'loss':
             return self.loss(inputs, data_samples or [])
         return self.student(inputs, data_samples, mode)
+
+    def arrange(self, inputs: Tensor) -> Tensor:
+        """Images in the memory format of the networks."""
+        return inputs.contiguous(memory_format=torch.channels_last) if self.channels_last else inputs
 
     def extract_feat(self, inputs: Tensor, **kwargs: Any) -> Any:
         """The student's features, see mmpretrain's ``ImageClassifier.extract_feat``."""

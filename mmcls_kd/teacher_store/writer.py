@@ -82,8 +82,7 @@ class StoreWriter:
         k: How many logits of each view; None for all.
 
     Raises:
-        ValueError: If there is no teacher whose logits can be stored, the folder holds another store, or the disk is too
-            small.
+        ValueError: If there is no teacher whose logits can be stored, k does not fit, or the folder holds another store.
     """
 
     def __init__(self, runner: Runner, folder: str | Path, epochs: int, k: int | None = None) -> None:
@@ -92,6 +91,7 @@ class StoreWriter:
         self.model, self.teacher, self.loop = unwrapped(runner), live_teacher(runner), loop_of(runner)
         self.loader = self.loop.dataloader
         self.sampler: Any = self.loader.sampler
+        self.amp = 'Amp' in runner.cfg.optim_wrapper.get('type', '')
         self.batch_size: int = self.loader.batch_size  # type: ignore[assignment]
         self.manifest = self._describe(k)
         self.type = record_type(self.manifest.classes, self.manifest.k)
@@ -105,7 +105,8 @@ class StoreWriter:
         rows = min(len(self.sampler), len(self.loader) * self.batch_size)
         named = self.runner.cfg.model.get('teacher_pretrained')
         weights = fetch(named, 'teacher weights') if isinstance(named, str) else None
-        teacher = {**teacher_of(self.runner.cfg, weights), 'precision': self.runner.cfg.model.get('teacher_precision')}
+        precision = self.runner.cfg.model.get('teacher_precision') or ('amp' if self.amp else None)
+        teacher = {**teacher_of(self.runner.cfg, weights), 'precision': precision}
         return Manifest(views, teacher, classes, k, self.world_size, rows, shard_rows=batches * self.batch_size)
 
     def _first_batch(self) -> Any:
@@ -148,7 +149,9 @@ class StoreWriter:
     def logits(self, batch: Any) -> Tensor:
         """The teacher's logits for a batch of the dataloader, preprocessed and augmented as in training, (N, C)."""
         data = self.model.data_preprocessor(batch, training=True)
-        return self.teacher(data['inputs'], data['data_samples'], ['logit'])['logit']
+        inputs = self.model.arrange(data['inputs'])
+        with torch.autocast(inputs.device.type, enabled=self.amp):
+            return self.teacher(inputs, data['data_samples'], ['logit'])['logit']
 
     def announce(self) -> None:
         """Say in the log what will be written, and how large it is."""
@@ -171,7 +174,10 @@ class StoreWriter:
             self.manifest.write(self.folder)
         barrier()
         pending = [list(self._pending(epoch)) for epoch in range(self.epochs)]
-        self._progress = Progress(self.runner, sum(rows_of(self.manifest, s) for s in itertools.chain(*pending)))
+        left = sum(rows_of(self.manifest, shard) for shard in itertools.chain(*pending))
+        if (whole := self.epochs * self.manifest.rows - left) > 0:
+            self.runner.logger.info(f'{whole} views of this process are stored already, in files that are whole')
+        self._progress = Progress(self.runner, left)
         for epoch, shards in enumerate(pending):
             for first, count in runs([shard.number for shard in shards]):
                 self._write_shards(epoch, first, count)

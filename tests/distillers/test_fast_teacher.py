@@ -238,12 +238,15 @@ SETUPS = {
 }
 
 
-@pytest.mark.parametrize('setup', SETUPS)
+each_setup = pytest.mark.parametrize('setup', SETUPS)
+
+
 class TestWholeDistiller:
     def make(self, setup, **changes):
         keywords = {**SETUPS[setup], **changes}
         return build(*keywords.pop('methods'), **keywords)
 
+    @each_setup
     def test_channels_last_changes_the_layout_alone(self, setup):
         plain, other = self.make(setup), self.make(setup, channels_last=True)
         names = list(plain.state_dict())
@@ -261,6 +264,7 @@ class TestWholeDistiller:
         assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
         assert len(seen) == 2
 
+    @pytest.mark.parametrize('setup', ['logits', *(pytest.param(s, marks=pytest.mark.slow) for s in SETUPS if s != 'logits')])
     def test_compiled_it_takes_the_same_steps_under_the_same_names(self, setup):
         plain, other = self.make(setup), self.make(setup, compile=dict(backend='aot_eager'))
         assert list(other.state_dict()) == list(plain.state_dict())

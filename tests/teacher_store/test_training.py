@@ -86,6 +86,7 @@ class TestSameRun:
         train(config, tmp_path / 'live', options=['train_cfg.max_epochs=1'])
         assert_same_run(tmp_path / 'run', tmp_path / 'live')
 
+    @pytest.mark.slow
     def test_after_a_kill(self, mixed, tmp_path):
         config, store = mixed
         options = [f'model.teacher_store={store}', 'train_cfg.max_epochs=3', 'default_hooks.checkpoint.by_epoch=False']
