@@ -6,20 +6,21 @@ import copy
 import math
 import random
 import struct
-from collections.abc import Mapping
-from itertools import cycle, islice
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.dist import get_dist_info
 from mmengine.runner import Runner
 from torch import nn
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from .checkpoint import fetch, read_checkpoint, student_weights, weights_of
-from .engine.data import plain_datasets
+from .engine.data import SampleIndex, plain_datasets
 from .engine.models import unwrapped
 from .engine.optimizer_state import match_by_name
 from .errors import ChoiceError, TrainingError
@@ -113,6 +114,33 @@ def check_labels(dataset: Dataset, num_classes: int, name: str) -> None:
             )
 
 
+def first_images(loader: DataLoader) -> Any:
+    """A batch of two images, made as in training but for their order: no sampler is touched, some can be read only once."""
+    rank, world_size = get_dist_info()
+    size = len(loader.dataset)  # type: ignore[arg-type]
+    indices = [SampleIndex(k % size, 0, (rank + k * world_size) % size) for k in range(2)]
+    return loader.collate_fn([loader.dataset[index] for index in indices])
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Run what is compiled as it is, so that nothing is compiled for two images."""
+    stance = getattr(torch.compiler, 'set_stance', None)  # since torch 2.6
+    with stance('force_eager') if stance else nullcontext():
+        yield
+
+
+@contextmanager
+def misfits_named(what: str) -> Iterator[None]:
+    """Turn what goes wrong when a first batch does not fit into a ``ValueError`` that says so."""
+    try:
+        yield
+    except TrainingError:
+        raise  # says all that is to be said
+    except (RuntimeError, LookupError, AttributeError, TypeError) as error:
+        raise ValueError(f'a first batch does not go through {what}: {type(error).__name__}: {error}') from error
+
+
 def check_first_batch(runner: Runner) -> None:
     """Run two training images through the model's losses, without gradient and without a trace.
 
@@ -129,15 +157,10 @@ def check_first_batch(runner: Runner) -> None:
     numpy_state, python_state = np.random.get_state(), random.getstate()
     training = model.training
     try:
-        with torch.random.fork_rng(devices), torch.no_grad():
+        with misfits_named('the model'), torch.random.fork_rng(devices), torch.no_grad(), uncompiled():
             model.eval()
-            samples = [loader.dataset[i] for i in islice(cycle(loader.sampler), 2)]
-            batch = loader.collate_fn(samples)
+            batch = first_images(loader)
             model(**model.data_preprocessor(batch, training=True), mode='loss')
-    except TrainingError:
-        raise  # says all that is to be said
-    except (RuntimeError, LookupError, AttributeError, TypeError) as error:
-        raise ValueError(f'a first batch does not go through the model: {type(error).__name__}: {error}') from error
     finally:
         model.train(training)
         np.random.set_state(numpy_state)

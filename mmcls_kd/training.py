@@ -21,9 +21,14 @@ def training_parser(description: str | None, **keywords: Any) -> argparse.Argume
     return parser
 
 
-def take_precision(cfg: Config) -> None:
-    """Let the optimizer wrapper compute in mixed precision, in place: by CUDA's, on a CPU in bfloat16."""
-    if torch.cuda.is_available():
+def take_precision(cfg: Config, device: str | None = None) -> None:
+    """Let the optimizer wrapper compute in mixed precision, in place: by CUDA's, on a CPU in bfloat16.
+
+    Args:
+        cfg: Config of a training.
+        device: Where it runs; None for CUDA where there is one.
+    """
+    if torch.device(device).type == 'cuda' if device else torch.cuda.is_available():
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     else:

@@ -21,6 +21,12 @@ from mmcls_kd.teacher_store.views import preprocessing_of
 from mmcls_kd.training import training_config, training_parser
 
 
+def at_least_one(word):
+    if int(word) < 1:
+        raise argparse.ArgumentTypeError('at least one round is needed')
+    return int(word)
+
+
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parts = parser.add_subparsers(dest='part', required=True)
@@ -51,7 +57,7 @@ def parse_args(argv=None):
     for part in (step, losses, data, store):
         part.add_argument('--json', help='write what was measured into this file')
     for part, rounds, threads in ((step, 7, 0), (losses, 50, 1), (data, 5, 0)):
-        part.add_argument('--rounds', type=int, default=rounds)
+        part.add_argument('--rounds', type=at_least_one, default=rounds)
         part.add_argument('--threads', type=int, default=threads, help='of torch, on a CPU (0: as torch has it)')
         part.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     return parser.parse_args(argv)
@@ -59,17 +65,19 @@ def parse_args(argv=None):
 
 def step(args):
     cfg = training_config(args)
-    bench = Bench(cfg, args.image_size, args.device)
-    with_timm = importlib.util.find_spec('timm') is not None
-    chosen = bench.requests(args.batch_sizes, args.settings, args.groups, with_timm)
-    if args.profile:
-        request = next(r for r in chosen if r.kind == 'distiller')
-        shares = profile(bench.work(request))
-        show(f'Where the time goes: {request.name}', ['operator', 'share'], [(n, f'{s:.1%}') for n, s in shares])
-        return dict(results=shares)
-    timings = measure_steps(bench, chosen, args.rounds)
-    memory = {} if args.no_memory else measure_memory(bench, chosen)
-    show_steps(timings, memory)
+    with Bench(cfg, args.image_size, args.device) as bench:
+        with_timm = importlib.util.find_spec('timm') is not None
+        chosen = bench.requests(args.batch_sizes, args.settings, args.groups, with_timm)
+        if args.profile:
+            request = next(r for r in chosen if r.kind == 'distiller')
+            shares = profile(bench.work(request), args.device)
+            show(f'Where the time goes: {request.name}', ['operator', 'share'], [(n, f'{s:.1%}') for n, s in shares])
+            return dict(results=shares)
+        timings = measure_steps(bench, chosen, args.rounds)
+        show_steps(timings)
+        memory = {} if args.no_memory else measure_memory(bench, chosen)
+    if memory:
+        show('Peak memory', ['work', 'MiB'], [(r.name, f'{peak / 2**20:.0f}') for r, peak in memory.items()])
     results = [dict(name=r.name, timing=t, peak_bytes=memory.get(r)) for r, t in timings.items()]
     return dict(results=results, ratios=dict(ratios(timings)))
 

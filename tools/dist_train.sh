@@ -6,8 +6,10 @@
 # would come again (bad input, a loss that is NaN, a full disk) ends the run at once.
 # Exit code 75: the run was asked to end (SIGTERM) and saved its state; the same command with --resume goes on.
 set -euo pipefail
+tool=${MMCLS_KD_TOOL:-train.py} # dist_store_teacher.sh runs another
+script=dist_${tool%.py}.sh
 refuse() {
-    echo "dist_train.sh: error: $1" >&2
+    echo "$script: error: $1" >&2
     exit 2
 }
 number() { # NAME VALUE LEAST
@@ -15,7 +17,7 @@ number() { # NAME VALUE LEAST
 }
 
 main() { # read as a whole before it runs, so that the file may change meanwhile
-    [ $# -ge 2 ] || refuse "CONFIG and DEVICES are needed: bash tools/dist_train.sh CONFIG DEVICES [options of tools/train.py]"
+    [ $# -ge 2 ] || refuse "CONFIG and DEVICES are needed: bash tools/$script CONFIG DEVICES [options of tools/$tool]"
     config=$1 devices=$2
     case $devices in
         auto | cpu | gpu) ;; # the launcher counts them
@@ -25,7 +27,7 @@ main() { # read as a whole before it runs, so that the file may change meanwhile
     number PORT "${PORT:-29500}" 1
     number MAX_RESTARTS "${MAX_RESTARTS:-0}" 0
     if [ "${NODE_RANK:-0}" = 0 ] && (exec 3<>"/dev/tcp/${MASTER_ADDR:-127.0.0.1}/${PORT:-29500}") 2>/dev/null; then
-        refuse "another program listens at port ${PORT:-29500}; choose one that is free: PORT=29501 bash tools/dist_train.sh ..."
+        refuse "another program listens at port ${PORT:-29500}; choose one that is free: PORT=29501 bash tools/$script ..."
     fi
 
     # the launcher passes on neither a process's exit code nor its message: the processes leave both in this folder
@@ -41,7 +43,7 @@ main() { # read as a whole before it runs, so that the file may change meanwhile
             exec python -m torch.distributed.run \
                 --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --nproc_per_node="$devices" \
                 --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="${PORT:-29500}" \
-                "$(dirname "$0")/train.py" "$config" --launcher pytorch "$@"
+                "$(dirname "$0")/$tool" "$config" --launcher pytorch "$@"
         ) &
         launcher=$!
         code=0
@@ -59,12 +61,12 @@ main() { # read as a whole before it runs, so that the file may change meanwhile
         [ ! -e "$MMCLS_KD_STATUS/terminated" ] && [ ! -e "$MMCLS_KD_STATUS/final" ]; do
         rm -f "$MMCLS_KD_STATUS/error"
         MMCLS_KD_RESTARTS=$((MMCLS_KD_RESTARTS + 1))
-        echo "dist_train.sh: restart $MMCLS_KD_RESTARTS of $MAX_RESTARTS, from the last checkpoint" >&2
+        echo "$script: restart $MMCLS_KD_RESTARTS of $MAX_RESTARTS, from the last checkpoint" >&2
         launch "${@:3}"
     done
 
     if [ "$code" -ne 0 ] && [ -e "$MMCLS_KD_STATUS/terminated" ]; then
-        echo "dist_train.sh: asked to end: the state is saved; the same command with --resume goes on" >&2
+        echo "$script: asked to end: the state is saved; the same command with --resume goes on" >&2
         exit 75
     fi
     if [ "$code" -ne 0 ] && [ -s "$MMCLS_KD_STATUS/error" ]; then

@@ -29,6 +29,7 @@ def main() -> None:
         runner = build_runner(cfg)
         load_data(runner)
         writer = StoreWriter(runner, args.store or Path(cfg.work_dir, 'teacher_store'), args.epochs, args.top_k)
+        writer.announce()
         writer.check_space()
     with ended_in_order('store_teacher.py', again='by the same command'):
         writer.write()

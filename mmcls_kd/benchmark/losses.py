@@ -73,7 +73,7 @@ def measure_losses(
         batch: Number of samples N.
         classes: Number of classes C.
         rounds: How many rounds count.
-        threads: How many threads torch computes with meanwhile; afterwards it has as many as before.
+        threads: How many threads torch computes with meanwhile, 0 for as many as it has; afterwards as before.
         soft: Give the losses scores (N, C) as labels.
         device: Where the losses run.
 
@@ -84,7 +84,7 @@ def measure_losses(
         ValueError: If no round counts.
     """
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads or before)
     try:
         torch.empty(KEPT_BYTES, dtype=torch.uint8)
         return interleave(loss_works(batch, classes, soft, device), rounds, warmup=3, device=device)

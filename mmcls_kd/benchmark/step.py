@@ -12,7 +12,7 @@ import resource
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from torch import Tensor, nn
 
 from ..configs import network_cfg, select_methods
 from ..distillers.assembly import GT_LABEL, asked_tensors, build_losses
+from ..distillers.fast_network import compile_parts
+from ..runtime import is_distiller
 from ..teacher_store.records import encode
 from ..teacher_store.store import Manifest, Shard
 from ..teacher_store.views import preprocessing_of
@@ -79,31 +81,40 @@ class Request:
 
 
 def check_setting(setting: str) -> str:
-    """Refuse a setting that names something else than :data:`WORDS`.
+    """Refuse a setting that names something else than :data:`WORDS`, or two precisions.
 
     Raises:
         ValueError: Names the word.
     """
-    for word in setting.split(',') if setting != 'plain' else ():
+    words = setting.split(',') if setting != 'plain' else []
+    for word in words:
         if word not in WORDS:
             raise ValueError(f'setting {setting!r}: {word!r} is none of plain, {", ".join(WORDS)}')
+    if {'bf16', 'fp16'} <= set(words):
+        raise ValueError(f'setting {setting!r}: the teacher has one precision, bf16 or fp16')
     return setting
 
 
 class Bench:
-    """Makes the work of requests.
+    """Makes the work of requests; use it in a ``with`` block, at whose end the files that the work writes are removed.
 
     Args:
         cfg: Config of a distiller's training, as :func:`~mmcls_kd.training.training_config` gives it.
         image_size: Height and width of the images.
         device: Where the work runs.
+
+    Raises:
+        ValueError: If it is no distiller's.
     """
 
     def __init__(self, cfg: Config, image_size: int, device: str = 'cpu') -> None:
         init_default_scope('mmpretrain')
+        if not is_distiller(cfg.model):
+            raise ValueError(f'{cfg.filename} trains no distiller; its steps are those of mmpretrain')
         self.cfg, self.image_size, self.device = cfg, image_size, device
         self.student_cfg = network_cfg(cfg.model.student_cfg)
-        self.preprocessing = preprocessing_of(cfg)
+        self.preprocessing = {**preprocessing_of(cfg), 'batch_augments': None}
+        self._folders = ExitStack()
         self.channels = len(self.preprocessing.get('mean', 'RGB'))
 
     def requests(
@@ -115,13 +126,16 @@ class Bench:
             batch_sizes: How many images in a batch.
             settings: See :class:`Request`.
             groups: Methods that are on together, joined by commas; an empty word for those of the config. Where they need
-                more than logits, there is neither a stand-in nor a stored teacher.
+                more than logits, there is neither a stand-in nor a stored teacher; without a teacher neither of these.
             timm: Whether to measure timm's task.
 
         Raises:
             ValueError: If a setting names something unknown, or a method is not offered.
         """
         chosen = []
+        if self.cfg.model.get('teacher_cfg') is None:
+            kinds = [('student alone', ''), *(('distiller', group) for group in groups)]
+            return [Request(k, n, check_setting(s), g) for n in batch_sizes for s in settings for k, g in kinds]
         for size in batch_sizes:
             chosen += [Request('stand-in', size, methods=group) for group in groups if self._only_logits(group)]
             for setting in map(check_setting, settings):
@@ -164,8 +178,20 @@ class Bench:
     def _preprocessor(self) -> nn.Module:
         return MODELS.build(dict(self.preprocessing)).to(self.device)
 
+    def _folder(self) -> Path:
+        """An empty folder, until the bench is closed."""
+        return Path(self._folders.enter_context(tempfile.TemporaryDirectory(prefix='teacher_store_')))
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._folders.close()
+
     def _network(self, cfg: Mapping, request: Request) -> Any:
         network = MODELS.build(dict(cfg, data_preprocessor=dict(self.preprocessing))).to(self.device)
+        if request.has('compile'):
+            compile_parts(network, {})
         return network.to(memory_format=torch.channels_last) if request.has('channels_last') else network
 
     def _teacher_network(self, request: Request) -> Any:
@@ -174,7 +200,7 @@ class Bench:
     def _wrapper(self, model: nn.Module, request: Request) -> Any:
         cfg = Config(dict(optim_wrapper=copy.deepcopy(dict(self.cfg.optim_wrapper))))
         if request.has('amp'):
-            take_precision(cfg)
+            take_precision(cfg, self.device)
         return build_optim_wrapper(model, cfg.optim_wrapper)
 
     def _autocast(self, request: Request) -> AbstractContextManager:
@@ -213,10 +239,6 @@ class Bench:
 
     def _student(self, request: Request) -> Callable[[], Any]:
         student = self._network(self.student_cfg, request)
-        if request.has('compile'):
-            for name in ('backbone', 'neck', 'head'):
-                if getattr(student, name, None) is not None:
-                    getattr(student, name).compile()
         return self._trained(student, request)
 
     def _teacher(self, request: Request) -> Callable[[], Any]:
@@ -237,9 +259,7 @@ class Bench:
             raise ValueError('none of the methods needs a teacher; choose others by --methods')
 
         def logits(data: Any) -> Tensor:
-            inputs = data['inputs']
-            if request.has('channels_last'):
-                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            inputs = distiller.arrange(data['inputs'])
             with torch.no_grad(), self._autocast(request):
                 return distiller.teacher_holder(inputs, data['data_samples'], ['logit'])['logit']
 
@@ -252,7 +272,7 @@ class Bench:
     def _storing(self, request: Request) -> Callable[[], Any]:
         """A file each step, where tools/store_teacher.py fills one with many."""
         teacher, preprocessor, batch = self._live_teacher(request), self._preprocessor(), self._batch(request)
-        folder = Path(tempfile.mkdtemp(prefix='teacher_store_'))
+        folder = self._folder()
 
         def store() -> None:
             logit = teacher(preprocessor(dict(batch), training=False))
@@ -290,7 +310,7 @@ class Bench:
     def _stored(self, request: Request) -> Callable[[], Any]:
         """With stored logits, those of a random teacher."""
         classes = self.student_cfg.head.num_classes
-        folder = Path(tempfile.mkdtemp(prefix='teacher_store_'))
+        folder = self._folder()
         records = encode(torch.randn(request.batch_size, classes), min(classes, STORED))
         k = records['logit'].shape[1]
         save(folder, Shard(0, 0, 0), records)
@@ -351,10 +371,12 @@ def peak_memory(cfg: Config, image_size: int, device: str, request: Request, ste
 
 def _report_peak(cfg: dict, image_size: int, device: str, request: Request, steps: int, threads: int, send: Any) -> None:
     torch.set_num_threads(threads)
-    work = Bench(Config(cfg), image_size, device).work(request)
-    for _ in range(steps):
-        work()
-    send.send(torch.cuda.max_memory_allocated() if torch.device(device).type == 'cuda' else resident_peak())
+    with Bench(Config(cfg), image_size, device) as bench:
+        work = bench.work(request)
+        for _ in range(steps):
+            work()
+    on_gpu = torch.device(device).type == 'cuda'
+    send.send(torch.cuda.max_memory_allocated(device) if on_gpu else resident_peak())
 
 
 def resident_peak() -> int:
@@ -406,11 +428,12 @@ def ratios(timings: Mapping[Request, Timing]) -> Iterator[tuple[str, float]]:
             yield f'{request.name} / student alone', timing.median / alone
 
 
-def profile(work: Callable[[], Any], steps: int = 3, top: int = 12) -> list[tuple[str, float]]:
+def profile(work: Callable[[], Any], device: str = 'cpu', steps: int = 3, top: int = 12) -> list[tuple[str, float]]:
     """Where the time of a kind of work goes.
 
     Args:
         work: The work; it is warmed up first.
+        device: Where it runs; only time there counts.
         steps: How many steps to look at.
         top: How many operators to name.
 
@@ -419,7 +442,7 @@ def profile(work: Callable[[], Any], steps: int = 3, top: int = 12) -> list[tupl
     """
     for _ in range(2):
         work()
-    on_gpu = [torch.profiler.ProfilerActivity.CUDA] if torch.cuda.is_available() else []
+    on_gpu = [torch.profiler.ProfilerActivity.CUDA] if torch.device(device).type == 'cuda' else []
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU, *on_gpu]) as seen:
         for _ in range(steps):
             work()
@@ -430,12 +453,8 @@ def profile(work: Callable[[], Any], steps: int = 3, top: int = 12) -> list[tupl
     return [*shares, ('all others', 1 - sum(share for _, share in shares))]
 
 
-def show_steps(timings: Mapping[Request, Timing], memory: Mapping[Request, int]) -> None:
-    """Print the times, images a second and peak memory of each kind of work, and the ratios that matter."""
-    rows = []
-    for request, timing in timings.items():
-        peak = f'{memory[request] / 2**20:.0f}' if request in memory else ''
-        speed = f'{request.batch_size / timing.median:.1f}'
-        rows.append((request.name, f'{timing.median:.3f}', f'{timing.spread:.3f}', speed, peak))
-    show('A training step', ['work', 'median (s)', 'spread (s)', 'images/s', 'peak memory (MiB)'], rows)
+def show_steps(timings: Mapping[Request, Timing]) -> None:
+    """Print the times and images a second of each kind of work, and the ratios that matter."""
+    rows = [(r.name, f'{t.median:.3f}', f'{t.spread:.3f}', f'{r.batch_size / t.median:.1f}') for r, t in timings.items()]
+    show('A training step', ['work', 'median (s)', 'spread (s)', 'images/s'], rows)
     show('Ratios', ['what', 'ratio'], [(name, f'{value:.3f}') for name, value in ratios(timings)])

@@ -48,11 +48,12 @@ def clock(work: Callable[[], Any], device: str | torch.device = 'cpu') -> float:
         work()
         return time.perf_counter() - start
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    torch.cuda.synchronize(device)
-    begin.record()
-    work()
-    end.record()
-    torch.cuda.synchronize(device)
+    with torch.cuda.device(device):
+        torch.cuda.synchronize()
+        begin.record()
+        work()
+        end.record()
+        torch.cuda.synchronize()
     return begin.elapsed_time(end) / 1000  # events count milliseconds
 
 

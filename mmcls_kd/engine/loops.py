@@ -90,9 +90,19 @@ class _ResumableLoop:
         info.update_info('batches_per_epoch', length)
         store = getattr(unwrapped(self.runner), 'store', None)
         if store is not None and isinstance(self.dataloader.sampler, PlacedSampler):
-            self.view_cycle = self.dataloader.sampler.cycle = store.manifest.epochs
+            self.view_cycle = self.dataloader.sampler.cycle = self._cycle_of(store.manifest.epochs)
         keep_statistics = self.on_nonfinite == 'skip'
         self.watch = LossWatch(unwrapped(self.runner), keep_statistics, self.gradient_norm_interval)
+
+    def _cycle_of(self, stored: int) -> int:
+        """After how many epochs the views of a teacher store come again; a resumed run keeps to what it began with."""
+        info = self.runner.message_hub
+        cycle = info.get_info('view_cycle', stored)
+        if cycle > stored:
+            self.runner.logger.warning(f'the store had {cycle} epochs and has {stored} now: the run is not the one it was')
+            cycle = stored
+        info.update_info('view_cycle', cycle)
+        return cycle
 
     def validate_if(self, due: bool) -> None:
         """Validate if that is due and has not been done after this iteration yet, before an interruption."""

@@ -22,14 +22,10 @@ AGAIN = 'the same tools/store_teacher.py command again makes what is missing or 
 
 def sha256(path: Path) -> str:
     """The checksum of a file."""
-    with path.open('rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest() if hasattr(hashlib, 'file_digest') else _sha256(file)
-
-
-def _sha256(file: Any) -> str:  # Python 3.10
     digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
     return digest.hexdigest()
 
 
@@ -119,7 +115,7 @@ class TeacherStore:
 
     Raises:
         FileNotFoundError: If there is no store, or a file of it is missing.
-        ValueError: If its manifest cannot be read, no epoch is complete, or a file has the wrong size.
+        ValueError: If its manifest cannot be read, no epoch is complete, or a file is cut short.
     """
 
     def __init__(self, folder: str | Path) -> None:

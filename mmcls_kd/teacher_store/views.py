@@ -6,11 +6,12 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dist import get_world_size
+from mmengine.dist import get_dist_info, get_world_size
 from mmengine.runner import Runner
 
 from ..configs import network_cfg
@@ -19,7 +20,7 @@ from ..distillers.assembly import preprocessor_cfg
 from ..engine.data import SeededDataset, plain_datasets
 from ..engine.loops import ResumableEpochLoop
 from ..engine.models import unwrapped
-from ..runtime import datasets_of
+from ..runtime import datasets_of, is_distiller
 from .store import sha256
 
 NOT_STORED = '(not there)'
@@ -89,9 +90,11 @@ def loop_of(runner: Runner) -> ResumableEpochLoop:
 
 
 def preprocessing_of(cfg: Config) -> dict[str, Any]:
-    """The config of a distiller's data preprocessor, with its batch augmentation."""
+    """The config of a model's data preprocessor; a distiller's with its batch augmentation."""
     model = cfg.model
     given = model.get('data_preprocessor') or cfg.get('data_preprocessor')
+    if not is_distiller(model):
+        return dict(given or {})
     return preprocessor_cfg(given, model.get('train_cfg'), network_cfg(model.student_cfg))
 
 
@@ -171,7 +174,9 @@ def check_store(runner: Runner) -> None:
             f'teacher_store {store.folder} does not fit this run: {found[0]}{more}; undo that change, or make a store of '
             'this run with tools/store_teacher.py'
         )
-    store.check()
+    rank, world_size = get_dist_info()
+    needed_shards = (shard for shard in store.shards() if shard.epoch < loop.max_epochs)
+    store.check(islice(needed_shards, rank, None, world_size))
     soft = [name for name, loss in model.distill_losses.items() if getattr(loss, 'temp', 1) > 1]
     if soft and manifest.k < manifest.classes:
         runner.logger.warning(

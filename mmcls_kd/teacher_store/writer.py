@@ -6,24 +6,27 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, get_rank, get_world_size
 from mmengine.runner import Runner
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..checkpoint import fetch
+from ..checks import first_images, misfits_named, uncompiled
 from ..distillers import ClassificationDistiller
 from ..distillers.teacher import Teacher
 from ..engine.data import batches_from
+from ..engine.loops import images_of
 from ..engine.models import unwrapped
 from ..engine.seeds import seed_all
+from ..errors import TrainingError
 from ..runtime import is_distiller
 from .records import encode, record_type
 from .store import CHECKSUMS, MANIFEST, Manifest, Shard, checksums, is_whole, rows_of, sha256, shard_count
@@ -72,6 +75,19 @@ def live_teacher(runner: Runner) -> Teacher:
     return teacher
 
 
+def autocast_type(wrapper: Mapping, model: nn.Module) -> torch.dtype | None:
+    """What a run's optimizer wrapper lets the networks compute in; None without mixed precision.
+
+    Args:
+        wrapper: Its config.
+        model: The model, for its device.
+    """
+    if 'Amp' not in wrapper.get('type', ''):
+        return None
+    usual = torch.float16 if next(model.parameters()).is_cuda else torch.bfloat16
+    return getattr(torch, wrapper['dtype']) if wrapper.get('dtype') else usual
+
+
 class StoreWriter:
     """Writes the records of this process, file by file; what is whole already stays.
 
@@ -89,29 +105,32 @@ class StoreWriter:
         self.runner, self.folder, self.epochs = runner, Path(folder), epochs
         self.rank, self.world_size = get_rank(), get_world_size()
         self.model, self.teacher, self.loop = unwrapped(runner), live_teacher(runner), loop_of(runner)
-        self.loader = self.loop.dataloader
-        self.sampler: Any = self.loader.sampler
-        self.amp = 'Amp' in runner.cfg.optim_wrapper.get('type', '')
-        self.batch_size: int = self.loader.batch_size  # type: ignore[assignment]
+        self.loader = cast(Any, self.loop.dataloader)
+        self.sampler = self.loader.sampler
+        self.mixed = autocast_type(runner.cfg.optim_wrapper, self.model)
+        self.batch_size: int = self.loader.batch_size
+        if not getattr(self.sampler.sampler, 'round_up', True) and len(self.loader.dataset) % self.world_size:
+            raise ValueError(
+                'train_dataloader.sampler.round_up=False gives processes different numbers of images; leave it out'
+            )
         self.manifest = self._describe(k)
         self.type = record_type(self.manifest.classes, self.manifest.k)
         self._join_existing()
 
     def _describe(self, k: int | None) -> Manifest:
-        classes = int(self.logits(self._first_batch()).shape[1])
+        with misfits_named('the teacher'), uncompiled():
+            first = self.logits(first_images(self.loader))
+        classes = first.shape[1]
         k = classes if k is None else k
+        encode(first, k)
         batches = max(1, SHARD_BYTES // (self.batch_size * record_type(classes, k).itemsize))
         views = views_of(self.runner)
         rows = min(len(self.sampler), len(self.loader) * self.batch_size)
         named = self.runner.cfg.model.get('teacher_pretrained')
         weights = fetch(named, 'teacher weights') if isinstance(named, str) else None
-        precision = self.runner.cfg.model.get('teacher_precision') or ('amp' if self.amp else None)
+        precision = self.runner.cfg.model.get('teacher_precision') or (self.mixed and f'autocast in {self.mixed}')
         teacher = {**teacher_of(self.runner.cfg, weights), 'precision': precision}
         return Manifest(views, teacher, classes, k, self.world_size, rows, shard_rows=batches * self.batch_size)
-
-    def _first_batch(self) -> Any:
-        samples = [self.loader.dataset[index] for index in itertools.islice(self.sampler, 2)]
-        return self.loader.collate_fn(samples)
 
     def _join_existing(self) -> None:
         """Go on with the store that is in the folder, if it is one of the same run."""
@@ -150,7 +169,7 @@ class StoreWriter:
         """The teacher's logits for a batch of the dataloader, preprocessed and augmented as in training, (N, C)."""
         data = self.model.data_preprocessor(batch, training=True)
         inputs = self.model.arrange(data['inputs'])
-        with torch.autocast(inputs.device.type, enabled=self.amp):
+        with torch.autocast(inputs.device.type, dtype=self.mixed, enabled=self.mixed is not None):
             return self.teacher(inputs, data['data_samples'], ['logit'])['logit']
 
     def announce(self) -> None:
@@ -166,10 +185,8 @@ class StoreWriter:
         """Write all epochs.
 
         Raises:
-            TrainingError: If an image cannot be read.
-            ValueError: If the teacher gives logits that float16 cannot hold.
+            TrainingError: If an image cannot be read, or the teacher gives logits that float16 cannot hold.
         """
-        self.announce()
         if self.rank == 0:
             self.manifest.write(self.folder)
         barrier()
@@ -220,7 +237,11 @@ class StoreWriter:
             self.loop.count_unreadable(batch)
             seed_all(self.loop.seed, 'step', epoch * len(self.loader) + number, self.rank)
             read = [rows[sample.view[1]] for sample in batch['data_samples']]
-            records[read] = encode(self.logits(batch), self.manifest.k)
+            logit = self.logits(batch)
+            try:
+                records[read] = encode(logit, self.manifest.k)
+            except ValueError as error:
+                raise TrainingError(f'{error}; images: {", ".join(images_of(batch)[:3])}, ...') from error
             yield records
 
 

@@ -142,6 +142,31 @@ class TestFolding:
         torch.testing.assert_close(read(distiller, inputs, 'logit')['logit'], expected, rtol=0, atol=1e-6)
         assert norms(ready(distiller))
 
+    def test_a_norm_of_another_width_than_its_neighbour_is_left_as_it_is(self):
+        @MODELS.register_module()
+        class WidthsCrossed(nn.Module):
+            """Its norm has the width of the stem and follows the last convolution in the list of modules."""
+
+            def __init__(self):
+                super().__init__()
+                self.stem, self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 3, 1), nn.BatchNorm2d(4)
+                self.layers = nn.ModuleList()
+
+            def forward(self, x):
+                return (self.conv(self.norm(self.stem(x))),)
+
+        try:
+            teacher = resnet(8)
+            teacher['backbone'] = dict(type='WidthsCrossed')
+            teacher['head']['in_channels'] = 3
+            distiller = with_statistics(build(NKD, teacher=teacher))
+        finally:
+            MODELS.module_dict.pop('WidthsCrossed')
+        inputs = images()
+        with torch.no_grad():
+            expected = distiller.teacher(inputs)
+        torch.testing.assert_close(read(distiller, inputs, 'logit')['logit'], expected, rtol=0, atol=1e-6)
+
     def test_a_norm_without_scale_is_not_folded(self):
         assert can_fold(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)))
         assert not can_fold(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, affine=False)))
@@ -180,6 +205,14 @@ class TestNothingUnread:
         read(distiller, images(), 'logit')
         assert called == ['backbone']
 
+    def test_a_hook_with_keywords_too(self):
+        distiller, called = build(NKD), []
+        read(distiller, images(), 'logit')
+        hook = lambda module, args, kwargs: called.append(sorted(kwargs))  # noqa: E731
+        distiller.teacher.head.register_forward_pre_hook(hook, with_kwargs=True)
+        read(distiller, images(), 'logit')
+        assert called == [[]]
+
 
 class TestPrecision:
     @pytest.mark.parametrize(('precision', 'error'), [('bf16', 0.05), ('fp16', 0.01)])
@@ -194,6 +227,18 @@ class TestPrecision:
         assert logit.dtype == torch.float32
         assert 0 < (logit - expected).abs().max() < error * expected.abs().max()
         assert distiller.teacher.head.state_dict()[next(iter(distiller.teacher.head.state_dict()))].dtype == torch.float32
+
+    def test_a_network_that_makes_float32_on_its_way(self):
+        """Swin's mask of shifted windows."""
+        arch = dict(embed_dims=8, depths=[2, 2], num_heads=[1, 2])
+        backbone = dict(type='SwinTransformer', arch=arch, img_size=32, patch_size=2, window_size=4, out_indices=(1,))
+        head = dict(type='LinearClsHead', num_classes=10, in_channels=16)
+        teacher = dict(type='ImageClassifier', backbone=backbone, neck=dict(type='GlobalAveragePooling'), head=head)
+        distiller = build(NKD, teacher=teacher, teacher_precision='bf16')
+        with torch.no_grad():
+            expected = distiller.teacher(images())
+        logit = read(distiller, images(), 'logit')['logit']
+        assert 0 < (logit - expected).abs().max() < 0.05 * expected.abs().max()
 
     def test_without_one_autocast_decides(self):
         distiller, inputs = build(NKD), images()
@@ -264,7 +309,9 @@ class TestWholeDistiller:
         assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
         assert len(seen) == 2
 
-    @pytest.mark.parametrize('setup', ['logits', *(pytest.param(s, marks=pytest.mark.slow) for s in SETUPS if s != 'logits')])
+    @pytest.mark.parametrize(
+        'setup', ['logits', *(pytest.param(s, marks=pytest.mark.slow) for s in SETUPS if s != 'logits')]
+    )
     def test_compiled_it_takes_the_same_steps_under_the_same_names(self, setup):
         plain, other = self.make(setup), self.make(setup, compile=dict(backend='aot_eager'))
         assert list(other.state_dict()) == list(plain.state_dict())
@@ -272,15 +319,22 @@ class TestWholeDistiller:
         other.teacher.load_state_dict(plain.teacher.state_dict())
         for seed in range(3):
             assert_same_step(other, plain, images(seed=seed))
-        assert torch._dynamo.utils.counters['stats']['unique_graphs'] > 0
-        graphs = torch._dynamo.utils.counters['stats']['unique_graphs']
-        assert_same_step(other, plain, images(seed=3))
-        assert torch._dynamo.utils.counters['stats']['unique_graphs'] == graphs
+        for network in (other.student, ready(other)):
+            assert all(part._compiled_call_impl for name, part in network.named_children() if name != 'data_preprocessor')
+        with torch._dynamo.config.patch(error_on_recompile=True):
+            assert_same_step(other, plain, images(seed=3))
         other.eval(), plain.eval()
         torch.testing.assert_close(other(images()), plain(images()), rtol=1e-3, atol=1e-5)
-        average = ExponentialMovingAverage(other)
-        average.update_parameters(other)
-        assert [k.removeprefix('module.') for k in average.state_dict() if k != 'steps'] == list(plain.state_dict())
+
+    def test_the_moving_average_of_a_compiled_one_is_one_of_its_own(self):
+        distiller = self.make('logits', compile=dict(backend='aot_eager')).eval()
+        average = ExponentialMovingAverage(distiller)
+        before = average(images())
+        torch.testing.assert_close(before, distiller(images()))
+        nn.init.zeros_(distiller.student.head.fc.weight)
+        assert torch.equal(average(images()), before)
+        assert not torch.allclose(distiller(images()), before)
+        assert [k.removeprefix('module.') for k in average.state_dict() if k != 'steps'] == list(distiller.state_dict())
 
 
 def test_a_training_step_with_all_of_it():

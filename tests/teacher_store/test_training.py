@@ -177,6 +177,12 @@ def check_halves(store):
     assert (store / 'epoch_0' / 'rank_1' / 'SHA256SUMS').is_file()
 
 
+def assert_same_weights(one, other):
+    """The students of two runs are equal, bit by bit."""
+    weights = [last(folder)['state_dict'] for folder in (one, other)]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[1])
+
+
 class TestCycle:
     def test_views_and_order_come_again(self, mixed, watched, tmp_path):
         config, store = mixed
@@ -191,6 +197,17 @@ class TestCycle:
             assert torch.equal(first.logits, third.logits)
         losses = [entry['loss'] for entry in logged(tmp_path / 'run').values()]
         assert losses[0] != losses[4]  # the student goes on
+
+    def test_a_resumed_run_keeps_its_cycle_when_the_store_grows(self, data, watched, tmp_path):
+        config = write_config(tmp_path / 'config.py', data)
+        make(config, tmp_path / 'store', 1)
+        options = ['train_cfg.max_epochs=3', 'default_hooks.checkpoint.max_keep_ckpts=3']
+        train(config, tmp_path / 'calm', tmp_path / 'store', options=options)
+        make(config, tmp_path / 'store', 3)
+        watched.seen.clear()
+        train(config, tmp_path / 'run', tmp_path / 'store', '--resume', tmp_path / 'calm' / 'epoch_1.pth', options=options)
+        assert {view[0] for batch in watched.seen for view in batch.views} == {0}
+        assert_same_weights(tmp_path / 'run', tmp_path / 'calm')
 
     def test_a_full_store_does_not_repeat_and_says_nothing(self, config, store, watched, tmp_path):
         log = train(config, tmp_path / 'run', store)

@@ -347,6 +347,20 @@ class TestRefusals:
             assert str(stopped.value.code).startswith(f'store_teacher.py: error: {copy} holds another store: {line}')
         assert contents(copy) == before
 
+    def test_a_sampler_that_gives_processes_different_numbers(self, data, tmp_path, monkeypatch):
+        uneven = 'train_dataloader = dict(sampler=dict(round_up=False))'
+        config = write_config(tmp_path / 'config.py', data, uneven)
+        monkeypatch.setattr('mmcls_kd.teacher_store.writer.get_world_size', lambda: 2)
+        assert 'round_up=False gives processes different numbers of images' in self.refused(config, tmp_path)
+
+    def test_logits_that_float16_cannot_hold(self, config, tmp_path, monkeypatch):
+        monkeypatch.setattr('mmcls_kd.distillers.teacher.Teacher.__call__', lambda *_: {'logit': torch.full((2, 10), 1e6)})
+        assert 'the teacher gives logits that float16 cannot hold (largest: 1e+06)' in self.refused(config, tmp_path)
+
+    def test_a_first_batch_that_does_not_fit(self, data, tmp_path):
+        config = write_config(tmp_path / 'config.py', data, 'data_preprocessor = dict(mean=[1, 2, 3], std=[1, 1, 1])')
+        assert 'a first batch does not go through the teacher: ' in self.refused(config, tmp_path)
+
     def test_a_disk_that_is_too_small(self, config, tmp_path, monkeypatch):
         whole = SimpleNamespace(free=IMAGES * 20)
         monkeypatch.setattr(shutil, 'disk_usage', lambda path: whole)

@@ -155,6 +155,20 @@ def test_a_config_of_the_original_works_from_its_place(tmp_path):
     assert 'set model.teacher_pretrained' in done.stderr.splitlines()[-1]
 
 
+def test_training_by_iterations_with_an_endless_sampler(data, tmp_path):
+    """Such a sampler can be read only once; the checks before the training must not touch it."""
+    (tmp_path / 'config.py').write_text(
+        f"_base_ = '{TOOLBOX / DISTILLER}'\n"
+        'train_cfg = dict(_delete_=True, by_epoch=False, max_iters=12, val_interval=12)\n'
+        "train_dataloader = dict(sampler=dict(_delete_=True, type='InfiniteSampler', shuffle=True))\n"
+        'default_hooks = dict(checkpoint=dict(by_epoch=False, interval=6))\n'
+        'log_processor = dict(by_epoch=False)\n'
+    )
+    options = [option for option in data_options(data) if 'max_epochs' not in option]
+    run('tools/train.py', tmp_path / 'config.py', '--work-dir', tmp_path / 'run', '--cfg-options', *options)
+    assert torch.load(tmp_path / 'run' / 'iter_12.pth', weights_only=False)['meta']['iter'] == 12
+
+
 def test_a_config_that_inherits_chooses_its_own_methods(tmp_path, monkeypatch):
     parser = training_parser('')
     (tmp_path / 'mine.py').write_text(f"_base_ = '{TOOLBOX / DISTILLER}'\nmethods = ['kd']\n")
