@@ -69,7 +69,8 @@ class ClassificationDistiller(BaseClassifier):
         teacher_store: Folder of stored logits (tools/store_teacher.py) that take the teacher's place; then neither
             its config nor its weights are needed.
         channels_last: Keep images and convolutions of the whole distiller in the channels-last memory format.
-        compile: Compile the parts of student and teacher in place; a dict of keywords for ``torch.compile``, or True.
+        compile: Compile the parts of the student in place, and those of the teacher's fast twin; True, or keywords of
+            ``torch.compile``.
 
     Raises:
         ValueError: If methods, names, modes, weights or class counts do not fit; names what to change.

@@ -51,6 +51,32 @@ def _nothing_compiled_before_and_after():
     torch._dynamo.reset()
 
 
+class NormFirst(nn.Module):
+    """Its norm comes after the convolution in the list of modules, and before it in the forward pass."""
+
+    layers = nn.ModuleList()
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return (self.conv(self.norm(x).relu()),)
+
+
+class WidthsCrossed(nn.Module):
+    """Its norm has the width of the stem, and follows the last convolution in the list of modules."""
+
+    layers = nn.ModuleList()
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 3, 1), nn.BatchNorm2d(4)
+
+    def forward(self, x):
+        return (self.conv(self.norm(self.stem(x))),)
+
+
 class TestFolding:
     BACKBONES = {
         'ResNet_CIFAR': None,
@@ -116,56 +142,21 @@ class TestFolding:
         read(distiller, images(seed=1), 'logit')
         assert ready(distiller) is made
 
-    def test_folding_that_would_change_the_logits_is_left_out(self):
-        @MODELS.register_module()
-        class NormFirst(nn.Module):
-            """Its norm comes after the convolution in the list of modules, and before it in the forward pass."""
-
-            def __init__(self):
-                super().__init__()
-                self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
-                self.layers = nn.ModuleList()
-
-            def forward(self, x):
-                return (self.conv(self.norm(x).relu()),)
-
+    @pytest.mark.parametrize('backbone', [NormFirst, WidthsCrossed])
+    def test_folding_that_would_be_wrong_is_left_out(self, backbone):
+        MODELS.register_module(module=backbone)
         try:
             teacher = resnet(8)
-            teacher['backbone'] = dict(type='NormFirst')
+            teacher['backbone'] = dict(type=backbone.__name__)
             teacher['head']['in_channels'] = 3
             distiller = with_statistics(build(NKD, teacher=teacher))
         finally:
-            MODELS.module_dict.pop('NormFirst')
+            MODELS.module_dict.pop(backbone.__name__)
         inputs = images()
         with torch.no_grad():
             expected = distiller.teacher(inputs)
         torch.testing.assert_close(read(distiller, inputs, 'logit')['logit'], expected, rtol=0, atol=1e-6)
         assert norms(ready(distiller))
-
-    def test_a_norm_of_another_width_than_its_neighbour_is_left_as_it_is(self):
-        @MODELS.register_module()
-        class WidthsCrossed(nn.Module):
-            """Its norm has the width of the stem and follows the last convolution in the list of modules."""
-
-            def __init__(self):
-                super().__init__()
-                self.stem, self.conv, self.norm = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 3, 1), nn.BatchNorm2d(4)
-                self.layers = nn.ModuleList()
-
-            def forward(self, x):
-                return (self.conv(self.norm(self.stem(x))),)
-
-        try:
-            teacher = resnet(8)
-            teacher['backbone'] = dict(type='WidthsCrossed')
-            teacher['head']['in_channels'] = 3
-            distiller = with_statistics(build(NKD, teacher=teacher))
-        finally:
-            MODELS.module_dict.pop('WidthsCrossed')
-        inputs = images()
-        with torch.no_grad():
-            expected = distiller.teacher(inputs)
-        torch.testing.assert_close(read(distiller, inputs, 'logit')['logit'], expected, rtol=0, atol=1e-6)
 
     def test_a_norm_without_scale_is_not_folded(self):
         assert can_fold(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)))
