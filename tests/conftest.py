@@ -7,6 +7,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')  # before torch is imported, and f
 import folders
 import pytest
 import torch
+from processes import in_child
 
 from mmcls_kd.checkpoint import FORCE_SAFE
 
@@ -20,6 +21,15 @@ def _unguarded_afterwards(monkeypatch):
     yield
     torch.serialization.clear_safe_globals()
     torch.serialization.add_safe_globals(allowed)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Run a test that is marked so in a child process, see :func:`processes.in_child`."""
+    if pyfuncitem.get_closest_marker('own_process') is None:
+        return None
+    in_child(pyfuncitem.obj)(**{name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames})
+    return True
 
 
 @pytest.fixture(scope='session', autouse=True)

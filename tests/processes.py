@@ -1,7 +1,9 @@
 """Runs a function in two processes joined over gloo."""
 
+import functools
 import os
 import socket
+import traceback
 
 import torch.distributed as dist
 import torch.multiprocessing as mp
@@ -28,3 +30,26 @@ def _worker(rank, size, port, function, args):
 def run_in_two(function, *args):
     """Call ``function(rank, *args)``, importable by name, in two processes; an error in either is raised here."""
     mp.spawn(_worker, (2, free_port(), function, args), nprocs=2)
+
+
+def in_child(test):
+    """Run a test in a forked child process: torch.compile starts threads, after which a process must not fork any more."""
+
+    @functools.wraps(test)
+    def wrapped(*args, **kwargs):
+        receive, send = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                test(*args, **kwargs)
+            except BaseException:
+                os.write(send, traceback.format_exc()[-4000:].encode())
+                os._exit(1)
+            os._exit(0)
+        os.close(send)
+        with os.fdopen(receive) as file:
+            report = file.read()
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert code == 0, report
+
+    return wrapped

@@ -15,6 +15,7 @@ from mmcls_kd.teacher_store.store import Shard, is_whole
 from mmcls_kd.training import training_config, training_parser
 
 with_timm = importlib.util.find_spec('timm') is not None
+pytestmark = pytest.mark.own_process
 SELF = 'configs/distillers/cifar100/res18_sd_cifar.py'
 each_setting = pytest.mark.parametrize('setting', ['plain', 'channels_last', 'amp,channels_last,bf16'])
 

@@ -25,6 +25,7 @@ CASES = [
     for name, config in LOSSES.items()
     for label in (['hard', 'mixup'] if 'gt_label' in FORWARD[config['type']] else ['hard'])
 ]
+pytestmark = pytest.mark.own_process
 each_case = pytest.mark.parametrize(('name', 'label'), CASES)
 
 

@@ -7,13 +7,17 @@ import torch
 from mmengine.model import ExponentialMovingAverage
 from mmpretrain.registry import MODELS
 from networks import batch, build, images, method, resnet, samples, vit
+from processes import in_child
 from torch import nn
 
 from mmcls_kd.amp import CPUAmpOptimWrapper
 from mmcls_kd.distillers.fast_network import TOLERANCE, can_fold
 
 # torch's own, of a part that is compiled with a tensor inside the graph as its input
-pytestmark = pytest.mark.filterwarnings('ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning')
+pytestmark = [
+    pytest.mark.filterwarnings('ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning'),
+    pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning'),
+]
 
 NKD, MGD = method('NKDLoss'), method('MGDLoss', student_channels=32, teacher_channels=64)
 SRRL = method('SRRLLoss', student_channels=32, teacher_channels=64)
@@ -303,6 +307,7 @@ class TestWholeDistiller:
     @pytest.mark.parametrize(
         'setup', ['logits', *(pytest.param(s, marks=pytest.mark.slow) for s in SETUPS if s != 'logits')]
     )
+    @in_child
     def test_compiled_it_takes_the_same_steps_under_the_same_names(self, setup):
         plain, other = self.make(setup), self.make(setup, compile=dict(backend='aot_eager'))
         assert list(other.state_dict()) == list(plain.state_dict())
@@ -317,6 +322,7 @@ class TestWholeDistiller:
         other.eval(), plain.eval()
         torch.testing.assert_close(other(images()), plain(images()), rtol=1e-3, atol=1e-5)
 
+    @in_child
     def test_the_moving_average_of_a_compiled_one_is_one_of_its_own(self):
         distiller = self.make('logits', compile=dict(backend='aot_eager')).eval()
         average = ExponentialMovingAverage(distiller)
@@ -328,6 +334,7 @@ class TestWholeDistiller:
         assert [k.removeprefix('module.') for k in average.state_dict() if k != 'steps'] == list(distiller.state_dict())
 
 
+@in_child
 def test_a_training_step_with_all_of_it():
     keywords = dict(channels_last=True, teacher_precision='bf16', compile=dict(backend='aot_eager'))
     distiller = build(NKD, **keywords)

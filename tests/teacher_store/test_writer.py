@@ -214,7 +214,7 @@ class TestResuming:
         torch.testing.assert_close(a, b, rtol=2**-10, atol=1e-5)
         done = run_program('tools/dist_store_teacher.sh', config, check=False)
         assert done.returncode == 2
-        assert done.stderr.startswith('usage: bash tools/dist_store_teacher.sh CONFIG ')
+        assert done.stderr.startswith('dist_store_teacher.sh: error: CONFIG and DEVICES are needed: ')
 
 
 class TestLog:
