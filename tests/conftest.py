@@ -12,15 +12,19 @@ from processes import in_child
 from mmcls_kd.checkpoint import FORCE_SAFE
 
 
+ALLOWED = list(torch.serialization.get_safe_globals())
+
+
 @pytest.fixture(autouse=True)
 def _unguarded_afterwards(monkeypatch):
     """What a tool that ran in this process allowed or forbade ``torch.load`` is over with the test."""
     monkeypatch.setenv(FORCE_SAFE, '0')
     monkeypatch.setattr('mmcls_kd.checkpoint._trusting', False)
-    allowed = list(torch.serialization.get_safe_globals())
+    torch.serialization.clear_safe_globals()  # of fixtures that came before, too
+    torch.serialization.add_safe_globals(ALLOWED)
     yield
     torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals(allowed)
+    torch.serialization.add_safe_globals(ALLOWED)
 
 
 @pytest.hookimpl(tryfirst=True)
