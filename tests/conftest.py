@@ -11,7 +11,6 @@ from processes import in_child
 
 from mmcls_kd.checkpoint import FORCE_SAFE
 
-
 ALLOWED = list(torch.serialization.get_safe_globals())
 
 
