@@ -3,7 +3,7 @@
 Importing the package registers its losses, backbones and distiller in mmpretrain's registries.
 """
 
-from . import amp, backbones, dis_losses, distillers, engine
+from . import amp, backbones, dis_losses, distillers, engine, networks
 
 __version__ = '0.1.0'
-__all__ = ['__version__', 'amp', 'backbones', 'dis_losses', 'distillers', 'engine']
+__all__ = ['__version__', 'amp', 'backbones', 'dis_losses', 'distillers', 'engine', 'networks']

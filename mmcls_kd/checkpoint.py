@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import json
 import math
 import os
 import pickle
@@ -27,7 +28,14 @@ from mmengine.utils import apply_to
 from torch import Tensor, nn
 
 from .configs import find_file
+from .errors import MissingLibraryError
 
+#: The files of weights in a folder of Hugging Face's, the first one there counts.
+WEIGHTS_FILES = tuple(
+    f'{name}{index}' for index in ('', '.index.json') for name in ('model.safetensors', 'pytorch_model.bin')
+)
+#: Where a classifier keeps the network of another library that it wraps.
+INSIDE = 'model.'
 #: The environment variable that makes every ``torch.load`` a safe one.
 FORCE_SAFE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 
@@ -122,6 +130,10 @@ def read_checkpoint(path: str | Path, trust: bool | None = None) -> dict[str, An
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'checkpoint {path}: no such file')
+    if path.suffix == '.safetensors':
+        return _read_safetensors(path)
+    if path.name.endswith('.index.json'):
+        return _read_parts(path, trust)
     try:
         if _trusting if trust is None else trust:
             with _unguarded():
@@ -149,17 +161,53 @@ def read_checkpoint(path: str | Path, trust: bool | None = None) -> dict[str, An
     return dict(content)
 
 
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    """A file of safetensors, which holds tensors alone."""
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise MissingLibraryError('safetensors', 'safetensors') from error
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f'checkpoint {path} is truncated, or no file of safetensors: {error}') from error
+
+
+def _read_parts(path: Path, trust: bool | None) -> dict[str, Any]:
+    """The weights in all files that an index (Hugging Face's ``*.index.json``) lists."""
+    try:
+        files = sorted(set(json.loads(path.read_text())['weight_map'].values()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f'checkpoint {path} is no index of weights in several files: {error}') from error
+    weights: dict[str, Any] = {}
+    for file in files:
+        weights |= read_checkpoint(path.parent / file, trust)
+    return weights
+
+
+def _weights_in(folder: Path, role: str) -> Path:
+    """The file of weights in a folder as Hugging Face saves a model."""
+    for name in WEIGHTS_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f'{role} weights {folder}: the folder has none of {", ".join(WEIGHTS_FILES)}')
+
+
 def fetch(source: str, role: str) -> Path:
     """The local file of some weights: by path (working directory, then toolbox), or downloaded once into torch's cache.
 
     Args:
-        source: Path or http(s) address. A hash in the file's name (``-1a2b3c4d.pth``) is checked after a download.
+        source: Path of a file, or of a folder as Hugging Face saves a model, or http(s) address. A hash in the file's name
+            (``-1a2b3c4d.pth``) is checked after a download.
         role: Whose weights they are, for messages.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the download fails.
     """
+    if (folder := Path(source).expanduser()).is_dir():
+        return _weights_in(folder, role)
     if not source.startswith(('http://', 'https://')):
         try:
             return find_file(source)
@@ -232,7 +280,7 @@ def _list(names: list[str], most: int = 6) -> str:
     return ', '.join(names[:most]) + more
 
 
-def load_strictly(network: nn.Module, source: str, role: str) -> None:
+def load_strictly(network: nn.Module, source: str, role: str) -> dict[str, Any]:
     """Load weights into a network, all of them and no others.
 
     Args:
@@ -240,18 +288,24 @@ def load_strictly(network: nn.Module, source: str, role: str) -> None:
         source: Path or address of its weights, see :func:`fetch`. Of a distiller's checkpoint the student is taken.
         role: Whose weights they are (``'teacher'``, ``'student'``), for messages.
 
-    Layers that only distillation needs (see :func:`transfer`) may be on either side alone.
+    Layers that only distillation needs (see :func:`transfer`) may be on either side alone. A classifier that wraps another
+    library's network takes that library's names too.
+
+    Returns:
+        What the file says beside the weights (``meta``).
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is unreadable, or keys are missing, unexpected or of another shape, or hold numbers that are
             not finite; names them.
     """
-    weights = weights_of(read_checkpoint(fetch(source, role)))
-    weights = student_weights(weights) or weights
+    checkpoint = read_checkpoint(fetch(source, role))
+    weights = weights_of(checkpoint)
+    own = network.state_dict()
+    weights = _own_names(student_weights(weights) or weights, own)
     if infinite := [key for key, value in weights.items() if not value.isfinite().all()]:
         raise ValueError(f'{role} weights {source} hold NaN or infinite numbers: {_list(infinite)}')
-    own, shapes = network.state_dict(), []
+    shapes = []
     try:
         missing, unexpected = network.load_state_dict(weights, strict=False)
     except RuntimeError as error:  # torch lists the shapes that differ, a line each
@@ -259,13 +313,26 @@ def load_strictly(network: nn.Module, source: str, role: str) -> None:
         fitting = {k: v for k, v in weights.items() if k not in own or own[k].shape == v.shape}
         missing, unexpected = network.load_state_dict(fitting, strict=False)
     optional = {*_distillation_only(own), *_distillation_only(weights)}
-    missing = [key for key in missing if key not in weights and key not in optional]
+    misshapen = {key.removeprefix(INSIDE) for key in weights if key in own}
+    missing = [key for key in missing if key.removeprefix(INSIDE) not in misshapen and key not in optional]
     unexpected = [key for key in unexpected if key not in optional]
     found = (('missing', missing), ('unexpected', unexpected), ('other shapes', shapes))
     problems = [f'{what}: {_list(names)}' for what, names in found if names]
     if problems:
-        architecture = type(getattr(network, 'backbone', network)).__name__
-        raise ValueError(f'{role} weights {source} do not fit this {architecture}; {"; ".join(problems)}')
+        inner = getattr(network, 'backbone', getattr(network, 'model', network))
+        raise ValueError(f'{role} weights {source} do not fit this {type(inner).__name__}; {"; ".join(problems)}')
+    meta = checkpoint.get('meta')
+    return dict(meta) if isinstance(meta, Mapping) else {}
+
+
+def _own_names(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
+    """Weights under a classifier's own names: the network that it wraps may have been saved by itself."""
+    forms = (
+        OrderedDict(weights),
+        OrderedDict((INSIDE + key, value) for key, value in weights.items()),
+        OrderedDict((key.removeprefix(INSIDE), value) for key, value in weights.items()),
+    )
+    return max(forms, key=lambda form: len(form.keys() & own.keys()))
 
 
 @dataclass

@@ -254,8 +254,7 @@ def preflight(runner: Runner) -> None:
         ValueError: If the data cannot be loaded (says which layout is expected), or a check fails.
     """
     model = unwrapped(runner)
-    network = getattr(model, 'student', model)
-    num_classes = getattr(getattr(network, 'head', None), 'num_classes', None)
+    num_classes = getattr(model, 'num_classes', getattr(getattr(model, 'head', None), 'num_classes', None))
     loaders = load_data(runner)
     if num_classes is not None:
         for name, loader in loaders.items():

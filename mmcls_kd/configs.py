@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,21 +11,12 @@ from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from mmpretrain.apis.model import ModelHub
 
+from .errors import close_names
+from .networks.sources import Source, read_source
+
 PACKAGE = Path(__file__).resolve().parent
 #: The folder that holds ``configs/``: inside the installed package, or the checkout around it.
 TOOLBOX = PACKAGE / '.mim' if (PACKAGE / '.mim').is_dir() else PACKAGE.parent
-
-
-def close_names(name: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt name, or nothing.
-
-    Example:
-        >>> close_names('NKDLos', ['NKDLoss', 'MGDLoss', 'SRRLLoss'])
-        "; did you mean 'NKDLoss'?"
-    """
-    by_lower = {k.lower(): k for k in known}
-    close = [by_lower[k] for k in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.65)]
-    return f'; did you mean {" or ".join(map(repr, close))}?' if close else ''
 
 
 def _found(path: str | Path) -> Path | None:
@@ -110,25 +99,22 @@ class RunConfig(Config):
         return cls(cfg._cfg_dict, cfg_text=cfg.text, filename=cfg.filename, env_variables=cfg.env_variables)
 
 
+def find_network(source: str | Mapping) -> Source:
+    """A network and what is known of it, by whatever a config may give: see :func:`~.networks.sources.read_source`."""
+    return read_source(source, read_config)
+
+
 def network_cfg(source: str | Mapping) -> ConfigDict:
-    """What builds a network: the ``model`` of its config, with the config's data preprocessor.
+    """What builds a network, a classifier's config with its data preprocessor, see :func:`find_network`.
 
     Args:
-        source: Path of a config (see :func:`read_config`), a whole config, or a ``model`` dict itself.
+        source: Path of a config (see :func:`read_config`), a name, a whole config, or a ``model`` dict itself.
 
     Raises:
         FileNotFoundError: If no config is found at that path.
         ValueError: If the config has no ``model``.
     """
-    cfg = read_config(source) if isinstance(source, str) else source
-    if 'type' in cfg:
-        return ConfigDict(copy.deepcopy(dict(cfg)))
-    if 'model' not in cfg:
-        raise ValueError(f'{source if isinstance(source, str) else "the config"} has no `model`, so no network to build')
-    model = ConfigDict(copy.deepcopy(dict(cfg['model'])))
-    if cfg.get('data_preprocessor') and not model.get('data_preprocessor'):
-        model['data_preprocessor'] = copy.deepcopy(cfg['data_preprocessor'])
-    return model
+    return find_network(source).cfg
 
 
 def method_name(entry: Mapping) -> str:

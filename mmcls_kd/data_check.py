@@ -420,7 +420,7 @@ def model_classes(cfg: Config) -> int | None:
     model = cfg.get('model') or {}
     if is_distiller(model):
         model = network_cfg(model['student_cfg'])
-    return (model.get('head') or {}).get('num_classes')
+    return (model.get('head') or model.get('model') or model).get('num_classes')
 
 
 class DataCheck:

@@ -1,5 +1,10 @@
 """Errors that end a training in good order: one line says what happened and how to go on."""
 
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
 
 class TrainingError(RuntimeError):
     """A training cannot go on; the message names the cause and what to do. The last checkpoint stays as it is."""
@@ -7,6 +12,19 @@ class TrainingError(RuntimeError):
 
 class ChoiceError(ValueError):
     """A setting is none of those that there are; the message names it and them."""
+
+
+class MissingLibraryError(ValueError):
+    """An optional library is not installed; the message says how to get it.
+
+    Args:
+        library: Its name.
+        extra: The extra of this package that installs it; empty if it comes with the package itself.
+    """
+
+    def __init__(self, library: str, extra: str = '') -> None:
+        package = f"'mmcls_kd[{extra}]'" if extra else library
+        super().__init__(f'this needs the library {library}, which is not installed: pip install {package}')
 
 
 class UnreadableImageError(TrainingError):
@@ -23,3 +41,15 @@ class NonFiniteLossError(TrainingError):
     def __init__(self, terms: list[str]) -> None:
         super().__init__(', '.join(terms) or 'a loss in another process')
         self.terms = terms
+
+
+def close_names(name: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt name, or nothing.
+
+    Example:
+        >>> close_names('NKDLos', ['NKDLoss', 'MGDLoss', 'SRRLLoss'])
+        "; did you mean 'NKDLoss'?"
+    """
+    by_lower = {k.lower(): k for k in known}
+    close = [by_lower[k] for k in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.65)]
+    return f'; did you mean {" or ".join(map(repr, close))}?' if close else ''

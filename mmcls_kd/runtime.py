@@ -24,7 +24,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from .checkpoint import guard_loading
-from .configs import RunConfig, find_file, network_cfg, read_config
+from .configs import RunConfig, find_file, find_network, network_cfg, read_config
 from .engine.termination import EXIT_CODE, TerminationError
 from .errors import TrainingError
 
@@ -213,14 +213,25 @@ def datasets_of(cfg: Config) -> Iterator[tuple[str, dict]]:
 
 
 def inline_networks(cfg: Config) -> None:
-    """Put a distiller's student and teacher into the config in full, in place.
+    """Put a distiller's student and teachers into the config in full, in place.
 
     A config that is not found stays a path: the distiller refuses it, if it needs it.
     """
-    for key in ('student_cfg', 'teacher_cfg') if is_distiller(cfg.model) else ():
-        with suppress(FileNotFoundError):
-            if cfg.model.get(key) is not None:
-                cfg.model[key] = network_cfg(cfg.model[key])
+    if not is_distiller(cfg.model):
+        return
+    for key in ('student_cfg', 'teacher_cfg'):
+        if isinstance(networks := cfg.model.get(key), (list, tuple)):
+            cfg.model[key] = [in_full(network) for network in networks]
+        elif networks is not None:
+            cfg.model[key] = in_full(networks)
+
+
+def in_full(network: str | dict) -> str | dict:
+    """A network's config in full, in the place of its path or name; that itself where there is no such config."""
+    try:
+        return find_network(network).in_full
+    except FileNotFoundError:
+        return network
 
 
 def make_self_contained(cfg: Config) -> None:
@@ -230,15 +241,27 @@ def make_self_contained(cfg: Config) -> None:
     directory.
     """
     inline_networks(cfg)
-    files = [(cfg.model, 'student_pretrained'), (cfg.model, 'teacher_pretrained'), (cfg, 'load_from')]
-    for holder, key in files:
-        with suppress(FileNotFoundError):  # what misses its file says so when it opens it
-            if isinstance(path := holder.get(key), str) and '://' not in path:
-                holder[key] = str(find_file(path))
+    for holder, key in ((cfg.model, 'student_pretrained'), (cfg.model, 'teacher_pretrained'), (cfg, 'load_from')):
+        value = holder.get(key)
+        if isinstance(value, (list, tuple)):
+            holder[key] = [absolute(one) for one in value]
+        elif value is not None:
+            holder[key] = absolute(value)
     for _, dataset in datasets_of(cfg):
         root = dataset.get('data_root')
         if isinstance(root, str) and Path(root).is_dir():
             dataset['data_root'] = str(Path(root).resolve())
+
+
+def absolute(path: Any) -> Any:
+    """The absolute path of a file or folder; what is none stays: who opens it says that it is missing."""
+    if not isinstance(path, str) or '://' in path:
+        return path
+    if Path(path).expanduser().is_dir():
+        return str(Path(path).expanduser().resolve())
+    with suppress(FileNotFoundError):
+        return str(find_file(path))
+    return path
 
 
 #: What other launchers call the variables of torch.distributed.

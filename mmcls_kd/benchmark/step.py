@@ -26,8 +26,9 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ..configs import network_cfg, select_methods
-from ..distillers.assembly import GT_LABEL, asked_tensors, build_losses
+from ..distillers.assembly import GT_LABEL, chosen_methods
 from ..distillers.fast_network import compile_parts
+from ..distillers.survey import survey
 from ..runtime import is_distiller
 from ..teacher_store.records import encode
 from ..teacher_store.store import Manifest, Shard
@@ -116,6 +117,7 @@ class Bench:
         self.preprocessing = {**preprocessing_of(cfg), 'batch_augments': None}
         self._folders = ExitStack()
         self.channels = len(self.preprocessing.get('mean', 'RGB'))
+        self.classes = survey(MODELS.build(self.student_cfg), 'student').num_classes
 
     def requests(
         self, batch_sizes: Sequence[int], settings: Sequence[str], groups: Sequence[str], timm: bool
@@ -169,8 +171,7 @@ class Bench:
         """A batch as the dataloader gives it."""
         shape = (request.batch_size, self.channels, self.image_size, self.image_size)
         inputs = torch.randint(0, 256, shape, dtype=torch.uint8, device=self.device)
-        classes = self.student_cfg.head.num_classes
-        samples = [DataSample().set_gt_label(i % classes) for i in range(request.batch_size)]
+        samples = [DataSample().set_gt_label(i % self.classes) for i in range(request.batch_size)]
         for place, sample in enumerate(samples):
             sample.set_field((0, place), 'view', field_type='metainfo')
         return dict(inputs=inputs, data_samples=samples)
@@ -288,8 +289,8 @@ class Bench:
 
     def _only_logits(self, methods: str) -> bool:
         """Whether the losses ask for nothing but logits and labels."""
-        losses, _ = build_losses(self._model_cfg(methods).distill_cfg)
-        return {name for loss in losses.values() for name in asked_tensors(loss)} <= {'logit_s', 'logit_t', GT_LABEL}
+        chosen = chosen_methods(self._model_cfg(methods).distill_cfg)
+        return {name for method in chosen for name in method.asked} <= {'logit_s', 'logit_t', GT_LABEL}
 
     def _build_distiller(self, request: Request, **changes: Any) -> Any:
         model = self._model_cfg(request.methods)
@@ -309,7 +310,7 @@ class Bench:
 
     def _stored(self, request: Request) -> Callable[[], Any]:
         """With stored logits, those of a random teacher."""
-        classes = self.student_cfg.head.num_classes
+        classes = self.classes
         folder = self._folder()
         records = encode(torch.randn(request.batch_size, classes), min(classes, STORED))
         k = records['logit'].shape[1]
@@ -321,7 +322,9 @@ class Bench:
     def _stand_in(self, request: Request) -> Callable[[], Any]:
         """The usual way: float32, contiguous, the teacher in train mode under no_grad, and the same losses of logits."""
         student, teacher = self._network(self.student_cfg, request), self._teacher_network(request).train()
-        losses, weights = build_losses(self._model_cfg(request.methods).distill_cfg)
+        methods = chosen_methods(self._model_cfg(request.methods).distill_cfg)
+        shape = (request.batch_size, self.classes)
+        losses = [(method, method.build(dict(logit_s=shape, logit_t=shape))) for method in methods]
 
         def value(inputs: Tensor, label: Tensor) -> Tensor:
             logit_s = student(inputs)
@@ -329,8 +332,8 @@ class Bench:
                 logit_t = teacher(inputs)
             tensors = dict(logit_s=logit_s, logit_t=logit_t, gt_label=label)
             total = nn.functional.cross_entropy(logit_s, label)
-            for name, loss in losses.items():
-                total = total + weights[name] * loss(**{word: tensors[word] for word in asked_tensors(loss)})
+            for method, loss in losses:
+                total = total + method.weight * loss(**{word: tensors[word] for word in method.asked})
             return total
 
         return self._loop(request, student.train(), value)
@@ -341,7 +344,7 @@ class Bench:
 
         student, teacher = self._network(self.student_cfg, request), self._teacher_network(request)
         for network in (student, teacher):
-            network.num_classes, network.in_chans = self.student_cfg.head.num_classes, self.channels
+            network.num_classes, network.in_chans = self.classes, self.channels
             same = (0.0,) * self.channels, (1.0,) * self.channels  # mean and std: pixels are normalised already
             network.pretrained_cfg = network.default_cfg = dict(zip(('mean', 'std'), same, strict=True))
         task = LogitDistillationTask(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmengine.dist import is_distributed
 from torch import Tensor, nn
 
@@ -114,6 +116,39 @@ def mask_classes(logit: Tensor, classes: Tensor) -> Tensor:
         classes: Class indices to mask, (N, K).
     """
     return logit.scatter(1, classes, torch.finfo(logit.dtype).min / 2)
+
+
+def fit_map(feat: Tensor, size: Sequence[int]) -> Tensor:
+    """A feature map of another height and width, interpolated bilinearly; itself where they are these already.
+
+    Args:
+        feat: Features, (N, C, H, W).
+        size: Height and width wanted.
+
+    Example:
+        >>> fit_map(torch.tensor([[[[0.0, 4.0]]]]), (1, 4))
+        tensor([[[[0., 1., 3., 4.]]]])
+    """
+    return feat if feat.shape[2:] == torch.Size(size) else F.interpolate(feat, tuple(size), mode='bilinear')
+
+
+def fit_tokens(tokens: Tensor, length: int) -> Tensor:
+    """Patch tokens on a square grid of another size, interpolated bilinearly; themselves where there are as many already.
+
+    Args:
+        tokens: Patch tokens, (N, L, D).
+        length: How many are wanted.
+
+    Raises:
+        ValueError: If there are more or fewer and one of the numbers is not a square.
+    """
+    if tokens.shape[1] == length:
+        return tokens
+    side, wanted = math.isqrt(tokens.shape[1]), math.isqrt(length)
+    if (side**2, wanted**2) != (tokens.shape[1], length):
+        raise ValueError(f'{tokens.shape[1]} patch tokens cannot be made into {length}: only those of square grids can')
+    grid = tokens.transpose(1, 2).unflatten(2, (side, side))
+    return fit_map(grid, (wanted, wanted)).flatten(2).transpose(1, 2)
 
 
 def check_width(loss: nn.Module, keyword: str, got: int) -> None:

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from .common import check_width, full_precision
+from .common import check_width, fit_map, full_precision
 
 
 def mgd_loss(generated: Tensor, feat_t: Tensor, alpha: float = 7e-5) -> Tensor:
@@ -40,7 +40,8 @@ class MGDLoss(nn.Module):
     """:func:`mgd_loss` of G(M ⊙ align(F_s)); M drops each channel of each sample with probability λ.
 
     Trainable parts: ``align``, a 1×1 convolution, where the widths differ; ``generation``, see :func:`generation_block`. One
-    uniform draw of shape (N, C, 1, 1) a call makes the mask: 0 where it is below λ.
+    uniform draw of shape (N, C, 1, 1) a call makes the mask: 0 where it is below λ. A student's map of another height and
+    width than the teacher's is interpolated to it (the paper's pairs have the same).
 
     Args:
         student_channels: Channels of the student's last stage.
@@ -49,8 +50,10 @@ class MGDLoss(nn.Module):
         lambda_mgd: Share λ of channels that are masked.
 
     Raises:
-        ValueError: If the features have other channels, or the two maps differ in height or width.
+        ValueError: If the features have other channels.
     """
+
+    sizes = {'student_channels': ('feat_s', 1), 'teacher_channels': ('feat_t', 1)}
 
     def __init__(
         self, student_channels: int, teacher_channels: int, alpha_mgd: float = 7e-5, lambda_mgd: float = 0.15
@@ -69,12 +72,8 @@ class MGDLoss(nn.Module):
     def forward(self, feat_s: Tensor, feat_t: Tensor) -> Tensor:
         check_width(self, 'student_channels', feat_s.shape[1])
         check_width(self, 'teacher_channels', feat_t.shape[1])
-        if feat_s.shape[2:] != feat_t.shape[2:]:
-            raise ValueError(
-                f'MGDLoss needs maps of one size, but the student has {tuple(feat_s.shape[2:])} '
-                f'and the teacher {tuple(feat_t.shape[2:])}; give both networks the same total stride'
-            )
         aligned = feat_s if self.align is None else self.align(feat_s)
+        aligned = fit_map(aligned, feat_t.shape[2:])
         draw = torch.rand(*aligned.shape[:2], 1, 1, device=aligned.device)
         masked = aligned * (draw >= self.lambda_mgd)
         return mgd_loss(self.generation(masked), feat_t, self.alpha_mgd)

@@ -55,6 +55,8 @@ class SRRLLoss(nn.Module):
         ValueError: If the features have other channels.
     """
 
+    sizes = {'student_channels': ('feat_s', 1), 'teacher_channels': ('feat_t', 1)}
+
     def __init__(self, student_channels: int, teacher_channels: int, alpha: float = 1.0, beta: float = 5.0) -> None:
         super().__init__()
         self.student_channels = student_channels

@@ -109,6 +109,8 @@ class USKDLoss(nn.Module):
         ValueError: If ``rank_by`` is neither, or features or logits have another width.
     """
 
+    sizes = {'channel': ('feat_mid', 1), 'num_classes': ('logit_s', 1)}
+
     def __init__(
         self,
         channel: int,

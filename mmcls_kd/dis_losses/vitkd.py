@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from .common import check_width, full_precision
+from .common import check_width, fit_tokens, full_precision
 from .mgd import generation_block
 
 
@@ -53,7 +53,8 @@ class ViTKDLoss(nn.Module):
 
     Trainable parts: ``align2.0``, ``align2.1`` and ``align``, linear layers, where the widths differ; ``mask_token``;
     ``generation``, see :func:`~mmcls_kd.dis_losses.mgd.generation_block`. One uniform draw of shape (N, L) a call: per
-    sample the int(L(1 − λ)) tokens with the smallest draws stay, the others become ``mask_token``.
+    sample the int(L(1 − λ)) tokens with the smallest draws stay, the others become ``mask_token``. Where the student has
+    another number of patch tokens than the teacher, its grid is interpolated first (the paper's pairs have the same).
 
     Args:
         student_dims: Width of the student's tokens.
@@ -63,9 +64,10 @@ class ViTKDLoss(nn.Module):
         lambda_vitkd: Share λ of tokens that are masked.
 
     Raises:
-        ValueError: If λ is not in (0, 1], or the tokens have other widths, or their number is not a square or not the same
-            in both networks.
+        ValueError: If λ is not in (0, 1], or the tokens have other widths, or their number is not a square.
     """
+
+    sizes = {'student_dims': ('tokens_high_s', 2), 'teacher_dims': ('tokens_high_t', 2)}
 
     def __init__(
         self,
@@ -95,17 +97,12 @@ class ViTKDLoss(nn.Module):
     def forward(self, tokens_low_s: Tensor, tokens_low_t: Tensor, tokens_high_s: Tensor, tokens_high_t: Tensor) -> Tensor:
         check_width(self, 'student_dims', tokens_high_s.shape[2])
         check_width(self, 'teacher_dims', tokens_high_t.shape[2])
-        if tokens_high_s.shape[1] != tokens_high_t.shape[1]:
-            raise ValueError(
-                f'ViTKDLoss needs as many patch tokens from both networks, but the student has {tokens_high_s.shape[1]} '
-                f'and the teacher {tokens_high_t.shape[1]}; give both the same image and patch size'
-            )
-        low = tokens_low_s
+        blocks = [fit_tokens(tokens, tokens_low_t.shape[2]) for tokens in tokens_low_s.unbind(dim=1)]
         if self.align2 is not None:
-            low = torch.stack([align(low[:, i]) for i, align in enumerate(self.align2)], dim=1)
-        generated, masked = self._generate(tokens_high_s)
+            blocks = [align(tokens) for align, tokens in zip(self.align2, blocks, strict=True)]
+        generated, masked = self._generate(fit_tokens(tokens_high_s, tokens_high_t.shape[1]))
         return vitkd_loss(
-            low,
+            torch.stack(blocks, dim=1),
             tokens_low_t,
             generated,
             tokens_high_t,

@@ -54,6 +54,8 @@ class WSLDLoss(nn.Module):
         ValueError: If the logits have another number of classes.
     """
 
+    sizes = {'num_classes': ('logit_s', 1)}
+
     def __init__(self, temp: float = 4.0, alpha: float = 2.25, num_classes: int = 100) -> None:
         super().__init__()
         self.temp = temp

@@ -1,55 +1,101 @@
-"""What a distiller is put together from: its losses, its data preprocessor, its teacher."""
+"""What a distiller is put together from: its methods, its losses, its data preprocessor, its teacher."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from ..configs import check_methods, close_names, method_entries, method_name
+from ..configs import check_methods, method_entries, method_name
+from ..errors import close_names
 from .stored_teacher import StoredTeacher
-from .teacher import Teacher
+from .teacher import Student, Teacher, TeacherGroup, TeacherSettings
 
 # What a loss may ask for beside the networks' tensors, and what its short name means.
 GT_LABEL, TEACHER_HEAD = 'gt_label', 'teacher_head'
 ALIASES = {'feat_mid': 'feat_mid_s'}
+#: Why something may not be there.
+REASONS = {
+    TEACHER_HEAD: ' (it needs one teacher whose class scores are made of the pooled map of its last stage, as a CNN’s are)'
+}
+
+TeacherHolder = Teacher | TeacherGroup | StoredTeacher
 
 
-def build_losses(distill_cfg: Sequence[Mapping]) -> tuple[nn.ModuleDict, dict[str, float]]:
-    """The losses that are switched on, by name, and the ``loss_weight`` of each.
+@dataclass
+class Method:
+    """A method that is switched on.
+
+    Attributes:
+        name: Its name, under which its loss is logged.
+        kind: The class of its loss.
+        keywords: What the config gives this class.
+        weight: Its ``loss_weight``.
+    """
+
+    name: str
+    kind: type[nn.Module]
+    keywords: dict[str, Any]
+    weight: float
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The names of the tensors that it asks for: the parameters of its ``forward`` that have no default."""
+        _, *parameters = inspect.signature(self.kind.forward).parameters.values()
+        variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        return tuple(p.name for p in parameters if p.default is p.empty and p.kind not in variable)
+
+    def build(self, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
+        """Its loss; the sizes that the config leaves out are those of the tensors.
+
+        Args:
+            shapes: The shape of each tensor, by name, for two images.
+
+        Raises:
+            ValueError: If a size is given and wrong, or a keyword does not fit.
+        """
+        keywords = dict(self.keywords)
+        for keyword, (tensor, dim) in getattr(self.kind, 'sizes', {}).items():
+            size = shapes[tensor][dim]
+            if keywords.setdefault(keyword, size) != size:
+                raise ValueError(
+                    f'{self.name}: {keyword}={keywords[keyword]} is wrong, {tensor} has the shape '
+                    f'(N, {", ".join(map(str, shapes[tensor][1:]))}): set {keyword}={size}, or leave it out'
+                )
+        try:
+            return self.kind(**keywords)
+        except TypeError as error:  # a keyword that the loss does not have, or one too few
+            raise ValueError(f'{self.name}: {error}') from error
+
+
+def chosen_methods(distill_cfg: Sequence[Mapping]) -> list[Method]:
+    """The methods of a ``distill_cfg`` that are switched on.
 
     Raises:
-        ValueError: If none is switched on, a type is unknown (suggests close names), a keyword does not fit, or a name
-            stands twice.
+        ValueError: If none is switched on, a type is unknown (suggests close names), or a name stands twice.
     """
     entries = list(method_entries(distill_cfg))
     active = [entry for entry in entries if entry.get('use_this', True)]
     check_methods([method_name(e) for e in active], [method_name(e) for e in entries])
-    losses, weights = nn.ModuleDict(), {}
+    methods: dict[str, Method] = {}
     for entry in active:
-        keywords = {k: v for k, v in entry.items() if k not in ('name', 'use_this', 'loss_weight')}
+        keywords = {k: v for k, v in entry.items() if k not in ('type', 'name', 'use_this', 'loss_weight')}
         name, kind = entry['name'], entry['type']
-        if name in losses:
+        if name in methods:
             raise ValueError(f'two methods have the name {name!r}; give each its own')
-        if '.' in name or hasattr(losses, name):
+        if '.' in name or hasattr(nn.ModuleDict(), name):
             raise ValueError(f'a method cannot have the name {name!r}; take one such as loss_{method_name(entry)}_1')
-        if isinstance(kind, str) and MODELS.get(kind) is None:
+        loss = MODELS.get(kind) if isinstance(kind, str) else kind
+        if loss is None:
             raise ValueError(f'{name}: unknown loss type {kind!r}{close_names(kind, MODELS.module_dict)}')
-        try:
-            losses[name] = MODELS.build(keywords)
-        except TypeError as error:  # a keyword that the loss does not have, or one too few
-            raise ValueError(f'{name}: {error}') from error
-        weights[name] = entry.get('loss_weight', 1.0)
-    return losses, weights
-
-
-def asked_tensors(loss: nn.Module) -> tuple[str, ...]:
-    """The names of the tensors that a loss asks for: the parameters of its ``forward`` that have no default."""
-    parameters = inspect.signature(loss.forward).parameters.values()
-    return tuple(p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
+        if not hasattr(loss, 'forward'):
+            raise ValueError(f'{name}: {kind!r} is no loss, a module with a `forward` that names the tensors it needs')
+        methods[name] = Method(name, loss, keywords, entry.get('loss_weight', 1.0))
+    return list(methods.values())
 
 
 def preprocessor_cfg(given: Mapping | None, train_cfg: Mapping | None, student_cfg: Mapping) -> dict[str, Any]:
@@ -59,18 +105,42 @@ def preprocessor_cfg(given: Mapping | None, train_cfg: Mapping | None, student_c
     return cfg
 
 
-def check_classes(student: nn.Module, teacher: Teacher | StoredTeacher | None) -> None:
+def check_classes(num_classes: int, teacher: TeacherHolder | None) -> None:
     """Refuse a teacher and a student that tell apart different numbers of classes.
+
+    Args:
+        num_classes: The student's.
+        teacher: The teacher.
 
     Raises:
         ValueError: Names both numbers.
     """
-    counts = [getattr(getattr(student, 'head', None), 'num_classes', None), teacher.num_classes if teacher else None]
-    if None not in counts and counts[0] != counts[1]:
+    if teacher and teacher.num_classes != num_classes:
         raise ValueError(
-            f'the student has {counts[0]} classes and the teacher {counts[1]}: '
-            'set model.student_cfg and model.teacher_cfg (their head.num_classes) to the same data'
+            f'the student has {num_classes} classes and the teacher {teacher.num_classes}: set model.student_cfg and '
+            'model.teacher_cfg (head.num_classes) to the same data, or say by model.teacher_classes which of the '
+            'teacher’s classes is which of the student’s'
         )
+
+
+def check_asked(methods: Iterable[Method], offered: Sequence[str]) -> None:
+    """Refuse methods that ask for what nobody provides.
+
+    Args:
+        methods: The methods.
+        offered: The names of what there is.
+
+    Raises:
+        ValueError: Names the method, what it asks for, and what there is.
+    """
+    for method in methods:
+        for name in method.asked:
+            if name not in offered:
+                raise ValueError(
+                    f'{method.name} ({method.kind.__name__}) asks for {name!r}, which nobody provides'
+                    f'{REASONS.get(name, close_names(name, offered))}; this student and teacher offer: {", ".join(offered)} '
+                    '(model.taps names further ones)'
+                )
 
 
 def needs_teacher(name: str) -> bool:
@@ -78,30 +148,67 @@ def needs_teacher(name: str) -> bool:
     return name == TEACHER_HEAD or name.endswith('_t')
 
 
-def build_teacher(
-    asked: Mapping[str, Iterable[str]], store: str | None, mode: str, **keywords: Any
-) -> Teacher | StoredTeacher | None:
-    """The teacher, or what was stored of it; None where no loss asks for it.
+def teacher_settings(cfg: Any, **lists: Any) -> list[TeacherSettings]:
+    """What a config says of each teacher.
 
     Args:
-        asked: The names of the tensors that each loss asks for.
-        store: Folder of a store; None for the network itself.
-        mode: The teacher's mode.
-        **keywords: The other keywords of :class:`~mmcls_kd.distillers.teacher.Teacher`.
+        cfg: The config of one, or a list of them.
+        **lists: The other fields of :class:`.teacher.TeacherSettings`: for one teacher each value itself; for several a
+            list of values, one each, or True or False for all; None where nothing is said.
 
     Raises:
-        ValueError: As :class:`~mmcls_kd.distillers.teacher.Teacher`; or if a loss needs more than is stored, or the mode is
-            one whose logits are not.
+        ValueError: If a list is not as long as ``cfg``.
+    """
+    if not isinstance(cfg, (list, tuple)):
+        return [TeacherSettings(cfg, **{key: value for key, value in lists.items() if value is not None})]
+    columns = {}
+    for key, value in lists.items():
+        if value is None or isinstance(value, bool):
+            value = [value] * len(cfg)
+        if not isinstance(value, (list, tuple)) or len(value) != len(cfg):
+            named = 'teacher_weights' if key == 'weight' else f'teacher_{key}'
+            raise ValueError(
+                f'{named} has to be a list with one entry for each of the {len(cfg)} teachers, but is {value!r}'
+            )
+        columns[key] = value
+    rows = [{key: column[i] for key, column in columns.items() if column[i] is not None} for i in range(len(cfg))]
+    return [TeacherSettings(one, **row) for one, row in zip(cfg, rows, strict=True)]
+
+
+def build_teacher(
+    methods: Iterable[Method], settings: Sequence[TeacherSettings], store: str | None, student: Student, **keywords: Any
+) -> TeacherHolder | None:
+    """The teacher, several as one, or what was stored; None where no method asks for it.
+
+    Args:
+        methods: The methods.
+        settings: Of each teacher.
+        store: Folder of a store; None for the networks themselves.
+        student: Whom they teach.
+        **keywords: The other keywords of :class:`.teacher.Teacher`.
+
+    Raises:
+        ValueError: As :class:`.teacher.Teacher`; or if a method needs more than a store or several teachers can give, or
+            the mode is one whose logits are not stored.
         FileNotFoundError: If config, weights or store are missing.
     """
-    wanted = [(loss, name) for loss, names in asked.items() for name in names if needs_teacher(name)]
+    wanted = [(method.name, name) for method in methods for name in method.asked if needs_teacher(name)]
     if not wanted:
         return None
-    if not store:
-        return Teacher(mode=mode, **keywords)
-    if mode == 'train':
-        raise ValueError("a teacher_store holds logits of teacher_mode='eval'; leave one of the two out")
-    for loss, name in wanted:
-        if name != 'logit_t':
-            raise ValueError(f'a teacher_store holds logits alone, and {loss} asks for {name!r}; leave one of the two out')
-    return StoredTeacher(store)
+    beyond = next(((method, name) for method, name in wanted if name != 'logit_t'), None)
+    if store:
+        if keywords.get('mode') == 'train':
+            raise ValueError("a teacher_store holds logits of teacher_mode='eval'; leave one of the two out")
+        if beyond:
+            raise ValueError(
+                f'a teacher_store holds logits alone, and {beyond[0]} asks for {beyond[1]!r}; leave one of the two out'
+            )
+        return StoredTeacher(store)
+    if len(settings) == 1:
+        return Teacher(settings[0], student, **keywords)
+    if beyond:
+        raise ValueError(
+            f'several teachers have no common features, and {beyond[0]} asks for {beyond[1]!r}: choose methods that need '
+            'logits alone, or one teacher'
+        )
+    return TeacherGroup([Teacher(one, student, **keywords) for one in settings], [one.weight for one in settings])

@@ -15,22 +15,28 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ..checkpoint import load_strictly
-from ..configs import close_names, network_cfg
+from ..configs import find_network
+from ..networks.pixels import preprocessed
+from ..networks.sources import Source, brings_weights, own_weights
 from ..teacher_store import TeacherStore
 from .assembly import (
     ALIASES,
     GT_LABEL,
     TEACHER_HEAD,
-    asked_tensors,
-    build_losses,
+    Method,
     build_teacher,
+    check_asked,
     check_classes,
+    chosen_methods,
     preprocessor_cfg,
+    teacher_settings,
 )
+from .default_taps import default_taps, drop_unread_outputs
 from .fast_network import compile_parts
 from .stored_teacher import StoredTeacher
-from .taps import default_taps, drop_unread_outputs, record
-from .teacher import Teacher
+from .survey import Survey, survey
+from .taps import Tap, check_names, given_taps, read, record
+from .teacher import Student, Teacher
 
 
 def batch_label(data_samples: Sequence[DataSample]) -> Tensor:
@@ -38,6 +44,49 @@ def batch_label(data_samples: Sequence[DataSample]) -> Tensor:
     if 'gt_score' in data_samples[0]:
         return torch.stack([sample.gt_score for sample in data_samples])
     return torch.cat([sample.gt_label for sample in data_samples])
+
+
+def build_student(source: Source, pretrained: str | bool | None) -> nn.Module:
+    """The student; where it has weights to start from, the runner's ``init_weights`` leaves it alone.
+
+    Args:
+        source: Its network.
+        pretrained: File, folder or address of its weights; True for those that come with it.
+
+    Raises:
+        ValueError: If the weights do not fit.
+        FileNotFoundError: If they are missing.
+    """
+    cfg = source.cfg
+    if pretrained is True:
+        pretrained = source.weights
+        cfg = cfg if pretrained else own_weights(cfg, 'student')
+    student = MODELS.build(cfg)
+    if pretrained:
+        load_strictly(student, pretrained, 'student')
+    if pretrained or brings_weights(cfg):
+        student.is_init = True
+    return student
+
+
+def students_own_names(distiller: ClassificationDistiller, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Put the student into a state dict as it would save itself, in place.
+
+    Some classifiers save their weights under other names than their modules have; torch heeds that only for a network
+    that is saved by itself, and loads the one from the other.
+    """
+    start = f'{prefix}student.'
+    names = dict(
+        zip(
+            [key for key in state if key.startswith(start)],
+            [start + key for key in distiller.student.state_dict()],
+            strict=True,
+        )
+    )
+    if any(key != name for key, name in names.items()):
+        items = [(names.get(key, key), value) for key, value in state.items()]
+        state.clear()
+        state.update(items)
 
 
 @MODELS.register_module()
@@ -52,103 +101,129 @@ class ClassificationDistiller(BaseClassifier):
     :class:`~mmcls_kd.distillers.teacher.Teacher`. The modes ``'tensor'`` and ``'predict'`` are the student's.
 
     Args:
-        teacher_cfg: Config of the teacher: a path, a whole config or a ``model`` dict; None if no loss needs a teacher.
-        student_cfg: Config of the student, likewise.
+        teacher_cfg: The teacher: the path of a config, ``mmpretrain::PATH``, a name of mmpretrain's zoo, ``timm:NAME``,
+            ``hf:NAME_OR_FOLDER``, ``torchvision:NAME``, a whole config, or a ``model`` dict, whose ``type`` may be the
+            import path of any module that gives class scores. A list of these for several teachers. None if no loss needs
+            a teacher.
+        student_cfg: The student, likewise.
         is_vit: Accepted from the original's configs; changes nothing.
         use_logit: Likewise.
         sd: Likewise.
-        distill_cfg: The methods: a list of ``dict(methods=[dict(type, name, use_this, loss_weight, ...)])``.
-        teacher_pretrained: File or address of the teacher's weights; False for random weights on purpose.
+        distill_cfg: The methods: a list of ``dict(methods=[dict(type, name, use_this, loss_weight, ...)])``. Sizes of
+            tensors (``student_channels``, ``num_classes``, ...) may be left out: a dry run finds them.
+        teacher_pretrained: File, folder or address of the teacher's weights; True for those that come with a network of a
+            library; False for random weights on purpose. For several teachers a list.
         train_cfg: Batch augmentation; the student's own ``train_cfg`` if None.
         data_preprocessor: Of the batch; the student's own if None.
         init_cfg: As in mmengine.
         teacher_mode: ``'eval'``, or ``'train'`` to reproduce the original's ResNet runs.
-        student_pretrained: File or address of weights that the student starts from.
+        student_pretrained: File, folder or address of weights that the student starts from; True for those that come with
+            it.
         teacher_precision: ``'bf16'`` or ``'fp16'`` to run the teacher in it; None for float32, or autocast's under mixed
             precision.
         teacher_store: Folder of stored logits (tools/store_teacher.py) that take the teacher's place; then neither
             its config nor its weights are needed.
+        teacher_classes: For each class of the student, in its order, the teacher's class by index or by name; None if both
+            tell apart the same. For several teachers a list of such lists.
+        teacher_pixels: The images that the teacher wants, as far as its config or library does not say it or says it
+            otherwise: ``mean``, ``std`` (of values from 0 to 255), ``to_rgb``, ``size``, ``interpolation``. For several a
+            list.
+        teacher_weights: The weights of several teachers in the mean of their probabilities; equal if None.
+        taps: Where tensors are, by name with ``_s`` or ``_t``: the path of a module, or ``dict(path, form, index, extra)``,
+            see :func:`.taps.given_taps`. New names are for losses that ask for them.
         channels_last: Keep images and convolutions of the whole distiller in the channels-last memory format.
         compile: Compile the parts of the student in place, and those of the teacher's fast twin; True, or keywords of
             ``torch.compile``.
 
     Raises:
-        ValueError: If methods, names, modes, weights or class counts do not fit; names what to change.
+        ValueError: If methods, names, sizes, modes, weights or classes do not fit; names what to change.
         FileNotFoundError: If a config, weights or a store are missing.
     """
 
     def __init__(
         self,
-        teacher_cfg: str | Mapping | None,
+        teacher_cfg: str | Mapping | Sequence | None,
         student_cfg: str | Mapping,
         is_vit: bool = False,  # noqa: ARG002
         use_logit: bool = False,  # noqa: ARG002
         sd: bool = False,  # noqa: ARG002
         distill_cfg: Sequence[Mapping] | None = None,
-        teacher_pretrained: str | bool | None = None,
+        teacher_pretrained: str | bool | Sequence | None = None,
         train_cfg: Mapping | None = None,
         data_preprocessor: Mapping | nn.Module | None = None,
         init_cfg: Mapping | Sequence | None = None,
         teacher_mode: str = 'eval',
-        student_pretrained: str | None = None,
+        student_pretrained: str | bool | None = None,
         teacher_precision: str | None = None,
         teacher_store: str | None = None,
+        teacher_classes: Sequence | None = None,
+        teacher_pixels: Mapping | Sequence | None = None,
+        teacher_weights: Sequence[float] | None = None,
+        taps: Mapping[str, Any] | None = None,
         channels_last: bool = False,
         compile: bool | Mapping = False,  # noqa: A002  (as mmengine calls it)
     ) -> None:
-        losses, self.loss_weights = build_losses(distill_cfg or [])
-        network = network_cfg(student_cfg)
+        methods = chosen_methods(distill_cfg or [])
+        taps = check_names(taps or {}, ALIASES)
+        source = find_network(student_cfg)
         if not isinstance(data_preprocessor, nn.Module):
-            data_preprocessor = MODELS.build(preprocessor_cfg(data_preprocessor, train_cfg, network))
+            data_preprocessor = MODELS.build(preprocessor_cfg(data_preprocessor, train_cfg, source.cfg))
         super().__init__(init_cfg=init_cfg, data_preprocessor=data_preprocessor)
-        self.distill_losses = losses
-        self.student = MODELS.build(network)
-        if student_pretrained:
-            load_strictly(self.student, student_pretrained, 'student')
-            self.student.is_init = True  # the runner's init_weights leaves it alone
+        self.student = build_student(source, student_pretrained)
+        found = survey(self.student, 'student', source.pixels.get('size'))
+        self.num_classes = found.num_classes
 
-        self.asked = {name: asked_tensors(loss) for name, loss in losses.items()}
         compile_options = dict(compile) if isinstance(compile, Mapping) else {} if compile else None
         self.teacher_holder = build_teacher(
-            self.asked,
+            methods,
+            teacher_settings(
+                teacher_cfg,
+                pretrained=teacher_pretrained,
+                classes=teacher_classes,
+                pixels=teacher_pixels,
+                weight=teacher_weights,
+            ),
             teacher_store,
-            teacher_mode,
-            cfg=teacher_cfg,
-            pretrained=teacher_pretrained,
+            Student(preprocessed(data_preprocessor), found.num_classes),
+            taps=taps,
+            mode=teacher_mode,
             precision=teacher_precision,
             compile_options=compile_options,
         )
-        self._connect({name for names in self.asked.values() for name in names})
+        check_classes(self.num_classes, self.teacher_holder)
+        self._connect(methods, default_taps(self.student, found) | given_taps(taps, '_s', found), found)
         self.channels_last = channels_last
         if channels_last:
             self.to(memory_format=torch.channels_last)
         if compile_options is not None:
             compile_parts(self.student, compile_options)
+        self._register_state_dict_hook(students_own_names)
 
-    def _connect(self, wanted: set[str]) -> None:
-        """Check that the networks fit together and offer what the losses want; keep what is read of each."""
-        taps_s = default_taps(self.student)
-        tensors_t = self.teacher_holder.tensors if self.teacher_holder else ()
-        offered = [GT_LABEL, *(f'{n}_s' for n in taps_s), *(f'{n}_t' for n in tensors_t)]
-        offered += [alias for alias, name in ALIASES.items() if name in offered]
-        offered += [TEACHER_HEAD] if self.teacher_holder and self.teacher_holder.head else []
-        for loss, names in self.asked.items():
-            for name in names:
-                if name not in offered:
-                    raise ValueError(
-                        f'{loss} ({type(self.distill_losses[loss]).__name__}) asks for {name!r}, which nobody provides'
-                        f'{close_names(name, offered)}; this student and teacher offer: {", ".join(offered)}'
-                    )
-        check_classes(self.student, self.teacher_holder)
-        wanted = {ALIASES.get(name, name) for name in wanted}
-        self.student_taps = {n: tap for n, tap in taps_s.items() if f'{n}_s' in wanted}
-        self.teacher_names = [n for n in tensors_t if f'{n}_t' in wanted]
-        drop_unread_outputs(self.student.backbone, self.student_taps.values())
+    def _connect(self, methods: Sequence[Method], taps: dict[str, Tap], found: Survey) -> None:
+        """Check that the networks offer what the methods want, keep what is read of each, and build the losses."""
+        teacher = self.teacher_holder
+        shapes = {f'{name}_s': tuple(read(tap, found).shape) for name, tap in taps.items()}
+        shapes |= {f'{name}_t': shape for name, shape in (teacher.shapes if teacher else {}).items()}
+        shapes |= {alias: shapes[name] for alias, name in ALIASES.items() if name in shapes}
+        self.asked = {method.name: method.asked for method in methods}
+        wanted = {ALIASES.get(name, name) for names in self.asked.values() for name in names}
+        self.teacher_head = teacher.head if teacher and TEACHER_HEAD in wanted else None
+        check_asked(methods, [GT_LABEL, *shapes, *([TEACHER_HEAD] if self.teacher_head else [])])
+        self.student_taps = {n: tap for n, tap in taps.items() if f'{n}_s' in wanted}
+        self.teacher_names = [n for n in (teacher.shapes if teacher else ()) if f'{n}_t' in wanted]
+        drop_unread_outputs(self.student, self.student_taps.values())
+        self.distill_losses = nn.ModuleDict({method.name: method.build(shapes) for method in methods})
+        self.loss_weights = {method.name: method.weight for method in methods}
 
     @property
     def teacher(self) -> nn.Module | None:
-        """The teacher's network as loaded; None where no loss needs one."""
+        """The network of the one teacher, as loaded; None where there is none, or several."""
         return self.teacher_holder.network if isinstance(self.teacher_holder, Teacher) else None
+
+    @property
+    def teachers(self) -> Sequence[nn.Module]:
+        """The networks of all teachers, as loaded."""
+        return self.teacher_holder.networks if self.teacher_holder else []
 
     @property
     def store(self) -> TeacherStore | None:
@@ -175,7 +250,7 @@ class ClassificationDistiller(BaseClassifier):
 
     def extract_feat(self, inputs: Tensor, **kwargs: Any) -> Any:
         """The student's features, see mmpretrain's ``ImageClassifier.extract_feat``."""
-        return self.student.extract_feat(inputs, **kwargs)
+        return self.student.extract_feat(inputs, **kwargs)  # type: ignore[operator]
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
         """One training step's losses.
@@ -194,7 +269,7 @@ class ClassificationDistiller(BaseClassifier):
         if self.teacher_holder:
             seen_t = self.teacher_holder(inputs, data_samples, self.teacher_names)
             tensors |= {f'{name}_t': tensor for name, tensor in seen_t.items()}
-            tensors[TEACHER_HEAD] = self.teacher_holder.head
+            tensors[TEACHER_HEAD] = self.teacher_head
 
         losses = {f'ori_{k}': v * self.task_weight if 'loss' in k else v for k, v in task_losses.items()}
         for name, loss in self.distill_losses.items():
@@ -209,9 +284,9 @@ class ClassificationDistiller(BaseClassifier):
         return total, log_vars | {'loss': total}
 
     def _apply(self, fn: Any, recurse: bool = True) -> ClassificationDistiller:
-        """Take the teacher along to another device or type."""
-        if self.teacher is not None:
-            self.teacher._apply(fn, recurse)
+        """Take the teachers along to another device or type."""
+        for network in self.teachers:
+            network._apply(fn, recurse)
         return super()._apply(fn, recurse)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
@@ -227,7 +302,7 @@ class ClassificationDistiller(BaseClassifier):
             )
         inside = [key for key in state_dict if key.startswith(f'{prefix}teacher.')]
         weights = OrderedDict((key.removeprefix(f'{prefix}teacher.'), state_dict.pop(key)) for key in inside)
-        if weights and isinstance(self.teacher_holder, Teacher) and not self.teacher_holder.pretrained:
+        if weights and isinstance(self.teacher_holder, Teacher) and self.teacher_holder.pretrained is False:
             self.teacher_holder.network.load_state_dict(weights)
         elif weights:
             print_log('The teacher inside the checkpoint is left out: model.teacher_pretrained decides', 'current')

@@ -14,7 +14,8 @@ from mmcv.cnn import fuse_conv_bn
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from .taps import Tap, drop_unread_outputs, record
+from .default_taps import drop_unread_outputs
+from .taps import Tap, record
 
 PRECISIONS = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 #: How far what is read may move by folding, in units of its largest entry where that is above 1.
@@ -56,7 +57,7 @@ def twin(network: nn.Module, taps: Iterable[Tap], folded: bool) -> nn.Module:
     shared: dict[int, Any] = {id(tensor): tensor for tensor in chain(network.parameters(), network.buffers())}
     shared |= {id(hooks): OrderedDict() for part in network.modules() for name in HOOKS if (hooks := getattr(part, name))}
     other = copy.deepcopy(network, shared).eval()
-    drop_unread_outputs(other.backbone, taps)
+    drop_unread_outputs(other, taps)
     return fuse_conv_bn(other).requires_grad_(False) if folded else other
 
 
@@ -167,13 +168,10 @@ def run(network: nn.Module, inputs: Tensor, taps: dict[str, Tap], stop: bool = T
         network: A classifier.
         inputs: Images, (N, 3, H, W).
         taps: What to read.
-        stop: End the pass as soon as all is read; else only the head is left out, where nothing is read of it.
+        stop: End the pass as soon as all is read.
     """
     if not taps:
         return {}
     with record(network, taps, stop) as tensors:
-        if stop or 'logit' in taps:
-            network(inputs)
-        else:
-            network.extract_feat(inputs)  # type: ignore[operator]
+        network(inputs)
     return tensors

@@ -26,10 +26,15 @@ class StoredTeacher:
     """
 
     head = None
-    tensors = ('logit',)
+    networks = ()
 
     def __init__(self, folder: str) -> None:
         self.store = TeacherStore(folder)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of the logits, for two images."""
+        return {'logit': (2, self.num_classes)}
 
     @property
     def num_classes(self) -> int:

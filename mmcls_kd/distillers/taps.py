@@ -1,26 +1,36 @@
-"""Named tensors out of a network: which module gives which, and how they are read in one forward pass.
+"""Named tensors out of a network: which modules give which, and how they are read in one forward pass.
 
-The names, without the ``_s`` or ``_t`` that says whose tensor it is:
+The names, without the ``_s`` or ``_t`` that says whose tensor it is, and the form in which each comes:
 
 ========================  ===========================================================================================
 ``logit``                 class scores before the softmax, (N, C)
-``feat``                  feature map of the last stage, (N, C, H, W)
+``feat``                  feature map of the last stage, (N, C, H, W); of a ViT its last patch tokens, laid on their grid
 ``feat_mid``              features of the stage before the last, pooled, (N, C); of a ViT the class token half-way
 ``tokens_low``            a ViT's patch tokens after its first two blocks, (N, 2, L, D)
-``tokens_high``           a ViT's patch tokens after its last block and final norm, (N, L, D)
+``tokens_high``           patch tokens after the last block and final norm, (N, L, D); of a CNN the places of its last map
 ========================  ===========================================================================================
+
+Which module gives them is found by :func:`.default_taps.default_taps`, or said by the config's ``taps``, which may add
+further names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from mmpretrain.models.backbones import SwinTransformer, VisionTransformer
 from torch import Tensor, nn
+
+from .forms import FORMS, Layout, tensors_in
+from .survey import Survey
+
+#: The form of each name; of others the tensor as it is.
+FORM_OF = {'feat': 'map', 'feat_mid': 'pooled', 'tokens_low': 'tokens', 'tokens_high': 'tokens'}
+KEYS = ('path', 'form', 'index', 'extra')
 
 
 @dataclass(frozen=True)
@@ -36,52 +46,121 @@ class Tap:
     view: Callable[..., Tensor]
 
 
-def _pool(feat: Tensor) -> Tensor:
-    """Global average pool: (N, C, H, W) to (N, C)."""
-    if not isinstance(feat, Tensor) or feat.dim() != 4:
-        raise ValueError('feat_mid: the stage before the last of this backbone gives no feature map (N, C, H, W)')
-    return feat.mean(dim=(2, 3))
+@dataclass(frozen=True)
+class View:
+    """Makes the tensor of a tap of what its modules return.
+
+    Attributes:
+        form: One of :data:`.forms.FORMS`.
+        layouts: How each module's tensor is laid out.
+        index: Which of a module's tensors it is.
+    """
+
+    form: str
+    layouts: tuple[Layout, ...]
+    index: int = 0
+
+    def __call__(self, *outputs: Any) -> Tensor:
+        """The tensor; those of several modules lie side by side in dimension 1."""
+        found = [
+            FORMS[self.form](tensors_in(output)[self.index], layout)
+            for output, layout in zip(outputs, self.layouts, strict=True)
+        ]
+        return found[0] if len(found) == 1 else torch.stack(found, dim=1)
 
 
-def _stages(backbone: nn.Module) -> list[str]:
-    """The names of a convolutional backbone's stages, in order."""
-    for attribute in ('res_layers', 'layers', 'stages'):
-        stages = getattr(backbone, attribute, None)
-        if isinstance(stages, nn.ModuleList):
-            return [f'{attribute}.{i}' for i in range(len(stages))]
-        if isinstance(stages, (list, tuple)) and all(isinstance(name, str) for name in stages):
-            return list(stages)
-    return []
+def nearest_paths(path: str, survey: Survey) -> str:
+    """A hint for a module path that does not exist: the nearest ones."""
+    close = difflib.get_close_matches(path, survey.outputs, n=5, cutoff=0)
+    return f'the nearest paths: {", ".join(close)}; tools/inspect_model.py CONFIG prints them all'
 
 
-def _vit_taps(backbone: VisionTransformer) -> dict[str, Tap]:
-    extra, half = backbone.num_extra_tokens, backbone.num_layers // 2
-    first_two = ('backbone.layers.0', 'backbone.layers.1')
-    taps = {'tokens_low': Tap(first_two, lambda *tokens: torch.stack([t[:, extra:] for t in tokens], dim=1))}
-    if extra:
-        taps['feat_mid'] = Tap((f'backbone.layers.{half - 1}',), lambda tokens: tokens[:, 0])
-    if backbone.final_norm:
-        taps['tokens_high'] = Tap(('backbone.ln1',), lambda tokens: tokens[:, extra:])
-    return taps
-
-
-def default_taps(network: Any) -> dict[str, Tap]:
-    """The tensors that a classifier offers, by name.
+def tap(survey: Survey, paths: Sequence[str], form: str = 'raw', index: int | None = None, extra: int | None = None) -> Tap:
+    """A tap on modules of a network that was surveyed.
 
     Args:
-        network: An mmpretrain classifier with ``backbone`` and ``head``.
+        survey: Of the network.
+        paths: Of the modules.
+        form: One of :data:`.forms.FORMS`.
+        index: Which tensor of a module that returns several.
+        extra: How many tokens stand before the patch tokens; found from their number if None.
+
+    Raises:
+        ValueError: If there is no such module (names the nearest), it does not run or runs several times, it returns no
+            tensor or several, or its tensor has no such form.
     """
-    taps = {'logit': Tap(('head',), lambda logit: logit)}
-    backbone = network.backbone
-    if isinstance(backbone, VisionTransformer):
-        return taps | _vit_taps(backbone)
-    taps['feat'] = Tap(('backbone',), lambda outputs: outputs[-1])
-    if isinstance(backbone, SwinTransformer):
-        norm = f'norm{backbone.num_layers - 2}'
-        if hasattr(backbone, norm):  # only if the config lists that stage in out_indices
-            taps['feat_mid'] = Tap((f'backbone.{norm}',), lambda tokens: tokens.mean(dim=1))
-    elif len(stages := _stages(backbone)) > 1:
-        taps['feat_mid'] = Tap((f'backbone.{stages[-2]}',), _pool)
+    layouts = []
+    for path in paths:
+        if path not in survey.outputs:
+            raise ValueError(f'no module {path!r} runs in this network; {nearest_paths(path, survey)}')
+        if survey.calls[path] > 1:
+            raise ValueError(f'module {path!r} runs {survey.calls[path]} times in a forward pass; take one that runs once')
+        tensors = survey.outputs[path]
+        shapes = ', '.join(str(tuple(t.shape)) for t in tensors) or 'none'
+        if not -len(tensors) <= (index or 0) < len(tensors) or (index is None and len(tensors) > 1):
+            raise ValueError(f'module {path!r} returns {len(tensors)} tensors ({shapes}): say which by index=0, 1, ...')
+        found = Layout.of(tuple(tensors[index or 0].shape))
+        layouts.append(found if extra is None else Layout(found.kind, extra))
+    if form not in FORMS:
+        raise ValueError(f'form={form!r}: choose one of {", ".join(map(repr, FORMS))}')
+    made = Tap(tuple(paths), View(form, tuple(layouts), index or 0))
+    try:
+        read(made, survey)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f'{" and ".join(paths)}: {error}') from error
+    return made
+
+
+def read(tap: Tap, survey: Survey) -> Tensor:
+    """What a tap would have read in the dry run, without values."""
+    return tap.view(*(survey.outputs[path] for path in tap.modules))
+
+
+def check_names(given: Mapping[str, Any], aliases: Mapping[str, str]) -> dict[str, Any]:
+    """The taps of a config under their full names.
+
+    Args:
+        given: By name.
+        aliases: Full names by short ones.
+
+    Raises:
+        ValueError: If a name does not say whose tensor it is.
+    """
+    named = {aliases.get(name, name): value for name, value in given.items()}
+    for name in named:
+        if not name.endswith(('_s', '_t')):
+            raise ValueError(
+                f'taps: {name!r} has to say whose tensor it is: {name}_s is the student’s, {name}_t the teacher’s'
+            )
+    return named
+
+
+def given_taps(given: Mapping[str, Any], side: str, survey: Survey) -> dict[str, Tap]:
+    """The taps that a config gives for one of the networks.
+
+    Args:
+        given: By name with ``_s`` or ``_t``: the path of a module; a list of them; or a dict with ``path`` and, as far as
+            wanted, ``form``, ``index`` and ``extra`` as in :func:`tap`.
+        side: ``'_s'`` or ``'_t'``; other names are passed over.
+        survey: Of the network.
+
+    Raises:
+        ValueError: As :func:`tap`; names the tap.
+    """
+    taps = {}
+    for full_name, value in given.items():
+        if not full_name.endswith(side):
+            continue
+        name = full_name.removesuffix(side)
+        keywords = dict(value) if isinstance(value, Mapping) else dict(path=value)
+        if unknown := sorted(set(keywords) - set(KEYS)) or ([] if 'path' in keywords else ['no path']):
+            raise ValueError(f'taps: {full_name} takes {", ".join(KEYS)}, but has {unknown[0]}')
+        paths = keywords.pop('path')
+        keywords.setdefault('form', FORM_OF.get(name, 'raw'))
+        try:
+            taps[name] = tap(survey, [paths] if isinstance(paths, str) else list(paths), **keywords)
+        except ValueError as error:
+            raise ValueError(f'taps: {full_name}: {error}') from error
     return taps
 
 
@@ -119,23 +198,3 @@ def record(network: nn.Module, taps: dict[str, Tap], stop: bool = False) -> Iter
         for handle in handles:
             handle.remove()
     tensors.update({name: tap.view(*(outputs[path] for path in tap.modules)) for name, tap in taps.items()})
-
-
-def drop_unread_outputs(backbone: Any, taps: Iterable[Tap]) -> None:
-    """Stop a backbone from computing stage outputs that nobody reads, and freeze the norms that only these have.
-
-    mmpretrain's Swin, ConvNeXt and others put a norm ``norm{i}`` before each stage output in ``out_indices``. A norm whose
-    output no loss reads has no gradient, which DistributedDataParallel refuses at the second step.
-
-    Args:
-        backbone: The student's backbone, changed in place; its parameters keep their names.
-        taps: The taps that are read beside the last output.
-    """
-    read = {path for tap in taps for path in tap.modules}
-    indices = list(getattr(backbone, 'out_indices', ()))
-    children = dict(backbone.named_children())  # not hasattr: a ResNet has a property norm1, which is its stem's
-    unread = [i for i in indices[:-1] if f'norm{i}' in children and f'backbone.norm{i}' not in read]
-    for i in unread:
-        children[f'norm{i}'].requires_grad_(False)
-    if unread:
-        backbone.out_indices = [i for i in indices if i not in unread]

@@ -2,20 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..checkpoint import load_strictly
-from ..configs import network_cfg
+from ..configs import find_network
+from ..networks.classes import class_index, class_names, names_in
+from ..networks.pixels import PixelAdapter, Pixels, changed, wanted_pixels
+from ..networks.sources import brings_weights, own_weights
+from .default_taps import default_taps, own_head
 from .fast_network import PRECISIONS, FastNetwork, run
-from .taps import default_taps
+from .survey import Survey, evaluating, image_channels, survey
+from .taps import Tap, given_taps, read
 
 MODES = ('eval', 'train')
+
+
+@dataclass
+class TeacherSettings:
+    """What a config says of one teacher.
+
+    Attributes:
+        cfg: The network: what :func:`~mmcls_kd.configs.find_network` takes.
+        pretrained: File, folder or address of its weights; True for those that come with the network; False for random
+            weights, on purpose.
+        classes: For each class of the student its own class, by index or name; None if they are the same.
+        pixels: Settings of its images in the place of what its config or library says, see
+            :func:`~mmcls_kd.networks.pixels.changed`.
+        weight: Its weight in the mean of several.
+    """
+
+    cfg: str | Mapping | None
+    pretrained: str | bool | None = None
+    classes: Sequence[int | str] | None = None
+    pixels: Mapping[str, Any] | None = None
+    weight: float = 1.0
+
+
+@dataclass
+class Student:
+    """What a teacher has to know of the student.
+
+    Attributes:
+        pixels: The images that it gets, of which the teacher's are made.
+        num_classes: How many classes it tells apart.
+    """
+
+    pixels: Pixels
+    num_classes: int
 
 
 class Teacher:
@@ -26,64 +70,74 @@ class Teacher:
     makes one) shares it.
 
     Args:
-        cfg: What :func:`~mmcls_kd.configs.network_cfg` takes.
-        pretrained: File or address of its weights; False for a teacher with random weights, on purpose.
+        settings: Its network, weights, classes and images.
+        student: Whom it teaches.
+        taps: Where its tensors are, in the place of the defaults, see :func:`.taps.given_taps`.
         mode: ``'eval'``, or ``'train'`` for batch statistics and drop path in the teacher, as in the original's runs.
         precision: ``'bf16'`` or ``'fp16'`` to compute in it; None for float32, or autocast's under mixed precision.
         compile_options: Keywords of ``torch.compile``; None not to compile.
 
+    Attributes:
+        network: The network as loaded.
+        shapes: The shape of each tensor that it offers, by name, for two images.
+        num_classes: How many classes its logits tell apart: the student's, where ``classes`` are given.
+
     Raises:
-        ValueError: If ``mode`` or ``precision`` is none of these, or config or weights are not given; names what to set.
+        ValueError: If a setting does not fit, or config or weights are not given; names what to set.
         FileNotFoundError: If config or weights are missing.
     """
 
     def __init__(
         self,
-        cfg: str | Mapping | None,
-        pretrained: str | bool | None,
+        settings: TeacherSettings,
+        student: Student,
+        taps: Mapping[str, Any] | None = None,
         mode: str = 'eval',
         precision: str | None = None,
         compile_options: Mapping[str, Any] | None = None,
     ) -> None:
-        if mode not in MODES:
-            raise ValueError(f'teacher_mode={mode!r}: choose one of {", ".join(map(repr, MODES))}')
-        if precision is not None and precision not in PRECISIONS:
-            raise ValueError(f'teacher_precision={precision!r}: choose one of {", ".join(map(repr, PRECISIONS))}, or None')
-        if precision is not None and mode == 'train':
-            raise ValueError("teacher_precision is for teacher_mode='eval': statistics of a batch need float32")
-        if cfg is None:
-            raise ValueError('the chosen methods need a teacher: set model.teacher_cfg')
-        if pretrained is not False and not (isinstance(pretrained, str) and pretrained):
-            raise ValueError(
-                'the teacher has no weights: set model.teacher_pretrained to a file or an address '
-                '(or to False, to distil from random weights on purpose)'
-            )
-        self.pretrained = pretrained
-        with torch.random.fork_rng(devices=[]):  # so a run with a stored teacher, which draws none, starts alike
-            self.network = MODELS.build(network_cfg(cfg))
-        if pretrained:
-            load_strictly(self.network, pretrained, 'teacher')
+        check_run(mode, precision)
+        self.pretrained = settings.pretrained
+        self.network, pixels, names = load_network(settings, student.pixels)
         self.network.requires_grad_(False).train(mode == 'train')
+        self.adapt = PixelAdapter(student.pixels, pixels, image_channels(self.network))
+        if pixels != student.pixels:
+            print_log(f'the teacher gets {pixels}', 'current')
+        self.survey = survey(self.network, 'teacher', pixels.size)
+        self.taps = default_taps(self.network, self.survey) | given_taps(taps or {}, '_t', self.survey)
         self.fast = FastNetwork(self.network, precision, compile_options)
-        self.taps = default_taps(self.network)
+        self.num_classes = count = self.survey.num_classes
+        self._index: Tensor | None = None
+        if settings.classes is not None:
+            names = names or class_names(self.network, count)
+            self._index = torch.tensor(class_index(settings.classes, names, count, student.num_classes))
+            self.num_classes = student.num_classes
+        self.shapes = {name: tuple(read(tap, self.survey).shape) for name, tap in self.taps.items()}
+        self.shapes['logit'] = (2, self.num_classes)
 
     @property
-    def tensors(self) -> tuple[str, ...]:
-        """The names of the tensors that can be read of it."""
-        return tuple(self.taps)
-
-    @property
-    def num_classes(self) -> int | None:
-        """How many classes it tells apart; None if its head does not say."""
-        return getattr(getattr(self.network, 'head', None), 'num_classes', None)
+    def networks(self) -> list[nn.Module]:
+        """The network, as the only one."""
+        return [self.network]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Teacher:
         return self
 
-    def head(self, feat: Tensor) -> Tensor:
-        """The teacher's logits for features of its last stage, (N, C_t, H, W); gradients flow to the features."""
-        outputs = (feat,) if self.network.neck is None else self.network.neck((feat,))
-        return self.network.head(outputs)
+    def _students(self, logit: Tensor) -> Tensor:
+        """Of the class scores those of the student's classes, in its order."""
+        if self._index is None:
+            return logit
+        self._index = self._index.to(logit.device)
+        return logit[:, self._index]
+
+    @cached_property
+    def head(self) -> Callable[[Tensor], Tensor] | None:
+        """What makes logits of features of the last stage, (N, C_t, H, W), gradients flowing to the features.
+
+        None where other layers lie between that stage and the classifier, or it reads something else (a class token).
+        """
+        found = find_head(self.network, self.survey, self.taps)
+        return None if found is None else lambda feat: self._students(found(feat))
 
     @torch.no_grad()
     def __call__(
@@ -95,7 +149,7 @@ class Teacher:
         """Run the teacher as far as what is asked for needs it, in eval mode by :class:`.fast_network.FastNetwork`.
 
         Args:
-            inputs: Images as the student sees them, (N, 3, H, W).
+            inputs: Images as the student sees them, (N, C, H, W).
             data_samples: Their samples; only a stored teacher looks at them.
             names: Which of its taps to read.
 
@@ -103,4 +157,121 @@ class Teacher:
             The tensors by name, without gradient.
         """
         taps = {name: self.taps[name] for name in names}
-        return run(self.network, inputs, taps, stop=False) if self.network.training else self.fast(inputs, taps)
+        inputs = self.adapt(inputs)
+        tensors = run(self.network, inputs, taps, stop=False) if self.network.training else self.fast(inputs, taps)
+        if 'logit' in tensors:
+            tensors['logit'] = self._students(tensors['logit'])
+        return tensors
+
+
+def check_run(mode: str, precision: str | None) -> None:
+    """Refuse a way to run a teacher that there is not.
+
+    Raises:
+        ValueError: Names the choices.
+    """
+    if mode not in MODES:
+        raise ValueError(f'teacher_mode={mode!r}: choose one of {", ".join(map(repr, MODES))}')
+    if precision is not None and precision not in PRECISIONS:
+        raise ValueError(f'teacher_precision={precision!r}: choose one of {", ".join(map(repr, PRECISIONS))}, or None')
+    if precision is not None and mode == 'train':
+        raise ValueError("teacher_precision is for teacher_mode='eval': statistics of a batch need float32")
+
+
+def load_network(settings: TeacherSettings, student: Pixels) -> tuple[nn.Module, Pixels, list[str] | None]:
+    """A teacher's network with its weights, the images that it wants, and the names of its classes if its weights say them.
+
+    Args:
+        settings: The teacher's.
+        student: The student's images.
+
+    Raises:
+        ValueError: If config or weights are not given or do not fit; names what to set.
+        FileNotFoundError: If config or weights are missing.
+    """
+    if settings.cfg is None:
+        raise ValueError('the chosen methods need a teacher: set model.teacher_cfg')
+    source, pretrained = find_network(settings.cfg), settings.pretrained
+    if pretrained is True:
+        pretrained = source.weights
+        source.cfg = source.cfg if pretrained else own_weights(source.cfg, 'teacher')
+    elif pretrained is not False and not (isinstance(pretrained, str) and pretrained) and not brings_weights(source.cfg):
+        raise ValueError(
+            'the teacher has no weights: set model.teacher_pretrained to a file or an address '
+            '(to True for the weights that come with a network of a library, '
+            'or to False, to distil from random weights on purpose)'
+        )
+    with torch.random.fork_rng(devices=[]):  # so a run with a stored teacher, which draws none, starts alike
+        network = MODELS.build(source.cfg)
+    names = names_in(load_strictly(network, pretrained, 'teacher')) if isinstance(pretrained, str) and pretrained else None
+    pixels = wanted_pixels(network, student, source.cfg.get('data_preprocessor'))
+    return network, changed(pixels, {**source.pixels, **(settings.pixels or {})}), names
+
+
+def find_head(network: nn.Module, found: Survey, taps: Mapping[str, Tap]) -> Callable[[Tensor], Tensor] | None:
+    """What makes class scores of the map that ``feat`` reads: tried, and kept only if it gives the network's own.
+
+    Args:
+        network: A classifier.
+        found: Its survey.
+        taps: Its taps.
+    """
+    if 'feat' not in taps:
+        return None
+    innermost = network.get_submodule(found.logit_paths[-1])
+    candidates = [own_head(network), lambda feat: innermost(feat.mean(dim=(2, 3)))]
+    parameter = next(network.parameters())
+    with torch.random.fork_rng(devices=[]), evaluating(network), torch.no_grad():
+        images = torch.randn(2, image_channels(network), *found.size).to(parameter)
+        tensors = run(network, images, {name: taps[name] for name in ('feat', 'logit')})
+        for head in filter(None, candidates):
+            with suppress(RuntimeError, TypeError, IndexError, AttributeError, ValueError):  # features of another form
+                if torch.allclose(head(tensors['feat']), tensors['logit'], rtol=1e-3, atol=1e-4):
+                    return head
+    return None
+
+
+class TeacherGroup:
+    r"""Several teachers as one: the logarithm of the weighted mean of their probabilities.
+
+    .. math:: z = \log \sum_k w_k \, softmax(z_k), \quad \sum_k w_k = 1
+
+    Args:
+        teachers: The teachers.
+        weights: Their weights w_k, in units of their sum.
+
+    Attributes:
+        shapes: That of the logits alone: features of several networks have no mean.
+        num_classes: How many classes they all tell apart.
+
+    Raises:
+        ValueError: If a weight is not positive, or they tell apart different numbers of classes.
+    """
+
+    head = None
+
+    def __init__(self, teachers: Sequence[Teacher], weights: Sequence[float]) -> None:
+        if min(weights) <= 0:
+            raise ValueError(f'teacher_weights={list(weights)}: each has to be above 0')
+        counts = [teacher.num_classes for teacher in teachers]
+        if len(set(counts)) > 1:
+            raise ValueError(f'the teachers tell apart {counts} classes: set model.teacher_classes of those that differ')
+        self.teachers, self.num_classes = list(teachers), counts[0]
+        self.log_weights = [math.log(weight / sum(weights)) for weight in weights]
+        self.shapes = {'logit': (2, self.num_classes)}
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The networks of all."""
+        return [teacher.network for teacher in self.teachers]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TeacherGroup:
+        return self
+
+    def __call__(self, inputs: Tensor, data_samples: Sequence[DataSample], names: Iterable[str]) -> dict[str, Tensor]:
+        """The joint logits, (N, C), or nothing; see :class:`Teacher`."""
+        if 'logit' not in names:
+            return {}
+        logits = [teacher(inputs, data_samples, ['logit'])['logit'].float() for teacher in self.teachers]
+        parts = [z.log_softmax(dim=1) + weight for z, weight in zip(logits, self.log_weights, strict=True)]
+        return {'logit': torch.stack(parts).logsumexp(dim=0)}

@@ -1,0 +1,115 @@
+"""A dry run of a network: which modules run, what they return, and where its class scores are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..networks.classifiers import scores
+from .forms import tensors_in
+
+#: The sizes of images to try where a network does not say which it takes.
+SIZES = (64, 224, 32, 384)
+
+
+@dataclass
+class Survey:
+    """What a dry run showed.
+
+    Attributes:
+        size: Height and width of its images.
+        outputs: What each module returned, by path, in the order in which they ended; tensors without values, on torch's
+            meta device.
+        calls: How often each ran.
+        logit: The class scores, (N, C), without values.
+        logit_paths: The modules that return them, the outermost first.
+    """
+
+    size: tuple[int, int]
+    logit: Tensor
+    logit_paths: list[str]
+    outputs: dict[str, list[Tensor]]
+    calls: Counter[str]
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the network tells apart."""
+        return self.logit.shape[1]
+
+
+def image_channels(network: nn.Module) -> int:
+    """How many channels the images of a network have: those that its first convolution takes; 3 if it has none."""
+    return next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """The network in eval mode; afterwards each of its modules is in the mode in which it was."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def survey(network: nn.Module, role: str, size: tuple[int, int] | None = None) -> Survey:
+    """Run a network once on two random images, without a trace.
+
+    Args:
+        network: A classifier.
+        role: Whose it is, for messages.
+        size: Height and width of the images; what runs if None.
+
+    Raises:
+        ValueError: If it does not run, or gives no class scores.
+    """
+    channels = image_channels(network)
+    parameter = next(chain(network.parameters(), [torch.empty(0)]))
+    reasons = []
+    for height, width in [size] if size else [(n, n) for n in SIZES]:
+        with torch.random.fork_rng(devices=[]):
+            images = torch.randn(2, channels, height, width).to(parameter)
+        try:
+            with evaluating(network), torch.no_grad():
+                return _run(network, images)
+        except (RuntimeError, AssertionError, LookupError, TypeError, AttributeError, ValueError) as error:
+            reasons.append(f'{height} × {width}: {type(error).__name__}: {error}')
+    raise ValueError(f'the {role} does not run on {channels}-channel images. ' + '; '.join(reasons[:2]))
+
+
+def _run(network: nn.Module, images: Tensor) -> Survey:
+    """One forward pass that is watched."""
+    outputs: dict[str, list[Tensor]] = {}
+    calls: Counter[str] = Counter()
+
+    def watch(path: str) -> Any:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            calls[path] += 1
+            outputs.pop(path, None)
+            outputs[path] = tensors_in(output)
+
+        return hook
+
+    handles = [module.register_forward_hook(watch(path)) for path, module in network.named_modules() if path]
+    try:
+        logit = scores(network(images))
+    finally:
+        for handle in handles:
+            handle.remove()
+    if logit.dim() != 2 or len(logit) != len(images):
+        raise ValueError(f'its class scores have the shape {tuple(logit.shape)} instead of (N, C)')
+    giving = [path for path, tensors in outputs.items() if any(tensor is logit for tensor in tensors)]
+    giving.sort(key=lambda path: path.count('.'))
+    if not giving:
+        raise ValueError('no module in it returns its class scores')
+    without_values = {path: [tensor.to('meta') for tensor in tensors] for path, tensors in outputs.items()}
+    return Survey(tuple(images.shape[2:]), logit.to('meta'), giving, without_values, calls)  # type: ignore[arg-type]

@@ -1,0 +1,121 @@
+"""Classifiers of other kinds than mmpretrain's, made into mmpretrain's: torchvision's, and any module that gives scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torchvision
+from mmpretrain.models.classifiers import BaseClassifier
+from mmpretrain.models.heads import ClsHead
+from mmpretrain.registry import MODELS
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+
+from ..errors import close_names
+
+#: The classifiers beside the last one that two models of torchvision train with; they have no part in distillation.
+AUXILIARY = ('aux1', 'aux2', 'AuxLogits')
+
+
+def scores(output: Any) -> Tensor:
+    """The class scores in what a network returns: a tensor, or something with ``logits``.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    found = getattr(output, 'logits', output)
+    if not isinstance(found, Tensor):
+        raise ValueError(f'a classifier has to return a tensor of class scores, or `logits`, but returns {type(output)}')
+    return found
+
+
+@MODELS.register_module()
+class ModuleClassifier(BaseClassifier):
+    """Any module that takes images and returns class scores, as a classifier of mmpretrain.
+
+    Args:
+        model: The module, or its config: ``type`` is an import path (``'package.module.Class'``, or a function that makes
+            it), the other keys are its keywords.
+        loss: Config of the classification loss.
+        train_cfg: Batch augmentation.
+        data_preprocessor: Of the batch.
+        init_cfg: As in mmengine.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Mapping,
+        loss: Mapping | None = None,
+        train_cfg: Mapping | None = None,
+        data_preprocessor: Mapping | None = None,
+        init_cfg: Mapping | None = None,
+    ) -> None:
+        preprocessor = {'type': 'ClsDataPreprocessor', **(data_preprocessor or {})}
+        if train_cfg:
+            preprocessor.setdefault('batch_augments', train_cfg)
+        super().__init__(init_cfg=init_cfg, data_preprocessor=preprocessor)
+        self.model = model if isinstance(model, nn.Module) else MODELS.build(dict(model))
+        self.head = ClsHead(loss=dict(loss or dict(type='CrossEntropyLoss')))
+
+    def forward(
+        self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'
+    ) -> Tensor | list[DataSample] | dict[str, Tensor]:
+        """Class scores (N, C) for ``'tensor'``, losses for ``'loss'``, samples with predictions for ``'predict'``."""
+        logit = scores(self.model(inputs))
+        if mode == 'tensor':
+            return logit
+        if mode not in ('loss', 'predict'):
+            raise ValueError(f"mode={mode!r}: choose one of 'tensor', 'loss', 'predict'")
+        return getattr(self.head, mode)((logit,), data_samples)
+
+
+@MODELS.register_module()
+class TorchvisionClassifier(ModuleClassifier):
+    """A classifier of torchvision.
+
+    Args:
+        model_name: Its name in ``torchvision.models``, e.g. ``'resnet50'``.
+        weights: Which of torchvision's own weights to load (``'DEFAULT'``, ``'IMAGENET1K_V2'``); None for random ones.
+        loss: Config of the classification loss.
+        train_cfg: Batch augmentation.
+        data_preprocessor: Of the batch.
+        init_cfg: As in mmengine.
+        **keywords: Further ones of the model, e.g. ``num_classes``.
+
+    Raises:
+        ValueError: If torchvision has no such model (suggests close names).
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        weights: str | None = None,
+        loss: Mapping | None = None,
+        train_cfg: Mapping | None = None,
+        data_preprocessor: Mapping | None = None,
+        init_cfg: Mapping | None = None,
+        **keywords: Any,
+    ) -> None:
+        if weights is None and model_name in ('googlenet', 'inception_v3'):
+            keywords.setdefault('init_weights', True)  # they warn where this is left open
+        model: Any = builder(model_name)(weights=weights, **keywords)
+        if getattr(model, 'aux_logits', False):
+            model.aux_logits = False
+            for name in AUXILIARY:
+                if hasattr(model, name):
+                    setattr(model, name, None)
+        super().__init__(model, loss, train_cfg, data_preprocessor, init_cfg)
+        self.model_name, self.weights = model_name, weights
+
+
+def builder(model_name: str) -> Callable[..., nn.Module]:
+    """What makes a classifier of torchvision.
+
+    Raises:
+        ValueError: If there is no such model (suggests close names).
+    """
+    known = torchvision.models.list_models(module=torchvision.models)
+    if model_name not in known:
+        raise ValueError(f'torchvision has no classifier {model_name!r}{close_names(model_name, known)}')
+    return torchvision.models.get_model_builder(model_name)

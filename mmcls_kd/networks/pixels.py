@@ -1,0 +1,200 @@
+"""The images that a network wants, and how one network's are made of another's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch.nn.functional as F
+import torchvision
+from mmpretrain.models.classifiers import HuggingFaceClassifier, TimmClassifier
+from torch import Tensor
+
+from .classifiers import TorchvisionClassifier
+
+INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic')
+#: The weight of red, green and blue in a grey image (ITU-R BT.601), as image libraries have it.
+LUMA = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """The images that a network wants.
+
+    Attributes:
+        mean: What is subtracted of the values, which go from 0 to 255: a number for each channel, or one for all.
+        std: By what they are divided then.
+        to_rgb: Whether three channels are red, green, blue; else blue, green, red.
+        size: Height and width; None for any.
+        interpolation: How images of another size are made into this one.
+    """
+
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    to_rgb: bool = True
+    size: tuple[int, int] | None = None
+    interpolation: str = 'bilinear'
+
+    def __str__(self) -> str:
+        size = 'images as they come' if self.size is None else f'images of {self.size[0]} × {self.size[1]}'
+        return f'{size}, {"RGB" if self.to_rgb else "BGR"}, mean {_round(self.mean)}, std {_round(self.std)}'
+
+
+def _round(values: Sequence[float]) -> list[float]:
+    return [round(value, 2) for value in values]
+
+
+def changed(pixels: Pixels, given: Mapping[str, Any]) -> Pixels:
+    """Pixels with some settings as a config gives them.
+
+    Args:
+        pixels: What they are else.
+        given: ``mean``, ``std``, ``to_rgb``, ``size`` (a number or (height, width)), ``interpolation``.
+
+    Raises:
+        ValueError: If a setting is unknown or does not fit.
+    """
+    known = [f.name for f in fields(Pixels)]
+    if unknown := sorted(set(given) - set(known)):
+        raise ValueError(f'teacher_pixels has no {unknown[0]!r}; it takes {", ".join(known)}')
+    settings = dict(given)
+    for key in ('mean', 'std'):
+        if key in settings:
+            values = settings[key]
+            settings[key] = tuple(float(v) for v in (values if isinstance(values, Sequence) else [values]))
+    if isinstance(size := settings.get('size'), int):
+        settings['size'] = (size, size)
+    elif size is not None:
+        settings['size'] = tuple(size)
+    made = replace(pixels, **settings)
+    if len(made.mean) != len(made.std) or len(made.mean) not in (1, 3) or min(made.std) <= 0:
+        raise ValueError(
+            f'teacher_pixels: mean={list(made.mean)} and std={list(made.std)} do not fit: give 1 or 3 numbers each, on the '
+            'scale of 0 to 255, and no std of 0'
+        )
+    if made.interpolation not in INTERPOLATIONS:
+        raise ValueError(f'teacher_pixels: interpolation={made.interpolation!r}: choose one of {", ".join(INTERPOLATIONS)}')
+    return made
+
+
+def preprocessed(preprocessor: Any) -> Pixels:
+    """The images that a data preprocessor of mmengine's or mmpretrain's kind makes, of any size."""
+    pixels = Pixels(to_rgb=bool(getattr(preprocessor, 'to_rgb', True)))
+    if not getattr(preprocessor, '_enable_normalize', False):
+        return pixels
+    mean, std = (tuple(getattr(preprocessor, key).flatten().tolist()) for key in ('mean', 'std'))
+    return replace(pixels, mean=mean, std=std)
+
+
+def wanted_pixels(network: Any, student: Pixels, preprocessor: Mapping | None) -> Pixels:
+    """The images that a network was made for: by its config, else its library's word, else the student's.
+
+    Args:
+        network: A classifier.
+        student: The student's images.
+        preprocessor: The data preprocessor of the network's config, if that has one.
+    """
+    pixels = next((changed(student, read(network)) for kind, read in READERS.items() if isinstance(network, kind)), student)
+    if preprocessor:
+        return replace(preprocessed(network.data_preprocessor), size=pixels.size, interpolation=pixels.interpolation)
+    return pixels
+
+
+def _timm(network: Any) -> dict[str, Any]:
+    from timm.data import resolve_model_data_config
+
+    found = resolve_model_data_config(network.model)
+    embedding = getattr(network.model, 'patch_embed', None)
+    return dict(
+        mean=[255 * v for v in found['mean']],
+        std=[255 * v for v in found['std']],
+        to_rgb=True,
+        size=getattr(embedding, 'img_size', None) or found['input_size'][1:],
+        interpolation=found['interpolation'] if found['interpolation'] in INTERPOLATIONS else 'bilinear',
+    )
+
+
+def _torchvision(network: Any) -> dict[str, Any]:
+    weights = torchvision.models.get_model_weights(network.model_name)
+    preset = (weights[network.weights] if network.weights else weights.DEFAULT).transforms()
+    size = getattr(network.model, 'image_size', None) or preset.crop_size[0]
+    return dict(
+        mean=[255 * v for v in preset.mean],
+        std=[255 * v for v in preset.std],
+        to_rgb=True,
+        size=size,
+        interpolation=preset.interpolation.value,
+    )
+
+
+def _hugging_face(network: Any) -> dict[str, Any]:
+    from transformers import AutoImageProcessor
+
+    config = network.model.config
+    try:
+        processor = AutoImageProcessor.from_pretrained(config.name_or_path)
+    except (OSError, ValueError):  # none was saved beside the network
+        size = getattr(config, 'image_size', None)
+        return dict(size=size) if size else {}
+    found: dict[str, Any] = dict(to_rgb=True)
+    if processor.do_normalize:
+        scale = 1 / processor.rescale_factor if processor.do_rescale else 1
+        found |= {key: [scale * v for v in getattr(processor, f'image_{key}')] for key in ('mean', 'std')}
+    elif processor.do_rescale:
+        found |= dict(mean=[0.0] * 3, std=[1 / processor.rescale_factor] * 3)
+    size = processor.crop_size if getattr(processor, 'do_center_crop', False) else processor.size
+    if size and (edges := [size.get(k) or size.get('shortest_edge') for k in ('height', 'width')])[0]:
+        found['size'] = edges
+    found['interpolation'] = {0: 'nearest', 3: 'bicubic'}.get(int(processor.resample), 'bilinear')
+    return found
+
+
+READERS = {TimmClassifier: _timm, TorchvisionClassifier: _torchvision, HuggingFaceClassifier: _hugging_face}
+
+
+class PixelAdapter:
+    """Makes one network's images of another's, on their device.
+
+    Args:
+        given: What the images are.
+        wanted: What they shall be.
+        channels: How many channels they shall have, 1 or 3.
+    """
+
+    def __init__(self, given: Pixels, wanted: Pixels, channels: int) -> None:
+        self.given, self.wanted, self.channels = given, wanted, channels
+        self.same_values = replace(given, size=None, interpolation='') == replace(wanted, size=None, interpolation='')
+        self._constants: dict[Any, list[Tensor]] = {}
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Images of the wanted kind.
+
+        Args:
+            inputs: Images of the given kind, (N, C, H, W).
+        """
+        resize = self.wanted.size is not None and tuple(inputs.shape[2:]) != self.wanted.size
+        if self.same_values and not resize and inputs.shape[1] == self.channels:
+            return inputs
+        mean_given, std_given, mean, std, luma = self._on(inputs)
+        values = inputs * std_given + mean_given
+        if resize:
+            mode = self.wanted.interpolation
+            values = F.interpolate(values, self.wanted.size, mode=mode, antialias=mode != 'nearest')
+            values = values.clamp(0, 255)  # a bicubic kernel swings over
+        if values.shape[1] == 3:
+            to_rgb = self.wanted.to_rgb or self.channels == 1
+            values = values if self.given.to_rgb == to_rgb else values.flip(1)
+        if values.shape[1] == 3 and self.channels == 1:
+            values = (values * luma).sum(dim=1, keepdim=True)
+        elif values.shape[1] == 1:
+            values = values.expand(-1, self.channels, -1, -1)
+        return (values - mean) / std
+
+    def _on(self, inputs: Tensor) -> list[Tensor]:
+        """The constants where the images are."""
+        key = inputs.device, inputs.dtype
+        if key not in self._constants:
+            rows = (self.given.mean, self.given.std, self.wanted.mean, self.wanted.std, LUMA)
+            self._constants[key] = [inputs.new_tensor(row)[:, None, None] for row in rows]
+        return self._constants[key]

@@ -1,0 +1,178 @@
+"""Where a network comes from: what a config may give as a teacher or student, turned into what builds it."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmpretrain.apis import list_models
+from mmpretrain.apis.model import ModelHub
+from mmpretrain.models.classifiers import BaseClassifier
+from mmpretrain.registry import MODELS
+
+from ..errors import MissingLibraryError, close_names
+
+#: Each prefix of a name: the classifier that wraps such a network, its library, and the extra that installs this.
+LIBRARIES = {
+    'timm': ('TimmClassifier', 'timm', 'timm'),
+    'hf': ('HuggingFaceClassifier', 'transformers', 'hf'),
+    'torchvision': ('TorchvisionClassifier', 'torchvision', ''),
+}
+#: What makes each of these load its library's own weights, into the library's own cache.
+OWN_WEIGHTS: dict[str, dict[str, Any]] = {
+    'TimmClassifier': dict(pretrained=True),
+    'HuggingFaceClassifier': dict(pretrained=True),
+    'TorchvisionClassifier': dict(weights='DEFAULT'),
+}
+#: Where a network's config keeps what was published with it, once it is taken out of its file.
+PUBLISHED = 'published'
+#: Settings of a classifier beside those of the module in it.
+AROUND = ('loss', 'train_cfg', 'data_preprocessor', 'init_cfg')
+
+
+@dataclass
+class Source:
+    """What is known of a network before it is built.
+
+    Attributes:
+        cfg: What builds it, a classifier's config.
+        pixels: What the config says of the images that the network wants, see :mod:`.pixels`.
+        weights: The address of its published weights, where the config does not bring them itself.
+    """
+
+    cfg: ConfigDict
+    pixels: dict[str, Any] = field(default_factory=dict)
+    weights: str | None = None
+
+    @property
+    def in_full(self) -> ConfigDict:
+        """All of it as one config, which :func:`read_source` takes."""
+        published = {key: value for key in ('pixels', 'weights') if (value := getattr(self, key))}
+        return ConfigDict({**self.cfg, **({PUBLISHED: published} if published else {})})
+
+
+def need_library(library: str, extra: str) -> None:
+    """Refuse to go on without a library.
+
+    Raises:
+        MissingLibraryError: Names the extra that installs it.
+    """
+    try:
+        import_module(library)
+    except ImportError as error:
+        raise MissingLibraryError(library, extra) from error
+
+
+def read_source(source: str | Mapping, read_config: Callable[[str], Config]) -> Source:
+    """A network by whatever a config may give.
+
+    Args:
+        source: ``timm:NAME``, ``hf:NAME_OR_FOLDER``, ``torchvision:NAME``; the path of a config, or the name of a model of
+            mmpretrain's zoo; a whole config; a ``model`` dict, whose ``type`` may be the import path of any module.
+        read_config: Reads a config by its path.
+
+    Raises:
+        FileNotFoundError: If no config is found at that path.
+        ValueError: If the config has no ``model``, or its type is not known.
+        MissingLibraryError: If the network's library is not installed.
+    """
+    if isinstance(source, str):
+        library, _, name = source.partition(':')
+        if library in LIBRARIES and name and not name.startswith(':'):
+            return Source(_wrapped(ConfigDict(type=LIBRARIES[library][0], model_name=name)))
+        try:
+            cfg = read_config(source)
+        except FileNotFoundError as error:
+            model = _zoo_model(source, error)
+            return Source(*_of_config(model.config, source), model.weights)
+    else:
+        cfg = source
+    if 'type' in cfg:
+        model = ConfigDict(copy.deepcopy(dict(cfg)))
+        published = model.pop(PUBLISHED, {})
+        return Source(_wrapped(model), **published)
+    return Source(*_of_config(cfg, source if isinstance(source, str) else 'the config'))
+
+
+def _zoo_model(name: str, error: FileNotFoundError) -> Any:
+    """What mmpretrain's zoo knows of a model."""
+    if '/' in name or '::' in name or name.endswith('.py'):
+        raise error
+    try:
+        return ModelHub.get(name)
+    except ValueError:
+        known = close_names(name, list_models())
+        raise FileNotFoundError(f'{error}, and mmpretrain has no model of that name{known}') from error
+
+
+def _of_config(cfg: Mapping, name: str) -> tuple[ConfigDict, dict[str, Any]]:
+    """The network of a whole config, and the images that it wants."""
+    if 'model' not in cfg:
+        raise ValueError(f'{name} has no `model`, so no network to build')
+    model = ConfigDict(copy.deepcopy(dict(cfg['model'])))
+    if cfg.get('data_preprocessor') and not model.get('data_preprocessor'):
+        model['data_preprocessor'] = copy.deepcopy(cfg['data_preprocessor'])
+    size = image_size(cfg)
+    return _wrapped(model), dict(size=size) if size else {}
+
+
+def image_size(cfg: Mapping) -> tuple[int, int] | None:
+    """Height and width of the images that the test pipeline of a config makes; None if it does not say."""
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    for transform in reversed(dataset.get('pipeline') or []):
+        name = str(transform.get('type')).rsplit('.', 1)[-1]
+        if name in ('CenterCrop', 'EfficientNetCenterCrop') and 'crop_size' in transform:
+            size = transform['crop_size']
+            return (size, size) if isinstance(size, int) else tuple(size)
+        if name == 'Resize' and 'scale' in transform:
+            size = transform['scale']
+            return (size, size) if isinstance(size, int) else tuple(reversed(size))  # mmcv's (width, height)
+    return None
+
+
+def _wrapped(cfg: ConfigDict) -> ConfigDict:
+    """A network's config as a classifier's: another module is put into a :class:`~.classifiers.ModuleClassifier`.
+
+    Raises:
+        MissingLibraryError: If the network's library is not installed.
+    """
+    kind = cfg.type
+    for wrapper, library, extra in LIBRARIES.values():
+        if kind in (wrapper, f'mmpretrain.{wrapper}'):
+            need_library(library, extra)
+    known = MODELS.get(kind) if isinstance(kind, str) else kind
+    if known is None or (inspect.isclass(known) and issubclass(known, BaseClassifier)):
+        return cfg
+    around = {key: cfg.pop(key) for key in AROUND if key in cfg}
+    return ConfigDict(type='ModuleClassifier', model=cfg, **around)
+
+
+def own_weights(cfg: ConfigDict, role: str) -> ConfigDict:
+    """A network's config that loads the library's own weights.
+
+    Args:
+        cfg: The network's config.
+        role: Whose it is, for the message.
+
+    Raises:
+        ValueError: If the kind of network has none.
+    """
+    kind = str(cfg.type).rsplit('.', 1)[-1]
+    if kind not in OWN_WEIGHTS:
+        raise ValueError(
+            f'{role}_pretrained=True means the weights that come with a network of timm (`timm:NAME`), Hugging Face '
+            f'(`hf:NAME`), torchvision (`torchvision:NAME`) or mmpretrain’s zoo (its name), but this is a {kind}: give a '
+            'file or an address'
+        )
+    return ConfigDict({**cfg, **{k: cfg.get(k) or v for k, v in OWN_WEIGHTS[kind].items()}})
+
+
+def brings_weights(cfg: Mapping) -> bool:
+    """Whether a network's config loads weights by itself."""
+    kind = str(cfg.get('type')).rsplit('.', 1)[-1]
+    return any(cfg.get(key) for key in OWN_WEIGHTS.get(kind, {}))
