@@ -21,6 +21,7 @@ STAGES = (
     r'model\.trunk_output\.\w+',  # RegNet of torchvision
     r'model\.encoder\.layers\.\w+',  # ViT of torchvision
     r'model\.\w+\.(encoder\.)?(stages|layers|layer)\.\d+',  # Hugging Face: ResNet, ConvNeXt; Swin; ViT, DeiT, DINOv2
+    r'model\.(inception\d\w|Mixed_\d\w)',  # GoogLeNet and Inception of torchvision
     r'model\.features\.denseblock\d',  # DenseNet of timm and torchvision
     r'model\.features\.\d+',  # MobileNet, EfficientNet, ConvNeXt, Swin, VGG of torchvision
 )

@@ -17,6 +17,8 @@ from .forms import tensors_in
 
 #: The sizes of images to try where a network does not say which it takes.
 SIZES = (64, 224, 32, 384)
+#: What a module may raise where its input does not fit.
+MISFITS = (RuntimeError, AssertionError, LookupError, TypeError, AttributeError, ValueError)
 
 
 @dataclass
@@ -81,7 +83,7 @@ def survey(network: nn.Module, role: str, size: tuple[int, int] | None = None) -
         try:
             with evaluating(network), torch.no_grad():
                 return _run(network, images)
-        except (RuntimeError, AssertionError, LookupError, TypeError, AttributeError, ValueError) as error:
+        except MISFITS as error:
             reasons.append(f'{height} × {width}: {type(error).__name__}: {error}')
     raise ValueError(f'the {role} does not run on {channels}-channel images. ' + '; '.join(reasons[:2]))
 

@@ -22,7 +22,7 @@ from ..networks.pixels import PixelAdapter, Pixels, changed, wanted_pixels
 from ..networks.sources import brings_weights, own_weights
 from .default_taps import default_taps, own_head
 from .fast_network import PRECISIONS, FastNetwork, run
-from .survey import Survey, evaluating, image_channels, survey
+from .survey import MISFITS, Survey, evaluating, image_channels, survey
 from .taps import Tap, given_taps, read
 
 MODES = ('eval', 'train')
@@ -218,17 +218,29 @@ def find_head(network: nn.Module, found: Survey, taps: Mapping[str, Tap]) -> Cal
     """
     if 'feat' not in taps:
         return None
-    innermost = network.get_submodule(found.logit_paths[-1])
-    candidates = [own_head(network), lambda feat: innermost(feat.mean(dim=(2, 3)))]
+    candidates = [own_head(network)]
+    for module in map(network.get_submodule, found.logit_paths):
+        candidates += [module, Pooled(module)]
     parameter = next(network.parameters())
     with torch.random.fork_rng(devices=[]), evaluating(network), torch.no_grad():
         images = torch.randn(2, image_channels(network), *found.size).to(parameter)
         tensors = run(network, images, {name: taps[name] for name in ('feat', 'logit')})
         for head in filter(None, candidates):
-            with suppress(RuntimeError, TypeError, IndexError, AttributeError, ValueError):  # features of another form
+            with suppress(*MISFITS):  # it takes features of another form
                 if torch.allclose(head(tensors['feat']), tensors['logit'], rtol=1e-3, atol=1e-4):
                     return head
     return None
+
+
+@dataclass
+class Pooled:
+    """A classifier that takes pooled features, made to take feature maps, (N, C, H, W)."""
+
+    classifier: nn.Module
+
+    def __call__(self, feat: Tensor) -> Tensor:
+        """Class scores."""
+        return self.classifier(feat.mean(dim=(2, 3)))
 
 
 class TeacherGroup:

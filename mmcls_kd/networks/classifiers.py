@@ -51,7 +51,7 @@ class ModuleClassifier(BaseClassifier):
         data_preprocessor: Mapping | None = None,
         init_cfg: Mapping | None = None,
     ) -> None:
-        preprocessor = {'type': 'ClsDataPreprocessor', **(data_preprocessor or {})}
+        preprocessor = {'type': 'mmpretrain.ClsDataPreprocessor', **(data_preprocessor or {})}
         if train_cfg:
             preprocessor.setdefault('batch_augments', train_cfg)
         super().__init__(init_cfg=init_cfg, data_preprocessor=preprocessor)

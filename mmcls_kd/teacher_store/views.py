@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.dist import get_dist_info, get_world_size
 from mmengine.runner import Runner
 
+from ..checkpoint import fetch
 from ..configs import network_cfg
 from ..distillers import ClassificationDistiller
 from ..distillers.assembly import preprocessor_cfg
@@ -127,24 +128,42 @@ def views_of(runner: Runner) -> dict[str, Any]:
     return readable(views)
 
 
-def teacher_of(cfg: Config, weights: Path | None = None) -> dict[str, Any]:
-    """What a config says of its teacher: its network, and the checksum of its weights' file.
+def weights_files(cfg: Config) -> list[Path | None]:
+    """The file of each teacher's weights, as far as a config names one; fetched where it is not here.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    named = cfg.model.get('teacher_pretrained')
+    several = named if isinstance(named, (list, tuple)) else [named]
+    return [fetch(name, 'teacher weights') if isinstance(name, str) else None for name in several]
+
+
+def teacher_of(cfg: Config, files: Sequence[Path | None] | None = None) -> dict[str, Any]:
+    """What a config says of its teacher or teachers: networks, classes, images, and the checksums of the weights' files.
 
     Args:
         cfg: Config of a run; a teacher's config that is not here is passed over.
-        weights: The file; by default the one that ``teacher_pretrained`` names, if it is here.
+        files: The files of the weights; by default the ones that ``teacher_pretrained`` names and that are here.
     """
-    about: dict[str, Any] = {}
-    if cfg.model.get('teacher_cfg') is not None:
+    model = cfg.model
+    about = {key: model[key] for key in ('teacher_classes', 'teacher_pixels', 'teacher_weights') if model.get(key)}
+    if model.get('teacher_cfg') is not None:
+        networks = model.teacher_cfg if isinstance(model.teacher_cfg, (list, tuple)) else [model.teacher_cfg]
         with suppress(FileNotFoundError):  # a training from a store needs none
-            about['network'] = dict(network_cfg(cfg.model.teacher_cfg))
-            about['network'].pop('data_preprocessor', None)  # that of the run decides
-    named = cfg.model.get('teacher_pretrained')
-    if weights is None and isinstance(named, str) and Path(named).is_file():
-        weights = Path(named)
-    if weights is not None:
-        about['weights'] = sha256(weights)
+            about['network'] = [dict(network_cfg(network)) for network in networks]
+    if files is None:
+        with suppress(FileNotFoundError, ValueError):
+            files = weights_files(cfg) if is_here(model.get('teacher_pretrained')) else None
+    if any(files or []):
+        about['weights'] = [file and sha256(file) for file in files or []]
     return readable(about)
+
+
+def is_here(named: Any) -> bool:
+    """Whether all files of weights are on this machine."""
+    several = named if isinstance(named, (list, tuple)) else [named]
+    return all(Path(name).exists() for name in several if isinstance(name, str))
 
 
 def check_store(runner: Runner) -> None:

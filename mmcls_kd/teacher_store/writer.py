@@ -18,10 +18,9 @@ from mmengine.dist import barrier, get_rank, get_world_size
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from ..checkpoint import fetch
 from ..checks import first_images, misfits_named, uncompiled
 from ..distillers import ClassificationDistiller
-from ..distillers.teacher import Teacher
+from ..distillers.teacher import Teacher, TeacherGroup
 from ..engine.data import batches_from
 from ..engine.loops import images_of
 from ..engine.models import unwrapped
@@ -30,7 +29,7 @@ from ..errors import TrainingError
 from ..runtime import is_distiller
 from .records import encode, record_type
 from .store import CHECKSUMS, MANIFEST, Manifest, Shard, checksums, is_whole, rows_of, sha256, shard_count
-from .views import differences, loop_of, preprocessing_of, teacher_of, views_of
+from .views import differences, loop_of, preprocessing_of, teacher_of, views_of, weights_files
 
 #: About how large a file is; a training keeps two of them mapped for each process that made the store.
 SHARD_BYTES = 16 * 2**20
@@ -55,7 +54,7 @@ def prepare(cfg: Config, epochs: int) -> None:
         cfg.train_dataloader.drop_last = False
 
 
-def live_teacher(runner: Runner) -> Teacher:
+def live_teacher(runner: Runner) -> Teacher | TeacherGroup:
     """The teacher whose logits can be stored.
 
     Raises:
@@ -65,9 +64,9 @@ def live_teacher(runner: Runner) -> Teacher:
     teacher = model.teacher_holder if isinstance(model, ClassificationDistiller) else None
     if isinstance(model, ClassificationDistiller) and model.store is not None:
         raise ValueError('model.teacher_store is set: this run takes its logits from a store, and cannot make one')
-    if not isinstance(teacher, Teacher):
+    if not isinstance(teacher, (Teacher, TeacherGroup)):
         raise ValueError('this run has no teacher whose logits could be stored: choose a method that needs one')
-    if teacher.network.training:
+    if any(network.training for network in teacher.networks):
         raise ValueError(
             "teacher_mode='train': the logits then depend on the other images of a batch and change the teacher's own "
             "statistics; a store is for teacher_mode='eval'"
@@ -126,10 +125,8 @@ class StoreWriter:
         batches = max(1, SHARD_BYTES // (self.batch_size * record_type(classes, k).itemsize))
         views = views_of(self.runner)
         rows = min(len(self.sampler), len(self.loader) * self.batch_size)
-        named = self.runner.cfg.model.get('teacher_pretrained')
-        weights = fetch(named, 'teacher weights') if isinstance(named, str) else None
         precision = self.runner.cfg.model.get('teacher_precision') or (self.mixed and f'autocast in {self.mixed}')
-        teacher = {**teacher_of(self.runner.cfg, weights), 'precision': precision}
+        teacher = {**teacher_of(self.runner.cfg, weights_files(self.runner.cfg)), 'precision': precision}
         return Manifest(views, teacher, classes, k, self.world_size, rows, shard_rows=batches * self.batch_size)
 
     def _join_existing(self) -> None:
