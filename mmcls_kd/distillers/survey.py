@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..networks.classifiers import scores
 from .forms import tensors_in
 
-#: The sizes of images to try where a network does not say which it takes.
+#: The sizes of images to try where a network does not say which it takes, or says so wrongly.
 SIZES = (64, 224, 32, 384)
 #: What a module may raise where its input does not fit.
 MISFITS = (RuntimeError, AssertionError, LookupError, TypeError, AttributeError, ValueError)
@@ -51,6 +51,15 @@ def image_channels(network: nn.Module) -> int:
     return next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
 
 
+def own_sizes(network: nn.Module) -> list[tuple[int, int]]:
+    """The sizes of images that parts of a network say they were made for."""
+    found = (getattr(module, name, None) for module in network.modules() for name in ('img_size', 'image_size'))
+    pairs = [
+        (size, size) if isinstance(size, int) else tuple(size) for size in found if isinstance(size, (int, tuple, list))
+    ]
+    return list(dict.fromkeys(pair for pair in pairs if len(pair) == 2))
+
+
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
     """The network in eval mode; afterwards each of its modules is in the mode in which it was."""
@@ -69,7 +78,7 @@ def survey(network: nn.Module, role: str, size: tuple[int, int] | None = None) -
     Args:
         network: A classifier.
         role: Whose it is, for messages.
-        size: Height and width of the images; what runs if None.
+        size: Height and width of the images; what the network says, or what runs, if None.
 
     Raises:
         ValueError: If it does not run, or gives no class scores.
@@ -77,7 +86,7 @@ def survey(network: nn.Module, role: str, size: tuple[int, int] | None = None) -
     channels = image_channels(network)
     parameter = next(chain(network.parameters(), [torch.empty(0)]))
     reasons = []
-    for height, width in [size] if size else [(n, n) for n in SIZES]:
+    for height, width in [size] if size else [*own_sizes(network), *((n, n) for n in SIZES)]:
         with torch.random.fork_rng(devices=[]):
             images = torch.randn(2, channels, height, width).to(parameter)
         try:

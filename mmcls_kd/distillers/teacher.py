@@ -19,7 +19,7 @@ from ..checkpoint import load_strictly
 from ..configs import find_network
 from ..networks.classes import class_index, class_names, names_in
 from ..networks.pixels import PixelAdapter, Pixels, changed, wanted_pixels
-from ..networks.sources import brings_weights, own_weights
+from ..networks.sources import Source, brings_weights, own_weights
 from .default_taps import default_taps, own_head
 from .fast_network import PRECISIONS, FastNetwork, run
 from .survey import MISFITS, Survey, evaluating, image_channels, survey
@@ -204,8 +204,12 @@ def load_network(settings: TeacherSettings, student: Pixels) -> tuple[nn.Module,
     with torch.random.fork_rng(devices=[]):  # so a run with a stored teacher, which draws none, starts alike
         network = MODELS.build(source.cfg)
     names = names_in(load_strictly(network, pretrained, 'teacher')) if isinstance(pretrained, str) and pretrained else None
-    pixels = wanted_pixels(network, student, source.cfg.get('data_preprocessor'))
-    return network, changed(pixels, {**source.pixels, **(settings.pixels or {})}), names
+    return network, changed(network_pixels(network, source, student), settings.pixels or {}), names
+
+
+def network_pixels(network: nn.Module, source: Source, student: Pixels) -> Pixels:
+    """The images that a network was made for, as its config or its library says; those of the student else."""
+    return changed(wanted_pixels(network, student, source.cfg.get('data_preprocessor')), source.pixels)
 
 
 def find_head(network: nn.Module, found: Survey, taps: Mapping[str, Tap]) -> Callable[[Tensor], Tensor] | None:

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -68,6 +69,19 @@ def need_library(library: str, extra: str) -> None:
         raise MissingLibraryError(library, extra) from error
 
 
+def check_timm(name: str) -> None:
+    """Refuse a model that timm does not have; what comes from a hub or a folder (``hf-hub:``, ``local-dir:``) passes.
+
+    Raises:
+        ValueError: Suggests close names.
+    """
+    import timm
+
+    architecture = name.partition('.')[0]
+    if ':' not in name and not timm.is_model(architecture):
+        raise ValueError(f'timm has no model {architecture!r}{close_names(architecture, timm.list_models())}')
+
+
 def read_source(source: str | Mapping, read_config: Callable[[str], Config]) -> Source:
     """A network by whatever a config may give.
 
@@ -78,12 +92,17 @@ def read_source(source: str | Mapping, read_config: Callable[[str], Config]) -> 
 
     Raises:
         FileNotFoundError: If no config is found at that path.
-        ValueError: If the config has no ``model``, or its type is not known.
+        ValueError: If the config has no ``model``, or the library has no network of that name.
         MissingLibraryError: If the network's library is not installed.
     """
     if isinstance(source, str):
         library, _, name = source.partition(':')
         if library in LIBRARIES and name and not name.startswith(':'):
+            need_library(*LIBRARIES[library][1:])
+            if library == 'timm':
+                check_timm(name)
+            if Path(name).expanduser().is_dir():
+                name = str(Path(name).expanduser().resolve())
             return Source(_wrapped(ConfigDict(type=LIBRARIES[library][0], model_name=name)))
         try:
             cfg = read_config(source)

@@ -1,0 +1,103 @@
+"""What is inside a network: the paths of its modules, what they return, and the tensors that it offers to the losses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmengine.config import Config
+from mmpretrain.registry import MODELS
+
+from .configs import find_network, read_config
+from .distillers.assembly import ALIASES, TEACHER_HEAD
+from .distillers.default_taps import default_taps
+from .distillers.survey import Survey, survey
+from .distillers.taps import Tap, check_names, given_taps, read
+from .distillers.teacher import find_head, network_pixels
+from .networks.pixels import Pixels
+from .networks.sources import Source
+from .runtime import is_distiller
+
+
+def networks_in(name: str) -> Iterator[tuple[str, Source, Mapping[str, Any]]]:
+    """The networks that a name or a config stands for, each with its role and the config's ``taps``.
+
+    Args:
+        name: Path of a config, a distiller's or another, or a network by name (``timm:resnet18``).
+
+    Raises:
+        FileNotFoundError: If there is no such config.
+        ValueError: If it has no network.
+    """
+    cfg: Config | None = None
+    try:
+        cfg = read_config(name)
+    except FileNotFoundError:
+        yield 'network', find_network(name), {}
+        return
+    model: Any = cfg.get('model') or {}
+    if not is_distiller(model):
+        yield 'network', find_network(cfg), {}
+        return
+    taps = check_names(model.get('taps') or {}, ALIASES)
+    yield 'student', find_network(model.student_cfg), taps
+    teachers = model.get('teacher_cfg') or []
+    for teacher in teachers if isinstance(teachers, (list, tuple)) else [teachers]:
+        yield 'teacher', find_network(teacher), taps
+
+
+def describe(
+    role: str, source: Source, taps: Mapping[str, Any], depth: int | None = None, size: int | None = None
+) -> Iterator[str]:
+    """The lines that describe a network.
+
+    Args:
+        role: ``'student'``, ``'teacher'`` or ``'network'``; the tensors of the first two have ``_s`` or ``_t`` behind.
+        source: The network.
+        taps: Those of the config.
+        depth: How many parts the paths may have that are shown; None for all.
+        size: Height and width of the images; None for the network's own.
+
+    Raises:
+        ValueError: If the network cannot be built or run, or a tap does not fit.
+    """
+    network = MODELS.build(source.cfg)
+    pixels = network_pixels(network, source, Pixels())
+    found = survey(network, role, (size, size) if size else pixels.size)
+    side = {'student': '_s', 'teacher': '_t'}.get(role, '')
+    offered = default_taps(network, found) | (given_taps(taps, side, found) if side else {})
+    inner = getattr(network, 'backbone', getattr(network, 'model', network))
+    yield (
+        f'{role}: {type(network).__name__} of a {type(inner).__name__}, {found.num_classes} classes, tried on images of '
+        + (f'{found.size[0]} × {found.size[1]}')
+    )
+    if role != 'student':
+        yield f'it was made for {pixels}'
+    names = {path: [n + side for n, tap in offered.items() if path in tap.modules] for path in found.outputs}
+    shown = [p for p, _ in network.named_modules() if p in found.outputs and (not depth or p.count('.') < depth or names[p])]
+    rows = [(path, _shapes(found, path), ', '.join(names[path])) for path in shown]
+    yield from _columns([('module', 'returns', 'read as'), *rows])
+    yield from _columns([('tensor', 'shape', 'read at'), *_tensors(offered, found, side)])
+    if role == 'teacher' and find_head(network, found, offered):
+        yield f'{TEACHER_HEAD}: makes class scores of feat_t'
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return f'(N, {", ".join(map(str, shape[1:]))})'
+
+
+def _shapes(found: Survey, path: str) -> str:
+    calls = f' {found.calls[path]} times' if found.calls[path] > 1 else ''
+    return (' and '.join(_shape(tuple(tensor.shape)) for tensor in found.outputs[path]) or '-') + calls
+
+
+def _tensors(taps: Mapping[str, Tap], found: Survey, side: str) -> list[tuple[str, ...]]:
+    return [(name + side, _shape(tuple(read(tap, found).shape)), ' and '.join(tap.modules)) for name, tap in taps.items()]
+
+
+def _columns(rows: list[tuple[str, ...]]) -> Iterator[str]:
+    """Rows in columns, the first of them a heading."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    yield ''
+    for row in rows:
+        yield '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
