@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..checkpoint import load_strictly
 from ..configs import find_network
 from ..networks.pixels import preprocessed
-from ..networks.sources import Source, brings_weights, own_weights
+from ..networks.sources import Source, brings_weights
 from ..teacher_store import TeacherStore
 from .assembly import (
     ALIASES,
@@ -57,14 +57,11 @@ def build_student(source: Source, pretrained: str | bool | None) -> nn.Module:
         ValueError: If the weights do not fit.
         FileNotFoundError: If they are missing.
     """
-    cfg = source.cfg
-    if pretrained is True:
-        pretrained = source.weights
-        cfg = cfg if pretrained else own_weights(cfg, 'student')
+    cfg, weights = source.with_weights(pretrained, 'student')
     student = MODELS.build(cfg)
-    if pretrained:
-        load_strictly(student, pretrained, 'student')
-    if pretrained or brings_weights(cfg):
+    if weights:
+        load_strictly(student, weights, 'student')
+    if weights or brings_weights(cfg):
         student.is_init = True
     return student
 
@@ -101,10 +98,9 @@ class ClassificationDistiller(BaseClassifier):
     :class:`~mmcls_kd.distillers.teacher.Teacher`. The modes ``'tensor'`` and ``'predict'`` are the student's.
 
     Args:
-        teacher_cfg: The teacher: the path of a config, ``mmpretrain::PATH``, a name of mmpretrain's zoo, ``timm:NAME``,
-            ``hf:NAME_OR_FOLDER``, ``torchvision:NAME``, a whole config, or a ``model`` dict, whose ``type`` may be the
-            import path of any module that gives class scores. A list of these for several teachers. None if no loss needs
-            a teacher.
+        teacher_cfg: The teacher: the path of a config, a name with or without its library before it, a whole config, or a
+            ``model`` dict, whose ``type`` may be the import path of any module that gives class scores; see
+            :func:`~mmcls_kd.networks.sources.read_source`. A list of these for several teachers. None if no loss needs one.
         student_cfg: The student, likewise.
         is_vit: Accepted from the original's configs; changes nothing.
         use_logit: Likewise.

@@ -19,7 +19,7 @@ from ..checkpoint import load_strictly
 from ..configs import find_network
 from ..networks.classes import class_index, class_names, names_in
 from ..networks.pixels import PixelAdapter, Pixels, changed, wanted_pixels
-from ..networks.sources import Source, brings_weights, own_weights
+from ..networks.sources import Source, brings_weights
 from .default_taps import default_taps, own_head
 from .fast_network import PRECISIONS, FastNetwork, run
 from .survey import MISFITS, Survey, evaluating, image_channels, survey
@@ -191,19 +191,16 @@ def load_network(settings: TeacherSettings, student: Pixels) -> tuple[nn.Module,
     """
     if settings.cfg is None:
         raise ValueError('the chosen methods need a teacher: set model.teacher_cfg')
-    source, pretrained = find_network(settings.cfg), settings.pretrained
-    if pretrained is True:
-        pretrained = source.weights
-        source.cfg = source.cfg if pretrained else own_weights(source.cfg, 'teacher')
-    elif pretrained is not False and not (isinstance(pretrained, str) and pretrained) and not brings_weights(source.cfg):
+    source = find_network(settings.cfg)
+    cfg, weights = source.with_weights(settings.pretrained, 'teacher')
+    if not weights and settings.pretrained is not False and not brings_weights(cfg):
         raise ValueError(
-            'the teacher has no weights: set model.teacher_pretrained to a file or an address '
-            '(to True for the weights that come with a network of a library, '
-            'or to False, to distil from random weights on purpose)'
+            'the teacher has no weights: set model.teacher_pretrained to a file or an address (to True for the weights that '
+            'come with a network of a library, or to False, to distil from random weights on purpose)'
         )
     with torch.random.fork_rng(devices=[]):  # so a run with a stored teacher, which draws none, starts alike
-        network = MODELS.build(source.cfg)
-    names = names_in(load_strictly(network, pretrained, 'teacher')) if isinstance(pretrained, str) and pretrained else None
+        network = MODELS.build(cfg)
+    names = names_in(load_strictly(network, weights, 'teacher')) if weights else None
     return network, changed(network_pixels(network, source, student), settings.pixels or {}), names
 
 

@@ -56,6 +56,20 @@ class Source:
         published = {key: value for key in ('pixels', 'weights') if (value := getattr(self, key))}
         return ConfigDict({**self.cfg, **({PUBLISHED: published} if published else {})})
 
+    def with_weights(self, pretrained: str | bool | None, role: str) -> tuple[ConfigDict, str | None]:
+        """What builds the network, and the file or address of the weights to load then; None if there are none to load.
+
+        Args:
+            pretrained: File, folder or address of weights; True for those that come with the network.
+            role: Whose network it is, for the message.
+
+        Raises:
+            ValueError: If no weights come with the kind of network.
+        """
+        if pretrained is not True:
+            return self.cfg, pretrained or None
+        return (self.cfg, self.weights) if self.weights else (own_weights(self.cfg, role), None)
+
 
 def need_library(library: str, extra: str) -> None:
     """Refuse to go on without a library.
