@@ -51,7 +51,7 @@ def base_parser(description: str | None, **keywords: Any) -> argparse.ArgumentPa
         **keywords: Further ones of ``ArgumentParser``.
     """
     parser = argparse.ArgumentParser(description=description, **keywords)
-    parser.add_argument('config', help='config file: a path, or mmpretrain::PATH')
+    parser.add_argument('config', help='config file: a path, mmcls_kd::PATH or mmpretrain::PATH')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/CONFIG)')
     parser.add_argument('--amp', action='store_true', help='mixed precision (bfloat16 on a CPU)')
     parser.add_argument('--no-pin-memory', action='store_true', help='do not pin the memory of loaded batches')
