@@ -38,9 +38,23 @@ class BuildWithToolbox(build_py):
         copy_toolbox(Path(self.build_lib, 'mmcls_kd+mim'), '*.pth')
 
 
-#: Libraries that a few functions need; without one, an error names its extra.
-EXTRAS = {name: [name] for name in ('tensorboard', 'wandb', 'mlflow')}
-DEVELOPMENT = ['hypothesis', 'mypy', 'onedl-mim; python_version < "3.14"', 'pytest', 'pytest-xdist', 'ruff', 'setuptools>=77']
+#: What needs a library of its own; where it is missing, an error names the extra.
+EXTRAS = dict(
+    mim=['onedl-mim'],
+    mlflow=['mlflow'],
+    tensorboard=['tensorboard'],
+    wandb=['wandb'],
+    dev=[
+        'hypothesis',
+        'mypy',
+        'onedl-mim; python_version < "3.14"',  # it wants a pandas that is older
+        'pytest',
+        'pytest-xdist',
+        'ruff',
+        'setuptools>=77',  # builds a wheel in the tests
+        'tensorboard',
+    ],
+)
 
 setup(
     name='mmcls_kd',
@@ -53,7 +67,7 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['mmcls_kd', 'mmcls_kd.*']),
     install_requires=(HERE / 'requirements.txt').read_text().split(),
-    extras_require={**EXTRAS, 'mim': ['onedl-mim'], 'dev': [*DEVELOPMENT, 'tensorboard']},
+    extras_require=EXTRAS,
     cmdclass={'build_py': BuildWithToolbox},
     classifiers=[
         'Programming Language :: Python :: 3',

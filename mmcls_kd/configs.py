@@ -53,7 +53,8 @@ def read_config(path: str) -> Config:
     """A config by its path: in the working directory, else in the toolbox, else among mmpretrain's.
 
     Args:
-        path: Path of a file (of mmpretrain's with or without ``configs/``), or ``mmpretrain::`` or ``mmcls_kd::`` and a path.
+        path: Path of a file (of mmpretrain's with or without ``configs/``), or ``mmcls_kd::`` or ``mmpretrain::`` and a
+            path.
 
     Raises:
         FileNotFoundError: If no such config, or a file that it inherits from, is found.
