@@ -27,6 +27,7 @@ from .checkpoint import guard_loading
 from .configs import RunConfig, find_file, network_cfg, read_config
 from .engine.termination import EXIT_CODE, TerminationError
 from .errors import TrainingError
+from .extras import check_backends
 
 #: Where the environment names a folder, a run leaves there how it ended; launchers pass neither message nor code on.
 STATUS = 'MMCLS_KD_STATUS'
@@ -327,7 +328,11 @@ def build_runner(cfg: Config) -> Runner:
     """Mmengine's Runner, or the one that ``runner_type`` names.
 
     The config of an earlier run stays in the work directory; ``dump_config()`` of the runner replaces it, after the checks.
+
+    Raises:
+        ValueError: If the config logs to something whose library is not installed.
     """
+    check_backends(cfg)
     start_cpu_processes(cfg)
     with RunConfig.kept_back():
         return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
