@@ -1,4 +1,4 @@
-"""Installs mmcls_kd; its configs and tools go along into mmcls_kd/.mim."""
+"""Installs mmcls_kd; its configs, tools and model index go along into mmcls_kd/.mim."""
 
 import re
 import shutil
@@ -10,17 +10,51 @@ from setuptools.command.build_py import build_py
 HERE = Path(__file__).parent
 
 
-class BuildWithConfigs(build_py):
-    """Copies configs and tools into the built package."""
+def copy_toolbox(target: Path, *without: str) -> None:
+    """Copy what mim and mmengine look for: `configs/`, `tools/` and `model-index.yml`.
+
+    Args:
+        target: The folder to put them in; what an earlier build has left there goes.
+        *without: Patterns of files that stay out.
+    """
+    shutil.rmtree(target, ignore_errors=True)
+    for folder in ('configs', 'tools'):
+        # the demo belongs to a clone: it writes there
+        shutil.copytree(HERE / folder, target / folder, ignore=shutil.ignore_patterns('__pycache__', 'demo.py', *without))
+    shutil.copy2(HERE / 'pth_transfer.py', target / 'tools')  # so that `mim run mmcls_kd pth_transfer` finds it
+    shutil.copy2(HERE / 'model-index.yml', target)
+
+
+class BuildWithToolbox(build_py):
+    """Puts the toolbox into the built package."""
 
     def run(self) -> None:
         super().run()
-        if not self.editable_mode:  # there the checkout itself is the toolbox
-            for folder in ('configs', 'tools'):
-                target = Path(self.build_lib, 'mmcls_kd', '.mim', folder)
-                ignore = shutil.ignore_patterns('__pycache__')
-                shutil.copytree(HERE / folder, target, ignore=ignore, dirs_exist_ok=True)
+        if self.editable_mode:  # there the checkout itself is the toolbox
+            return
+        copy_toolbox(Path(self.build_lib, 'mmcls_kd', '.mim'))
+        # onedl-mim looks in the folder of the first installed file in alphabetical order, which would be
+        # mmcls_kd-VERSION.dist-info. `+` sorts before `-`
+        copy_toolbox(Path(self.build_lib, 'mmcls_kd+mim'), '*.pth')
 
+
+#: What needs a library of its own; where it is missing, an error names the extra.
+EXTRAS = dict(
+    mim=['onedl-mim'],
+    mlflow=['mlflow'],
+    tensorboard=['tensorboard'],
+    wandb=['wandb'],
+    dev=[
+        'hypothesis',
+        'mypy',
+        'onedl-mim; python_version < "3.14"',  # it wants a pandas that is older
+        'pytest',
+        'pytest-xdist',
+        'ruff',
+        'setuptools>=77',  # builds a wheel in the tests
+        'tensorboard',
+    ],
+)
 
 setup(
     name='mmcls_kd',
@@ -33,8 +67,8 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['mmcls_kd', 'mmcls_kd.*']),
     install_requires=(HERE / 'requirements.txt').read_text().split(),
-    extras_require={'dev': ['hypothesis', 'mypy', 'pytest', 'pytest-xdist', 'ruff']},
-    cmdclass={'build_py': BuildWithConfigs},
+    extras_require=EXTRAS,
+    cmdclass={'build_py': BuildWithToolbox},
     classifiers=[
         'Programming Language :: Python :: 3',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',

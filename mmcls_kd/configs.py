@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.hub import get_config
 from mmpretrain.apis.model import ModelHub
 
@@ -15,8 +16,10 @@ from .errors import close_names
 from .networks.sources import Source, read_source
 
 PACKAGE = Path(__file__).resolve().parent
-#: The folder that holds ``configs/``: inside the installed package, or the checkout around it.
-TOOLBOX = PACKAGE / '.mim' if (PACKAGE / '.mim').is_dir() else PACKAGE.parent
+CONFIGS = PACKAGE / '.mim' / 'configs'
+#: The folder that holds ``configs/``: inside the installed package, or the checkout around it, which links to it there.
+TOOLBOX = CONFIGS.resolve().parent if CONFIGS.is_dir() else PACKAGE.parent
+MODULE2PACKAGE['mmcls_kd'] = 'mmcls_kd'  # so that mmengine finds `mmcls_kd::...`
 
 
 def _found(path: str | Path) -> Path | None:
@@ -39,7 +42,8 @@ def read_config(path: str) -> Config:
     """A config by its path: in the working directory, else in the toolbox, else among mmpretrain's.
 
     Args:
-        path: Path of a file (of mmpretrain's with or without ``configs/``), or ``mmpretrain::`` and a path.
+        path: Path of a file (of mmpretrain's with or without ``configs/``), or ``mmcls_kd::`` or ``mmpretrain::`` and a
+            path.
 
     Raises:
         FileNotFoundError: If no such config, or a file that it inherits from, is found.
@@ -48,12 +52,12 @@ def read_config(path: str) -> Config:
     if '::' not in path and (found := _found(path)):
         try:
             return Config.fromfile(found)
-        except (SyntaxError, NameError, ImportError) as error:
+        except (SyntaxError, NameError, ImportError, AssertionError) as error:  # the last for `_base_ = 'unknown::...'`
             reason = str(error).split(', the current sys.path', 1)[0]  # which mmengine would list
             raise ValueError(f'config {path} cannot be read: {type(error).__name__}: {reason}') from error
     try:
         return get_config(path if '::' in path else f'mmpretrain::{path.removeprefix("configs/")}')
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, ValueError, AssertionError) as error:
         raise FileNotFoundError(
             f'config {path}: neither in the working directory nor in the toolbox ({TOOLBOX}) nor in mmpretrain'
         ) from error

@@ -27,6 +27,7 @@ from .checkpoint import guard_loading
 from .configs import RunConfig, find_file, find_network, network_cfg, read_config
 from .engine.termination import EXIT_CODE, TerminationError
 from .errors import TrainingError
+from .extras import check_backends
 
 #: Where the environment names a folder, a run leaves there how it ended; launchers pass neither message nor code on.
 STATUS = 'MMCLS_KD_STATUS'
@@ -51,7 +52,7 @@ def base_parser(description: str | None, **keywords: Any) -> argparse.ArgumentPa
         **keywords: Further ones of ``ArgumentParser``.
     """
     parser = argparse.ArgumentParser(description=description, **keywords)
-    parser.add_argument('config', help='config file: a path, or mmpretrain::PATH')
+    parser.add_argument('config', help='config file: a path, mmcls_kd::PATH or mmpretrain::PATH')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/CONFIG)')
     parser.add_argument('--amp', action='store_true', help='mixed precision (bfloat16 on a CPU)')
     parser.add_argument('--no-pin-memory', action='store_true', help='do not pin the memory of loaded batches')
@@ -350,7 +351,11 @@ def build_runner(cfg: Config) -> Runner:
     """Mmengine's Runner, or the one that ``runner_type`` names.
 
     The config of an earlier run stays in the work directory; ``dump_config()`` of the runner replaces it, after the checks.
+
+    Raises:
+        ValueError: If the config logs to something whose library is not installed.
     """
+    check_backends(cfg)
     start_cpu_processes(cfg)
     with RunConfig.kept_back():
         return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
