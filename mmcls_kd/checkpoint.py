@@ -28,7 +28,7 @@ from mmengine.utils import apply_to
 from torch import Tensor, nn
 
 from .configs import find_file
-from .errors import MissingLibraryError
+from .extras import need_library
 
 #: The files of weights in a folder of Hugging Face's, the first one there counts.
 WEIGHTS_FILES = tuple(
@@ -163,11 +163,10 @@ def read_checkpoint(path: str | Path, trust: bool | None = None) -> dict[str, An
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
     """A file of safetensors, which holds tensors alone."""
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise MissingLibraryError('safetensors', 'safetensors') from error
+    need_library('safetensors', f'checkpoint {path}')
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:

@@ -15,16 +15,7 @@ class ChoiceError(ValueError):
 
 
 class MissingLibraryError(ValueError):
-    """An optional library is not installed; the message says how to get it.
-
-    Args:
-        library: Its name.
-        extra: The extra of this package that installs it; empty if it comes with the package itself.
-    """
-
-    def __init__(self, library: str, extra: str = '') -> None:
-        package = f"'mmcls_kd[{extra}]'" if extra else library
-        super().__init__(f'this needs the library {library}, which is not installed: pip install {package}')
+    """An optional library is not installed; the message names the extra that brings it."""
 
 
 class UnreadableImageError(TrainingError):

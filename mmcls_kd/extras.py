@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.util import find_spec
 
+from .errors import MissingLibraryError
+
 #: What mmengine's backends of a visualizer need.
 BACKENDS = {'TensorboardVisBackend': 'tensorboard', 'WandbVisBackend': 'wandb', 'MLflowVisBackend': 'mlflow'}
 
@@ -18,17 +20,19 @@ def need_library(library: str, what: str, extra: str | None = None) -> None:
         extra: The extra of this package that brings it; by default of the same name.
 
     Raises:
-        ValueError: Names all three.
+        MissingLibraryError: Names all three.
     """
     if find_spec(library) is None:
-        raise ValueError(f"{what} needs {library}, which is not installed: pip install 'mmcls_kd[{extra or library}]'")
+        raise MissingLibraryError(
+            f"{what} needs {library}, which is not installed: pip install 'mmcls_kd[{extra or library}]'"
+        )
 
 
 def check_backends(cfg: Mapping) -> None:
     """Refuse a config whose visualizer has a backend without its library.
 
     Raises:
-        ValueError: Names the backend, the library and the extra.
+        MissingLibraryError: Names the backend, the library and the extra.
     """
     backends = (cfg.get('visualizer') or {}).get('vis_backends') or []
     for backend in [backends] if isinstance(backends, Mapping) else backends:

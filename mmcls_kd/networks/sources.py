@@ -6,7 +6,6 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,14 @@ from mmpretrain.apis.model import ModelHub
 from mmpretrain.models.classifiers import BaseClassifier
 from mmpretrain.registry import MODELS
 
-from ..errors import MissingLibraryError, close_names
+from ..errors import close_names
+from ..extras import need_library
 
-#: Each prefix of a name: the classifier that wraps such a network, its library, and the extra that installs this.
+#: Each prefix of a name: its library, the classifier that wraps such a network, and the extra that installs the library.
 LIBRARIES = {
-    'timm': ('TimmClassifier', 'timm', 'timm'),
-    'hf': ('HuggingFaceClassifier', 'transformers', 'hf'),
-    'torchvision': ('TorchvisionClassifier', 'torchvision', ''),
+    'timm': ('timm', 'TimmClassifier', 'timm'),
+    'hf': ('transformers', 'HuggingFaceClassifier', 'hf'),
+    'torchvision': ('torchvision', 'TorchvisionClassifier', None),
 }
 #: What makes each of these load its library's own weights, into the library's own cache.
 OWN_WEIGHTS: dict[str, dict[str, Any]] = {
@@ -71,18 +71,6 @@ class Source:
         return (self.cfg, self.weights) if self.weights else (own_weights(self.cfg, role), None)
 
 
-def need_library(library: str, extra: str) -> None:
-    """Refuse to go on without a library.
-
-    Raises:
-        MissingLibraryError: Names the extra that installs it.
-    """
-    try:
-        import_module(library)
-    except ImportError as error:
-        raise MissingLibraryError(library, extra) from error
-
-
 def check_timm(name: str) -> None:
     """Refuse a model that timm does not have; what comes from a hub or a folder (``hf-hub:``, ``local-dir:``) passes.
 
@@ -112,12 +100,12 @@ def read_source(source: str | Mapping, read_config: Callable[[str], Config]) -> 
     if isinstance(source, str):
         library, _, name = source.partition(':')
         if library in LIBRARIES and name and not name.startswith(':'):
-            need_library(*LIBRARIES[library][1:])
+            need_library(*LIBRARIES[library])
             if library == 'timm':
                 check_timm(name)
             if Path(name).expanduser().is_dir():
                 name = str(Path(name).expanduser().resolve())
-            return Source(_wrapped(ConfigDict(type=LIBRARIES[library][0], model_name=name)))
+            return Source(_wrapped(ConfigDict(type=LIBRARIES[library][1], model_name=name)))
         try:
             cfg = read_config(source)
         except FileNotFoundError as error:
@@ -175,9 +163,9 @@ def _wrapped(cfg: ConfigDict) -> ConfigDict:
         MissingLibraryError: If the network's library is not installed.
     """
     kind = cfg.type
-    for wrapper, library, extra in LIBRARIES.values():
+    for library, wrapper, extra in LIBRARIES.values():
         if kind in (wrapper, f'mmpretrain.{wrapper}'):
-            need_library(library, extra)
+            need_library(library, wrapper, extra)
     known = MODELS.get(kind) if isinstance(kind, str) else kind
     if known is None or (inspect.isclass(known) and issubclass(known, BaseClassifier)):
         return cfg
