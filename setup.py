@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
+ONNX = ['onnx', 'onnxscript', 'onnxruntime']
 
 
 class BuildWithConfigs(build_py):
@@ -33,7 +34,7 @@ setup(
     python_requires='>=3.10',
     packages=find_packages(include=['mmcls_kd', 'mmcls_kd.*']),
     install_requires=(HERE / 'requirements.txt').read_text().split(),
-    extras_require={'dev': ['hypothesis', 'mypy', 'pytest', 'pytest-xdist', 'ruff']},
+    extras_require={'dev': ['hypothesis', 'mypy', 'pytest', 'pytest-xdist', 'ruff', *ONNX], 'onnx': ONNX},
     cmdclass={'build_py': BuildWithConfigs},
     classifiers=[
         'Programming Language :: Python :: 3',
