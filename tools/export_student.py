@@ -23,7 +23,7 @@ def parse_args(argv=None):
     parser.add_argument('config', help='config file: a path, or mmpretrain::PATH')
     parser.add_argument('checkpoint', help='weights: exported by pth_transfer.py, or written in training')
     parser.add_argument('--format', nargs='+', choices=list(FORMATS), default=['onnx'], help='(default: onnx)')
-    parser.add_argument('--output', help='file to write, with or without suffix (default: beside the checkpoint)')
+    parser.add_argument('--output', help='file to write, with or without suffix, or folder (default: beside the checkpoint)')
     parser.add_argument(
         '--size', nargs='+', type=positive, metavar='PIXELS', help='height and width, where the test pipeline fixes none'
     )

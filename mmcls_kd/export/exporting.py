@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import textwrap
 import warnings
@@ -36,12 +36,7 @@ def check_libraries(formats: Sequence[str]) -> None:
     Raises:
         ValueError: Names them and the extra that has them.
     """
-    missing = []
-    for name in LIBRARIES if 'onnx' in formats else ():
-        try:
-            importlib.import_module(name)
-        except ImportError:
-            missing.append(name)
+    missing = [name for name in LIBRARIES if 'onnx' in formats and importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(f"export to ONNX needs {', '.join(missing)}: pip install 'mmcls_kd[onnx]'")
 
@@ -52,13 +47,15 @@ def targets(checkpoint: str, formats: Sequence[str], output: str | None) -> dict
     Args:
         checkpoint: Path or address of the weights.
         formats: Keys of :data:`FORMATS`.
-        output: The files' path, with or without suffix. By default the checkpoint's; that of a downloaded one lies in the
-            working directory.
+        output: The files' path, with or without suffix, or a folder. By default the checkpoint's own path; files of a
+            downloaded one go into the working directory.
 
     Raises:
         ValueError: If a file cannot be written there, or would take the place of the checkpoint.
     """
-    stem = Path(output or (Path(checkpoint).name if '://' in checkpoint else checkpoint))
+    stem = Path(Path(checkpoint).name if '://' in checkpoint else checkpoint)
+    if output:
+        stem = Path(output, stem.name) if output.endswith('/') or Path(output).is_dir() else Path(output)
     if stem.suffix in ('.pth', *(form.suffix for form in FORMATS.values())):
         stem = stem.with_suffix('')
     paths = {name: stem.with_name(stem.name + FORMATS[name].suffix) for name in formats}

@@ -1,4 +1,4 @@
-"""docs/deploy.md: every command and every piece of code runs as written, in order, in a folder that looks like a checkout."""
+"""docs/deploy.md: every command and every piece of code runs as written, in order, in what looks like a checkout."""
 
 import os
 import re

@@ -381,4 +381,6 @@ def test_where_the_files_go(tmp_path):
     assert names('runs/res18.v2.pth', ['onnx', 'torchscript'], None) == ['runs/res18.v2.onnx', 'runs/res18.v2.pt']
     assert names('runs/a.pth', ['onnx', 'torchscript'], 'b.onnx') == ['b.onnx', 'b.pt']
     assert names('https://somewhere/far/a-0123abcd.pth', ['onnx'], None) == ['a-0123abcd.onnx']
+    assert names('runs/a.pth', ['onnx'], str(tmp_path)) == [str(tmp_path / 'a.onnx')]
+    assert names('runs/a.pth', ['onnx'], f'{tmp_path}/new/') == [str(tmp_path / 'new' / 'a.onnx')]
     assert not list(tmp_path.iterdir())

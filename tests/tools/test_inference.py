@@ -60,6 +60,7 @@ def test_feature_extractor(exported, predicted, images):
     assert_close(extractor.model.head((pooled,)).softmax(1).detach(), predicted)
 
 
+@pytest.mark.slow
 def test_onnx(exported, predicted, images, tmp_path):
     run('tools/export_student.py', STUDENT, exported.path, '--output', tmp_path / 'student.onnx')
     options = onnxruntime.SessionOptions()
