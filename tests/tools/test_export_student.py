@@ -6,7 +6,6 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from commands import run, tool
@@ -17,6 +16,7 @@ from mmpretrain import ImageClassificationInferencer
 from mmpretrain.models import BaseClassifier
 from mmpretrain.registry import MODELS
 from networks import resnet, vit
+from onnx_files import about_onnx, onnx_session, run_onnx
 from PIL import Image
 
 import mmcls_kd.export.exporting as exporting
@@ -125,20 +125,6 @@ def scores(inferencer, paths):
     return torch.from_numpy(np.stack([result['pred_scores'] for result in inferencer(paths)]))
 
 
-def onnx_session(path):
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
-
-
-def about_onnx(session):
-    return {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
-
-
-def run_onnx(session, images):
-    return torch.from_numpy(session.run(None, {'images': images.numpy()})[0])
-
-
 def about_torchscript(path):
     files = {'metadata.json': ''}
     torch.jit.load(str(path), _extra_files=files)
@@ -168,6 +154,7 @@ def left_behind(folder):
 slow = pytest.mark.slow
 
 
+@pytest.mark.own_process
 @pytest.mark.parametrize('name', ['resnet', *(pytest.param(n, marks=slow) for n in ('vit', 'deit', 'mobilenet', 'timm'))])
 def test_predictions_are_those_of_the_platform(name, tmp_path):
     at = write(tmp_path, NETWORKS[name])
@@ -191,6 +178,7 @@ def test_predictions_are_those_of_the_platform(name, tmp_path):
 
 
 @slow
+@pytest.mark.own_process
 def test_swin_is_pinned(tmp_path):
     at = write(tmp_path, NETWORKS['swin'])
     done = run('tools/export_student.py', at.config, at.weights, '--format', 'onnx', 'torchscript')
@@ -203,7 +191,7 @@ def test_swin_is_pinned(tmp_path):
         assert_close(traced(images[i : i + 1]).detach().softmax(1), expected[i : i + 1])
     assert about_onnx(session)['batch_size'] == about_torchscript(tmp_path / 'w.pt')['batch_size'] == 1
     assert 'differ' in about_onnx(session)['why_pinned']
-    with pytest.raises(onnxruntime.capi.onnxruntime_pybind11_state.InvalidArgument):
+    with pytest.raises(Exception, match='Got: 2 Expected: 1'):  # of onnxruntime's own kind
         run_onnx(session, images[:2])
     with pytest.raises(RuntimeError, match='expand'):
         traced(images[:2])

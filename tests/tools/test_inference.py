@@ -1,17 +1,15 @@
 """A student out of the toolbox in mmpretrain's inferencers and in onnxruntime: the predictions of tools/test.py."""
 
-import json
-
 import mmcv
 import mmengine
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from commands import DISTILLER, STUDENT, data_options, run
 from kit import assert_close
 from mmpretrain import FeatureExtractor, ImageClassificationInferencer
 from mmpretrain.datasets import FashionMNIST
+from onnx_files import about_onnx, onnx_session, run_onnx
 from PIL import Image
 
 from mmcls_kd.configs import TOOLBOX
@@ -61,17 +59,15 @@ def test_feature_extractor(exported, predicted, images):
 
 
 @pytest.mark.slow
+@pytest.mark.own_process
 def test_onnx(exported, predicted, images, tmp_path):
     run('tools/export_student.py', STUDENT, exported.path, '--output', tmp_path / 'student.onnx')
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(tmp_path / 'student.onnx'), options, providers=['CPUExecutionProvider'])
-    about = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+    session = onnx_session(tmp_path / 'student.onnx')
+    about = about_onnx(session)
     assert (about['input_shape'], about['input_order'], about['mean']) == ([1, 28, 28], 'grey', [pytest.approx(72.94)])
     assert about['classes'] == list(FashionMNIST.METAINFO['classes'])
-    batch = np.stack(images)[:, None].astype(np.float32)
-    (logits,) = session.run(['logits'], {'images': batch})
-    assert_close(torch.from_numpy(logits).softmax(1), predicted)
+    logits = run_onnx(session, torch.from_numpy(np.stack(images)[:, None]).float())
+    assert_close(logits.softmax(1), predicted)
 
 
 @pytest.mark.filterwarnings('ignore:`torch.jit:FutureWarning')
