@@ -160,10 +160,12 @@ def load_config(args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: If there is no such config.
-        ValueError: If it has the form of the original toolbox's older branch.
+        ValueError: If it has the form of the original toolbox's older branch, or the environment is not the launcher's.
     """
     guard_loading(args.trust)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if args.launcher != 'none':
+        take_environment(args.launcher)
     cfg = RunConfig.of(read_config(args.config))
     if 'distiller' in cfg:
         raise ValueError(
@@ -322,10 +324,7 @@ def interface_towards(host: str) -> str | None:
 
 def start_cpu_processes(cfg: Config) -> None:
     """On a machine without CUDA, join the launched processes over gloo; mmengine's launchers need CUDA for that."""
-    if cfg.launcher == 'none' or is_distributed():
-        return
-    take_environment(cfg.launcher)
-    if torch.cuda.is_available():
+    if cfg.launcher == 'none' or is_distributed() or torch.cuda.is_available():
         return
     if 'GLOO_SOCKET_IFNAME' not in os.environ and (interface := interface_towards(os.environ['MASTER_ADDR'])):
         os.environ['GLOO_SOCKET_IFNAME'] = interface  # gloo itself may take the loopback
