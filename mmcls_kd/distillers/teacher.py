@@ -20,6 +20,7 @@ from ..configs import find_network
 from ..networks.classes import class_index, class_names, names_in
 from ..networks.pixels import PixelAdapter, Pixels, changed, wanted_pixels
 from ..networks.sources import brings_weights, own_weights
+from ..networks.weights import refuse_partial
 from .default_taps import default_taps, own_head
 from .fast_network import PRECISIONS, FastNetwork, run
 from .survey import MISFITS, Survey, evaluating, image_channels, survey
@@ -204,6 +205,8 @@ def load_network(settings: TeacherSettings, student: Pixels) -> tuple[nn.Module,
     with torch.random.fork_rng(devices=[]):  # so a run with a stored teacher, which draws none, starts alike
         network = MODELS.build(source.cfg)
     names = names_in(load_strictly(network, pretrained, 'teacher')) if isinstance(pretrained, str) and pretrained else None
+    if source.cfg.get('pretrained') and (pretrained is None or pretrained is True):
+        refuse_partial(network, 'teacher')
     pixels = wanted_pixels(network, student, source.cfg.get('data_preprocessor'))
     return network, changed(pixels, {**source.pixels, **(settings.pixels or {})}), names
 
