@@ -20,6 +20,7 @@ from ..configs import find_network
 from ..networks.classes import class_index, class_names, names_in
 from ..networks.pixels import PixelAdapter, Pixels, changed, wanted_pixels
 from ..networks.sources import Source, brings_weights
+from ..networks.weights import refuse_partial
 from .default_taps import default_taps, own_head
 from .fast_network import PRECISIONS, FastNetwork, run
 from .survey import MISFITS, Survey, evaluating, image_channels, survey
@@ -200,6 +201,8 @@ def load_network(settings: TeacherSettings, student: Pixels) -> tuple[nn.Module,
         )
     with torch.random.fork_rng(devices=[]):  # so a run with a stored teacher, which draws none, starts alike
         network = MODELS.build(cfg)
+    if settings.pretrained is not False and not weights and cfg.get('pretrained'):
+        refuse_partial(network, 'teacher')
     names = names_in(load_strictly(network, weights, 'teacher')) if weights else None
     return network, changed(network_pixels(network, source, student), settings.pixels or {}), names
 
