@@ -99,16 +99,27 @@ def tap(survey: Survey, paths: Sequence[str], form: str = 'raw', index: int | No
         shapes = ', '.join(str(tuple(t.shape)) for t in tensors) or 'none'
         if not -len(tensors) <= (index or 0) < len(tensors) or (index is None and len(tensors) > 1):
             raise ValueError(f'module {path!r} returns {len(tensors)} tensors ({shapes}): say which by index=0, 1, ...')
-        found = Layout.of(tuple(tensors[index or 0].shape))
-        layouts.append(found if extra is None else Layout(found.kind, extra))
+        layouts.append(_layout(tuple(tensors[index or 0].shape), survey.size, extra))
     if form not in FORMS:
         raise ValueError(f'form={form!r}: choose one of {", ".join(map(repr, FORMS))}')
+    if not paths:
+        raise ValueError('it has no path of a module')
     made = Tap(tuple(paths), View(form, tuple(layouts), index or 0))
     try:
         read(made, survey)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f'{" and ".join(paths)}: {error}') from error
     return made
+
+
+def _layout(shape: tuple[int, ...], size: tuple[int, int], extra: int | None) -> Layout:
+    """How a tensor is laid out, with so many extra tokens if that is given."""
+    found = Layout.of(shape, size)
+    if extra is None:
+        return found
+    if len(shape) != 3 or not 0 <= extra < shape[1]:
+        raise ValueError(f'extra={extra} does not fit a tensor of shape {shape}: it is a number of tokens, of (N, L, D)')
+    return Layout('tokens', extra, found.ratio)
 
 
 def read(tap: Tap, survey: Survey) -> Tensor:
@@ -126,6 +137,8 @@ def check_names(given: Mapping[str, Any], aliases: Mapping[str, str]) -> dict[st
     Raises:
         ValueError: If a name does not say whose tensor it is.
     """
+    if not isinstance(given, Mapping):
+        raise ValueError(f'taps is a dict of paths by name, e.g. dict(feat_s="backbone.layer3"), not {given!r}')
     named = {aliases.get(name, name): value for name, value in given.items()}
     for name in named:
         if not name.endswith(('_s', '_t')):
