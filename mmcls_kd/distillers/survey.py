@@ -85,16 +85,16 @@ def survey(network: nn.Module, role: str, size: tuple[int, int] | None = None) -
     """
     channels = image_channels(network)
     parameter = next(chain(network.parameters(), [torch.empty(0)]))
-    reasons = []
+    reasons: dict[str, str] = {}  # most often one for all sizes
     for height, width in [size] if size else [*own_sizes(network), *((n, n) for n in SIZES)]:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), evaluating(network), torch.no_grad():
             images = torch.randn(2, channels, height, width).to(parameter)
-        try:
-            with evaluating(network), torch.no_grad():
+            try:
                 return _run(network, images)
-        except MISFITS as error:
-            reasons.append(f'{height} × {width}: {type(error).__name__}: {error}')
-    raise ValueError(f'the {role} does not run on {channels}-channel images. ' + '; '.join(reasons[:2]))
+            except MISFITS as error:
+                reasons.setdefault(f'{type(error).__name__}: {error}', f'{height} × {width}')
+    tried = '; '.join(f'{place}: {reason}' for reason, place in reasons.items())
+    raise ValueError(f'the {role} does not run on {channels}-channel images. {tried}')
 
 
 def _run(network: nn.Module, images: Tensor) -> Survey:
