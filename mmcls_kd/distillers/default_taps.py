@@ -125,7 +125,7 @@ def _last_alike(survey: Survey, stage: str) -> str:
     What is inside of the classifier does not count.
     """
     order = list(survey.outputs)
-    heads = tuple(f'{path}.' for path in survey.logit_paths if not stage.startswith(f'{path}.'))
+    heads = tuple(f'{path}.' for path in survey.classifier_paths if not stage.startswith(f'{path}.'))
     behind = [p for p in order[order.index(stage) :] if survey.calls[p] == 1 and not p.startswith(heads)]
     alike = [p for p in behind if len(survey.outputs[p]) == 1 and _places(survey, p) == _places(survey, stage)]
     return alike[-1] if alike else stage

@@ -40,10 +40,12 @@ class Tap:
     Attributes:
         modules: Paths of the modules inside the network, as ``get_submodule`` takes them.
         view: What makes the tensor of these modules' outputs.
+        overwritten: Which of them return what a later step changes in place, as an activation does: to be kept as a copy.
     """
 
     modules: tuple[str, ...]
     view: Callable[..., Tensor]
+    overwritten: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def tap(survey: Survey, paths: Sequence[str], form: str = 'raw', index: int | No
         raise ValueError(f'form={form!r}: choose one of {", ".join(map(repr, FORMS))}')
     if not paths:
         raise ValueError('it has no path of a module')
-    made = Tap(tuple(paths), View(form, tuple(layouts), index or 0))
+    made = Tap(tuple(paths), View(form, tuple(layouts), index or 0), survey.overwritten.intersection(paths))
     try:
         read(made, survey)
     except (ValueError, RuntimeError) as error:
@@ -190,13 +192,15 @@ def record(network: nn.Module, taps: dict[str, Tap], stop: bool = False) -> Iter
         taps: What to read, by name.
         stop: Leave the block as soon as all is read, so that no later stage is computed.
     """
-    outputs: dict[str, Tensor] = {}
+    outputs: dict[str, list[Tensor]] = {}
     tensors: dict[str, Tensor] = {}
     paths = {path for tap in taps.values() for path in tap.modules}
+    overwritten = {path for tap in taps.values() for path in tap.overwritten}
 
     def keep(path: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            outputs[path] = output
+            found = tensors_in(output)
+            outputs[path] = [tensor.clone() for tensor in found] if path in overwritten else found
             if stop and len(outputs) == len(paths):
                 raise _AllRead
 
