@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 from mmpretrain.models.backbones import SwinTransformer
@@ -25,6 +26,9 @@ STAGES = (
     r'model\.features\.denseblock\d',  # DenseNet of timm and torchvision
     r'model\.features\.\d+',  # MobileNet, EfficientNet, ConvNeXt, Swin, VGG of torchvision
 )
+#: What networks call the number of tokens before the patch tokens, and the parameter that is the class token.
+EXTRA_TOKENS = ('num_extra_tokens', 'num_prefix_tokens')
+CLASS_TOKEN = r'(cls|class)_token$'
 #: Where a backbone of mmpretrain lists its stages by name.
 LISTS = ('res_layers', 'layers', 'stages')
 
@@ -35,8 +39,9 @@ def stage_paths(network: nn.Module, survey: Survey) -> list[str]:
     for names in (getattr(backbone, attribute, None) for attribute in LISTS):
         if isinstance(names, (list, tuple)) and names and all(isinstance(name, str) for name in names):
             return [f'backbone.{name}' for name in names]
-    found = ([path for path in survey.outputs if re.fullmatch(pattern, path)] for pattern in STAGES)
-    return next((paths for paths in found if len(paths) > 1), [])
+    paths = [path for path, tensors in survey.outputs.items() if tensors]
+    found = ([path for path in paths if re.fullmatch(pattern, path)] for pattern in STAGES)
+    return next((stages for stages in found if len(stages) > 1), [])
 
 
 def default_taps(network: Any, survey: Survey) -> dict[str, Tap]:
@@ -51,22 +56,31 @@ def default_taps(network: Any, survey: Survey) -> dict[str, Tap]:
     taps = {'logit': tap(survey, [outermost], index=place)}
     stages = stage_paths(network, survey)
     shapes = {survey.outputs[path][0].shape for path in stages}
-    if stages and len(shapes) == 1 and len(next(iter(shapes))) == 3:
-        return taps | _block_taps(survey, stages)
-    return taps | _stage_taps(network, survey, stages)
+    blocks_alike = stages and len(shapes) == 1 and len(next(iter(shapes))) == 3
+    with suppress(ValueError):  # tokens of a kind that the table does not know; config's taps can still name them
+        return taps | (_block_taps(network, survey, stages) if blocks_alike else _stage_taps(network, survey, stages))
+    return taps
 
 
-def _block_taps(survey: Survey, blocks: list[str]) -> dict[str, Tap]:
+def _block_taps(network: nn.Module, survey: Survey, blocks: list[str]) -> dict[str, Tap]:
     """Of a transformer whose blocks all have the same tokens."""
     last = _last_alike(survey, blocks[-1])
     middle = blocks[len(blocks) // 2 - 1]
-    form = 'class_token' if Layout.of(tuple(survey.outputs[middle][0].shape)).extra else 'pooled'
+    shape = tuple(survey.outputs[middle][0].shape)
+    extra = Layout.of(shape, survey.size, _extra_tokens(network)).extra
+    has_class_token = any(re.search(CLASS_TOKEN, name) for name, _ in network.named_parameters())
     return {
-        'feat': tap(survey, [last], 'map'),
-        'feat_mid': tap(survey, [middle], form, index=0),
-        'tokens_low': tap(survey, blocks[:2], 'tokens', index=0),
-        'tokens_high': tap(survey, [last], 'tokens'),
+        'feat': tap(survey, [last], 'map', extra=extra),
+        'feat_mid': tap(survey, [middle], 'class_token' if extra and has_class_token else 'pooled', 0, extra),
+        'tokens_low': tap(survey, blocks[:2], 'tokens', 0, extra),
+        'tokens_high': tap(survey, [last], 'tokens', extra=extra),
     }
+
+
+def _extra_tokens(network: nn.Module) -> int | None:
+    """How many tokens a network says stand before its patch tokens; None if it does not say."""
+    found = (getattr(module, name, None) for module in network.modules() for name in EXTRA_TOKENS)
+    return next((count for count in found if isinstance(count, int)), None)
 
 
 def _stage_taps(network: Any, survey: Survey, stages: list[str]) -> dict[str, Tap]:
@@ -79,7 +93,7 @@ def _stage_taps(network: Any, survey: Survey, stages: list[str]) -> dict[str, Ta
     else:
         return {}
     taps = {name: tap(survey, [path], FORM_OF[name], index) for name in ('feat', 'tokens_high')}
-    middle = stages[-2] if len(stages) > 1 else None
+    middle = _before_last(survey, stages)
     if isinstance(getattr(network, 'backbone', None), SwinTransformer):
         norm = f'backbone.norm{network.backbone.num_layers - 2}'
         middle = norm if norm in survey.outputs else None  # only if the config lists that stage in out_indices
@@ -88,20 +102,41 @@ def _stage_taps(network: Any, survey: Survey, stages: list[str]) -> dict[str, Ta
     return taps
 
 
+def _before_last(survey: Survey, stages: list[str]) -> str | None:
+    """The stage before the last.
+
+    Some libraries count the step that makes the map smaller as a stage, or as the end of the one before it. That already
+    returns what the last stage works on; then it is the last block or stage in front of that step.
+    """
+    if len(stages) < 2:
+        return None
+    before, last = (survey.outputs[stage][0] for stage in stages[-2:])
+    if before.shape == last.shape and not stages[-2].startswith('backbone.'):
+        block = re.compile(re.escape(stages[-2]) + r'\.\w+\.\d+')
+        earlier = [path for path in survey.outputs if path in stages[:-2] or block.fullmatch(path)]
+        larger = [p for p in earlier if survey.outputs[p] and _places(survey, p) != _places(survey, stages[-1])]
+        return larger[-1] if larger else stages[-2]
+    return stages[-2]
+
+
 def _last_alike(survey: Survey, stage: str) -> str:
-    """The last module behind a stage whose tensor has the same places: its final norm, or a convolution that widens it."""
+    """The last module behind a stage whose tensor has the same places: its final norm, or a convolution that widens it.
+
+    What is inside of the classifier does not count.
+    """
     order = list(survey.outputs)
-    places = _places(survey.outputs[stage][0])
-    behind = [path for path in order[order.index(stage) :] if survey.calls[path] == 1]
-    alike = [path for path in behind if len(survey.outputs[path]) == 1 and _places(survey.outputs[path][0]) == places]
+    heads = tuple(f'{path}.' for path in survey.classifier_paths if not stage.startswith(f'{path}.'))
+    behind = [p for p in order[order.index(stage) :] if survey.calls[p] == 1 and not p.startswith(heads)]
+    alike = [p for p in behind if len(survey.outputs[p]) == 1 and _places(survey, p) == _places(survey, stage)]
     return alike[-1] if alike else stage
 
 
-def _places(tensor: Tensor) -> tuple[Any, ...]:
-    """The kind and the size of a tensor's grid, whatever its width."""
-    layout = Layout.of(tuple(tensor.shape))
-    sizes = {'map': tensor.shape[2:], 'map_last': tensor.shape[1:3], 'tokens': tensor.shape[1:2]}
-    return layout.kind, tuple(sizes.get(layout.kind, ()))
+def _places(survey: Survey, path: str) -> tuple[Any, ...]:
+    """The kind and the size of the grid in a module's first tensor, whatever its width."""
+    shape = tuple(survey.outputs[path][0].shape)
+    layout = Layout.of(shape, survey.size)
+    sizes = {'map': shape[2:], 'map_last': shape[1:3], 'tokens': shape[1:2]}
+    return layout.kind, sizes.get(layout.kind, ())
 
 
 def own_head(network: Any) -> Callable[[Tensor], Tensor] | None:
@@ -129,11 +164,13 @@ def drop_unread_outputs(network: Any, taps: Iterable[Tap]) -> None:
     backbone: Any = getattr(network, 'backbone', None)
     if backbone is None:
         return
-    read = {path for tap in taps for path in tap.modules}
+    read = [(path, getattr(tap.view, 'index', 0)) for tap in taps for path in tap.modules]
+    paths = {path for path, _ in read}
     indices = list(getattr(backbone, 'out_indices', ()))
+    by_place = {indices[index] for path, index in read if path == 'backbone' and index != -1}
     children = dict(backbone.named_children())  # not hasattr: a ResNet has a property norm1, which is its stem's
-    unread = [i for i in indices[:-1] if f'norm{i}' in children and f'backbone.norm{i}' not in read]
+    unread = [i for i in indices[:-1] if f'norm{i}' in children and f'backbone.norm{i}' not in paths and i not in by_place]
     for i in unread:
         children[f'norm{i}'].requires_grad_(False)
-    if unread:
+    if unread and not by_place:  # else the places of the others would move
         backbone.out_indices = [i for i in indices if i not in unread]

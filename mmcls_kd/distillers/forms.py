@@ -25,33 +25,52 @@ class Layout:
     Attributes:
         kind: One of ``map`` (N, C, H, W), ``map_last`` (N, H, W, C), ``tokens`` (N, L, D), ``vector`` (N, C), ``other``.
         extra: How many tokens (class, distillation, registers) stand before the patch tokens.
+        ratio: Height and width of the images, without common factor; patches lie on a grid of that ratio.
     """
 
     kind: str
     extra: int = 0
+    ratio: tuple[int, int] = (1, 1)
 
     @classmethod
-    def of(cls, shape: tuple[int, ...]) -> Layout:
-        """That of a tensor made of square images.
+    def of(cls, shape: tuple[int, ...], size: tuple[int, int] = (1, 1), extra: int | None = None) -> Layout:
+        """That of a tensor made of images.
 
-        Patches then lie on a square grid, so tokens beyond the largest square are extra ones; and two equal sizes side by
-        side are height and width.
+        Tokens beyond the largest grid of the images' ratio are extra ones; and the two sizes side by side whose ratio is
+        nearer to that of the images are height and width.
+
+        Args:
+            shape: Of the tensor.
+            size: Height and width of the images.
+            extra: How many tokens are extra ones, for the case that the others then lie on such a grid.
 
         Example:
             >>> Layout.of((2, 198, 384))
-            Layout(kind='tokens', extra=2)
+            Layout(kind='tokens', extra=2, ratio=(1, 1))
             >>> Layout.of((2, 7, 7, 768))
-            Layout(kind='map_last', extra=0)
+            Layout(kind='map_last', extra=0, ratio=(1, 1))
         """
+        common = math.gcd(*size)
+        ratio = (size[0] // common, size[1] // common)
         if len(shape) == 4:
-            return cls('map_last' if shape[1] == shape[2] != shape[3] else 'map')
+            first, last = (abs(math.log(h * ratio[1] / (w * ratio[0]))) for h, w in (shape[1:3], shape[2:4]))
+            return cls('map_last' if first < last else 'map', ratio=ratio)
         if len(shape) == 3:
-            return cls('tokens', shape[1] - math.isqrt(shape[1]) ** 2)
-        return cls('vector' if len(shape) == 2 else 'other')
+            length = shape[1]
+            if extra is None or length <= extra or grid(length - extra, ratio) is None:
+                extra = length - math.isqrt(length // math.prod(ratio)) ** 2 * math.prod(ratio)
+            return cls('tokens' if extra < length else 'other', extra, ratio)
+        return cls('vector' if len(shape) == 2 else 'other', ratio=ratio)
+
+
+def grid(count: int, ratio: tuple[int, int]) -> tuple[int, int] | None:
+    """Height and width of a grid of so many patches, of the images' ratio; None if there is none."""
+    times = math.isqrt(count // math.prod(ratio))
+    return (times * ratio[0], times * ratio[1]) if times**2 * math.prod(ratio) == count else None
 
 
 def as_map(feat: Tensor, layout: Layout) -> Tensor:
-    """Features as a map, (N, C, H, W); the patch tokens lie on a square grid, the extra ones are left out.
+    """Features as a map, (N, C, H, W); the patch tokens lie on a grid of the images' ratio, the extra ones are left out.
 
     Raises:
         ValueError: If there is no map in them.
@@ -61,12 +80,13 @@ def as_map(feat: Tensor, layout: Layout) -> Tensor:
     if layout.kind == 'map_last':
         return feat.permute(0, 3, 1, 2)
     tokens = as_tokens(feat, layout)
-    side = math.isqrt(tokens.shape[1])
-    if side**2 != tokens.shape[1]:
+    sides = grid(tokens.shape[1], layout.ratio)
+    if sides is None:
         raise ValueError(
-            f'{tokens.shape[1]} patch tokens lie on no square grid, so no feature map can be made of them: use square images'
+            f'{tokens.shape[1]} patch tokens lie on no grid of {layout.ratio[0]} to {layout.ratio[1]}, the ratio of the '
+            'images, so no feature map can be made of them: use square images'
         )
-    return tokens.transpose(1, 2).unflatten(2, (side, side))
+    return tokens.transpose(1, 2).unflatten(2, sides)
 
 
 def as_tokens(feat: Tensor, layout: Layout) -> Tensor:

@@ -30,15 +30,19 @@ class Survey:
         outputs: What each module returned, by path, in the order in which they ended; tensors without values, on torch's
             meta device.
         calls: How often each ran.
+        overwritten: Those whose tensors a later step changes in place.
         logit: The class scores, (N, C), without values.
         logit_paths: The modules that return them, the outermost first.
+        classifier_paths: Those that return them in whatever shape, (N, C, 1, 1) for one.
     """
 
     size: tuple[int, int]
-    logit: Tensor
-    logit_paths: list[str]
     outputs: dict[str, list[Tensor]]
     calls: Counter[str]
+    overwritten: frozenset[str]
+    logit: Tensor
+    logit_paths: list[str]
+    classifier_paths: list[str]
 
     @property
     def num_classes(self) -> int:
@@ -85,21 +89,22 @@ def survey(network: nn.Module, role: str, size: tuple[int, int] | None = None) -
     """
     channels = image_channels(network)
     parameter = next(chain(network.parameters(), [torch.empty(0)]))
-    reasons = []
+    reasons: dict[str, str] = {}  # most often one for all sizes
     for height, width in [size] if size else [*own_sizes(network), *((n, n) for n in SIZES)]:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), evaluating(network), torch.no_grad():
             images = torch.randn(2, channels, height, width).to(parameter)
-        try:
-            with evaluating(network), torch.no_grad():
+            try:
                 return _run(network, images)
-        except MISFITS as error:
-            reasons.append(f'{height} × {width}: {type(error).__name__}: {error}')
-    raise ValueError(f'the {role} does not run on {channels}-channel images. ' + '; '.join(reasons[:2]))
+            except MISFITS as error:
+                reasons.setdefault(f'{type(error).__name__}: {error}', f'{height} × {width}')
+    tried = '; '.join(f'{place}: {reason}' for reason, place in reasons.items())
+    raise ValueError(f'the {role} does not run on {channels}-channel images. {tried}')
 
 
 def _run(network: nn.Module, images: Tensor) -> Survey:
     """One forward pass that is watched."""
     outputs: dict[str, list[Tensor]] = {}
+    versions: dict[str, list[int]] = {}
     calls: Counter[str] = Counter()
 
     def watch(path: str) -> Any:
@@ -107,6 +112,7 @@ def _run(network: nn.Module, images: Tensor) -> Survey:
             calls[path] += 1
             outputs.pop(path, None)
             outputs[path] = tensors_in(output)
+            versions[path] = [tensor._version for tensor in outputs[path]]
 
         return hook
 
@@ -119,8 +125,15 @@ def _run(network: nn.Module, images: Tensor) -> Survey:
     if logit.dim() != 2 or len(logit) != len(images):
         raise ValueError(f'its class scores have the shape {tuple(logit.shape)} instead of (N, C)')
     giving = [path for path, tensors in outputs.items() if any(tensor is logit for tensor in tensors)]
-    giving.sort(key=lambda path: path.count('.'))
     if not giving:
         raise ValueError('no module in it returns its class scores')
-    without_values = {path: [tensor.to('meta') for tensor in tensors] for path, tensors in outputs.items()}
-    return Survey(tuple(images.shape[2:]), logit.to('meta'), giving, without_values, calls)  # type: ignore[arg-type]
+    height, width = images.shape[2:]
+    return Survey(
+        size=(height, width),
+        outputs={path: [tensor.to('meta') for tensor in tensors] for path, tensors in outputs.items()},
+        calls=calls,
+        overwritten=frozenset(p for p, tensors in outputs.items() if [t._version for t in tensors] != versions[p]),
+        logit=logit.to('meta'),
+        logit_paths=sorted(giving, key=lambda path: path.count('.')),
+        classifier_paths=[p for p, tensors in outputs.items() if any(t.data_ptr() == logit.data_ptr() for t in tensors)],
+    )

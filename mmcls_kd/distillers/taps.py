@@ -40,10 +40,12 @@ class Tap:
     Attributes:
         modules: Paths of the modules inside the network, as ``get_submodule`` takes them.
         view: What makes the tensor of these modules' outputs.
+        overwritten: Which of them return what a later step changes in place, as an activation does: to be kept as a copy.
     """
 
     modules: tuple[str, ...]
     view: Callable[..., Tensor]
+    overwritten: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -99,16 +101,27 @@ def tap(survey: Survey, paths: Sequence[str], form: str = 'raw', index: int | No
         shapes = ', '.join(str(tuple(t.shape)) for t in tensors) or 'none'
         if not -len(tensors) <= (index or 0) < len(tensors) or (index is None and len(tensors) > 1):
             raise ValueError(f'module {path!r} returns {len(tensors)} tensors ({shapes}): say which by index=0, 1, ...')
-        found = Layout.of(tuple(tensors[index or 0].shape))
-        layouts.append(found if extra is None else Layout(found.kind, extra))
+        layouts.append(_layout(tuple(tensors[index or 0].shape), survey.size, extra))
     if form not in FORMS:
         raise ValueError(f'form={form!r}: choose one of {", ".join(map(repr, FORMS))}')
-    made = Tap(tuple(paths), View(form, tuple(layouts), index or 0))
+    if not paths:
+        raise ValueError('it has no path of a module')
+    made = Tap(tuple(paths), View(form, tuple(layouts), index or 0), survey.overwritten.intersection(paths))
     try:
         read(made, survey)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f'{" and ".join(paths)}: {error}') from error
     return made
+
+
+def _layout(shape: tuple[int, ...], size: tuple[int, int], extra: int | None) -> Layout:
+    """How a tensor is laid out, with so many extra tokens if that is given."""
+    found = Layout.of(shape, size)
+    if extra is None:
+        return found
+    if len(shape) != 3 or not 0 <= extra < shape[1]:
+        raise ValueError(f'extra={extra} does not fit a tensor of shape {shape}: it is a number of tokens, of (N, L, D)')
+    return Layout('tokens', extra, found.ratio)
 
 
 def read(tap: Tap, survey: Survey) -> Tensor:
@@ -126,6 +139,8 @@ def check_names(given: Mapping[str, Any], aliases: Mapping[str, str]) -> dict[st
     Raises:
         ValueError: If a name does not say whose tensor it is.
     """
+    if not isinstance(given, Mapping):
+        raise ValueError(f'taps is a dict of paths by name, e.g. dict(feat_s="backbone.layer3"), not {given!r}')
     named = {aliases.get(name, name): value for name, value in given.items()}
     for name in named:
         if not name.endswith(('_s', '_t')):
@@ -177,13 +192,15 @@ def record(network: nn.Module, taps: dict[str, Tap], stop: bool = False) -> Iter
         taps: What to read, by name.
         stop: Leave the block as soon as all is read, so that no later stage is computed.
     """
-    outputs: dict[str, Tensor] = {}
+    outputs: dict[str, list[Tensor]] = {}
     tensors: dict[str, Tensor] = {}
     paths = {path for tap in taps.values() for path in tap.modules}
+    overwritten = {path for tap in taps.values() for path in tap.overwritten}
 
     def keep(path: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            outputs[path] = output
+            found = tensors_in(output)
+            outputs[path] = [tensor.clone() for tensor in found] if path in overwritten else found
             if stop and len(outputs) == len(paths):
                 raise _AllRead
 

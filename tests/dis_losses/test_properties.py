@@ -463,18 +463,6 @@ def test_a_wrong_width_is_an_error_that_names_the_right_value(loss_type, name, s
         build(loss_type)(**given)
 
 
-def test_mgd_refuses_maps_of_two_sizes():
-    given = inputs('MGDLoss') | {'feat_t': torch.zeros(4, 3, 6, 4)}
-    with pytest.raises(ValueError, match=r'student has \(3, 2\) and the teacher \(6, 4\)'):
-        build('MGDLoss')(**given)
-
-
-def test_vitkd_refuses_two_numbers_of_tokens():
-    given = inputs('ViTKDLoss') | {'tokens_low_t': torch.zeros(4, 2, 4, 3), 'tokens_high_t': torch.zeros(4, 4, 3)}
-    with pytest.raises(ValueError, match='student has 9 and the teacher 4'):
-        build('ViTKDLoss')(**given)
-
-
 def test_vitkd_refuses_tokens_that_are_no_square():
     given = {name: tensor[..., :8, :] for name, tensor in inputs('ViTKDLoss').items()}
     with pytest.raises(ValueError, match='square grid, but there are 8'):

@@ -152,7 +152,6 @@ class TestMethods:
             ([method('NKDLoss'), method('NKDLoss')], "two methods have the name 'loss_nkd'"),
             ([method('NKDLoss', 'keys')], "cannot have the name 'keys'"),
             ([method('NKDLoss', gama=2.0)], "loss_nkd: .*unexpected keyword argument 'gama'"),
-            ([method('USKDLoss')], "loss_uskd: .*missing 1 required positional argument: 'channel'"),
             ([dict(type='NKDLoss', name='loss_nkd')], 'list of dict'),
             ([dict(methods=[dict(type='NKDLoss')])], 'needs `type` and `name`'),
         ],
@@ -160,6 +159,17 @@ class TestMethods:
     def test_refused(self, groups, message):
         with pytest.raises(ValueError, match=message):
             build(*groups)
+
+    def test_a_keyword_that_only_the_config_can_give_is_missing(self):
+        class NeedyLoss(nn.Module):
+            def __init__(self, power):
+                super().__init__()
+
+            def forward(self, logit_s):
+                return logit_s.sum()
+
+        with pytest.raises(ValueError, match=r"loss_needy: .*missing 1 required positional argument: 'power'"):
+            build(method(NeedyLoss, 'loss_needy'))
 
     def test_legacy_flags_change_nothing(self):
         distiller = build(NKD, is_vit=True, use_logit=False, sd=True)

@@ -118,10 +118,14 @@ class TestWeights:
         weights = torch.load(teacher_file)['state_dict']
         assert all(torch.equal(v, weights[k]) for k, v in distiller.teacher.state_dict().items())
 
-    @pytest.mark.parametrize('missing', [None, True, ''])
+    @pytest.mark.parametrize('missing', [None, ''])
     def test_none_is_refused_with_how_to_allow_it(self, missing):
         with pytest.raises(ValueError, match=r'no weights: set model.teacher_pretrained .*or to False'):
             build(NKD, teacher_pretrained=missing)
+
+    def test_a_network_of_ones_own_has_no_published_weights(self):
+        with pytest.raises(ValueError, match='teacher_pretrained=True means .* this is a ImageClassifier: give a file'):
+            build(NKD, teacher_pretrained=True)
 
     @pytest.mark.parametrize(
         ('change', 'message'),

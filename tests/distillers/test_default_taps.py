@@ -1,0 +1,173 @@
+"""What networks of each family offer without being told where it is, against the library's own words."""
+
+import pytest
+import torch
+from families import FAMILIES, built, expected, hugging_face, mmpretrain, module, timm
+from kit import assert_close, seeded
+from torch import nn
+
+from mmcls_kd.distillers.default_taps import default_taps, drop_unread_outputs
+from mmcls_kd.distillers.survey import survey
+from mmcls_kd.distillers.taps import given_taps, read, record
+
+each_family = pytest.mark.parametrize('name', FAMILIES)
+
+
+def images(*size):
+    return torch.randn(3, 3, *size, generator=seeded(0), dtype=torch.float64)
+
+
+def offered(network, inputs):
+    """What a network offers of images."""
+    taps = default_taps(network, survey(network, 'student', tuple(inputs.shape[2:])))
+    with torch.no_grad(), record(network, taps) as tensors:
+        network(inputs)
+    return tensors
+
+
+@each_family
+def test_the_names_their_values_and_the_shapes_that_were_foretold(name):
+    network = built(name).double()
+    found = survey(network, 'student')
+    inputs = images(*found.size)
+    tensors, wanted = offered(network, inputs), expected(name, network, inputs)
+    assert set(tensors) == set(wanted)
+    foretold = default_taps(network, found)
+    for key, tensor in tensors.items():
+        assert tensor.shape == wanted[key].shape, key
+        assert tensor.shape[1:] == read(foretold[key], found).shape[1:], key
+        assert_close(tensor, wanted[key])
+
+
+@pytest.mark.parametrize('name', [name for name in FAMILIES if 'Distilled' not in name])  # mmpretrain cannot train it
+def test_a_student_that_trains_is_read_at_the_same_places(name):
+    network = built(name)
+    found = survey(network, 'student')
+    taps = default_taps(network, found)
+    with record(network.train(), taps) as tensors:
+        network(images(*found.size).float())
+    assert {key: t.shape[1:] for key, t in tensors.items()} == {key: read(tap, found).shape[1:] for key, tap in taps.items()}
+    assert all(t.requires_grad and t.isfinite().all() for t in tensors.values())
+
+
+def test_images_that_are_not_square_have_patches_on_a_grid_of_their_ratio():
+    network = timm('vit_small_patch14_reg4_dinov2', img_size=(64, 32), patch_size=8, embed_dim=16, depth=4, num_heads=2)()
+    network = network.eval().double()
+    inputs = images(64, 32)
+    tensors = offered(network, inputs)
+    last = network.model.forward_features(inputs).detach()[:, 5:]
+    assert_close(tensors['tokens_high'], last)
+    assert_close(tensors['feat'], last.reshape(3, 8, 4, 16).permute(0, 3, 1, 2))
+    assert tensors['tokens_low'].shape == (3, 2, 32, 16)
+
+
+class Blocks(nn.Module):
+    """Blocks of one token, which is no grid of 2 to 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 8, 8)
+        self.blocks = nn.ModuleList(nn.Linear(8, 8) for _ in range(4))
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, images):
+        tokens = self.stem(images).flatten(2).transpose(1, 2)[:, :1]
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.head(tokens.mean(dim=1))
+
+
+class Pairs(nn.Module):
+    """Stages that return no tensor, but a tuple in a tuple."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.stages = nn.Conv2d(3, 8, 8, 8), nn.ModuleList(Pair() for _ in range(3))
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, images):
+        value = self.stem(images)
+        for stage in self.stages:
+            ((value,), _) = stage(value)
+        return self.head(value.mean(dim=(2, 3)))
+
+
+class Pair(nn.Conv2d):
+    """A convolution that returns so."""
+
+    def __init__(self):
+        super().__init__(8, 8, 1)
+
+    def forward(self, images):
+        return (super().forward(images),), 3
+
+
+class Plain(nn.Sequential):
+    """No family."""
+
+    def __init__(self):
+        super().__init__(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+
+
+@pytest.mark.parametrize('kind', [Pairs, Plain])
+def test_a_network_of_no_family_offers_its_logits(kind):
+    assert set(offered(module(kind)().double(), images(32, 32))) == {'logit'}
+
+
+def test_tokens_on_no_grid_are_no_map_but_the_logits_are_there():
+    found = survey(module(Blocks)(), 'student', (64, 32))
+    assert set(default_taps(module(Blocks)(), found)) == {'logit'}
+
+
+class TestEachOfItsKind:
+    def test_a_map_of_class_scores_is_no_feature(self):
+        network = module(lambda: __import__('torchvision').models.squeezenet1_1(num_classes=10))()
+        taps = default_taps(network, survey(network, 'student'))
+        assert taps['feat'].modules == ('model.features',)
+
+    @pytest.mark.parametrize('indices', [(3,), (0, 3)])
+    def test_a_swin_gives_its_middle_feature_only_behind_the_norm_of_that_stage(self, indices):
+        swin = dict(type='SwinTransformer', img_size=32, patch_size=2, window_size=2, out_indices=indices)
+        network = mmpretrain({**swin, 'arch': dict(embed_dims=8, depths=[1] * 4, num_heads=[1] * 4)}, 64)()
+        assert set(default_taps(network, survey(network, 'student'))) == {'logit', 'feat', 'tokens_high'}
+
+    def test_a_teacher_of_two_classifiers_gives_the_logits_that_it_returns(self):
+        make = hugging_face('DeiT', hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8)
+        from transformers import DeiTForImageClassificationWithTeacher
+
+        network = module(lambda: DeiTForImageClassificationWithTeacher(make().model.config))().eval().double()
+        inputs = images(32, 32)
+        output = network.model(inputs)
+        assert not output.logits.equal(output.cls_logits)
+        assert_close(offered(network, inputs)['logit'], output.logits.detach())
+
+
+class TestUnreadOutputs:
+    """mmpretrain's backbones put a norm before each output."""
+
+    def network(self):
+        swin = dict(type='SwinTransformer', img_size=32, patch_size=2, window_size=2, out_indices=(0, 1, 2, 3))
+        return mmpretrain({**swin, 'arch': dict(embed_dims=8, depths=[1] * 4, num_heads=[1] * 4)}, 64)().eval()
+
+    @pytest.mark.parametrize('index', [0, 1, 2, 3, -1, -2])
+    def test_a_tap_on_one_place_of_the_outputs_reads_that_one(self, index):
+        network = self.network()
+        given = dict(low_s=dict(path='backbone', index=index, form='map'))
+        taps = given_taps(given, '_s', survey(network, 'student'))
+        inputs = images(32, 32).float()
+        outputs = network.backbone(inputs)
+        drop_unread_outputs(network, taps.values())
+        with record(network, taps) as tensors:
+            network(inputs)
+        assert tensors['low'].equal(outputs[index])
+
+    def test_norms_of_other_outputs_have_no_gradient_to_wait_for(self):
+        network = self.network()
+        taps = given_taps(dict(low_s=dict(path='backbone', index=1)), '_s', survey(network, 'student'))
+        drop_unread_outputs(network, taps.values())
+        with record(network, taps) as tensors:
+            logit = network(images(32, 32).float())
+        (tensors['low'].sum() + logit.sum()).backward()
+        assert not [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None]
+        assert network.backbone.norm1.weight.grad is not None
+        assert not network.backbone.norm0.weight.requires_grad
