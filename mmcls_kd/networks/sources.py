@@ -17,6 +17,7 @@ from mmpretrain.registry import MODELS
 
 from ..errors import close_names
 from ..extras import need_library
+from .pixels import INTERPOLATIONS
 
 #: Each prefix of a name: its library, the classifier that wraps such a network, and the extra that installs the library.
 LIBRARIES = {
@@ -139,7 +140,7 @@ def _of_config(cfg: Mapping, name: str) -> tuple[ConfigDict, dict[str, Any]]:
     if cfg.get('data_preprocessor') and not model.get('data_preprocessor'):
         model['data_preprocessor'] = copy.deepcopy(cfg['data_preprocessor'])
     size = image_size(cfg)
-    return _wrapped(model), dict(size=size) if size else {}
+    return _wrapped(model), dict(size=size, **resizing(cfg)) if size else {}
 
 
 def image_size(cfg: Mapping) -> tuple[int, int] | None:
@@ -154,6 +155,17 @@ def image_size(cfg: Mapping) -> tuple[int, int] | None:
             size = transform['scale']
             return (size, size) if isinstance(size, int) else tuple(reversed(size))  # mmcv's (width, height)
     return None
+
+
+def resizing(cfg: Mapping) -> dict[str, str]:
+    """How and by which library the test pipeline of a config resizes images; empty if it does not."""
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    for transform in dataset.get('pipeline') or []:
+        if str(transform.get('type')).rsplit('.', 1)[-1] in ('Resize', 'ResizeEdge'):
+            interpolation = transform.get('interpolation', 'bilinear')
+            known = interpolation if interpolation in INTERPOLATIONS else 'bilinear'
+            return dict(interpolation=known, backend=transform.get('backend', 'cv2'))
+    return {}
 
 
 def _wrapped(cfg: ConfigDict) -> ConfigDict:
