@@ -122,8 +122,8 @@ class ClassificationDistiller(BaseClassifier):
         teacher_classes: For each class of the student, in its order, the teacher's class by index or by name; None if both
             tell apart the same. For several teachers a list of such lists.
         teacher_pixels: The images that the teacher wants, as far as its config or library does not say it or says it
-            otherwise: ``mean``, ``std`` (of values from 0 to 255), ``to_rgb``, ``size``, ``interpolation``. For several a
-            list.
+            otherwise: ``mean``, ``std`` (of values from 0 to 255), ``to_rgb``, ``size``, ``interpolation``, ``backend``, see
+            :class:`~mmcls_kd.networks.pixels.Pixels`. For several a list.
         teacher_weights: The weights of several teachers in the mean of their probabilities; equal if None.
         taps: Where tensors are, by name with ``_s`` or ``_t``: the path of a module, or ``dict(path, form, index, extra)``,
             see :func:`.taps.given_taps`. New names are for losses that ask for them.

@@ -17,6 +17,10 @@ from torch import Tensor
 from .classifiers import TorchvisionClassifier
 
 INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic')
+#: What resizes images in a network's own pipeline, by mmcv's names; timm, torchvision and Hugging Face do as Pillow does.
+BACKENDS = ('pillow', 'cv2')
+#: The settings of an image's values; the others are of its size.
+VALUES = ('mean', 'std', 'to_rgb')
 #: The weight of red, green and blue in a grey image (ITU-R BT.601), as image libraries have it.
 LUMA = (0.299, 0.587, 0.114)
 
@@ -31,6 +35,7 @@ class Pixels:
         to_rgb: Whether three channels are red, green, blue; else blue, green, red.
         size: Height and width; None for any.
         interpolation: How images of another size are made into this one.
+        backend: As which library does it: Pillow looks at all pixels when it makes an image smaller, OpenCV at the nearest.
     """
 
     mean: tuple[float, ...] = (0.0,)
@@ -38,6 +43,7 @@ class Pixels:
     to_rgb: bool = True
     size: tuple[int, int] | None = None
     interpolation: str = 'bilinear'
+    backend: str = 'pillow'
 
     def __str__(self) -> str:
         size = 'images as they come' if self.size is None else f'images of {self.size[0]} × {self.size[1]}'
@@ -53,7 +59,8 @@ def changed(pixels: Pixels, given: Mapping[str, Any]) -> Pixels:
 
     Args:
         pixels: What they are else.
-        given: ``mean``, ``std``, ``to_rgb``, ``size`` (a number or (height, width)), ``interpolation``.
+        given: ``mean``, ``std``, ``to_rgb``, ``size`` (a number or (height, width)), ``interpolation``,
+            ``backend``.
 
     Raises:
         ValueError: If a setting is unknown or does not fit.
@@ -85,6 +92,8 @@ def changed(pixels: Pixels, given: Mapping[str, Any]) -> Pixels:
         raise ValueError(f'teacher_pixels: size={given["size"]!r}: has to be at least 1')
     if made.interpolation not in INTERPOLATIONS:
         raise ValueError(f'teacher_pixels: interpolation={made.interpolation!r}: choose one of {", ".join(INTERPOLATIONS)}')
+    if made.backend not in BACKENDS:
+        raise ValueError(f'teacher_pixels: backend={made.backend!r}: choose one of {", ".join(BACKENDS)}')
     return made
 
 
@@ -108,7 +117,7 @@ def wanted_pixels(network: Any, student: Pixels, preprocessor: Mapping | None) -
     """
     pixels = next((changed(student, read(network)) for kind, read in READERS.items() if isinstance(network, kind)), student)
     if preprocessor:
-        return replace(preprocessed(network.data_preprocessor), size=pixels.size, interpolation=pixels.interpolation)
+        return replace(pixels, **{key: getattr(preprocessed(network.data_preprocessor), key) for key in VALUES})
     return pixels
 
 
@@ -173,6 +182,29 @@ def _hugging_face_values(processor: Any) -> dict[str, list[float]]:
 READERS = {TimmClassifier: _timm, TorchvisionClassifier: _torchvision, HuggingFaceClassifier: _hugging_face}
 
 
+def whole(values: Tensor) -> Tensor:
+    """Values as an image file holds them: whole numbers from 0 to 255, the half ones rounded up."""
+    return (values + 0.5).floor().clamp(0, 255)
+
+
+def resized(values: Tensor, wanted: Pixels) -> Tensor:
+    """Images of another size, as a network's own pipeline would make them.
+
+    Libraries resize images of whole numbers into such. Pillow makes the rows first and rounds, then the columns; what a
+    bicubic kernel swings over the range is cut off each time, 20 levels at a sharp edge.
+
+    Args:
+        values: Images with values from 0 to 255, (N, C, H, W).
+        wanted: What they shall be.
+    """
+    height, width = wanted.size or values.shape[2:]
+    by_pillow = wanted.backend == 'pillow' and wanted.interpolation != 'nearest'
+    values = whole(values)  # whole numbers are fractions after they were normalised and back
+    for size in [(values.shape[2], width), (height, width)] if by_pillow else [(height, width)]:
+        values = whole(F.interpolate(values, size, mode=wanted.interpolation, antialias=by_pillow))
+    return values
+
+
 class PixelAdapter:
     """Makes one network's images of another's, on their device.
 
@@ -186,7 +218,7 @@ class PixelAdapter:
         if channels == 1:
             wanted = replace(wanted, mean=(fmean(wanted.mean),), std=(fmean(wanted.std),))
         self.given, self.wanted, self.channels = given, wanted, channels
-        self.same_values = replace(given, size=None, interpolation='') == replace(wanted, size=None, interpolation='')
+        self.same_values = all(getattr(given, key) == getattr(wanted, key) for key in VALUES)
         self._constants: dict[Any, list[Tensor]] = {}
 
     def __call__(self, inputs: Tensor) -> Tensor:
@@ -202,9 +234,7 @@ class PixelAdapter:
         mean_given, std_given, mean, std, luma = self._on(values)
         values = values * std_given + mean_given
         if resize:
-            mode = self.wanted.interpolation
-            values = F.interpolate(values, self.wanted.size, mode=mode, antialias=mode != 'nearest')
-            values = values.clamp(0, 255)  # a bicubic kernel swings over
+            values = resized(values, self.wanted)
         if values.shape[1] == 3:
             to_rgb = self.wanted.to_rgb or self.channels == 1
             values = values if self.given.to_rgb == to_rgb else values.flip(1)

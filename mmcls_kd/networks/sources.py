@@ -19,6 +19,7 @@ from mmpretrain.registry import MODELS
 
 from ..errors import close_names
 from ..extras import need_library
+from .pixels import INTERPOLATIONS
 
 #: Each prefix of a name: its library, the classifier that wraps such a network, and the extra that installs the library.
 LIBRARIES = {
@@ -127,7 +128,7 @@ def _of_config(cfg: Mapping, name: str) -> tuple[ConfigDict, dict[str, Any]]:
     if cfg.get('data_preprocessor') and not model.get('data_preprocessor'):
         model['data_preprocessor'] = copy.deepcopy(cfg['data_preprocessor'])
     size = image_size(cfg)
-    return _wrapped(model), dict(size=size) if size else {}
+    return _wrapped(model), dict(size=size, **resizing(cfg)) if size else {}
 
 
 def image_size(cfg: Mapping) -> tuple[int, int] | None:
@@ -148,6 +149,17 @@ def kind_of(cfg: Mapping) -> str:
     """The name of what a config builds: ``type`` without its scope or module; it may be the class itself."""
     kind = cfg.get('type')
     return str(getattr(kind, '__name__', kind)).rsplit('.', 1)[-1]
+
+
+def resizing(cfg: Mapping) -> dict[str, str]:
+    """How and by which library the test pipeline of a config resizes images; empty if it does not."""
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    for transform in dataset.get('pipeline') or []:
+        if kind_of(transform) in ('Resize', 'ResizeEdge'):
+            interpolation = transform.get('interpolation', 'bilinear')
+            known = interpolation if interpolation in INTERPOLATIONS else 'bilinear'
+            return dict(interpolation=known, backend=transform.get('backend', 'cv2'))
+    return {}
 
 
 def _wrapped(cfg: ConfigDict) -> ConfigDict:

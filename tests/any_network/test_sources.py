@@ -146,9 +146,7 @@ class TestErrors:
         monkeypatch.setitem(sys.modules, library, None)
         kind = dict(timm='TimmClassifier', hf='HuggingFaceClassifier')[extra]
         for given in (name, dict(type=kind, model_name='x'), dict(type=f'mmpretrain.{kind}', model_name='x')):
-            with pytest.raises(
-                MissingLibraryError, match=rf"needs {library}, .*pip install 'mmcls_kd\[{extra}\]'"
-            ):
+            with pytest.raises(MissingLibraryError, match=rf"needs {library}, .*pip install 'mmcls_kd\[{extra}\]'"):
                 find_network(given)
 
     def test_a_network_without_scores(self):
