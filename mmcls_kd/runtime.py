@@ -26,7 +26,7 @@ from mmengine.runner import Runner
 from .checkpoint import guard_loading
 from .configs import RunConfig, find_file, find_network, network_cfg, read_config
 from .engine.termination import EXIT_CODE, TerminationError
-from .errors import TrainingError
+from .errors import MissingLibraryError, TrainingError
 from .extras import check_backends
 
 #: Where the environment names a folder, a run leaves there how it ended; launchers pass neither message nor code on.
@@ -230,10 +230,10 @@ def inline_networks(cfg: Config) -> None:
 
 
 def in_full(network: str | dict) -> str | dict:
-    """A network's config in full, in the place of its path or name; that itself where there is no such config."""
+    """A network's config in full, in the place of its path or name; that itself where config or library are not here."""
     try:
         return find_network(network).in_full
-    except FileNotFoundError:
+    except (FileNotFoundError, MissingLibraryError):
         return network
 
 

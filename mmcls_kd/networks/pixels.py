@@ -97,27 +97,34 @@ def changed(pixels: Pixels, given: Mapping[str, Any]) -> Pixels:
     return made
 
 
-def preprocessed(preprocessor: Any) -> Pixels:
-    """The images that a data preprocessor of mmengine's or mmpretrain's kind makes, of any size."""
-    to_rgb = getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', True))  # mmengine's name for it
-    pixels = Pixels(to_rgb=bool(to_rgb))
+def preprocessed(preprocessor: Any, rgb_images: bool = False) -> Pixels:
+    """The images that a data preprocessor of mmengine's or mmpretrain's kind makes, of any size.
+
+    Args:
+        preprocessor: It.
+        rgb_images: Whether it gets red, green, blue; else blue, green, red, as files are read.
+    """
+    turns = getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', not rgb_images))  # mmengine's name
+    pixels = Pixels(to_rgb=bool(turns) != rgb_images)
     if not getattr(preprocessor, '_enable_normalize', False):
         return pixels
     mean, std = (tuple(getattr(preprocessor, key).flatten().tolist()) for key in ('mean', 'std'))
     return replace(pixels, mean=mean, std=std)
 
 
-def wanted_pixels(network: Any, student: Pixels, preprocessor: Mapping | None) -> Pixels:
+def wanted_pixels(network: Any, student: Pixels, preprocessor: Mapping | None, rgb_images: bool = False) -> Pixels:
     """The images that a network was made for: by its config, else its library's word, else the student's.
 
     Args:
         network: A classifier.
         student: The student's images.
         preprocessor: The data preprocessor of the network's config, if that has one.
+        rgb_images: Whether the images came red, green, blue to that, see :func:`preprocessed`.
     """
     pixels = next((changed(student, read(network)) for kind, read in READERS.items() if isinstance(network, kind)), student)
     if preprocessor:
-        return replace(pixels, **{key: getattr(preprocessed(network.data_preprocessor), key) for key in VALUES})
+        own = preprocessed(network.data_preprocessor, rgb_images)
+        return replace(pixels, **{key: getattr(own, key) for key in VALUES})
     return pixels
 
 

@@ -146,7 +146,8 @@ def teacher_of(cfg: Config, files: Sequence[Path | None] | None = None) -> dict[
         files: The files of the weights; by default the ones that ``teacher_pretrained`` names and that are here.
     """
     model = cfg.model
-    about = {key: model[key] for key in ('teacher_classes', 'teacher_pixels', 'teacher_weights') if model.get(key)}
+    settings = ('teacher_classes', 'teacher_pixels', 'teacher_weights', 'rgb_images')
+    about = {key: model[key] for key in settings if model.get(key)}
     if model.get('teacher_cfg') is not None:
         with suppress(FileNotFoundError):  # a training from a store needs none
             about['network'] = one_or_all([dict(network_cfg(network)) for network in as_list(model.teacher_cfg)])

@@ -12,6 +12,7 @@ from torch import nn
 
 from mmcls_kd.configs import network_cfg
 from mmcls_kd.networks.pixels import PixelAdapter, Pixels, changed, preprocessed, wanted_pixels
+from mmcls_kd.training import training_config, training_parser
 
 NKD = method('NKDLoss')
 STUDENT = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
@@ -117,16 +118,6 @@ class TestChannels:
 
 class TestSizes:
     GIVEN = KINDS['normalised']
-    RESAMPLING = dict(bilinear=Image.Resampling.BILINEAR, bicubic=Image.Resampling.BICUBIC)
-
-    @pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
-    @pytest.mark.parametrize('size', [(64, 64), (16, 16), (24, 40), (48, 20), (7, 7)])
-    def test_as_pil_does(self, size, interpolation):
-        images = raw()
-        wanted = changed(KINDS['BGR normalised'], dict(size=size, interpolation=interpolation))
-        made = PixelAdapter(self.GIVEN, wanted, 3)(normalised(images, self.GIVEN))
-        expected = resized(images, size, self.RESAMPLING[interpolation]).clip(0, 255)
-        torch.testing.assert_close(made, normalised(expected, wanted), rtol=1e-4, atol=2e-3)
 
     def test_nearest(self):
         images = raw()
@@ -147,9 +138,9 @@ class TestSizes:
         mode = getattr(torchvision.transforms.InterpolationMode, how)
         transform = torchvision.transforms.Resize((20, 44), mode, antialias=True)
         wanted = Pixels(to_rgb=False, size=(20, 44), interpolation=how.lower())
-        images = torch.from_numpy(raw())
-        made = PixelAdapter(Pixels(to_rgb=False), wanted, 3)(images)
-        torch.testing.assert_close(made, transform(images).clamp(0, 255), rtol=1e-4, atol=1e-2)
+        images = torch.from_numpy(raw()).byte()
+        made = PixelAdapter(Pixels(to_rgb=False), wanted, 3)(images.float())
+        torch.testing.assert_close(made, transform(images).float(), rtol=0, atol=1)  # it rounds once, Pillow twice
 
 
 class TestSettings:
@@ -164,7 +155,7 @@ class TestSettings:
     @pytest.mark.parametrize(
         ('given', 'message'),
         [
-            (dict(sise=3), "teacher_pixels has no 'sise'; it takes mean, std, to_rgb, size, interpolation"),
+            (dict(sise=3), "teacher_pixels has no 'sise'; it takes mean, std, to_rgb, size, interpolation, backend"),
             (dict(mean=[1, 2]), r'mean=\[1.0, 2.0\] and std=\[1.0\] do not fit'),
             (dict(mean=[1, 2], std=[1, 2]), 'do not fit: give 1 or 3 numbers each'),
             (dict(std=0), 'no std of 0'),
@@ -205,6 +196,24 @@ class TestMmpretrain:
         given = dict(type='mmengine.ImgDataPreprocessor', mean=[1.0] * 3, std=[2.0] * 3)
         assert preprocessed(MODELS.build({**given, 'bgr_to_rgb': True})) == Pixels((1.0,) * 3, (2.0,) * 3, to_rgb=True)
         assert preprocessed(MODELS.build(given)) == Pixels((1.0,) * 3, (2.0,) * 3, to_rgb=False)
+
+    @pytest.mark.parametrize('to_rgb', [False, True])
+    @pytest.mark.parametrize('rgb_images', [False, True])
+    def test_data_that_come_red_green_blue(self, to_rgb, rgb_images):
+        settings = dict(student=resnet(4, data_preprocessor=dict(to_rgb=to_rgb)), rgb_images=rgb_images)
+        raw_image = torch.arange(3.0).view(1, 3, 1, 1).expand(1, 3, 32, 32)  # 0, 1, 2: in the order of the data set
+        inputs = raw_image.flip(1) if to_rgb else raw_image
+        library = build(NKD, teacher=libraries.timm_resnet(), teacher_pixels=dict(mean=0, std=1, size=None), **settings)
+        red_first = [0, 1, 2] if rgb_images else [2, 1, 0]
+        assert library.teacher_holder.adapt(inputs)[0, :, 0, 0].tolist() == red_first
+        same_data = build(NKD, teacher=resnet(8, data_preprocessor=dict(to_rgb=False)), **settings)
+        assert same_data.teacher_holder.adapt(inputs)[0, :, 0, 0].tolist() == [0, 1, 2]
+
+    def test_cifar_comes_red_green_blue(self):
+        args = training_parser(None).parse_args(['configs/distillers/cifar100/res34_distill_res18_cifar.py'])
+        assert training_config(args).model.rgb_images
+        args = training_parser(None).parse_args(['configs/distillers/fashion_mnist/res18-w16_distill_res18-w4_fmnist.py'])
+        assert 'rgb_images' not in training_config(args).model
 
     def test_a_config_with_pixels_of_its_own(self):
         teacher = resnet(8, data_preprocessor=dict(mean=[1.0] * 3, std=[2.0] * 3, to_rgb=True))

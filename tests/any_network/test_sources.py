@@ -182,7 +182,7 @@ class TestInFull:
         source = find_network('mobilenet-v2_8xb32_in1k')
         assert source.in_full.published.weights == ModelHub.get('mobilenet-v2_8xb32_in1k').weights
         assert source.in_full.published.weights.startswith('https://')
-        assert source.in_full.published.pixels == dict(size=(224, 224))
+        assert source.in_full.published.pixels == dict(size=(224, 224), interpolation='bilinear', backend='pillow')
         assert 'published' not in source.cfg
         assert 'published' not in find_network(source.in_full).cfg
 
