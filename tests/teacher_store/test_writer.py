@@ -339,7 +339,7 @@ class TestRefusals:
         for arguments, options, line in (
             ([], ['randomness.seed=8'], 'views.seed is 7 in the store and 8 here'),
             (['--top-k', 3], [], 'k is 10 in the store and 3 here'),
-            ([], [f'model.teacher_pretrained={tmp_path / "other.pth"}'], 'teacher.weights is '),
+            ([], [f'model.teacher_pretrained={tmp_path / "other.pth"}'], 'teacher.weights.0 is '),
             ([], ['model.teacher_precision=bf16'], "teacher.precision is None in the store and 'bf16' here"),
         ):
             with pytest.raises(SystemExit) as stopped:
@@ -358,7 +358,7 @@ class TestRefusals:
         assert 'the teacher gives logits that float16 cannot hold (largest: 1e+06)' in self.refused(config, tmp_path)
 
     def test_a_first_batch_that_does_not_fit(self, data, tmp_path):
-        config = write_config(tmp_path / 'config.py', data, 'data_preprocessor = dict(mean=[1, 2, 3], std=[1, 1, 1])')
+        config = write_config(tmp_path / 'config.py', data, 'data_preprocessor = dict(mean=[1, 2], std=[1, 1])')
         assert 'a first batch does not go through the teacher: ' in self.refused(config, tmp_path)
 
     def test_a_disk_that_is_too_small(self, config, tmp_path, monkeypatch):

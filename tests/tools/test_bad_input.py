@@ -77,7 +77,7 @@ def test_starting_from_another_student(refusal, tmp_path):
 
 def test_a_network_that_does_not_fit_together(refusal):
     message = refusal('train', SELF, options=['model.student_cfg.head.in_channels=99'])
-    assert 'a first batch does not go through the model' in message
+    assert 'the student does not run on 1-channel images. 64 × 64: RuntimeError: mat1 and mat2' in message
     message = refusal('train', SELF, options=['model.student_cfg.backbone.type=ResNett'])
     assert 'ResNett is not in the mmpretrain::model registry' in message
 
@@ -198,7 +198,7 @@ def test_a_tensor_that_nobody_provides(refusal, tmp_path):
     (tmp_path / 'mine.py').write_text(f"{text}model['distill_cfg'] = {vitkd}\n")
     message = refusal('train', tmp_path / 'mine.py')
     assert "asks for 'tokens_low_s', which nobody provides" in message
-    assert 'offer: gt_label, logit_s, feat_s, feat_mid_s' in message
+    assert 'offer: gt_label, logit_s, feat_s, tokens_high_s, feat_mid_s' in message
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_a_tensor_that_nobody_provides(refusal, tmp_path):
         (
             'mgd',
             'model.distill_cfg.1.methods.0.student_channels=64',
-            'MGDLoss(student_channels=64) got a tensor of width 32; set student_channels=32',
+            'loss_mgd: student_channels=64 is wrong, feat_s has the shape (N, 32, 8, 8): set student_channels=32',
         ),
         ('srrl', 'model.distill_cfg.0.methods.0.teacher_channels=64', 'set teacher_channels=128'),
         ('wsld', 'model.distill_cfg.2.methods.0.num_classes=100', 'set num_classes=10'),
@@ -221,7 +221,7 @@ def test_widths_that_do_not_fit(refusal, weights, method, option, right):
 
 def test_self_distillation_width_that_does_not_fit(refusal):
     message = refusal('train', SELF, options=['model.distill_cfg.0.methods.0.channel=99'])
-    assert 'USKDLoss(channel=99) got a tensor of width 16; set channel=16' in message
+    assert 'loss_uskd: channel=99 is wrong, feat_mid has the shape (N, 16): set channel=16' in message
 
 
 def test_testing_a_missing_or_foreign_checkpoint(refusal, weights):

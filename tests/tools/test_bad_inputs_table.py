@@ -271,7 +271,7 @@ config(
 )
 config(
     'wrong width',
-    r'train.py: error: .*MGDLoss\(student_channels=64\) got a tensor of width 32; set student_channels=32',
+    r'train.py: error: loss_mgd: student_channels=64 is wrong, feat_s .*: set student_channels=32',
     lambda at: at.train(DISTILLER, "methods=['mgd']", 'model.distill_cfg.1.methods.0.student_channels=64'),
 )
 config(
@@ -334,7 +334,11 @@ def without(key):
 
 
 teacher('missing', r'train.py: error: .*teacher weights nowhere.pth: no such file', lambda at: at.teach('nowhere.pth'))
-teacher('a folder', r'train.py: error: .*teacher weights .*run: no such file', lambda at: at.teach(at.work_dir))
+teacher(
+    'a folder',
+    r'train.py: error: .*teacher weights .*run: the folder has none of model.safetensors',
+    lambda at: at.teach(at.work_dir),
+)
 teacher('not given', r'train.py: error: .*set model.teacher_pretrained to a file', lambda at: at.teach('None'))
 teacher('empty', r'train.py: error: .*empty.pth is ', lambda at: at.teach(at.text('empty.pth', '')))
 teacher('a text', r'train.py: error: .*readme.pth is ', lambda at: at.teach(at.text('readme.pth', 'Weights? On request.')))
