@@ -10,10 +10,10 @@ from mmengine.config import Config
 
 from .configs import follow_methods, select_methods
 from .engine.setup import make_resumable
+from .networks.sources import gives_rgb
 from .runtime import (
     base_parser,
     complete_dataloaders,
-    datasets_of,
     inline_networks,
     is_distiller,
     load_config,
@@ -42,10 +42,6 @@ def take_precision(cfg: Config, device: str | None = None) -> None:
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     else:
         cfg.optim_wrapper.type = 'CPUAmpOptimWrapper'
-
-
-#: The data sets whose images are not files, which are read as blue, green, red, but arrays of red, green, blue.
-RGB_DATA = ('CIFAR10', 'CIFAR100')
 
 
 def training_config(args: argparse.Namespace) -> Config:
@@ -79,10 +75,8 @@ def training_config(args: argparse.Namespace) -> Config:
     if methods is not None:
         select_methods(cfg.model, [methods] if isinstance(methods, str) else methods)
         cfg.methods = methods
-    if is_distiller(cfg.model):
-        kinds = {dataset.get('type') for name, dataset in datasets_of(cfg) if name == 'train_dataloader'}
-        if not kinds.isdisjoint(RGB_DATA):
-            cfg.model.setdefault('rgb_images', True)
+    if is_distiller(cfg.model) and gives_rgb(cfg.train_dataloader.dataset):
+        cfg.model.setdefault('rgb_images', True)
     complete_dataloaders(cfg, not args.no_pin_memory, not args.no_persistent_workers)
     make_resumable(cfg)
     make_self_contained(cfg)

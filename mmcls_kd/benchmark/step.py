@@ -105,13 +105,15 @@ class Bench:
         device: Where the work runs.
 
     Raises:
-        ValueError: If it is no distiller's.
+        ValueError: If it is no distiller's, or has several teachers.
     """
 
     def __init__(self, cfg: Config, image_size: int, device: str = 'cpu') -> None:
         init_default_scope('mmpretrain')
         if not is_distiller(cfg.model):
             raise ValueError(f'{cfg.filename} trains no distiller; its steps are those of mmpretrain')
+        if isinstance(cfg.model.get('teacher_cfg'), (list, tuple)):
+            raise ValueError(f'{cfg.filename} has several teachers; the benchmark takes one')
         self.cfg, self.image_size, self.device = cfg, image_size, device
         self.student_cfg = network_cfg(cfg.model.student_cfg)
         self.preprocessing = {**preprocessing_of(cfg), 'batch_augments': None}

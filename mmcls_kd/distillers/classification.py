@@ -58,7 +58,7 @@ def build_student(source: Source, pretrained: str | bool | None) -> nn.Module:
         FileNotFoundError: If they are missing.
     """
     cfg, weights = source.with_weights(pretrained, 'student')
-    student = MODELS.build(cfg)
+    student = MODELS.build(cfg).float()  # some libraries keep the half precision of their files
     if weights:
         load_strictly(student, weights, 'student')
     if weights or brings_weights(cfg):

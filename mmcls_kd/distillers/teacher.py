@@ -202,7 +202,7 @@ def load_network(settings: TeacherSettings, student: Student) -> tuple[nn.Module
             'come with a network of a library, or to False, to distil from random weights on purpose)'
         )
     with torch.random.fork_rng(devices=[]):  # so a run with a stored teacher, which draws none, starts alike
-        network = MODELS.build(cfg)
+        network = MODELS.build(cfg).float()  # some libraries keep the half precision of their files
     if settings.pretrained is not False and not weights and cfg.get('pretrained'):
         refuse_partial(network, 'teacher')
     names = names_in(load_strictly(network, weights, 'teacher')) if weights else None

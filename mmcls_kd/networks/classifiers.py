@@ -114,6 +114,8 @@ class TorchvisionClassifier(ModuleClassifier):
             for name in AUXILIARY:
                 if hasattr(model, name):
                     setattr(model, name, None)
+        if hasattr(model, 'transform_input'):
+            model.transform_input = False  # else it depended on where the weights come from
         super().__init__(model, loss, train_cfg, data_preprocessor, init_cfg)
         self.model_name, self.weights = model_name, found
         self._register_load_state_dict_pre_hook(_drop_auxiliary)

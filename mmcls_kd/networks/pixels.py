@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 import torchvision
+from mmengine.logging import print_log
 from mmpretrain.models.classifiers import HuggingFaceClassifier, TimmClassifier
 from torch import Tensor
 
@@ -21,6 +23,8 @@ INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic')
 BACKENDS = ('pillow', 'cv2')
 #: The settings of an image's values; the others are of its size.
 VALUES = ('mean', 'std', 'to_rgb')
+#: What a network is taken for that says nothing of its images.
+UNKNOWN = 'its images are normalised as the student’s; model.teacher_pixels can say otherwise'
 #: The weight of red, green and blue in a grey image (ITU-R BT.601), as image libraries have it.
 LUMA = (0.299, 0.587, 0.114)
 
@@ -65,6 +69,8 @@ def changed(pixels: Pixels, given: Mapping[str, Any]) -> Pixels:
     Raises:
         ValueError: If a setting is unknown or does not fit.
     """
+    if not isinstance(given, Mapping):
+        raise ValueError(f'teacher_pixels={given!r}: give a dict, e.g. dict(mean=127, std=50, size=224)')
     known = [f.name for f in fields(Pixels)]
     if unknown := sorted(set(given) - set(known)):
         raise ValueError(f'teacher_pixels has no {unknown[0]!r}; it takes {", ".join(known)}')
@@ -145,9 +151,12 @@ def _timm(network: Any) -> dict[str, Any]:
 def _torchvision(network: Any) -> dict[str, Any]:
     preset = (network.weights or torchvision.models.get_model_weights(network.model_name).DEFAULT).transforms()
     size = getattr(network.model, 'image_size', None) or preset.crop_size[0]
+    mean, std = preset.mean, preset.std
+    if hasattr(network.model, 'transform_input'):  # it would make these of the ones above itself; here that is left to us
+        mean = std = [0.5] * 3
     return dict(
-        mean=[255 * v for v in preset.mean],
-        std=[255 * v for v in preset.std],
+        mean=[255 * v for v in mean],
+        std=[255 * v for v in std],
         to_rgb=True,
         size=size,
         interpolation=preset.interpolation.value,
@@ -163,6 +172,7 @@ def _hugging_face(network: Any) -> dict[str, Any]:
     except (OSError, ValueError) as error:  # none was saved beside the network
         if Path(config.name_or_path, 'preprocessor_config.json').exists():
             raise ValueError(f'{config.name_or_path}: its preprocessor_config.json cannot be read: {error}') from error
+        print_log(f'{config.name_or_path} has no image processor: {UNKNOWN}', 'current', logging.WARNING)
         size = getattr(config, 'image_size', None)
         return dict(size=size) if size else {}
     found: dict[str, Any] = dict(to_rgb=not getattr(processor, 'do_flip_channel_order', False))

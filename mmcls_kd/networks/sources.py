@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from enum import Enum
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ OWN_WEIGHTS: dict[str, dict[str, Any]] = {
 FURTHER_WEIGHTS = {'TimmClassifier': ('checkpoint_path',)}
 #: Where a network's config keeps what was published with it, once it is taken out of its file.
 PUBLISHED = 'published'
+#: The data sets whose images are not files, which are read as blue, green, red, but arrays of red, green, blue.
+RGB_DATA = ('CIFAR10', 'CIFAR100')
 #: Settings of a classifier beside those of the module in it.
 AROUND = ('loss', 'train_cfg', 'data_preprocessor', 'init_cfg')
 
@@ -69,8 +72,10 @@ class Source:
             role: Whose network it is, for the message.
 
         Raises:
-            ValueError: If no weights come with the kind of network.
+            ValueError: If no weights come with the kind of network, or it is none of these.
         """
+        if pretrained is not None and not isinstance(pretrained, (str, bool)):
+            raise ValueError(f'{role}_pretrained={pretrained!r}: give a file, a folder or an address, True or False')
         if pretrained is not True:
             return self.cfg, pretrained or None
         return (self.cfg, self.weights) if self.weights else (own_weights(self.cfg, role), None)
@@ -127,13 +132,24 @@ def _of_config(cfg: Mapping, name: str) -> tuple[ConfigDict, dict[str, Any]]:
     model = ConfigDict(copy.deepcopy(dict(cfg['model'])))
     if cfg.get('data_preprocessor') and not model.get('data_preprocessor'):
         model['data_preprocessor'] = copy.deepcopy(cfg['data_preprocessor'])
-    size = image_size(cfg)
-    return _wrapped(model), dict(size=size, **resizing(cfg)) if size else {}
-
-
-def image_size(cfg: Mapping) -> tuple[int, int] | None:
-    """Height and width of the images that the test pipeline of a config makes; None if it does not say."""
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    pixels: dict[str, Any] = {}
+    if dataset and model.get('data_preprocessor'):
+        pixels['to_rgb'] = bool(model['data_preprocessor'].get('to_rgb')) != gives_rgb(dataset)
+    if size := image_size(dataset):
+        pixels |= dict(size=size, **resizing(dataset))
+    return _wrapped(model), pixels
+
+
+def gives_rgb(dataset: Mapping) -> bool:
+    """Whether a data set, by its config, gives its images red, green, blue; else blue, green, red, as files are read."""
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    return kind_of(dataset) in RGB_DATA
+
+
+def image_size(dataset: Mapping) -> tuple[int, int] | None:
+    """Height and width of the images that a data set's pipeline makes; None if its config does not say."""
     for transform in reversed(dataset.get('pipeline') or []):
         name = kind_of(transform)
         if name in ('CenterCrop', 'EfficientNetCenterCrop') and 'crop_size' in transform:
@@ -151,9 +167,8 @@ def kind_of(cfg: Mapping) -> str:
     return str(getattr(kind, '__name__', kind)).rsplit('.', 1)[-1]
 
 
-def resizing(cfg: Mapping) -> dict[str, str]:
-    """How and by which library the test pipeline of a config resizes images; empty if it does not."""
-    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+def resizing(dataset: Mapping) -> dict[str, str]:
+    """How and by which library a data set's pipeline resizes images; empty if it does not."""
     for transform in dataset.get('pipeline') or []:
         if kind_of(transform) in ('Resize', 'ResizeEdge'):
             interpolation = transform.get('interpolation', 'bilinear')
@@ -179,6 +194,8 @@ def _wrapped(cfg: ConfigDict) -> ConfigDict:
     known = MODELS.get(kind) if isinstance(kind, str) else kind
     if known is None:
         raise ValueError(f'unknown network type {kind!r}{close_names(kind.rsplit(".", 1)[-1], _names_beside(kind))}')
+    if isinstance(weights := cfg.get('weights'), Enum):  # torchvision's object, which no config file can hold
+        cfg.weights = weights.name
     if inspect.isclass(known) and issubclass(known, BaseClassifier):
         if check := CHECKS.get(kind_of(cfg)):
             check(cfg)

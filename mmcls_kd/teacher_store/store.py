@@ -16,7 +16,7 @@ import numpy as np
 
 from .records import record_type
 
-MANIFEST, CHECKSUMS, FORMAT = 'manifest.json', 'SHA256SUMS', 1
+MANIFEST, CHECKSUMS, FORMAT = 'manifest.json', 'SHA256SUMS', 2
 AGAIN = 'the same tools/store_teacher.py command again makes what is missing or damaged, and that alone'
 
 

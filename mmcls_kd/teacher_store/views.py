@@ -15,15 +15,18 @@ from mmengine.dist import get_dist_info, get_world_size
 from mmengine.runner import Runner
 
 from ..checkpoint import fetch
-from ..configs import network_cfg
+from ..configs import find_network, network_cfg
 from ..distillers import ClassificationDistiller
 from ..distillers.assembly import preprocessor_cfg
 from ..engine.data import SeededDataset, plain_datasets
 from ..engine.loops import ResumableEpochLoop
 from ..engine.models import unwrapped
+from ..errors import MissingLibraryError
 from ..runtime import datasets_of, is_distiller
 from .store import sha256
 
+#: The settings of a model that say what its teachers' logits are, beside networks and weights.
+TEACHER_SETTINGS = ('teacher_classes', 'teacher_pixels', 'teacher_weights', 'rgb_images')
 NOT_STORED = '(not there)'
 
 
@@ -145,12 +148,12 @@ def teacher_of(cfg: Config, files: Sequence[Path | None] | None = None) -> dict[
         cfg: Config of a run; a teacher's config that is not here is passed over.
         files: The files of the weights; by default the ones that ``teacher_pretrained`` names and that are here.
     """
-    model = cfg.model
-    settings = ('teacher_classes', 'teacher_pixels', 'teacher_weights', 'rgb_images')
-    about = {key: model[key] for key in settings if model.get(key)}
+    model, about = cfg.model, {}
     if model.get('teacher_cfg') is not None:
-        with suppress(FileNotFoundError):  # a training from a store needs none
-            about['network'] = one_or_all([dict(network_cfg(network)) for network in as_list(model.teacher_cfg)])
+        about = {key: model.get(key) or None for key in TEACHER_SETTINGS}
+        about['own_weights'] = [one is True for one in as_list(model.get('teacher_pretrained'))]
+        with suppress(FileNotFoundError, MissingLibraryError):  # a training from a store needs neither
+            about['network'] = one_or_all([dict(find_network(network).in_full) for network in as_list(model.teacher_cfg)])
     if files is None:
         with suppress(FileNotFoundError, ValueError):
             files = weights_files(cfg) if is_here(model.get('teacher_pretrained')) else None

@@ -10,7 +10,7 @@ from networks import batch, build, method, resnet
 from PIL import Image
 from torch import nn
 
-from mmcls_kd.configs import network_cfg
+from mmcls_kd.configs import find_network, network_cfg
 from mmcls_kd.networks.pixels import PixelAdapter, Pixels, changed, preprocessed, wanted_pixels
 from mmcls_kd.training import training_config, training_parser
 
@@ -208,6 +208,24 @@ class TestMmpretrain:
         assert library.teacher_holder.adapt(inputs)[0, :, 0, 0].tolist() == red_first
         same_data = build(NKD, teacher=resnet(8, data_preprocessor=dict(to_rgb=False)), **settings)
         assert same_data.teacher_holder.adapt(inputs)[0, :, 0, 0].tolist() == [0, 1, 2]
+
+    @pytest.mark.parametrize(('kind', 'rgb'), [('CIFAR100', True), ('mmpretrain.CIFAR10', True), ('ImageNet', False)])
+    def test_a_teacher_of_other_data(self, kind, rgb):
+        """Each network has the order of its own data, also in the config that is dumped."""
+        cfg = dict(
+            model=resnet(8),
+            data_preprocessor=dict(mean=[0.0] * 3, std=[1.0] * 3, to_rgb=False),
+            test_dataloader=dict(dataset=dict(type='RepeatDataset', dataset=dict(type=kind, pipeline=[]))),
+        )
+        for teacher in (cfg, find_network(cfg).in_full):
+            distiller = build(NKD, teacher=teacher, rgb_images=True)
+            assert distiller.teacher_holder.adapt.wanted.to_rgb == rgb
+
+    def test_torchvisions_googlenet_is_the_same_wherever_its_weights_come_from(self):
+        network = MODELS.build(network_cfg(dict(type='TorchvisionClassifier', model_name='googlenet', init_weights=False)))
+        network.model.transform_input = True
+        assert wanted_pixels(network, Pixels(), None).mean == (127.5,) * 3
+        assert not MODELS.build(network_cfg('torchvision:inception_v3')).model.transform_input
 
     def test_cifar_comes_red_green_blue(self):
         args = training_parser(None).parse_args(['configs/distillers/cifar100/res34_distill_res18_cifar.py'])

@@ -182,7 +182,9 @@ class TestInFull:
         source = find_network('mobilenet-v2_8xb32_in1k')
         assert source.in_full.published.weights == ModelHub.get('mobilenet-v2_8xb32_in1k').weights
         assert source.in_full.published.weights.startswith('https://')
-        assert source.in_full.published.pixels == dict(size=(224, 224), interpolation='bilinear', backend='pillow')
+        assert source.in_full.published.pixels == dict(
+            to_rgb=True, size=(224, 224), interpolation='bilinear', backend='pillow'
+        )
         assert 'published' not in source.cfg
         assert 'published' not in find_network(source.in_full).cfg
 
@@ -200,7 +202,7 @@ class TestInFull:
 
 class TestImageSize:
     def cfg(self, *pipeline):
-        return dict(test_dataloader=dict(dataset=dict(pipeline=list(pipeline))))
+        return dict(pipeline=list(pipeline))
 
     @pytest.mark.parametrize(
         ('pipeline', 'size'),
@@ -224,7 +226,8 @@ class TestImageSize:
         assert image_size(self.cfg(dict(type=CenterCrop, crop_size=24))) == (24, 24)
 
     def test_of_no_test_data(self):
-        assert image_size({}) is image_size(dict(test_dataloader=None)) is None
+        assert image_size({}) is None
+        assert find_network(dict(model=resnet(4), test_dataloader=None)).pixels == {}
 
 
 class TestOwnWeights:

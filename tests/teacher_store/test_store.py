@@ -167,8 +167,8 @@ class TestManifest:
         (folder / MANIFEST).write_text(json.dumps(content | values))
 
     def test_another_format(self, folder):
-        self.changed(folder, format=2)
-        with pytest.raises(ValueError, match='its format is 2, and this version reads format 1'):
+        self.changed(folder, format=1)
+        with pytest.raises(ValueError, match='its format is 1, and this version reads format 2'):
             TeacherStore(folder)
 
     def test_a_line_that_this_version_does_not_know(self, folder):
