@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
+ONNX = ['onnx', 'onnxscript', 'onnxruntime']
 
 
 def copy_toolbox(target: Path, *without: str) -> None:
@@ -40,9 +41,13 @@ class BuildWithToolbox(build_py):
 
 #: What needs a library of its own; where it is missing, an error names the extra.
 EXTRAS = dict(
+    hf=['safetensors', 'transformers'],
     mim=['onedl-mim'],
     mlflow=['mlflow'],
+    onnx=ONNX,
+    safetensors=['safetensors'],
     tensorboard=['tensorboard'],
+    timm=['safetensors', 'timm'],
     wandb=['wandb'],
     dev=[
         'hypothesis',
@@ -51,8 +56,12 @@ EXTRAS = dict(
         'pytest',
         'pytest-xdist',
         'ruff',
+        'safetensors',
         'setuptools>=77',  # builds a wheel in the tests
         'tensorboard',
+        'timm',
+        'transformers',
+        *ONNX,
     ],
 )
 

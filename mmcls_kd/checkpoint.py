@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from .configs import find_file
 from .extras import need_library
+from .networks.weights import as_in_memory
 
 #: The files of weights in a folder of Hugging Face's, the first one there counts.
 WEIGHTS_FILES = tuple(
@@ -299,9 +300,9 @@ def load_strictly(network: nn.Module, source: str, role: str) -> dict[str, Any]:
             not finite; names them.
     """
     checkpoint = read_checkpoint(fetch(source, role))
-    weights = weights_of(checkpoint)
+    weights: Mapping[str, Tensor] = weights_of(checkpoint)
     own = network.state_dict()
-    weights = _own_names(student_weights(weights) or weights, own)
+    weights = as_in_memory(network, _own_names(student_weights(weights) or weights, own))
     if infinite := [key for key, value in weights.items() if not value.isfinite().all()]:
         raise ValueError(f'{role} weights {source} hold NaN or infinite numbers: {_list(infinite)}')
     shapes = []
@@ -324,7 +325,7 @@ def load_strictly(network: nn.Module, source: str, role: str) -> dict[str, Any]:
     return dict(meta) if isinstance(meta, Mapping) else {}
 
 
-def _own_names(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
+def _own_names(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Weights under a classifier's own names: the network that it wraps may have been saved by itself."""
     forms = (
         OrderedDict(weights),

@@ -26,7 +26,7 @@ from mmengine.runner import Runner
 from .checkpoint import guard_loading
 from .configs import RunConfig, find_file, find_network, network_cfg, read_config
 from .engine.termination import EXIT_CODE, TerminationError
-from .errors import TrainingError
+from .errors import MissingLibraryError, TrainingError
 from .extras import check_backends
 
 #: Where the environment names a folder, a run leaves there how it ended; launchers pass neither message nor code on.
@@ -160,10 +160,12 @@ def load_config(args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: If there is no such config.
-        ValueError: If it has the form of the original toolbox's older branch.
+        ValueError: If it has the form of the original toolbox's older branch, or the environment is not the launcher's.
     """
     guard_loading(args.trust)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if args.launcher != 'none':
+        take_environment(args.launcher)
     cfg = RunConfig.of(read_config(args.config))
     if 'distiller' in cfg:
         raise ValueError(
@@ -228,10 +230,10 @@ def inline_networks(cfg: Config) -> None:
 
 
 def in_full(network: str | dict) -> str | dict:
-    """A network's config in full, in the place of its path or name; that itself where there is no such config."""
+    """A network's config in full, in the place of its path or name; that itself where config or library are not here."""
     try:
         return find_network(network).in_full
-    except FileNotFoundError:
+    except (FileNotFoundError, MissingLibraryError):
         return network
 
 
@@ -322,10 +324,7 @@ def interface_towards(host: str) -> str | None:
 
 def start_cpu_processes(cfg: Config) -> None:
     """On a machine without CUDA, join the launched processes over gloo; mmengine's launchers need CUDA for that."""
-    if cfg.launcher == 'none' or is_distributed():
-        return
-    take_environment(cfg.launcher)
-    if torch.cuda.is_available():
+    if cfg.launcher == 'none' or is_distributed() or torch.cuda.is_available():
         return
     if 'GLOO_SOCKET_IFNAME' not in os.environ and (interface := interface_towards(os.environ['MASTER_ADDR'])):
         os.environ['GLOO_SOCKET_IFNAME'] = interface  # gloo itself may take the loopback

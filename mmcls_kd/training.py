@@ -10,7 +10,16 @@ from mmengine.config import Config
 
 from .configs import follow_methods, select_methods
 from .engine.setup import make_resumable
-from .runtime import base_parser, complete_dataloaders, inline_networks, is_distiller, load_config, make_self_contained, need
+from .runtime import (
+    base_parser,
+    complete_dataloaders,
+    datasets_of,
+    inline_networks,
+    is_distiller,
+    load_config,
+    make_self_contained,
+    need,
+)
 
 
 def training_parser(description: str | None, **keywords: Any) -> argparse.ArgumentParser:
@@ -33,6 +42,10 @@ def take_precision(cfg: Config, device: str | None = None) -> None:
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     else:
         cfg.optim_wrapper.type = 'CPUAmpOptimWrapper'
+
+
+#: The data sets whose images are not files, which are read as blue, green, red, but arrays of red, green, blue.
+RGB_DATA = ('CIFAR10', 'CIFAR100')
 
 
 def training_config(args: argparse.Namespace) -> Config:
@@ -66,6 +79,10 @@ def training_config(args: argparse.Namespace) -> Config:
     if methods is not None:
         select_methods(cfg.model, [methods] if isinstance(methods, str) else methods)
         cfg.methods = methods
+    if is_distiller(cfg.model):
+        kinds = {dataset.get('type') for name, dataset in datasets_of(cfg) if name == 'train_dataloader'}
+        if not kinds.isdisjoint(RGB_DATA):
+            cfg.model.setdefault('rgb_images', True)
     complete_dataloaders(cfg, not args.no_pin_memory, not args.no_persistent_workers)
     make_resumable(cfg)
     make_self_contained(cfg)

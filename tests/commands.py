@@ -1,5 +1,6 @@
 """Runs the toolbox's programs on small data."""
 
+import importlib.util
 import json
 import os
 import re
@@ -24,6 +25,14 @@ def run(*command, cwd=TOOLBOX, check=True, env=None):
     if check and done.returncode:
         raise AssertionError(f'{words} ended with {done.returncode}:\n{done.output[-3000:]}')
     return done
+
+
+def tool(name):
+    """A tool's main function, for a test that runs it in its own process."""
+    spec = importlib.util.spec_from_file_location(f'{name}_tool', TOOLBOX / 'tools' / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
 
 
 def data_options(root):

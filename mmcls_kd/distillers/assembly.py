@@ -160,6 +160,11 @@ def teacher_settings(cfg: Any, **lists: Any) -> list[TeacherSettings]:
         ValueError: If a list is not as long as ``cfg``.
     """
     if not isinstance(cfg, (list, tuple)):
+        for key in ('pretrained', 'pixels', 'weight'):
+            if isinstance(lists.get(key), (list, tuple)):
+                raise ValueError(
+                    f'{_keyword(key)} is a list, but teacher_cfg is one teacher: give a list of teachers, or one value'
+                )
         return [TeacherSettings(cfg, **{key: value for key, value in lists.items() if value is not None})]
     columns = {}
     for key, value in lists.items():
@@ -173,6 +178,11 @@ def teacher_settings(cfg: Any, **lists: Any) -> list[TeacherSettings]:
         columns[key] = value
     rows = [{key: column[i] for key, column in columns.items() if column[i] is not None} for i in range(len(cfg))]
     return [TeacherSettings(one, **row) for one, row in zip(cfg, rows, strict=True)]
+
+
+def _keyword(field: str) -> str:
+    """What the distiller calls a field of the settings."""
+    return 'teacher_weights' if field == 'weight' else f'teacher_{field}'
 
 
 def build_teacher(

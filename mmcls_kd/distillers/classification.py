@@ -122,9 +122,11 @@ class ClassificationDistiller(BaseClassifier):
         teacher_classes: For each class of the student, in its order, the teacher's class by index or by name; None if both
             tell apart the same. For several teachers a list of such lists.
         teacher_pixels: The images that the teacher wants, as far as its config or library does not say it or says it
-            otherwise: ``mean``, ``std`` (of values from 0 to 255), ``to_rgb``, ``size``, ``interpolation``. For several a
-            list.
+            otherwise: ``mean``, ``std`` (of values from 0 to 255), ``to_rgb``, ``size``, ``interpolation``, ``backend``, see
+            :class:`~mmcls_kd.networks.pixels.Pixels`. For several a list.
         teacher_weights: The weights of several teachers in the mean of their probabilities; equal if None.
+        rgb_images: Whether the data set gives its images red, green, blue, as mmpretrain's CIFAR does; files are read as
+            blue, green, red. tools/train.py sets it for CIFAR.
         taps: Where tensors are, by name with ``_s`` or ``_t``: the path of a module, or ``dict(path, form, index, extra)``,
             see :func:`.taps.given_taps`. New names are for losses that ask for them.
         channels_last: Keep images and convolutions of the whole distiller in the channels-last memory format.
@@ -155,6 +157,7 @@ class ClassificationDistiller(BaseClassifier):
         teacher_classes: Sequence | None = None,
         teacher_pixels: Mapping | Sequence | None = None,
         teacher_weights: Sequence[float] | None = None,
+        rgb_images: bool = False,
         taps: Mapping[str, Any] | None = None,
         channels_last: bool = False,
         compile: bool | Mapping = False,  # noqa: A002  (as mmengine calls it)
@@ -180,7 +183,7 @@ class ClassificationDistiller(BaseClassifier):
                 weight=teacher_weights,
             ),
             teacher_store,
-            Student(preprocessed(data_preprocessor), found.num_classes),
+            Student(preprocessed(data_preprocessor, rgb_images), found.num_classes, rgb_images),
             taps=taps,
             mode=teacher_mode,
             precision=teacher_precision,

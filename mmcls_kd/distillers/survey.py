@@ -16,7 +16,7 @@ from ..networks.classifiers import scores
 from .forms import tensors_in
 
 #: The sizes of images to try where a network does not say which it takes, or says so wrongly.
-SIZES = (64, 224, 32, 384)
+SIZES = (64, 224, 32, 384, 28, 96, 128, 160, 192, 240, 256, 299, 320, 336, 448, 512)
 #: What a module may raise where its input does not fit.
 MISFITS = (RuntimeError, AssertionError, LookupError, TypeError, AttributeError, ValueError)
 

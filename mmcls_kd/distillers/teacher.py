@@ -20,6 +20,7 @@ from ..configs import find_network
 from ..networks.classes import class_index, class_names, names_in
 from ..networks.pixels import PixelAdapter, Pixels, changed, wanted_pixels
 from ..networks.sources import Source, brings_weights
+from ..networks.weights import refuse_partial
 from .default_taps import default_taps, own_head
 from .fast_network import PRECISIONS, FastNetwork, run
 from .survey import MISFITS, Survey, evaluating, image_channels, survey
@@ -56,10 +57,12 @@ class Student:
     Attributes:
         pixels: The images that it gets, of which the teacher's are made.
         num_classes: How many classes it tells apart.
+        rgb_images: Whether the data set gives red, green, blue; else blue, green, red.
     """
 
     pixels: Pixels
     num_classes: int
+    rgb_images: bool = False
 
 
 class Teacher:
@@ -98,7 +101,7 @@ class Teacher:
     ) -> None:
         check_run(mode, precision)
         self.pretrained = settings.pretrained
-        self.network, pixels, names = load_network(settings, student.pixels)
+        self.network, pixels, names = load_network(settings, student)
         self.network.requires_grad_(False).train(mode == 'train')
         self.adapt = PixelAdapter(student.pixels, pixels, image_channels(self.network))
         if pixels != student.pixels:
@@ -178,12 +181,12 @@ def check_run(mode: str, precision: str | None) -> None:
         raise ValueError("teacher_precision is for teacher_mode='eval': statistics of a batch need float32")
 
 
-def load_network(settings: TeacherSettings, student: Pixels) -> tuple[nn.Module, Pixels, list[str] | None]:
+def load_network(settings: TeacherSettings, student: Student) -> tuple[nn.Module, Pixels, list[str] | None]:
     """A teacher's network with its weights, the images that it wants, and the names of its classes if its weights say them.
 
     Args:
         settings: The teacher's.
-        student: The student's images.
+        student: Whom it teaches.
 
     Raises:
         ValueError: If config or weights are not given or do not fit; names what to set.
@@ -200,13 +203,16 @@ def load_network(settings: TeacherSettings, student: Pixels) -> tuple[nn.Module,
         )
     with torch.random.fork_rng(devices=[]):  # so a run with a stored teacher, which draws none, starts alike
         network = MODELS.build(cfg)
+    if settings.pretrained is not False and not weights and cfg.get('pretrained'):
+        refuse_partial(network, 'teacher')
     names = names_in(load_strictly(network, weights, 'teacher')) if weights else None
-    return network, changed(network_pixels(network, source, student), settings.pixels or {}), names
+    pixels = network_pixels(network, source, student.pixels, student.rgb_images)
+    return network, changed(pixels, settings.pixels or {}), names
 
 
-def network_pixels(network: nn.Module, source: Source, student: Pixels) -> Pixels:
+def network_pixels(network: nn.Module, source: Source, student: Pixels, rgb_images: bool = False) -> Pixels:
     """The images that a network was made for, as its config or its library says; those of the student else."""
-    return changed(wanted_pixels(network, student, source.cfg.get('data_preprocessor')), source.pixels)
+    return changed(wanted_pixels(network, student, source.cfg.get('data_preprocessor'), rgb_images), source.pixels)
 
 
 def find_head(network: nn.Module, found: Survey, taps: Mapping[str, Tap]) -> Callable[[Tensor], Tensor] | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torchvision
 from mmpretrain.models.classifiers import HuggingFaceClassifier, TimmClassifier
 from torch import nn
 
@@ -34,7 +33,7 @@ def class_names(network: nn.Module, count: int) -> list[str] | None:
         if names and all(name == f'LABEL_{i}' for i, name in enumerate(names)):
             return None
     elif isinstance(network, TorchvisionClassifier) and network.weights:
-        names = torchvision.models.get_model_weights(network.model_name)[network.weights].meta['categories']
+        names = network.weights.meta['categories']
     elif isinstance(network, TimmClassifier):
         from timm.data import ImageNetInfo, infer_imagenet_subset
 
@@ -64,6 +63,8 @@ def class_index(classes: Sequence[int | str], names: Sequence[str] | None, count
             f'teacher_classes names {len(classes)} classes and the student has {wanted}: each class of the student needs '
             'the teacher’s class for it, in the order of the student’s classes'
         )
+    if names is not None and len(names) != count:  # those of the data that it saw last, not of its outputs
+        names = None
     index = [_index_of(chosen, place, names, count) for place, chosen in enumerate(classes)]
     for place, chosen in enumerate(index):
         if chosen in index[:place]:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torchvision
+from mmengine.model import BaseModule
 from mmpretrain.models.classifiers import BaseClassifier
 from mmpretrain.models.heads import ClsHead
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
+from torchvision.models import WeightsEnum
 
 from ..errors import close_names
 
@@ -55,7 +57,9 @@ class ModuleClassifier(BaseClassifier):
         if train_cfg:
             preprocessor.setdefault('batch_augments', train_cfg)
         super().__init__(init_cfg=init_cfg, data_preprocessor=preprocessor)
-        self.model = model if isinstance(model, nn.Module) else MODELS.build(dict(model))
+        self.model: Any = model if isinstance(model, nn.Module) else MODELS.build(dict(model))
+        if not isinstance(self.model, BaseModule):
+            self.model.is_init = True  # it made its weights itself, or loaded them; mmengine would call its init_weights
         self.head = ClsHead(loss=dict(loss or dict(type='CrossEntropyLoss')))
 
     def forward(
@@ -76,21 +80,25 @@ class TorchvisionClassifier(ModuleClassifier):
 
     Args:
         model_name: Its name in ``torchvision.models``, e.g. ``'resnet50'``.
-        weights: Which of torchvision's own weights to load (``'DEFAULT'``, ``'IMAGENET1K_V2'``); None for random ones.
+        weights: Which of torchvision's own weights to load (``'DEFAULT'``, ``'IMAGENET1K_V2'``, or torchvision's object);
+            None for random ones.
         loss: Config of the classification loss.
         train_cfg: Batch augmentation.
         data_preprocessor: Of the batch.
         init_cfg: As in mmengine.
         **keywords: Further ones of the model, e.g. ``num_classes``.
 
+    Attributes:
+        weights: torchvision's object for its weights; None for random ones.
+
     Raises:
-        ValueError: If torchvision has no such model (suggests close names).
+        ValueError: If torchvision has no such model, or no such weights for it (suggests close names).
     """
 
     def __init__(
         self,
         model_name: str,
-        weights: str | None = None,
+        weights: str | WeightsEnum | None = None,
         loss: Mapping | None = None,
         train_cfg: Mapping | None = None,
         data_preprocessor: Mapping | None = None,
@@ -99,14 +107,40 @@ class TorchvisionClassifier(ModuleClassifier):
     ) -> None:
         if weights is None and model_name in ('googlenet', 'inception_v3'):
             keywords.setdefault('init_weights', True)  # they warn where this is left open
-        model: Any = builder(model_name)(weights=weights, **keywords)
+        found = torchvision_weights(model_name, weights)
+        model: Any = builder(model_name)(weights=found, **keywords)
         if getattr(model, 'aux_logits', False):
             model.aux_logits = False
             for name in AUXILIARY:
                 if hasattr(model, name):
                     setattr(model, name, None)
         super().__init__(model, loss, train_cfg, data_preprocessor, init_cfg)
-        self.model_name, self.weights = model_name, weights
+        self.model_name, self.weights = model_name, found
+        self._register_load_state_dict_pre_hook(_drop_auxiliary)
+
+
+def _drop_auxiliary(weights: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Leave out what torchvision's files hold of :data:`AUXILIARY`, in place."""
+    for key in [key for key in weights if key.startswith(tuple(f'{prefix}model.{name}.' for name in AUXILIARY))]:
+        del weights[key]
+
+
+def torchvision_weights(model_name: str, weights: str | WeightsEnum | None) -> WeightsEnum | None:
+    """Those of torchvision's weights for a model that a config means.
+
+    Raises:
+        ValueError: If there are none of that name (suggests close names).
+    """
+    builder(model_name)
+    known = torchvision.models.get_model_weights(model_name)
+    try:
+        return known.verify(weights)
+    except (KeyError, TypeError) as error:
+        names = [weight.name for weight in known]
+        raise ValueError(
+            f'torchvision has no weights {weights!r} for {model_name}, but DEFAULT, {", ".join(names)}'
+            f'{close_names(str(weights), names)}'
+        ) from error
 
 
 def builder(model_name: str) -> Callable[..., nn.Module]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from mmpretrain.registry import MODELS
 
 from ..errors import close_names
 from ..extras import need_library
+from .pixels import INTERPOLATIONS
 
 #: Each prefix of a name: its library, the classifier that wraps such a network, and the extra that installs the library.
 LIBRARIES = {
@@ -30,6 +33,8 @@ OWN_WEIGHTS: dict[str, dict[str, Any]] = {
     'HuggingFaceClassifier': dict(pretrained=True),
     'TorchvisionClassifier': dict(weights='DEFAULT'),
 }
+#: Further keywords by which one of these loads weights.
+FURTHER_WEIGHTS = {'TimmClassifier': ('checkpoint_path',)}
 #: Where a network's config keeps what was published with it, once it is taken out of its file.
 PUBLISHED = 'published'
 #: Settings of a classifier beside those of the module in it.
@@ -71,19 +76,6 @@ class Source:
         return (self.cfg, self.weights) if self.weights else (own_weights(self.cfg, role), None)
 
 
-def check_timm(name: str) -> None:
-    """Refuse a model that timm does not have; what comes from a hub or a folder (``hf-hub:``, ``local-dir:``) passes.
-
-    Raises:
-        ValueError: Suggests close names.
-    """
-    import timm
-
-    architecture = name.partition('.')[0]
-    if ':' not in name and not timm.is_model(architecture):
-        raise ValueError(f'timm has no model {architecture!r}{close_names(architecture, timm.list_models())}')
-
-
 def read_source(source: str | Mapping, read_config: Callable[[str], Config]) -> Source:
     """A network by whatever a config may give.
 
@@ -100,19 +92,16 @@ def read_source(source: str | Mapping, read_config: Callable[[str], Config]) -> 
     if isinstance(source, str):
         library, _, name = source.partition(':')
         if library in LIBRARIES and name and not name.startswith(':'):
-            need_library(*LIBRARIES[library])
-            if library == 'timm':
-                check_timm(name)
-            if Path(name).expanduser().is_dir():
-                name = str(Path(name).expanduser().resolve())
             return Source(_wrapped(ConfigDict(type=LIBRARIES[library][1], model_name=name)))
         try:
             cfg = read_config(source)
         except FileNotFoundError as error:
             model = _zoo_model(source, error)
             return Source(*_of_config(model.config, source), model.weights)
-    else:
+    elif isinstance(source, (Mapping, Config)):
         cfg = source
+    else:
+        raise ValueError(f'a network is given by a path, a name or a dict, not by {source!r}')
     if 'type' in cfg:
         model = ConfigDict(copy.deepcopy(dict(cfg)))
         published = model.pop(PUBLISHED, {})
@@ -139,14 +128,14 @@ def _of_config(cfg: Mapping, name: str) -> tuple[ConfigDict, dict[str, Any]]:
     if cfg.get('data_preprocessor') and not model.get('data_preprocessor'):
         model['data_preprocessor'] = copy.deepcopy(cfg['data_preprocessor'])
     size = image_size(cfg)
-    return _wrapped(model), dict(size=size) if size else {}
+    return _wrapped(model), dict(size=size, **resizing(cfg)) if size else {}
 
 
 def image_size(cfg: Mapping) -> tuple[int, int] | None:
     """Height and width of the images that the test pipeline of a config makes; None if it does not say."""
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     for transform in reversed(dataset.get('pipeline') or []):
-        name = str(transform.get('type')).rsplit('.', 1)[-1]
+        name = kind_of(transform)
         if name in ('CenterCrop', 'EfficientNetCenterCrop') and 'crop_size' in transform:
             size = transform['crop_size']
             return (size, size) if isinstance(size, int) else tuple(size)
@@ -156,21 +145,88 @@ def image_size(cfg: Mapping) -> tuple[int, int] | None:
     return None
 
 
+def kind_of(cfg: Mapping) -> str:
+    """The name of what a config builds: ``type`` without its scope or module; it may be the class itself."""
+    kind = cfg.get('type')
+    return str(getattr(kind, '__name__', kind)).rsplit('.', 1)[-1]
+
+
+def resizing(cfg: Mapping) -> dict[str, str]:
+    """How and by which library the test pipeline of a config resizes images; empty if it does not."""
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    for transform in dataset.get('pipeline') or []:
+        if kind_of(transform) in ('Resize', 'ResizeEdge'):
+            interpolation = transform.get('interpolation', 'bilinear')
+            known = interpolation if interpolation in INTERPOLATIONS else 'bilinear'
+            return dict(interpolation=known, backend=transform.get('backend', 'cv2'))
+    return {}
+
+
 def _wrapped(cfg: ConfigDict) -> ConfigDict:
     """A network's config as a classifier's: another module is put into a :class:`~.classifiers.ModuleClassifier`.
 
     Raises:
+        ValueError: If the kind of network, or its name in its library, is not known (suggests close names).
+        FileNotFoundError: If it names a folder that is not there.
         MissingLibraryError: If the network's library is not installed.
     """
+    if 'student_cfg' in cfg:
+        raise ValueError('this is the config of a distiller: give that of its student, whose weights its checkpoints hold')
     kind = cfg.type
     for library, wrapper, extra in LIBRARIES.values():
-        if kind in (wrapper, f'mmpretrain.{wrapper}'):
+        if kind_of(cfg) == wrapper:
             need_library(library, wrapper, extra)
     known = MODELS.get(kind) if isinstance(kind, str) else kind
-    if known is None or (inspect.isclass(known) and issubclass(known, BaseClassifier)):
+    if known is None:
+        raise ValueError(f'unknown network type {kind!r}{close_names(kind.rsplit(".", 1)[-1], _names_beside(kind))}')
+    if inspect.isclass(known) and issubclass(known, BaseClassifier):
+        if check := CHECKS.get(kind_of(cfg)):
+            check(cfg)
         return cfg
     around = {key: cfg.pop(key) for key in AROUND if key in cfg}
     return ConfigDict(type='ModuleClassifier', model=cfg, **around)
+
+
+def _names_beside(kind: str) -> list[str]:
+    """What a misspelt type may have meant: the names in its module, or the registered ones."""
+    module, _, _ = kind.rpartition('.')
+    with suppress(ImportError, ValueError):
+        return [name for name in dir(import_module(module)) if not name.startswith('_')]
+    return list(MODELS.module_dict)
+
+
+def _check_timm(cfg: ConfigDict) -> None:
+    """Refuse a name that timm does not know; it may have the tag of some weights behind a dot."""
+    import timm
+
+    name = cfg.get('model_name')
+    if not isinstance(name, str) or ':' in name or '/' in name:  # a hub's or a folder's: timm's own business
+        return
+    architecture, _, tag = name.partition('.')
+    if not timm.is_model(architecture):
+        raise ValueError(f'timm has no model {architecture!r}{close_names(architecture, timm.list_models())}')
+    if tag and not timm.models.is_model_pretrained(name):
+        known = timm.list_pretrained(f'{architecture}.*')
+        raise ValueError(f'timm has no weights {name!r}, but {", ".join(known) or "none"}{close_names(name, known)}')
+
+
+def _check_hugging_face(cfg: ConfigDict) -> None:
+    """Make the path of a folder absolute, in place; refuse one that is not there."""
+    name = cfg.get('model_name')
+    if not isinstance(name, str):
+        return
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        cfg.model_name = str(folder.resolve())
+    elif name.startswith(('/', '.', '~')) or name.count('/') > 1:  # a hub's name is NAME or OWNER/NAME
+        raise FileNotFoundError(f'hf:{name}: no such folder')
+
+
+#: Looks at a config's ``model_name`` before the network is built.
+CHECKS: dict[str, Callable[[ConfigDict], None]] = {
+    'TimmClassifier': _check_timm,
+    'HuggingFaceClassifier': _check_hugging_face,
+}
 
 
 def own_weights(cfg: ConfigDict, role: str) -> ConfigDict:
@@ -183,7 +239,7 @@ def own_weights(cfg: ConfigDict, role: str) -> ConfigDict:
     Raises:
         ValueError: If the kind of network has none.
     """
-    kind = str(cfg.type).rsplit('.', 1)[-1]
+    kind = kind_of(cfg)
     if kind not in OWN_WEIGHTS:
         raise ValueError(
             f'{role}_pretrained=True means the weights that come with a network of timm (`timm:NAME`), Hugging Face '
@@ -195,5 +251,5 @@ def own_weights(cfg: ConfigDict, role: str) -> ConfigDict:
 
 def brings_weights(cfg: Mapping) -> bool:
     """Whether a network's config loads weights by itself."""
-    kind = str(cfg.get('type')).rsplit('.', 1)[-1]
-    return any(cfg.get(key) for key in OWN_WEIGHTS.get(kind, {}))
+    kind = kind_of(cfg)
+    return any(cfg.get(key) for key in (*OWN_WEIGHTS.get(kind, ()), *FURTHER_WEIGHTS.get(kind, ())))

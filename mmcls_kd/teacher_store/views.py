@@ -134,9 +134,8 @@ def weights_files(cfg: Config) -> list[Path | None]:
     Raises:
         FileNotFoundError: If there is no such file.
     """
-    named = cfg.model.get('teacher_pretrained')
-    several = named if isinstance(named, (list, tuple)) else [named]
-    return [fetch(name, 'teacher weights') if isinstance(name, str) else None for name in several]
+    named = as_list(cfg.model.get('teacher_pretrained'))
+    return [fetch(name, 'teacher weights') if isinstance(name, str) else None for name in named]
 
 
 def teacher_of(cfg: Config, files: Sequence[Path | None] | None = None) -> dict[str, Any]:
@@ -147,23 +146,32 @@ def teacher_of(cfg: Config, files: Sequence[Path | None] | None = None) -> dict[
         files: The files of the weights; by default the ones that ``teacher_pretrained`` names and that are here.
     """
     model = cfg.model
-    about = {key: model[key] for key in ('teacher_classes', 'teacher_pixels', 'teacher_weights') if model.get(key)}
+    settings = ('teacher_classes', 'teacher_pixels', 'teacher_weights', 'rgb_images')
+    about = {key: model[key] for key in settings if model.get(key)}
     if model.get('teacher_cfg') is not None:
-        networks = model.teacher_cfg if isinstance(model.teacher_cfg, (list, tuple)) else [model.teacher_cfg]
         with suppress(FileNotFoundError):  # a training from a store needs none
-            about['network'] = [dict(network_cfg(network)) for network in networks]
+            about['network'] = one_or_all([dict(network_cfg(network)) for network in as_list(model.teacher_cfg)])
     if files is None:
         with suppress(FileNotFoundError, ValueError):
             files = weights_files(cfg) if is_here(model.get('teacher_pretrained')) else None
     if any(files or []):
-        about['weights'] = [file and sha256(file) for file in files or []]
+        about['weights'] = one_or_all([file and sha256(file) for file in files or []])
     return readable(about)
+
+
+def as_list(value: Any) -> list:
+    """What a config gives for one teacher, or for each of several, as a list."""
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def one_or_all(values: list) -> Any:
+    """The only one of some values, or all."""
+    return values[0] if len(values) == 1 else values
 
 
 def is_here(named: Any) -> bool:
     """Whether all files of weights are on this machine."""
-    several = named if isinstance(named, (list, tuple)) else [named]
-    return all(Path(name).exists() for name in several if isinstance(name, str))
+    return all(Path(name).exists() for name in as_list(named) if isinstance(name, str))
 
 
 def check_store(runner: Runner) -> None:

@@ -339,7 +339,7 @@ class TestRefusals:
         for arguments, options, line in (
             ([], ['randomness.seed=8'], 'views.seed is 7 in the store and 8 here'),
             (['--top-k', 3], [], 'k is 10 in the store and 3 here'),
-            ([], [f'model.teacher_pretrained={tmp_path / "other.pth"}'], 'teacher.weights.0 is '),
+            ([], [f'model.teacher_pretrained={tmp_path / "other.pth"}'], 'teacher.weights is '),
             ([], ['model.teacher_precision=bf16'], "teacher.precision is None in the store and 'bf16' here"),
         ):
             with pytest.raises(SystemExit) as stopped:

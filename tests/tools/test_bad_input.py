@@ -1,12 +1,11 @@
 """Bad input ends with one line that names what is wrong and what to do, before training starts."""
 
-import importlib.util
 import sys
 
 import folders
 import pytest
 import torch
-from commands import DISTILLER, STUDENT, data_options, run
+from commands import DISTILLER, STUDENT, data_options, run, tool
 from mmpretrain.datasets import CIFAR100
 from mmpretrain.registry import MODELS
 from networks import resnet
@@ -17,14 +16,6 @@ from mmcls_kd.configs import TOOLBOX, network_cfg
 pytestmark = pytest.mark.filterwarnings('ignore:.*instance named of')
 
 SELF = 'configs/distillers/fashion_mnist/res18-w4_sd_fmnist.py'
-
-
-def tool(name):
-    """A tool's main function."""
-    spec = importlib.util.spec_from_file_location(f'{name}_tool', TOOLBOX / 'tools' / f'{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
 
 
 @pytest.fixture
@@ -77,7 +68,7 @@ def test_starting_from_another_student(refusal, tmp_path):
 
 def test_a_network_that_does_not_fit_together(refusal):
     message = refusal('train', SELF, options=['model.student_cfg.head.in_channels=99'])
-    assert 'the student does not run on 1-channel images. 64 × 64: RuntimeError: mat1 and mat2' in message
+    assert 'the student does not run on 1-channel images' in message
     message = refusal('train', SELF, options=['model.student_cfg.backbone.type=ResNett'])
     assert 'ResNett is not in the mmpretrain::model registry' in message
 

@@ -271,7 +271,7 @@ config(
 )
 config(
     'wrong width',
-    r'train.py: error: loss_mgd: student_channels=64 is wrong, feat_s .*: set student_channels=32',
+    r'train.py: error: .*loss_mgd: student_channels=64 is wrong, feat_s has the shape \(N, 32, .*: set student_channels=32',
     lambda at: at.train(DISTILLER, "methods=['mgd']", 'model.distill_cfg.1.methods.0.student_channels=64'),
 )
 config(

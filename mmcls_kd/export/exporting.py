@@ -1,0 +1,203 @@
+"""One export: written beside its place, run and compared, and moved there only if it gives the logits of testing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import textwrap
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..checkpoint import atomic_path
+from .formats import FORMATS, Format
+from .network import Deployable
+
+#: The largest difference of logits that a file may have, in units of the largest logit; rounding makes about 1e-6 of it.
+TOLERANCE = 1e-4
+#: How many images the graph is made from, and how many it is run with where it takes any number.
+EXAMPLE_BATCH, OTHER_BATCHES = 2, (1, 3)
+#: What the extra ``onnx`` installs.
+LIBRARIES = ('onnx', 'onnxscript', 'onnxruntime')
+
+
+class ExportError(ValueError):
+    """What was exported cannot be used; the message says why."""
+
+
+def check_libraries(formats: Sequence[str]) -> None:
+    """Refuse an export to ONNX where the libraries for it are missing.
+
+    Raises:
+        ValueError: Names them and the extra that has them.
+    """
+    missing = [name for name in LIBRARIES if 'onnx' in formats and importlib.util.find_spec(name) is None]
+    if missing:
+        raise ValueError(f"export to ONNX needs {', '.join(missing)}: pip install 'mmcls_kd[onnx]'")
+
+
+def targets(checkpoint: str, formats: Sequence[str], output: str | None) -> dict[str, Path]:
+    """The file to write for each format; whether that is possible is looked at.
+
+    Args:
+        checkpoint: Path or address of the weights.
+        formats: Keys of :data:`FORMATS`.
+        output: The files' path, with or without suffix, or a folder. By default the checkpoint's own path; files of a
+            downloaded one go into the working directory.
+
+    Raises:
+        ValueError: If a file cannot be written there, or would take the place of the checkpoint.
+    """
+    stem = Path(Path(checkpoint).name if '://' in checkpoint else checkpoint)
+    if output:
+        stem = Path(output, stem.name) if output.endswith('/') or Path(output).is_dir() else Path(output)
+    if stem.suffix in ('.pth', *(form.suffix for form in FORMATS.values())):
+        stem = stem.with_suffix('')
+    paths = {name: stem.with_name(stem.name + FORMATS[name].suffix) for name in formats}
+    for path in paths.values():
+        obstacle = path if path.is_dir() else next(parent for parent in path.absolute().parents if parent.exists())
+        if path.is_dir() or not obstacle.is_dir() or not os.access(obstacle, os.W_OK):
+            what = 'is a folder' if path.is_dir() else 'is no folder that can be written to'
+            raise ValueError(f'{path} cannot be written: {obstacle} {what}; name another file by --output')
+        if path.exists() and Path(checkpoint).exists() and path.samefile(checkpoint):
+            raise ValueError(f'{path} is the checkpoint itself; name another file by --output')
+    return paths
+
+
+@contextmanager
+def failures_named(step: str) -> Iterator[None]:
+    """Turn whatever goes wrong in torch's exporters, onnx or onnxruntime into an :class:`ExportError`.
+
+    Their warnings are passed over: of what a trace takes for constant, and of torch's deprecated parts. What matters of
+    it shows when the file is run.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    except OSError:
+        raise  # of the disk
+    except Exception as error:  # they raise many kinds
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ['']
+        raise ExportError(f'{step}: {type(error).__name__}: {textwrap.shorten(lines[0], 200)}') from error
+
+
+@dataclass(frozen=True)
+class Check:
+    """What running a file came to.
+
+    Attributes:
+        batches: The batch sizes at which it was run.
+        difference: The largest difference of logits.
+        largest: The largest absolute logit.
+    """
+
+    batches: tuple[int, ...]
+    difference: float
+    largest: float
+
+
+def check_file(path: Path, form: Format, network: Deployable, batches: Sequence[int]) -> Check:
+    """Run a file on random images, and compare with what testing computes.
+
+    Raises:
+        ExportError: If it does not run, or a logit differs by more than :data:`TOLERANCE` times the largest.
+    """
+    difference, largest = 0.0, 0.0
+    with failures_named(form.runtime):
+        run = form.open(path)
+    for seed, count in enumerate(batches):
+        images = network.images.random_images(count, seed)
+        expected = network.tested_logits(images)
+        with failures_named(f'{form.runtime}, batch of {count}'):
+            logits = run(images)
+        if logits.shape != expected.shape:
+            raise ExportError(f'{form.runtime}, batch of {count}: logits of shape {tuple(logits.shape)}')
+        apart, scale = (logits - expected).abs().max().item(), expected.abs().max().item()
+        if not apart <= TOLERANCE * scale:  # NaN too
+            raise ExportError(
+                f'{form.runtime}, batch of {count}: logits differ by up to {apart:.2g}, and {TOLERANCE:g} of the largest, '
+                f'{scale:.2g}, is allowed'
+            )
+        difference, largest = max(difference, apart), max(largest, scale)
+    return Check(tuple(batches), difference, largest)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written and checked.
+
+    Attributes:
+        path: The file.
+        runtime: What it was run by.
+        batch: The batch size that it takes; None for any.
+        reason: Why it does not take any; empty if it does, or if one was asked for.
+        check: What running it came to.
+    """
+
+    path: Path
+    runtime: str
+    batch: int | None
+    reason: str
+    check: Check
+
+    def __str__(self) -> str:
+        sizes = ' and '.join(str(count) for count in dict.fromkeys(self.check.batches))
+        lines = [
+            f'{self.path}: takes {"any batch size" if self.batch is None else f"batches of {self.batch} alone"}',
+            f'  checked by {self.runtime} at a batch of {sizes}: logits differ by up to {self.check.difference:.1e}, '
+            f'the largest is {self.check.largest:.2g}',
+        ]
+        if self.reason:
+            lines.insert(1, f'  the batch size is pinned, as with any size it would be wrong ({self.reason})')
+        return '\n'.join(lines)
+
+
+def _attempt(
+    network: Deployable, path: Path, form: Format, metadata: Mapping, batch: int | None, reason: str, opset: int
+) -> Check:
+    """Write one file for a batch size, or for any, and check it."""
+    example = network.images.random_images(batch or EXAMPLE_BATCH, seed=len(OTHER_BATCHES))
+    about = {**metadata, 'batch_size': batch, 'why_pinned': reason or None}
+    with failures_named('export'), torch.no_grad():
+        form.write(network, example, batch is None, about, path, opset)
+    with torch.no_grad():
+        return check_file(path, form, network, OTHER_BATCHES if batch is None else (batch, batch))
+
+
+def export(
+    network: Deployable, path: Path, form: Format, metadata: Mapping[str, Any], batch: int | None = None, opset: int = 18
+) -> Exported:
+    """Write a network in one format: for any batch size where that is right, else for single images.
+
+    The file takes its place when it has been run and gave the logits of testing.
+
+    Args:
+        network: What is exported.
+        path: The file to write.
+        form: One of :data:`FORMATS`.
+        metadata: Written into the file, and the batch size with it.
+        batch: Pin the batch to this size.
+        opset: Version of ONNX's operators.
+
+    Raises:
+        ExportError: If it cannot be exported, or gives other logits.
+    """
+    reason = ''
+    with atomic_path(path) as unfinished:
+        try:
+            if batch is None:
+                try:
+                    check = _attempt(network, unfinished, form, metadata, None, '', opset)
+                    return Exported(path, form.runtime, None, '', check)
+                except ExportError as error:
+                    batch, reason = 1, str(error)
+            check = _attempt(network, unfinished, form, metadata, batch, reason, opset)
+        except ExportError as error:
+            raise ExportError(f'{path} is not written: {error}') from error
+    return Exported(path, form.runtime, batch, reason, check)

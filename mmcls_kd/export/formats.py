@@ -1,0 +1,112 @@
+"""The formats of an export: how a file is written, and how it is run.
+
+The tensors are called ``images`` (N, C, H, W) and ``logits`` (N, classes).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+#: From torch 2.9 on, its exporter that goes by torch.export is its own default; before, the one that traces.
+BY_TORCH_EXPORT = tuple(int(part) for part in torch.__version__.split('.')[:2]) >= (2, 9)
+
+
+def _onnx_model(network: nn.Module, example: Tensor, dynamic: bool, path: Path, opset: int) -> Any:
+    """The network as onnx's ModelProto; the file may be written on the way."""
+    import onnx
+
+    options: dict[str, Any] = dict(input_names=['images'], output_names=['logits'], opset_version=opset)
+    if BY_TORCH_EXPORT:
+        shapes = ({0: torch.export.Dim('batch')},) if dynamic else None
+        program: Any = torch.onnx.export(network, (example,), dynamo=True, dynamic_shapes=shapes, verbose=False, **options)
+        return program.model_proto
+    axes = {name: {0: 'batch'} for name in ('images', 'logits')}
+    torch.onnx.export(network, (example,), str(path), dynamic_axes=axes if dynamic else None, **options)
+    return onnx.load(str(path))
+
+
+def write_onnx(network: nn.Module, example: Tensor, dynamic: bool, metadata: Mapping, path: Path, opset: int) -> None:
+    """Write a network as an ONNX file.
+
+    Args:
+        network: The network, from ``images`` to ``logits``.
+        example: A batch for it.
+        dynamic: Whether it is to take any batch size; else the example's.
+        metadata: Written into the file's ``metadata_props``, each value as JSON.
+        path: The file.
+        opset: Version of ONNX's operators.
+
+    Raises:
+        ValueError: If torch writes another opset.
+    """
+    import onnx
+
+    model = _onnx_model(network, example, dynamic, path, opset)
+    written = next(entry.version for entry in model.opset_import if entry.domain in ('', 'ai.onnx'))
+    if written != opset:
+        raise ValueError(f'torch {torch.__version__} writes this network in opset {written} and not in {opset}')
+    onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.items()})
+    path.write_bytes(model.SerializeToString())
+
+
+def open_onnx(path: Path) -> Callable[[Tensor], Tensor]:
+    """Check an ONNX file by onnx's checker, and load it into onnxruntime, as a function of images."""
+    import onnx
+    import onnxruntime
+
+    onnx.checker.check_model(str(path), full_check=True)
+    session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
+    return lambda images: torch.from_numpy(session.run(['logits'], {'images': images.numpy()})[0])
+
+
+class FixedShape(nn.Module):
+    """A network that refuses images of another shape, also when it is traced; a trace may compute something wrong of them.
+
+    Args:
+        network: The network.
+        shape: (N, C, H, W), with −1 for any batch size.
+    """
+
+    def __init__(self, network: nn.Module, shape: Sequence[int]) -> None:
+        super().__init__()
+        self.network, self.shape = network, tuple(shape)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """As the network."""
+        return self.network(images.expand(self.shape))  # changes nothing, and fails at another shape
+
+
+def write_torchscript(network: nn.Module, example: Tensor, dynamic: bool, metadata: Mapping, path: Path, _: int) -> None:
+    """Write a network as a TorchScript file; the arguments are those of :func:`write_onnx`.
+
+    The metadata is the extra file ``metadata.json``.
+    """
+    shape = (-1 if dynamic else len(example), *example.shape[1:])
+    traced = torch.jit.trace(FixedShape(network, shape), example, check_trace=False)
+    torch.jit.save(traced, str(path), _extra_files={'metadata.json': json.dumps(metadata)})
+
+
+def open_torchscript(path: Path) -> Callable[[Tensor], Tensor]:
+    """Load a TorchScript file, as a function of images."""
+    return torch.jit.load(str(path), map_location='cpu')
+
+
+class Format(NamedTuple):
+    """A kind of file: its suffix, what writes it, what opens it again, and what runs it then."""
+
+    suffix: str
+    write: Callable[..., None]
+    open: Callable[[Path], Callable[[Tensor], Tensor]]
+    runtime: str
+
+
+FORMATS = dict(
+    onnx=Format('.onnx', write_onnx, open_onnx, 'onnxruntime'),
+    torchscript=Format('.pt', write_torchscript, open_torchscript, 'torch.jit'),
+)

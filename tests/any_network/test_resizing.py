@@ -1,0 +1,83 @@
+"""A teacher's images of another size, against the libraries that would have made them of the same files."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+
+from mmcls_kd.networks.pixels import PixelAdapter, Pixels, changed
+from mmcls_kd.networks.sources import read_source
+
+PILLOW = dict(bilinear=Image.Resampling.BILINEAR, bicubic=Image.Resampling.BICUBIC)
+OPENCV = dict(bilinear=cv2.INTER_LINEAR, bicubic=cv2.INTER_CUBIC)
+
+
+@pytest.fixture(scope='module')
+def photos():
+    """RGB images of whole numbers with sharp edges, where a bicubic kernel swings over, (N, H, W, 3)."""
+    random = np.random.RandomState(0)
+    images = np.kron(random.choice([0, 30, 140, 255], (40, 7, 7, 3)), np.ones((1, 4, 4, 1)))
+    return (images + random.randint(-9, 9, images.shape)).clip(0, 255).astype(np.uint8)
+
+
+def adapted(photos, **wanted):
+    """What the adapter makes of them after a student's preprocessing, on the scale of 0 to 255, (N, H, W, 3)."""
+    student = Pixels((127.0,) * 3, (50.0,) * 3, to_rgb=False)
+    inputs = (torch.from_numpy(photos[..., ::-1].copy()).permute(0, 3, 1, 2).float() - 127) / 50
+    return PixelAdapter(student, changed(Pixels(), wanted), 3)(inputs).permute(0, 2, 3, 1).numpy()
+
+
+@pytest.mark.parametrize('size', [14, 20, 32, 40, 56])
+@pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
+def test_as_pillow(photos, interpolation, size):
+    made = adapted(photos, size=size, interpolation=interpolation)
+    pillows = [Image.fromarray(photo).resize((size, size), PILLOW[interpolation]) for photo in photos]
+    apart = np.abs(made - np.stack([np.asarray(image, np.float32) for image in pillows]))
+    assert apart.max() <= 2
+    assert (apart > 0).mean() < (0.05 if interpolation == 'bilinear' else 0.002)  # halves, which fall to either side
+
+
+@pytest.mark.parametrize('size', [14, 20, 40, 56])
+@pytest.mark.parametrize('interpolation', ['bilinear', 'bicubic'])
+def test_as_opencv(photos, interpolation, size):
+    made = adapted(photos, size=size, interpolation=interpolation, backend='cv2')
+    theirs = [cv2.resize(photo, (size, size), interpolation=OPENCV[interpolation]) for photo in photos]
+    apart = np.abs(made - np.stack(theirs))
+    assert apart.max() <= 1
+    assert (apart > 0).mean() < (0.15 if interpolation == 'bilinear' else 0.001)  # it multiplies with 11 bits
+
+
+def test_whole_numbers_of_what_was_normalised_and_back(photos):
+    made = adapted(photos, size=40)
+    assert np.array_equal(made, made.round())
+
+
+@pytest.mark.parametrize(
+    ('transforms', 'pixels'),
+    [
+        ([dict(type='Resize', scale=40)], dict(size=(40, 40), interpolation='bilinear', backend='cv2')),
+        (
+            [
+                dict(type='ResizeEdge', scale=46, edge='short', backend='pillow', interpolation='bicubic'),
+                dict(type='CenterCrop', crop_size=40),
+            ],
+            dict(size=(40, 40), interpolation='bicubic', backend='pillow'),
+        ),
+        ([dict(type='CenterCrop', crop_size=40)], dict(size=(40, 40))),
+        ([dict(type='mmpretrain.Resize', scale=40, interpolation='area')], None),
+        ([], {}),
+    ],
+)
+def test_said_by_a_test_pipeline(transforms, pixels):
+    pipeline = [dict(type='LoadImageFromFile'), *transforms, dict(type='PackInputs')]
+    model = dict(type='ImageClassifier', backbone=dict(type='ResNet_CIFAR', depth=18))
+    cfg = Config(dict(model=model, test_dataloader=dict(dataset=dict(pipeline=pipeline))))
+    expected = dict(size=(40, 40), interpolation='bilinear', backend='cv2') if pixels is None else pixels
+    assert read_source(cfg, Config.fromfile).pixels == expected
+
+
+def test_another_backend_is_refused():
+    with pytest.raises(ValueError, match="backend='magick': choose one of pillow, cv2"):
+        changed(Pixels(), dict(backend='magick'))
