@@ -60,6 +60,11 @@ class Method:
         """
         keywords = dict(self.keywords)
         for keyword, (tensor, dim) in getattr(self.kind, 'sizes', {}).items():
+            if tensor not in shapes or dim >= len(shapes[tensor]):
+                raise ValueError(
+                    f'{self.name}: {self.kind.__name__}.sizes says that {keyword} is size {dim} of {tensor!r}, which is not '
+                    f'there; there are {", ".join(f"{n} {shape}" for n, shape in shapes.items())}'
+                )
             size = shapes[tensor][dim]
             if keywords.setdefault(keyword, size) != size:
                 raise ValueError(
@@ -159,6 +164,8 @@ def teacher_settings(cfg: Any, **lists: Any) -> list[TeacherSettings]:
     Raises:
         ValueError: If a list is not as long as ``cfg``.
     """
+    if cfg is None:  # a store takes the teacher's place, whatever else is still said of it
+        return [TeacherSettings(None)]
     if not isinstance(cfg, (list, tuple)):
         for key in ('pretrained', 'pixels', 'weight'):
             if isinstance(lists.get(key), (list, tuple)):
@@ -166,14 +173,15 @@ def teacher_settings(cfg: Any, **lists: Any) -> list[TeacherSettings]:
                     f'{_keyword(key)} is a list, but teacher_cfg is one teacher: give a list of teachers, or one value'
                 )
         return [TeacherSettings(cfg, **{key: value for key, value in lists.items() if value is not None})]
+    if not cfg:
+        raise ValueError('teacher_cfg is an empty list: name at least one teacher')
     columns = {}
     for key, value in lists.items():
         if value is None or isinstance(value, bool):
             value = [value] * len(cfg)
         if not isinstance(value, (list, tuple)) or len(value) != len(cfg):
-            named = 'teacher_weights' if key == 'weight' else f'teacher_{key}'
             raise ValueError(
-                f'{named} has to be a list with one entry for each of the {len(cfg)} teachers, but is {value!r}'
+                f'{_keyword(key)} has to be a list with one entry for each of the {len(cfg)} teachers, but is {value!r}'
             )
         columns[key] = value
     rows = [{key: column[i] for key, column in columns.items() if column[i] is not None} for i in range(len(cfg))]

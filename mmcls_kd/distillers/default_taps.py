@@ -145,6 +145,9 @@ def own_head(network: Any) -> Callable[[Tensor], Tensor] | None:
         return None
 
     def head(feat: Tensor) -> Tensor:
+        if getattr(network.backbone, 'gap_before_final_norm', False):  # ConvNeXt
+            norm = getattr(network.backbone, f'norm{network.backbone.num_stages - 1}')
+            feat = norm(feat.mean(dim=(2, 3), keepdim=True)).flatten(1)
         outputs = (feat,) if network.neck is None else network.neck((feat,))
         return network.head(outputs)
 

@@ -17,6 +17,7 @@ from mmcls_kd.distillers.teacher import find_head
 WITH_HEAD = [
     'mmpretrain ResNet',
     'mmpretrain MobileNetV2',
+    'mmpretrain ConvNeXt',
     'mmpretrain Swin',
     'timm ResNet',
     'timm EfficientNet',
@@ -25,15 +26,18 @@ WITH_HEAD = [
     'torchvision ResNet',
     'torchvision MobileNetV2',
     'torchvision GoogLeNet',
+    'torchvision ConvNeXt',
     'torchvision Swin',
     'hf ResNet',
+    'hf ConvNext',
     'hf Swin',
 ]
-TRANSFORMERS = [
-    name for name in FAMILIES if any(kind in name for kind in ('ViT', 'Vision', 'DeiT', 'BEiT', 'EVA', 'Dinov2'))
-]
-#: With a layer between pooling and classifier, or an activation in front of the pooling.
-OTHERS = ['mmpretrain ConvNeXt', 'torchvision ConvNeXt', 'torchvision DenseNet', 'hf ConvNext']
+#: These pool their patch tokens, as a CNN its map.
+POOLED = ['timm BEiT', 'timm EVA', 'timm ViT_with_registers_alone']
+KINDS = ('ViT', 'Vision', 'DeiT', 'Dinov2')
+TRANSFORMERS = [name for name in FAMILIES if name not in POOLED and any(kind in name for kind in KINDS)]
+#: With an activation between the last map and the classifier that is no module.
+OTHERS = ['torchvision DenseNet']
 
 
 def as_config(name):
@@ -90,9 +94,9 @@ def test_in_lower_precision(name, precision):
 
 class TestHead:
     def test_each_family_is_here(self):
-        assert {*WITH_HEAD, *TRANSFORMERS, *OTHERS} == set(FAMILIES)
+        assert {*WITH_HEAD, *POOLED, *TRANSFORMERS, *OTHERS} == set(FAMILIES)
 
-    @pytest.mark.parametrize('name', WITH_HEAD)
+    @pytest.mark.parametrize('name', WITH_HEAD + POOLED)
     def test_it_makes_the_networks_scores_of_its_last_map(self, name):
         network, found, taps = surveyed(name)
         network.requires_grad_(False)
@@ -108,6 +112,20 @@ class TestHead:
     @pytest.mark.parametrize('name', TRANSFORMERS + OTHERS)
     def test_there_is_none_where_something_else_comes_before_the_scores(self, name):
         assert find_head(*surveyed(name)) is None
+
+    @pytest.mark.parametrize('name', ['torchvision ViT', 'timm BEiT', 'timm ResNet'])
+    def test_scores_that_are_the_same_for_all_images_prove_nothing(self, name):
+        network, found, taps = surveyed(name)
+        with torch.no_grad():
+            [module for module in network.modules() if isinstance(module, nn.Linear)][-1].weight.zero_()
+        assert find_head(network, found, taps) is None
+
+    def test_scores_that_hardly_change_do(self):
+        network, found, taps = surveyed('timm ResNet')
+        with torch.no_grad():
+            network.model.fc.weight.mul_(1e-4)
+            network.model.fc.bias.fill_(1)
+        assert find_head(network, found, taps) is not None
 
     def test_a_loss_that_needs_it_says_why_not(self):
         with pytest.raises(

@@ -93,7 +93,7 @@ class TestEachOfThem:
     def test_gets_its_own_images(self):
         pixels = [dict(mean=100, std=50), dict(size=64, interpolation='nearest', to_rgb=True)]
         distiller = group(teacher=[resnet(8), resnet(4)], teacher_pixels=pixels)
-        inputs = 255 * torch.rand(4, 3, 32, 32)
+        inputs = torch.randint(256, (4, 3, 32, 32)).float()
         with torch.no_grad():
             first = distiller.teachers[0]((inputs - 100) / 50)
             second = distiller.teachers[1](F.interpolate(inputs.flip(1), (64, 64)))
@@ -128,6 +128,15 @@ class TestEachOfThem:
     def test_moves_with_the_distiller(self):
         distiller = group().to(torch.bfloat16)
         assert {parameter.dtype for network in distiller.teachers for parameter in network.parameters()} == {torch.bfloat16}
+
+    def test_in_float64_the_mean_is_one_in_float64(self):
+        distiller = group().double()
+        inputs = images().double()
+        with torch.no_grad():
+            parts = [network(inputs) for network in distiller.teachers]
+        found = logits_of(distiller, inputs)
+        assert found.dtype == torch.float64
+        assert_close(found, joint(parts, [1, 1]), scale=10.0)
 
     def test_under_autocast_the_mean_is_taken_in_float32(self):
         distiller = group(KD)
@@ -178,9 +187,9 @@ class TestRefused:
         ):
             build(NKD, teacher=TWO, **{keyword: value})
 
-    @pytest.mark.parametrize('weights', [[0, 1], [-1, 2]])
+    @pytest.mark.parametrize('weights', [[0, 1], [-1, 2], [float('nan'), 1], [float('inf'), 1], ['a', 1]])
     def test_weights_that_are_not_positive(self, weights):
-        with pytest.raises(ValueError, match=r'teacher_weights=\[.*\]: each has to be above 0'):
+        with pytest.raises(ValueError, match=r'teacher_weights=\[.*\]: each has to be a number above 0'):
             build(NKD, teacher=TWO, teacher_weights=weights)
 
     def test_other_numbers_of_classes(self):
@@ -188,6 +197,16 @@ class TestRefused:
             build(NKD, teacher=[resnet(8), resnet(4, classes=20)])
         with pytest.raises(ValueError, match='the student has 10 classes and the teacher 20'):
             build(NKD, teacher=[resnet(8, classes=20)] * 2)
+
+    @pytest.mark.parametrize('keyword', ['teacher_weights', 'teacher_pixels', 'teacher_pretrained'])
+    def test_a_list_for_one_teacher(self, keyword):
+        with pytest.raises(ValueError, match=f'{keyword} is a list, but teacher_cfg is one teacher'):
+            build(NKD, **{keyword: [1, 2]})
+
+    def test_no_teacher_in_the_list(self):
+        cfg = dict(type='ClassificationDistiller', teacher_cfg=[], student_cfg=resnet(), distill_cfg=[NKD])
+        with pytest.raises(ValueError, match='teacher_cfg is an empty list'):
+            MODELS.build(cfg)
 
     def test_one_of_them_without_weights(self):
         with pytest.raises(ValueError, match=r'no weights: set model\.teacher_pretrained'):

@@ -97,6 +97,27 @@ class TestLossesOfOthers:
         with pytest.raises(ValueError, match=r'deep=5 is wrong, early_s has the shape \(N, 4, 32, 32\): set deep=4'):
             build(method(self.Sized, 'loss_x', deep=5), taps=dict(early_s='backbone.layer1'))
 
+    @pytest.mark.parametrize(
+        ('tensor', 'dim', 'message'),
+        [
+            (
+                'nope_s',
+                1,
+                r"loss_x: Wrong.sizes says that width is size 1 of 'nope_s', which is not there; there are .*feat_s",
+            ),
+            ('logit_s', 2, "width is size 2 of 'logit_s', which is not there"),
+        ],
+    )
+    def test_sizes_of_what_is_not_there(self, tensor, dim, message):
+        class Wrong(self.Own):
+            sizes = {'width': (tensor, dim)}
+
+            def forward(self, feat_s, feat_t):
+                return feat_s.mean()
+
+        with pytest.raises(ValueError, match=message):
+            build(method(Wrong, 'loss_x'))
+
 
 def any_network(name):
     """A network of a family as a config could give it."""
