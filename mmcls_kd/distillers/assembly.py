@@ -18,6 +18,8 @@ from .teacher import Student, Teacher, TeacherGroup, TeacherSettings
 # What a loss may ask for beside the networks' tensors, and what its short name means.
 GT_LABEL, TEACHER_HEAD = 'gt_label', 'teacher_head'
 ALIASES = {'feat_mid': 'feat_mid_s'}
+#: What an entry of a method has beside its loss's keywords; the last is mmengine's, in what comes from a packaged config.
+NO_KEYWORDS = ('type', 'name', 'use_this', 'loss_weight', '_scope_')
 #: Why something may not be there.
 REASONS = {
     TEACHER_HEAD: ' (it needs one teacher whose class scores are made of the pooled map of its last stage, as a CNN’s are)'
@@ -88,7 +90,7 @@ def chosen_methods(distill_cfg: Sequence[Mapping]) -> list[Method]:
     check_methods([method_name(e) for e in active], [method_name(e) for e in entries])
     methods: dict[str, Method] = {}
     for entry in active:
-        keywords = {k: v for k, v in entry.items() if k not in ('type', 'name', 'use_this', 'loss_weight')}
+        keywords = {k: v for k, v in entry.items() if k not in NO_KEYWORDS}
         name, kind = entry['name'], entry['type']
         if name in methods:
             raise ValueError(f'two methods have the name {name!r}; give each its own')

@@ -97,7 +97,7 @@ def survey(network: nn.Module, role: str, size: tuple[int, int] | None = None) -
                 return _run(network, images)
             except MISFITS as error:
                 reasons.setdefault(f'{type(error).__name__}: {error}', f'{height} × {width}')
-    tried = '; '.join(f'{place}: {reason}' for reason, place in reasons.items())
+    tried = '; '.join(f'{place}: {reason}' for reason, place in [*reasons.items()][:4])
     raise ValueError(f'the {role} does not run on {channels}-channel images. {tried}')
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from mmcls_kd.configs import TOOLBOX
 
 COUNT = 20
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope='module')
