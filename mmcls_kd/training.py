@@ -75,8 +75,8 @@ def training_config(args: argparse.Namespace) -> Config:
     if methods is not None:
         select_methods(cfg.model, [methods] if isinstance(methods, str) else methods)
         cfg.methods = methods
-    if is_distiller(cfg.model) and gives_rgb(cfg.train_dataloader.dataset):
-        cfg.model.setdefault('rgb_images', True)
+    if is_distiller(cfg.model):
+        cfg.model.setdefault('rgb_images', gives_rgb(cfg.train_dataloader.dataset))
     complete_dataloaders(cfg, not args.no_pin_memory, not args.no_persistent_workers)
     make_resumable(cfg)
     make_self_contained(cfg)

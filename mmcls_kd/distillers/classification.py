@@ -126,7 +126,7 @@ class ClassificationDistiller(BaseClassifier):
             :class:`~mmcls_kd.networks.pixels.Pixels`. For several a list.
         teacher_weights: The weights of several teachers in the mean of their probabilities; equal if None.
         rgb_images: Whether the data set gives its images red, green, blue, as mmpretrain's CIFAR does; files are read as
-            blue, green, red. tools/train.py sets it for CIFAR.
+            blue, green, red. tools/train.py sets it; if None, the data set of the student's config decides.
         taps: Where tensors are, by name with ``_s`` or ``_t``: the path of a module, or ``dict(path, form, index, extra)``,
             see :func:`.taps.given_taps`. New names are for losses that ask for them.
         channels_last: Keep images and convolutions of the whole distiller in the channels-last memory format.
@@ -157,7 +157,7 @@ class ClassificationDistiller(BaseClassifier):
         teacher_classes: Sequence | None = None,
         teacher_pixels: Mapping | Sequence | None = None,
         teacher_weights: Sequence[float] | None = None,
-        rgb_images: bool = False,
+        rgb_images: bool | None = None,
         taps: Mapping[str, Any] | None = None,
         channels_last: bool = False,
         compile: bool | Mapping = False,  # noqa: A002  (as mmengine calls it)
@@ -165,6 +165,7 @@ class ClassificationDistiller(BaseClassifier):
         methods = chosen_methods(distill_cfg or [])
         taps = check_names(taps or {}, ALIASES)
         source = find_network(student_cfg)
+        rgb_images = source.rgb_images if rgb_images is None else rgb_images
         if not isinstance(data_preprocessor, nn.Module):
             data_preprocessor = MODELS.build(preprocessor_cfg(data_preprocessor, train_cfg, source.cfg))
         super().__init__(init_cfg=init_cfg, data_preprocessor=data_preprocessor)
@@ -183,7 +184,7 @@ class ClassificationDistiller(BaseClassifier):
                 weight=teacher_weights,
             ),
             teacher_store,
-            Student(preprocessed(data_preprocessor, rgb_images), found.num_classes, rgb_images),
+            Student(preprocessed(data_preprocessor, bool(rgb_images)), found.num_classes, rgb_images),
             taps=taps,
             mode=teacher_mode,
             precision=teacher_precision,

@@ -57,12 +57,13 @@ class Student:
     Attributes:
         pixels: The images that it gets, of which the teacher's are made.
         num_classes: How many classes it tells apart.
-        rgb_images: Whether the data set gives red, green, blue; else blue, green, red.
+        rgb_images: Whether the data set gives red, green, blue, or blue, green, red; None if that is not known, and is
+            taken to be as for the teacher's.
     """
 
     pixels: Pixels
     num_classes: int
-    rgb_images: bool = False
+    rgb_images: bool | None = None
 
 
 class Teacher:
@@ -210,9 +211,17 @@ def load_network(settings: TeacherSettings, student: Student) -> tuple[nn.Module
     return network, changed(pixels, settings.pixels or {}), names
 
 
-def network_pixels(network: nn.Module, source: Source, student: Pixels, rgb_images: bool = False) -> Pixels:
-    """The images that a network was made for, as its config or its library says; those of the student else."""
-    return changed(wanted_pixels(network, student, source.cfg.get('data_preprocessor'), rgb_images), source.pixels)
+def network_pixels(network: nn.Module, source: Source, student: Pixels, rgb_images: bool | None = None) -> Pixels:
+    """The images that a network was made for, as its config or its library says; those of the student else.
+
+    Args:
+        network: A classifier.
+        source: Where it comes from.
+        student: The student's images.
+        rgb_images: See :class:`Student`.
+    """
+    said = {key: value for key, value in source.pixels.items() if key != 'to_rgb' or rgb_images is not None}
+    return changed(wanted_pixels(network, student, source.cfg.get('data_preprocessor'), bool(rgb_images)), said)
 
 
 def find_head(network: nn.Module, found: Survey, taps: Mapping[str, Tap]) -> Callable[[Tensor], Tensor] | None:

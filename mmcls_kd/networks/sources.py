@@ -64,6 +64,13 @@ class Source:
         published = {key: value for key in ('pixels', 'weights') if (value := getattr(self, key))}
         return ConfigDict({**self.cfg, **({PUBLISHED: published} if published else {})})
 
+    @property
+    def rgb_images(self) -> bool | None:
+        """Whether the data set of its config gives red, green, blue; None if it names none."""
+        if 'to_rgb' not in self.pixels:
+            return None
+        return self.pixels['to_rgb'] != bool(self.cfg.data_preprocessor.get('to_rgb'))
+
     def with_weights(self, pretrained: str | bool | None, role: str) -> tuple[ConfigDict, str | None]:
         """What builds the network, and the file or address of the weights to load then; None if there are none to load.
 

@@ -231,7 +231,7 @@ class TestMmpretrain:
         args = training_parser(None).parse_args(['configs/distillers/cifar100/res34_distill_res18_cifar.py'])
         assert training_config(args).model.rgb_images
         args = training_parser(None).parse_args(['configs/distillers/fashion_mnist/res18-w16_distill_res18-w4_fmnist.py'])
-        assert 'rgb_images' not in training_config(args).model
+        assert not training_config(args).model.rgb_images
 
     def test_a_config_with_pixels_of_its_own(self):
         teacher = resnet(8, data_preprocessor=dict(mean=[1.0] * 3, std=[2.0] * 3, to_rgb=True))
