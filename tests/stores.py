@@ -48,11 +48,12 @@ def run(tool, config, work_dir, *arguments, options=()):
     spec = importlib.util.spec_from_file_location(f'{tool}_tool', TOOLBOX / 'tools' / f'{tool}.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    before = set(work_dir.glob('*/*.log'))
+    before = {path.read_text() for path in work_dir.glob('*/*.log')}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, 'argv', [str(word) for word in (*words, *options)])
         module.main()
-    return '\n'.join(path.read_text() for path in sorted(set(work_dir.glob('*/*.log')) - before))
+    # texts, not paths: of two runs that start within one second the later one takes the file of the other
+    return '\n'.join(text for path in sorted(work_dir.glob('*/*.log')) if (text := path.read_text()) not in before)
 
 
 def make(config, folder, epochs=2, *arguments, options=()):
