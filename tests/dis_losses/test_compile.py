@@ -25,8 +25,14 @@ CASES = [
     for name, config in LOSSES.items()
     for label in (['hard', 'mixup'] if 'gt_label' in FORWARD[config['type']] else ['hard'])
 ]
+# Those beyond the first nine compile in the default run once.
+NINE = ('KDLoss', 'DKD', 'WSLD', 'NKD', 'USKD', 'TFNKD', 'MGD', 'SRRL', 'ViTKD')
 pytestmark = pytest.mark.own_process
 each_case = pytest.mark.parametrize(('name', 'label'), CASES)
+
+
+def with_speed_marks(cases):
+    return [pytest.param(*case, marks=() if case[0].startswith(NINE) else pytest.mark.slow) for case in cases]
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +110,7 @@ else:
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float32], ids=str)
-@each_case
+@pytest.mark.parametrize(('name', 'label'), with_speed_marks(CASES))
 @backward_without_autocast
 def test_under_autocast_the_graph_has_eagers_value_and_gradients(name, label, dtype):
     loss, given = case(name, label, dtype)
@@ -119,7 +125,9 @@ def test_under_autocast_the_graph_has_eagers_value_and_gradients(name, label, dt
 WITH_PRODUCTS = ('USKD', 'ViTKD', 'SRRL', 'RKD', 'PKT', 'CC', 'SP', 'NST')
 
 
-@pytest.mark.parametrize(('name', 'label'), [(name, label) for name, label in CASES if not name.startswith(WITH_PRODUCTS)])
+@pytest.mark.parametrize(
+    ('name', 'label'), with_speed_marks((name, label) for name, label in CASES if not name.startswith(WITH_PRODUCTS))
+)
 def test_losses_without_a_product_of_matrices_need_no_setting_for_that(name, label):
     loss, given = case(name, label)
     variable = students(loss, given)
