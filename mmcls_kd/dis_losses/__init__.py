@@ -11,6 +11,7 @@ from .nst import NSTLoss, nst_loss
 from .pkt import PKTLoss, pkt_loss
 from .reviewkd import ReviewKDLoss, hcl_loss
 from .rkd import RKDLoss, rkd_loss
+from .simkd import SimKD, simkd_loss
 from .sp import SPLoss, sp_loss
 from .srrl import SRRLLoss, srrl_loss
 from .tfnkd import TFNKDLoss, tfnkd_loss
@@ -34,6 +35,7 @@ __all__ = [
     'ReviewKDLoss',
     'SPLoss',
     'SRRLLoss',
+    'SimKD',
     'TFNKDLoss',
     'USKDLoss',
     'VIDLoss',
@@ -51,6 +53,7 @@ __all__ = [
     'nst_loss',
     'pkt_loss',
     'rkd_loss',
+    'simkd_loss',
     'sp_loss',
     'srrl_loss',
     'tfnkd_loss',

@@ -7,4 +7,5 @@ offered = dict(
     dkd=dict(type='DKDLoss', temp=4.0, alpha=1.0, beta=8.0),
     kd=dict(type='KDLoss', temp=3.0, alpha=0.5),
     nkd=dict(type='NKDLoss', temp=3.0, gamma=3.5),
+    simkd=dict(type='SimKD', factor=2),
 )

@@ -7,4 +7,5 @@ offered = dict(
     dkd=dict(type='DKDLoss', temp=1.0, alpha=1.0, beta=0.5),
     kd=dict(type='KDLoss', temp=1.0, alpha=0.5),
     nkd=dict(type='NKDLoss', temp=1.0, gamma=1.5),
+    simkd=dict(type='SimKD', factor=2),
 )
