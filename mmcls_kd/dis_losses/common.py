@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import is_distributed
+from mmengine.dist import all_gather, is_distributed
 from torch import Tensor, nn
 
 HALF = (torch.float16, torch.bfloat16)
@@ -18,8 +18,8 @@ HALF = (torch.float16, torch.bfloat16)
 def full_precision(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Run a loss's ``forward`` outside of autocast, with half-precision inputs raised to float32.
 
-    Float32 and float64 inputs pass unchanged. The signature stays readable: the distiller finds the tensors that a loss
-    asks for in it.
+    Float32 and float64 inputs pass unchanged. Tuples and lists of tensors, as of a network's stages, count as their
+    tensors. The signature stays readable: the distiller finds the tensors that a loss asks for in it.
 
     Args:
         forward: A method ``forward(self, ...)`` that takes at least one tensor.
@@ -29,15 +29,26 @@ def full_precision(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """
 
     def raised(value: Any) -> Any:
+        if isinstance(value, (tuple, list)):
+            return type(value)(map(raised, value))
         return value.float() if isinstance(value, Tensor) and value.dtype in HALF else value
 
     @functools.wraps(forward)
     def wrapped(self: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
-        device = next(v.device for v in (*args, *kwargs.values()) if isinstance(v, Tensor))
+        device = next(_tensors((*args, *kwargs.values()))).device
         with torch.autocast(device.type, enabled=False):
             return forward(self, *map(raised, args), **{k: raised(v) for k, v in kwargs.items()})
 
     return wrapped
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among values, those in tuples and lists included."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors(value)
 
 
 def hard_label(gt_label: Tensor) -> Tensor:
@@ -105,6 +116,23 @@ def batch_mean(values: Tensor, sync: bool = False) -> Tensor:
     return both[0] / both[1]
 
 
+def all_samples(values: Tensor) -> Tensor:
+    """The rows of all processes' batches, those of the first process first; without a process group the own ones.
+
+    The batches need not be equally large. Every process has to call it, and no gradient flows through it.
+
+    Args:
+        values: One row a sample, (N, ...).
+    """
+    values = values.detach()
+    if not is_distributed():
+        return values
+    counts = [int(count) for count in all_gather(torch.tensor(len(values), device=values.device))]
+    padded = values.new_zeros(max(counts), *values.shape[1:])
+    padded[: len(values)] = values
+    return torch.cat([part[:count] for part, count in zip(all_gather(padded), counts, strict=True)])
+
+
 def mask_classes(logit: Tensor, classes: Tensor) -> Tensor:
     """Logits whose given classes no longer take part in a softmax.
 
@@ -151,13 +179,13 @@ def fit_tokens(tokens: Tensor, length: int) -> Tensor:
     return fit_map(grid, (wanted, wanted)).flatten(2).transpose(1, 2)
 
 
-def check_width(loss: nn.Module, keyword: str, got: int) -> None:
+def check_width(loss: nn.Module, keyword: str, got: int | tuple[int, ...]) -> None:
     """Refuse a tensor whose width is not what the loss was built for.
 
     Args:
         loss: The loss; its attribute ``keyword`` holds the expected width.
         keyword: Constructor keyword, e.g. ``student_channels``.
-        got: Width of the tensor at hand.
+        got: Width of the tensor at hand; of several tensors, as of a network's stages, a tuple of theirs.
 
     Raises:
         ValueError: If they differ; names the right value.
