@@ -155,7 +155,7 @@ class CRDLoss(nn.Module):
 
     Several processes make the same changes to their memories: each takes the embeddings of all. Of a sample that stands in a
     step's batches twice the last counts, those of later processes after those of earlier ones. Negatives are drawn by each.
-    So that the memories start equal, the processes need equal weights first, as DistributedDataParallel sees to it.
+    The memories start from random numbers that are the same in every process and run.
 
     The index is that of one sample. An image made of two by mixup or CutMix counts as the one that it was before, and its
     mixed embedding goes into that one's entry: the published results are without them.
@@ -208,8 +208,10 @@ class CRDLoss(nn.Module):
         self.embed_s = nn.Linear(student_dims, feat_dim)
         self.embed_t = nn.Linear(teacher_dims, feat_dim)
         bound = (3 / feat_dim) ** 0.5  # entries of length 1 on average
+        same_everywhere = torch.Generator().manual_seed(0)
         for name in ('memory_s', 'memory_t'):
-            self.register_buffer(name, torch.empty(num_samples, feat_dim).uniform_(-bound, bound))
+            memory = torch.empty(num_samples, feat_dim).uniform_(-bound, bound, generator=same_everywhere)
+            self.register_buffer(name, memory)
         self.register_buffer('log_z', torch.full((2,), -torch.inf))
 
     @full_precision
