@@ -1,4 +1,4 @@
-"""What several losses share: labels in both forms, batch means, masked logits, float32 under autocast."""
+"""What several losses share: labels, batch means, masked logits, directions, sizes of maps, float32 under autocast."""
 
 from __future__ import annotations
 
@@ -146,6 +146,46 @@ def mask_classes(logit: Tensor, classes: Tensor) -> Tensor:
     return logit.scatter(1, classes, torch.finfo(logit.dtype).min / 2)
 
 
+def unit(vectors: Tensor, dim: int = -1) -> Tensor:
+    """Vectors divided by their Euclidean length.
+
+    One shorter than 1e-12 has no direction: it gives 0 in value and gradient. (``F.normalize`` gives it a gradient of 1e12.)
+
+    Args:
+        vectors: Any tensor.
+        dim: The dimension along which it holds vectors.
+
+    Example:
+        >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+        tensor([[0.6000, 0.8000],
+                [0.0000, 0.0000]])
+    """
+    length = torch.linalg.vector_norm(vectors, dim=dim, keepdim=True)
+    return vectors * torch.where(length > 1e-12, 1 / length.clamp(min=1e-12), 0)
+
+
+def smaller_maps(feat_s: Tensor, feat_t: Tensor) -> tuple[Tensor, Tensor]:
+    """Two maps of one size: each averaged to the smaller height and the smaller width of both.
+
+    A map that has them already stays the same tensor.
+
+    Args:
+        feat_s: Features, (N, c_s, H_s, W_s).
+        feat_t: Features, (N, c_t, H_t, W_t).
+
+    Example:
+        >>> wide, narrow = smaller_maps(torch.tensor([[[[1.0, 3.0, 5.0, 9.0]]]]), torch.zeros(1, 1, 1, 2))
+        >>> wide
+        tensor([[[[2., 7.]]]])
+    """
+    size = (min(feat_s.shape[2], feat_t.shape[2]), min(feat_s.shape[3], feat_t.shape[3]))
+
+    def averaged(feat: Tensor) -> Tensor:
+        return feat if feat.shape[2:] == torch.Size(size) else F.adaptive_avg_pool2d(feat, size)
+
+    return averaged(feat_s), averaged(feat_t)
+
+
 def fit_map(feat: Tensor, size: Sequence[int]) -> Tensor:
     """A feature map of another height and width, interpolated bilinearly; itself where they are these already.
 
@@ -193,3 +233,24 @@ def check_width(loss: nn.Module, keyword: str, got: int | tuple[int, ...]) -> No
     expected = getattr(loss, keyword)
     if got != expected:
         raise ValueError(f'{type(loss).__name__}({keyword}={expected}) got a tensor of width {got}; set {keyword}={got}')
+
+
+def check_widths(loss: nn.Module, unit_of_width: str, student: Tensor, teacher: Tensor) -> None:
+    """Refuse a pair of tensors whose widths are not what the loss was built for; widths it was not told have to be equal.
+
+    Args:
+        loss: The loss; its attributes ``student_...`` and ``teacher_...`` hold the expected widths, or None.
+        unit_of_width: What stands behind these: ``'channels'`` or ``'dims'``.
+        student: The student's tensor, (N, width, ...).
+        teacher: The teacher's tensor, (N, width, ...).
+
+    Raises:
+        ValueError: If they do not fit; names the right values.
+    """
+    got = {f'student_{unit_of_width}': student.shape[1], f'teacher_{unit_of_width}': teacher.shape[1]}
+    told = [keyword for keyword in got if getattr(loss, keyword) is not None]
+    for keyword in told:
+        check_width(loss, keyword, got[keyword])
+    if len(told) < 2 and student.shape[1] != teacher.shape[1]:
+        right = ' and '.join(f'{keyword}={width}' for keyword, width in got.items())
+        raise ValueError(f'{type(loss).__name__} got tensors of two widths; set {right}')
