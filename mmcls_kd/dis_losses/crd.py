@@ -163,7 +163,7 @@ class CRDLoss(nn.Module):
     Args:
         student_dims: Width of the student's vectors.
         teacher_dims: Width of the teacher's vectors.
-        num_samples: Number M of training samples.
+        num_samples: Number M of training samples; the distiller knows it.
         feat_dim: Width of the embeddings.
         nce_k: Number k of negatives for a sample.
         nce_t: Temperature of the scores.
@@ -184,7 +184,7 @@ class CRDLoss(nn.Module):
         self,
         student_dims: int,
         teacher_dims: int,
-        num_samples: int,
+        num_samples: int | None = None,
         feat_dim: int = 128,
         nce_k: int = 16384,
         nce_t: float = 0.07,
@@ -192,7 +192,9 @@ class CRDLoss(nn.Module):
     ) -> None:
         super().__init__()
         if num_samples is None:
-            raise ValueError('CRDLoss(num_samples=None): set num_samples to the number of training samples')
+            raise ValueError(
+                'CRDLoss(num_samples=None): set num_samples to the number of training images (tools/train.py finds it)'
+            )
         if not 1 <= nce_k < num_samples:
             raise ValueError(
                 f'CRDLoss(nce_k={nce_k}): there are {num_samples} training samples, so a sample has {num_samples - 1} '

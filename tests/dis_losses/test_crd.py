@@ -291,7 +291,7 @@ def test_an_index_beyond_the_samples_is_an_error_that_names_num_samples(wrong):
 @pytest.mark.parametrize(
     ('keywords', 'message'),
     [
-        (dict(num_samples=None), r'num_samples=None\): set num_samples to the number of training samples'),
+        (dict(num_samples=None), r'num_samples=None\): set num_samples to the number of training images'),
         (dict(nce_k=9), r'nce_k=9\): there are 9 training samples, so a sample has 8 others; set nce_k'),
         (dict(nce_k=0), r'nce_k=0\)'),
     ],
