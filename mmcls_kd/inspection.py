@@ -9,10 +9,10 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
 from .configs import find_network, read_config
-from .distillers.assembly import ALIASES, TEACHER_HEAD
+from .distillers.assembly import ALIASES, TEACHER_HEAD, shown_shape
 from .distillers.default_taps import default_taps
 from .distillers.survey import Survey, survey
-from .distillers.taps import Tap, check_names, given_taps, read
+from .distillers.taps import Tap, check_names, given_taps, shapes_of
 from .distillers.teacher import find_head, network_pixels
 from .networks.pixels import Pixels
 from .networks.sources import Source
@@ -82,17 +82,14 @@ def describe(
         yield f'{TEACHER_HEAD}: makes class scores of feat_t'
 
 
-def _shape(shape: tuple[int, ...]) -> str:
-    return f'(N, {", ".join(map(str, shape[1:]))})'
-
-
 def _shapes(found: Survey, path: str) -> str:
     calls = f' {found.calls[path]} times' if found.calls[path] > 1 else ''
-    return (' and '.join(_shape(tuple(tensor.shape)) for tensor in found.outputs[path]) or '-') + calls
+    return (' and '.join(shown_shape(tuple(tensor.shape)) for tensor in found.outputs[path]) or '-') + calls
 
 
 def _tensors(taps: Mapping[str, Tap], found: Survey, side: str) -> list[tuple[str, ...]]:
-    return [(name + side, _shape(tuple(read(tap, found).shape)), ' and '.join(tap.modules)) for name, tap in taps.items()]
+    shapes = shapes_of(taps, found)
+    return [(name + side, shown_shape(shapes[name]), ' and '.join(tap.modules)) for name, tap in taps.items()]
 
 
 def _columns(rows: list[tuple[str, ...]]) -> Iterator[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,17 @@ from torch import nn
 
 from ..configs import check_methods, method_entries, method_name
 from ..errors import close_names
+from .schedules import LossWeight
 from .stored_teacher import StoredTeacher
+from .taps import Shape
 from .teacher import Student, Teacher, TeacherGroup, TeacherSettings
+from .wrappers import AT_STAGES, AtStages, CurriculumTemperature, at_stage, check_stages
 
 # What a loss may ask for beside the networks' tensors, and what its short name means.
-GT_LABEL, TEACHER_HEAD = 'gt_label', 'teacher_head'
+GT_LABEL, SAMPLE_IDX, TEACHER_HEAD = 'gt_label', 'sample_idx', 'teacher_head'
 ALIASES = {'feat_mid': 'feat_mid_s'}
 #: What an entry of a method has beside its loss's keywords; the last is mmengine's, in what comes from a packaged config.
-NO_KEYWORDS = ('type', 'name', 'use_this', 'loss_weight', '_scope_')
+NO_KEYWORDS = ('type', 'name', 'use_this', 'loss_weight', 'stages', 'curriculum', '_scope_')
 #: Why something may not be there.
 REASONS = {
     TEACHER_HEAD: ' (it needs one teacher whose class scores are made of the pooled map of its last stage, as a CNN’s are)'
@@ -37,46 +40,98 @@ class Method:
         kind: The class of its loss.
         keywords: What the config gives this class.
         weight: Its ``loss_weight``.
+        stages: At which stages it reads maps, see :class:`.wrappers.AtStages`; None for the last one.
+        curriculum: Keywords of :class:`.wrappers.CurriculumTemperature`; None for a fixed temperature.
     """
 
     name: str
     kind: type[nn.Module]
     keywords: dict[str, Any]
-    weight: float
+    weight: LossWeight
+    stages: int | Sequence[int] | None = None
+    curriculum: Mapping[str, Any] | None = None
 
     @property
     def asked(self) -> tuple[str, ...]:
-        """The names of the tensors that it asks for: the parameters of its ``forward`` that have no default."""
-        _, *parameters = inspect.signature(self.kind.forward).parameters.values()
-        variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        return tuple(p.name for p in parameters if p.default is p.empty and p.kind not in variable)
+        """The names of the tensors that it asks for: the parameters of its ``forward`` that have no default.
 
-    def build(self, shapes: Mapping[str, tuple[int, ...]]) -> nn.Module:
-        """Its loss; the sizes that the config leaves out are those of the tensors.
+        Raises:
+            ValueError: If it has ``stages``, but reads no maps of a stage.
+        """
+        names = parameters_of(self.kind.forward)
+        if self.stages is None:
+            return names
+        if not set(names) & set(AT_STAGES):
+            raise ValueError(f'{self.name}: stages is for losses of feat_s or feat_t; it asks for {", ".join(names)}')
+        return tuple(AT_STAGES.get(name, name) for name in names)
+
+    def build(self, shapes: Mapping[str, Shape], facts: Mapping[str, Callable[[], Any]] | None = None) -> nn.Module:
+        """Its loss; what the config leaves out of sizes and facts is filled in.
 
         Args:
-            shapes: The shape of each tensor, by name, for two images.
+            shapes: The shape of each tensor, by name, for two images; of a tuple the shapes of its tensors.
+            facts: What else is known of networks and data, by name; a loss says in ``facts`` which keywords are such.
 
         Raises:
             ValueError: If a size is given and wrong, or a keyword does not fit.
         """
+        try:
+            loss = self._at_stages(shapes, facts or {}) if self.stages is not None else self._build(shapes, facts or {})
+            return loss if self.curriculum is None else CurriculumTemperature(loss, **self.curriculum)
+        except (TypeError, ValueError) as error:  # the first for a keyword that it does not have, or one too few
+            raise ValueError(f'{self.name}: {error}') from error
+
+    def _at_stages(self, shapes: Mapping[str, Shape], facts: Mapping[str, Callable[[], Any]]) -> AtStages:
+        read = {name: shapes[of] for name, of in AT_STAGES.items() if of in self.asked}
+        numbers = check_stages(self.stages, {AT_STAGES[name]: len(shape) for name, shape in read.items()})
+        losses = {}
+        for number in numbers:
+            maps = {name: at_stage(shape, number) for name, shape in read.items()}
+            losses[number] = self._build({**shapes, **maps}, facts)
+        return AtStages(losses)
+
+    def _build(self, shapes: Mapping[str, Shape], facts: Mapping[str, Callable[[], Any]]) -> nn.Module:
         keywords = dict(self.keywords)
         for keyword, (tensor, dim) in getattr(self.kind, 'sizes', {}).items():
-            if tensor not in shapes or dim >= len(shapes[tensor]):
+            size = size_of(shapes.get(tensor, ()), dim)
+            if size is None:
                 raise ValueError(
-                    f'{self.name}: {self.kind.__name__}.sizes says that {keyword} is size {dim} of {tensor!r}, which is not '
-                    f'there; there are {", ".join(f"{n} {shape}" for n, shape in shapes.items())}'
+                    f'{self.kind.__name__}.sizes says that {keyword} is size {dim} of {tensor!r}, which is not there; there '
+                    f'are {", ".join(f"{n} {shape}" for n, shape in shapes.items())}'
                 )
-            size = shapes[tensor][dim]
-            if keywords.setdefault(keyword, size) != size:
+            given = keywords.setdefault(keyword, size)
+            if (tuple(given) if isinstance(given, list) else given) != size:
                 raise ValueError(
-                    f'{self.name}: {keyword}={keywords[keyword]} is wrong, {tensor} has the shape '
-                    f'(N, {", ".join(map(str, shapes[tensor][1:]))}): set {keyword}={size}, or leave it out'
+                    f'{keyword}={given} is wrong, {tensor} has the shape {shown_shape(shapes[tensor])}: set '
+                    f'{keyword}={size}, or leave it out'
                 )
-        try:
-            return self.kind(**keywords)
-        except TypeError as error:  # a keyword that the loss does not have, or one too few
-            raise ValueError(f'{self.name}: {error}') from error
+        for keyword, fact in getattr(self.kind, 'facts', {}).items():
+            name, made = fact if isinstance(fact, tuple) else (fact, None)
+            if keywords.get(keyword) is None and name in facts and (value := facts[name]()) is not None:
+                keywords[keyword] = made(value) if made else value
+        return self.kind(**keywords)
+
+
+def parameters_of(function: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of a method's parameters that have no default."""
+    _, *parameters = inspect.signature(function).parameters.values()
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return tuple(p.name for p in parameters if p.default is p.empty and p.kind not in variable)
+
+
+def size_of(shape: Shape, dim: int) -> Any:
+    """A size of a tensor, or of each of a tuple's; None where there is none."""
+    if shape and isinstance(shape[0], tuple):
+        sizes = [size_of(part, dim) for part in shape]
+        return None if None in sizes else tuple(sizes)
+    return shape[dim] if dim < len(shape) else None
+
+
+def shown_shape(shape: Shape) -> str:
+    """A shape for people, of a tuple each."""
+    if shape and isinstance(shape[0], tuple):
+        return ', '.join(map(shown_shape, shape))
+    return f'(N, {", ".join(map(str, shape[1:]))})'
 
 
 def chosen_methods(distill_cfg: Sequence[Mapping]) -> list[Method]:
@@ -101,7 +156,11 @@ def chosen_methods(distill_cfg: Sequence[Mapping]) -> list[Method]:
             raise ValueError(f'{name}: unknown loss type {kind!r}{close_names(kind, MODELS.module_dict)}')
         if not hasattr(loss, 'forward'):
             raise ValueError(f'{name}: {kind!r} is no loss, a module with a `forward` that names the tensors it needs')
-        methods[name] = Method(name, loss, keywords, entry.get('loss_weight', 1.0))
+        try:
+            weight = LossWeight.of(entry.get('loss_weight', 1.0))
+        except ValueError as error:
+            raise ValueError(f'{name}: {error}') from error
+        methods[name] = Method(name, loss, keywords, weight, entry.get('stages'), entry.get('curriculum'))
     return list(methods.values())
 
 

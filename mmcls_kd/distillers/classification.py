@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 from mmpretrain.models.classifiers import BaseClassifier
+from mmpretrain.models.heads import ClsHead
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
@@ -22,12 +23,14 @@ from ..teacher_store import TeacherStore
 from .assembly import (
     ALIASES,
     GT_LABEL,
+    SAMPLE_IDX,
     TEACHER_HEAD,
     Method,
     build_teacher,
     check_asked,
     check_classes,
     chosen_methods,
+    parameters_of,
     preprocessor_cfg,
     teacher_settings,
 )
@@ -35,8 +38,9 @@ from .default_taps import default_taps, drop_unread_outputs
 from .fast_network import compile_parts
 from .stored_teacher import StoredTeacher
 from .survey import Survey, survey
-from .taps import Tap, check_names, given_taps, read, record
+from .taps import Tap, check_names, given_taps, record, shapes_of
 from .teacher import Student, Teacher
+from .wrappers import CurriculumTemperature
 
 
 def batch_label(data_samples: Sequence[DataSample]) -> Tensor:
@@ -44,6 +48,18 @@ def batch_label(data_samples: Sequence[DataSample]) -> Tensor:
     if 'gt_score' in data_samples[0]:
         return torch.stack([sample.gt_score for sample in data_samples])
     return torch.cat([sample.gt_label for sample in data_samples])
+
+
+def sample_indices(data_samples: Sequence[DataSample]) -> Tensor:
+    """The index of each sample in the training set, (N,).
+
+    Raises:
+        ValueError: If the samples do not have it.
+    """
+    indices = [sample.get('sample_idx') for sample in data_samples]
+    if None in indices:
+        raise ValueError("the samples have no 'sample_idx': let PackInputs in the train pipeline keep it (meta_keys)")
+    return torch.tensor(indices)
 
 
 def build_student(source: Source, pretrained: str | bool | None) -> nn.Module:
@@ -90,9 +106,13 @@ def students_own_names(distiller: ClassificationDistiller, state: dict[str, Any]
 class ClassificationDistiller(BaseClassifier):
     """A student classifier that learns from labels and from distillation losses.
 
-    A loss asks for what it needs by the names of its ``forward``'s parameters: ``gt_label``, ``teacher_head`` (features to
-    teacher logits), and the tensors of :mod:`~mmcls_kd.distillers.taps` with ``_s`` (student) or ``_t`` (teacher) behind;
-    ``feat_mid`` alone is the student's. What no loss asks for is not computed; if none asks for the teacher, there is none.
+    A loss asks for what it needs by the names of its ``forward``'s parameters: ``gt_label``, ``sample_idx`` (the place of
+    each image in the data set), ``teacher_head`` (features to teacher logits), and the tensors of
+    :mod:`~mmcls_kd.distillers.taps` with ``_s`` (student) or ``_t`` (teacher) behind; ``feat_mid`` alone is the student's.
+    What no loss asks for is not computed; if none asks for the teacher, there is none.
+
+    A loss that has a method ``predict_logit`` makes the predictions, in the place of the student's own head: of the
+    student's tensors that are its parameters.
 
     State dict: ``student.*`` and ``distill_losses.<name>.*``. The teacher is no part of the module tree, see
     :class:`~mmcls_kd.distillers.teacher.Teacher`. The modes ``'tensor'`` and ``'predict'`` are the student's.
@@ -106,7 +126,10 @@ class ClassificationDistiller(BaseClassifier):
         use_logit: Likewise.
         sd: Likewise.
         distill_cfg: The methods: a list of ``dict(methods=[dict(type, name, use_this, loss_weight, ...)])``. Sizes of
-            tensors (``student_channels``, ``num_classes``, ...) may be left out: a dry run finds them.
+            tensors (``student_channels``, ``num_classes``, ...) may be left out: a dry run finds them. ``loss_weight`` may
+            be a dict, see :class:`.schedules.LossWeight`; ``stages`` runs a loss of feature maps at several stages, see
+            :class:`.wrappers.AtStages`; ``curriculum`` learns its temperature, see
+            :class:`.wrappers.CurriculumTemperature`.
         teacher_pretrained: File, folder or address of the teacher's weights; True for those that come with a network of a
             library; False for random weights on purpose. For several teachers a list.
         train_cfg: Batch augmentation; the student's own ``train_cfg`` if None.
@@ -130,6 +153,7 @@ class ClassificationDistiller(BaseClassifier):
         taps: Where tensors are, by name with ``_s`` or ``_t``: the path of a module, or ``dict(path, form, index, extra)``,
             see :func:`.taps.given_taps`. New names are for losses that ask for them.
         channels_last: Keep images and convolutions of the whole distiller in the channels-last memory format.
+        num_samples: How many training images there are, for losses that remember each (CRD). tools/train.py sets it.
         compile: Compile the parts of the student in place, and those of the teacher's fast twin; True, or keywords of
             ``torch.compile``.
 
@@ -160,6 +184,7 @@ class ClassificationDistiller(BaseClassifier):
         rgb_images: bool | None = None,
         taps: Mapping[str, Any] | None = None,
         channels_last: bool = False,
+        num_samples: int | None = None,
         compile: bool | Mapping = False,  # noqa: A002  (as mmengine calls it)
     ) -> None:
         methods = chosen_methods(distill_cfg or [])
@@ -191,6 +216,7 @@ class ClassificationDistiller(BaseClassifier):
             compile_options=compile_options,
         )
         check_classes(self.num_classes, self.teacher_holder)
+        self.num_samples = num_samples
         self._connect(methods, default_taps(self.student, found) | given_taps(taps, '_s', found), found)
         self.channels_last = channels_last
         if channels_last:
@@ -202,18 +228,23 @@ class ClassificationDistiller(BaseClassifier):
     def _connect(self, methods: Sequence[Method], taps: dict[str, Tap], found: Survey) -> None:
         """Check that the networks offer what the methods want, keep what is read of each, and build the losses."""
         teacher = self.teacher_holder
-        shapes = {f'{name}_s': tuple(read(tap, found).shape) for name, tap in taps.items()}
+        shapes = {f'{name}_s': shape for name, shape in shapes_of(taps, found).items()}
         shapes |= {f'{name}_t': shape for name, shape in (teacher.shapes if teacher else {}).items()}
         shapes |= {alias: shapes[name] for alias, name in ALIASES.items() if name in shapes}
         self.asked = {method.name: method.asked for method in methods}
         wanted = {ALIASES.get(name, name) for names in self.asked.values() for name in names}
         self.teacher_head = teacher.head if teacher and TEACHER_HEAD in wanted else None
-        check_asked(methods, [GT_LABEL, *shapes, *([TEACHER_HEAD] if self.teacher_head else [])])
+        check_asked(methods, [GT_LABEL, SAMPLE_IDX, *shapes, *([TEACHER_HEAD] if self.teacher_head else [])])
         self.student_taps = {n: tap for n, tap in taps.items() if f'{n}_s' in wanted}
         self.teacher_names = [n for n in (teacher.shapes if teacher else ()) if f'{n}_t' in wanted]
         drop_unread_outputs(self.student, self.student_taps.values())
-        self.distill_losses = nn.ModuleDict({method.name: method.build(shapes) for method in methods})
+        facts = {'num_samples': lambda: self.num_samples, **(teacher.facts if teacher else {})}
+        self.distill_losses = nn.ModuleDict({method.name: method.build(shapes, facts) for method in methods})
         self.loss_weights = {method.name: method.weight for method in methods}
+        predictors = [name for name, loss in self.distill_losses.items() if hasattr(loss, 'predict_logit')]
+        if len(predictors) > 1:
+            raise ValueError(f'{" and ".join(predictors)} both make the predictions: choose one of them')
+        self.predictor = predictors[0] if predictors else None
 
     @property
     def teacher(self) -> nn.Module | None:
@@ -242,7 +273,18 @@ class ClassificationDistiller(BaseClassifier):
         inputs = self.arrange(inputs)
         if mode == 'loss':
             return self.loss(inputs, data_samples or [])
-        return self.student(inputs, data_samples, mode)
+        if self.predictor is None:
+            return self.student(inputs, data_samples, mode)
+        predict_logit: Any = self.distill_losses[self.predictor].predict_logit
+        logit = self._predicted_logit(inputs, predict_logit)
+        return logit if mode == 'tensor' else ClsHead().predict((logit,), data_samples)
+
+    def _predicted_logit(self, inputs: Tensor, predict_logit: Any) -> Tensor:
+        """The logits that a loss makes of the student's tensors, (N, C)."""
+        names = {name.removesuffix('_s'): name for name in parameters_of(predict_logit.__func__)}
+        with record(self.student, {name: self.student_taps[name] for name in names}) as seen:
+            self.student(inputs)
+        return predict_logit(**{names[name]: tensor for name, tensor in seen.items()})
 
     def arrange(self, inputs: Tensor) -> Tensor:
         """Images in the memory format of the networks."""
@@ -265,6 +307,8 @@ class ClassificationDistiller(BaseClassifier):
         with record(self.student, self.student_taps) as seen_s:
             task_losses = self.student(inputs, data_samples, mode='loss')
         tensors: dict[str, Any] = {GT_LABEL: batch_label(data_samples)}
+        if any(SAMPLE_IDX in names for names in self.asked.values()):
+            tensors[SAMPLE_IDX] = sample_indices(data_samples).to(inputs.device)
         tensors |= {f'{name}_s': tensor for name, tensor in seen_s.items()}
         if self.teacher_holder:
             seen_t = self.teacher_holder(inputs, data_samples, self.teacher_names)
@@ -274,7 +318,9 @@ class ClassificationDistiller(BaseClassifier):
         losses = {f'ori_{k}': v * self.task_weight if 'loss' in k else v for k, v in task_losses.items()}
         for name, loss in self.distill_losses.items():
             value = loss(**{n: tensors[ALIASES.get(n, n)] for n in self.asked[name]})
-            losses[name] = self.loss_weights[name] * value
+            losses[name] = self.loss_weights[name].now() * value
+            if isinstance(loss, CurriculumTemperature):
+                losses[f'temp_{name.removeprefix("loss_")}'] = loss.temp.detach()
         return losses
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -57,8 +58,12 @@ def default_taps(network: Any, survey: Survey) -> dict[str, Tap]:
     stages = stage_paths(network, survey)
     shapes = {survey.outputs[path][0].shape for path in stages}
     blocks_alike = stages and len(shapes) == 1 and len(next(iter(shapes))) == 3
+    if survey.vector_place:
+        path, place = survey.vector_place
+        taps['vector'] = tap(survey, [path], FORM_OF['vector'], place)
     with suppress(ValueError):  # tokens of a kind that the table does not know; config's taps can still name them
-        return taps | (_block_taps(network, survey, stages) if blocks_alike else _stage_taps(network, survey, stages))
+        found = _block_taps(network, survey, stages) if blocks_alike else _stage_taps(network, survey, stages)
+        return found | taps
     return taps
 
 
@@ -69,11 +74,15 @@ def _block_taps(network: nn.Module, survey: Survey, blocks: list[str]) -> dict[s
     shape = tuple(survey.outputs[middle][0].shape)
     extra = Layout.of(shape, survey.size, _extra_tokens(network)).extra
     has_class_token = any(re.search(CLASS_TOKEN, name) for name, _ in network.named_parameters())
+    pooled = 'class_token' if extra and has_class_token else 'pooled'
+    quarters = [blocks[math.ceil(len(blocks) * i / 4) - 1] for i in range(1, 5)]
     return {
         'feat': tap(survey, [last], 'map', extra=extra),
-        'feat_mid': tap(survey, [middle], 'class_token' if extra and has_class_token else 'pooled', 0, extra),
+        'feat_mid': tap(survey, [middle], pooled, 0, extra),
         'tokens_low': tap(survey, blocks[:2], 'tokens', 0, extra),
         'tokens_high': tap(survey, [last], 'tokens', extra=extra),
+        'vector': tap(survey, [last], pooled, extra=extra),
+        'stages': tap(survey, list(dict.fromkeys(quarters)), 'map', 0, extra, apart=True),
     }
 
 
@@ -92,7 +101,9 @@ def _stage_taps(network: Any, survey: Survey, stages: list[str]) -> dict[str, Ta
         path, index = _last_alike(survey, stages[-1]), 0
     else:
         return {}
-    taps = {name: tap(survey, [path], FORM_OF[name], index) for name in ('feat', 'tokens_high')}
+    taps = {name: tap(survey, [path], FORM_OF[name], index) for name in ('feat', 'tokens_high', 'vector')}
+    if ends := _four_stages(survey, stages):
+        taps['stages'] = tap(survey, ends, 'map', 0, apart=True)
     middle = _before_last(survey, stages)
     if isinstance(getattr(network, 'backbone', None), SwinTransformer):
         norm = f'backbone.norm{network.backbone.num_layers - 2}'
@@ -100,6 +111,29 @@ def _stage_taps(network: Any, survey: Survey, stages: list[str]) -> dict[str, Ta
     if middle:
         taps['feat_mid'] = tap(survey, [middle], 'pooled', index=0)
     return taps
+
+
+def _four_stages(survey: Survey, stages: list[str]) -> list[str]:
+    """Where four stages end, from large maps to small ones.
+
+    A stage that ends with the step that makes the map smaller counts up to its last block. Of more than four the last ones
+    of the four smallest sizes count; of fewer the parts count too that have a size of their own.
+    """
+
+    def last_of_each_size(paths: Iterable[str]) -> list[str]:
+        return list({math.prod(size): path for path in paths if (size := _places(survey, path)[1])}.values())[-4:]
+
+    paths = [path for path, tensors in survey.outputs.items() if tensors and survey.calls[path] == 1]
+    ends = []
+    for stage in stages:
+        block = re.compile(re.escape(stage) + r'(\.\w+)?\.\d+')
+        blocks = [path for path in paths if block.fullmatch(path)]
+        ends.append(blocks[-1] if blocks and _places(survey, blocks[-1]) != _places(survey, stage) else stage)
+    ends = [path for path in ends if path in paths and _places(survey, path)[1]]
+    if len(ends) > 4:
+        return last_of_each_size(ends)
+    parts = re.compile('|'.join(rf'{re.escape(stage)}\.\d+' for stage in stages) or '$^')
+    return ends if len(ends) == 4 else last_of_each_size(p for p in paths if p in ends or parts.fullmatch(p))
 
 
 def _before_last(survey: Survey, stages: list[str]) -> str | None:
@@ -139,19 +173,31 @@ def _places(survey: Survey, path: str) -> tuple[Any, ...]:
     return layout.kind, sizes.get(layout.kind, ())
 
 
-def own_head(network: Any) -> Callable[[Tensor], Tensor] | None:
-    """What makes class scores of the last stage's map, (N, C, H, W), where a network has that as parts of its own."""
-    if getattr(network, 'backbone', None) is None or getattr(network, 'head', None) is None:
-        return None
+class OwnHead(nn.Module):
+    """What makes class scores of the last stage's map where a network of mmpretrain has that as parts of its own.
 
-    def head(feat: Tensor) -> Tensor:
+    Args:
+        network: A classifier with ``backbone``, ``head`` and, maybe None, ``neck``.
+    """
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.norm = None
         if getattr(network.backbone, 'gap_before_final_norm', False):  # ConvNeXt
-            norm = getattr(network.backbone, f'norm{network.backbone.num_stages - 1}')
-            feat = norm(feat.mean(dim=(2, 3), keepdim=True)).flatten(1)
-        outputs = (feat,) if network.neck is None else network.neck((feat,))
-        return network.head(outputs)
+            self.norm = getattr(network.backbone, f'norm{network.backbone.num_stages - 1}')
+        self.neck, self.head = network.neck, network.head
 
-    return head
+    def forward(self, feat: Tensor) -> Tensor:
+        """Class scores of a map, (N, C, H, W)."""
+        if self.norm is not None:
+            feat = self.norm(feat.mean(dim=(2, 3), keepdim=True)).flatten(1)
+        return self.head((feat,) if self.neck is None else self.neck((feat,)))
+
+
+def own_head(network: Any) -> OwnHead | None:
+    """That of a network; None where it has no such parts."""
+    whole = getattr(network, 'backbone', None) is not None and getattr(network, 'head', None) is not None
+    return OwnHead(network) if whole else None
 
 
 def drop_unread_outputs(network: Any, taps: Iterable[Tap]) -> None:

@@ -15,6 +15,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from .default_taps import drop_unread_outputs
+from .forms import Read, parts
 from .taps import Tap, record
 
 PRECISIONS = {'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -96,7 +97,7 @@ class FastNetwork:
         self._made_of: tuple = ()
         self._ready = network
 
-    def __call__(self, inputs: Tensor, taps: dict[str, Tap]) -> dict[str, Tensor]:
+    def __call__(self, inputs: Tensor, taps: dict[str, Tap]) -> dict[str, Read]:
         """The tensors of one forward pass, in float32 where the precision is lower.
 
         Args:
@@ -111,7 +112,10 @@ class FastNetwork:
             return run(self._ready, inputs, taps, stop)
         with torch.autocast(inputs.device.type, dtype=self.dtype):  # for what a network makes in float32 on its way
             tensors = run(self._ready, inputs.to(self.dtype), taps, stop)
-        return {name: tensor.float() for name, tensor in tensors.items()}
+        return {
+            name: read.float() if isinstance(read, Tensor) else tuple(part.float() for part in read)
+            for name, read in tensors.items()
+        }
 
     def _weights(self) -> Iterable[tuple[int, int]]:
         return ((t.data_ptr(), t._version) for t in chain(self.network.parameters(), self.network.buffers()))
@@ -158,10 +162,11 @@ def largest_difference(network: nn.Module, other: nn.Module, images: Tensor, tap
     """
     with torch.autocast(images.device.type, enabled=False):
         expected, tensors = (run(copy.deepcopy(n).double(), images.double(), taps) for n in (network, other))
-    return max(float((tensors[n] - expected[n]).abs().max() / expected[n].abs().max().clamp(min=1)) for n in taps)
+    pairs = (pair for name in taps for pair in zip(parts(tensors[name]), parts(expected[name]), strict=True))
+    return max(float((tensor - wanted).abs().max() / wanted.abs().max().clamp(min=1)) for tensor, wanted in pairs)
 
 
-def run(network: nn.Module, inputs: Tensor, taps: dict[str, Tap], stop: bool = True) -> dict[str, Tensor]:
+def run(network: nn.Module, inputs: Tensor, taps: dict[str, Tap], stop: bool = True) -> dict[str, Read]:
     """One forward pass for what the taps read.
 
     Args:

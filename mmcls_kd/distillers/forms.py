@@ -9,6 +9,14 @@ from typing import Any
 
 from torch import Tensor
 
+#: What a tap reads: a tensor, or a tuple of them.
+Read = Any
+
+
+def parts(read: Read) -> tuple[Tensor, ...]:
+    """The tensors of what a tap read."""
+    return (read,) if isinstance(read, Tensor) else read
+
 
 def tensors_in(output: Any) -> list[Tensor]:
     """The tensors in what a module returns: itself, or those in a tuple, a list or a dict."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ class StoredTeacher:
     """
 
     head = None
+    facts: Mapping[str, Any] = {}
     networks = ()
 
     def __init__(self, folder: str) -> None:

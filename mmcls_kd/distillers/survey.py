@@ -17,6 +17,9 @@ from .forms import tensors_in
 
 #: The sizes of images to try where a network does not say which it takes, or says so wrongly.
 SIZES = (64, 224, 32, 384, 28, 96, 128, 160, 192, 240, 256, 299, 320, 336, 448, 512)
+#: The layers that can make class scores of a vector.
+LINEAR = (nn.Linear, nn.Conv2d)
+DROPOUT = nn.modules.dropout._DropoutNd
 #: What a module may raise where its input does not fit.
 MISFITS = (RuntimeError, AssertionError, LookupError, TypeError, AttributeError, ValueError)
 
@@ -30,10 +33,12 @@ class Survey:
         outputs: What each module returned, by path, in the order in which they ended; tensors without values, on torch's
             meta device.
         calls: How often each ran.
-        overwritten: Those whose tensors a later step changes in place.
+        overwritten: Those whose tensors a later step changes in place, or a dropout will in training.
         logit: The class scores, (N, C), without values.
         logit_paths: The modules that return them, the outermost first.
         classifier_paths: Those that return them in whatever shape, (N, C, 1, 1) for one.
+        linear_path: The linear layer (or 1×1 convolution) that makes them; None if something else does.
+        vector_place: The module that returns what goes into that layer, and which of its tensors; None if none does.
     """
 
     size: tuple[int, int]
@@ -43,6 +48,8 @@ class Survey:
     logit: Tensor
     logit_paths: list[str]
     classifier_paths: list[str]
+    linear_path: str | None
+    vector_place: tuple[str, int] | None
 
     @property
     def num_classes(self) -> int:
@@ -106,10 +113,16 @@ def _run(network: nn.Module, images: Tensor) -> Survey:
     outputs: dict[str, list[Tensor]] = {}
     versions: dict[str, list[int]] = {}
     calls: Counter[str] = Counter()
+    inputs: dict[str, Tensor] = {}
+    dropped: list[Tensor] = []  # what a dropout will overwrite in training
 
     def watch(path: str) -> Any:
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
             calls[path] += 1
+            if isinstance(module, LINEAR) and args:
+                inputs[path] = args[0]
+            if isinstance(module, DROPOUT) and module.inplace and args:
+                dropped.append(args[0])
             outputs.pop(path, None)
             outputs[path] = tensors_in(output)
             versions[path] = [tensor._version for tensor in outputs[path]]
@@ -127,13 +140,30 @@ def _run(network: nn.Module, images: Tensor) -> Survey:
     giving = [path for path, tensors in outputs.items() if any(tensor is logit for tensor in tensors)]
     if not giving:
         raise ValueError('no module in it returns its class scores')
+    overwritten = frozenset(p for p, tensors in outputs.items() if [t._version for t in tensors] != versions[p])
+    dropping = (p for p, tensors in outputs.items() if any(_same_memory(t, other) for t in tensors for other in dropped))
+    classifiers = [p for p, tensors in outputs.items() if any(t.data_ptr() == logit.data_ptr() for t in tensors)]
+    linear = next((path for path in classifiers if path in inputs), None)
+    places = (
+        (path, place)
+        for path, tensors in outputs.items()
+        for place, tensor in enumerate(tensors)
+        if linear and calls[path] == 1 and path not in overwritten and _same_memory(tensor, inputs[linear])
+    )
     height, width = images.shape[2:]
     return Survey(
         size=(height, width),
         outputs={path: [tensor.to('meta') for tensor in tensors] for path, tensors in outputs.items()},
         calls=calls,
-        overwritten=frozenset(p for p, tensors in outputs.items() if [t._version for t in tensors] != versions[p]),
+        overwritten=overwritten.union(dropping),
         logit=logit.to('meta'),
         logit_paths=sorted(giving, key=lambda path: path.count('.')),
-        classifier_paths=[p for p, tensors in outputs.items() if any(t.data_ptr() == logit.data_ptr() for t in tensors)],
+        classifier_paths=classifiers,
+        linear_path=linear,
+        vector_place=next(places, None),
     )
+
+
+def _same_memory(tensor: Tensor, other: Tensor) -> bool:
+    """Whether one is the other, or another shape of it."""
+    return tensor.data_ptr() == other.data_ptr() and tensor.numel() == other.numel()

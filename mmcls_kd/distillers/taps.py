@@ -8,6 +8,8 @@ The names, without the ``_s`` or ``_t`` that says whose tensor it is, and the fo
 ``feat_mid``              features of the stage before the last, pooled, (N, C); of a ViT the class token half-way
 ``tokens_low``            a ViT's patch tokens after its first two blocks, (N, 2, L, D)
 ``tokens_high``           patch tokens after the last block and final norm, (N, L, D); of a CNN the places of its last map
+``vector``                what goes into the classifier, (N, D): the pooled last stage, or the class token
+``stages``                a tuple of feature maps (N, C_i, H_i, W_i), of each stage one, shallow to deep, four as a rule
 ========================  ===========================================================================================
 
 Which module gives them is found by :func:`.default_taps.default_taps`, or said by the config's ``taps``, which may add
@@ -25,11 +27,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .forms import FORMS, Layout, tensors_in
+from .forms import FORMS, Layout, Read, tensors_in
 from .survey import Survey
 
+#: The shape of what a tap reads; of a tuple those of its tensors.
+Shape = tuple[Any, ...]
+
 #: The form of each name; of others the tensor as it is.
-FORM_OF = {'feat': 'map', 'feat_mid': 'pooled', 'tokens_low': 'tokens', 'tokens_high': 'tokens'}
+FORM_OF = {
+    'feat': 'map',
+    'feat_mid': 'pooled',
+    'tokens_low': 'tokens',
+    'tokens_high': 'tokens',
+    'vector': 'pooled',
+    'stages': 'map',
+}
+#: The names under which several modules give a tuple; else their tensors lie side by side.
+TUPLES = frozenset({'stages'})
 KEYS = ('path', 'form', 'index', 'extra')
 
 
@@ -44,7 +58,7 @@ class Tap:
     """
 
     modules: tuple[str, ...]
-    view: Callable[..., Tensor]
+    view: Callable[..., Read]
     overwritten: frozenset[str] = frozenset()
 
 
@@ -56,18 +70,22 @@ class View:
         form: One of :data:`.forms.FORMS`.
         layouts: How each module's tensor is laid out.
         index: Which of a module's tensors it is.
+        apart: Whether it is a tuple, one tensor for each module.
     """
 
     form: str
     layouts: tuple[Layout, ...]
     index: int = 0
+    apart: bool = False
 
-    def __call__(self, *outputs: Any) -> Tensor:
-        """The tensor; those of several modules lie side by side in dimension 1."""
+    def __call__(self, *outputs: Any) -> Read:
+        """The tensor, or the tuple; else the tensors of several modules lie side by side in dimension 1."""
         found = [
             FORMS[self.form](tensors_in(output)[self.index], layout)
             for output, layout in zip(outputs, self.layouts, strict=True)
         ]
+        if self.apart:
+            return tuple(found)
         return found[0] if len(found) == 1 else torch.stack(found, dim=1)
 
 
@@ -77,7 +95,14 @@ def nearest_paths(path: str, survey: Survey) -> str:
     return f'the nearest paths: {", ".join(close)}; tools/inspect_model.py CONFIG prints them all'
 
 
-def tap(survey: Survey, paths: Sequence[str], form: str = 'raw', index: int | None = None, extra: int | None = None) -> Tap:
+def tap(
+    survey: Survey,
+    paths: Sequence[str],
+    form: str = 'raw',
+    index: int | None = None,
+    extra: int | None = None,
+    apart: bool = False,
+) -> Tap:
     """A tap on modules of a network that was surveyed.
 
     Args:
@@ -86,6 +111,7 @@ def tap(survey: Survey, paths: Sequence[str], form: str = 'raw', index: int | No
         form: One of :data:`.forms.FORMS`.
         index: Which tensor of a module that returns several.
         extra: How many tokens stand before the patch tokens; found from their number if None.
+        apart: Whether to read a tuple, one tensor for each module.
 
     Raises:
         ValueError: If there is no such module (names the nearest), it does not run or runs several times, it returns no
@@ -106,7 +132,7 @@ def tap(survey: Survey, paths: Sequence[str], form: str = 'raw', index: int | No
         raise ValueError(f'form={form!r}: choose one of {", ".join(map(repr, FORMS))}')
     if not paths:
         raise ValueError('it has no path of a module')
-    made = Tap(tuple(paths), View(form, tuple(layouts), index or 0), survey.overwritten.intersection(paths))
+    made = Tap(tuple(paths), View(form, tuple(layouts), index or 0, apart), survey.overwritten.intersection(paths))
     try:
         read(made, survey)
     except (ValueError, RuntimeError) as error:
@@ -124,9 +150,18 @@ def _layout(shape: tuple[int, ...], size: tuple[int, int], extra: int | None) ->
     return Layout('tokens', extra, found.ratio)
 
 
-def read(tap: Tap, survey: Survey) -> Tensor:
+def read(tap: Tap, survey: Survey) -> Read:
     """What a tap would have read in the dry run, without values."""
     return tap.view(*(survey.outputs[path] for path in tap.modules))
+
+
+def shapes_of(taps: Mapping[str, Tap], survey: Survey) -> dict[str, Shape]:
+    """The shape of what each tap reads of two images, by name; of a tuple the shapes of its tensors."""
+    found = {name: read(tap, survey) for name, tap in taps.items()}
+    return {
+        name: tuple(value.shape) if isinstance(value, Tensor) else tuple(tuple(part.shape) for part in value)
+        for name, value in found.items()
+    }
 
 
 def check_names(given: Mapping[str, Any], aliases: Mapping[str, str]) -> dict[str, Any]:
@@ -173,7 +208,8 @@ def given_taps(given: Mapping[str, Any], side: str, survey: Survey) -> dict[str,
         paths = keywords.pop('path')
         keywords.setdefault('form', FORM_OF.get(name, 'raw'))
         try:
-            taps[name] = tap(survey, [paths] if isinstance(paths, str) else list(paths), **keywords)
+            paths = [paths] if isinstance(paths, str) else list(paths)
+            taps[name] = tap(survey, paths, apart=name in TUPLES, **keywords)
         except ValueError as error:
             raise ValueError(f'taps: {full_name}: {error}') from error
     return taps
@@ -184,7 +220,7 @@ class _AllRead(Exception):  # noqa: N818  (no error)
 
 
 @contextmanager
-def record(network: nn.Module, taps: dict[str, Tap], stop: bool = False) -> Iterator[dict[str, Tensor]]:
+def record(network: nn.Module, taps: dict[str, Tap], stop: bool = False) -> Iterator[dict[str, Read]]:
     """Read the tensors of one forward pass inside the ``with`` block; they are in the dict when it ends.
 
     Args:
@@ -193,7 +229,7 @@ def record(network: nn.Module, taps: dict[str, Tap], stop: bool = False) -> Iter
         stop: Leave the block as soon as all is read, so that no later stage is computed.
     """
     outputs: dict[str, list[Tensor]] = {}
-    tensors: dict[str, Tensor] = {}
+    tensors: dict[str, Read] = {}
     paths = {path for tap in taps.values() for path in tap.modules}
     overwritten = {path for tap in taps.values() for path in tap.overwritten}
 

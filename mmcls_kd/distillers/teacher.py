@@ -23,8 +23,9 @@ from ..networks.sources import Source, brings_weights
 from ..networks.weights import refuse_partial
 from .default_taps import default_taps, own_head
 from .fast_network import PRECISIONS, FastNetwork, run
+from .forms import Read
 from .survey import MISFITS, Survey, evaluating, image_channels, survey
-from .taps import Tap, given_taps, read
+from .taps import Tap, given_taps, shapes_of
 
 MODES = ('eval', 'train')
 
@@ -116,7 +117,7 @@ class Teacher:
             names = names or class_names(self.network, count)
             self._index = torch.tensor(class_index(settings.classes, names, count, student.num_classes))
             self.num_classes = student.num_classes
-        self.shapes = {name: tuple(read(tap, self.survey).shape) for name, tap in self.taps.items()}
+        self.shapes = shapes_of(self.taps, self.survey)
         self.shapes['logit'] = (2, self.num_classes)
 
     @property
@@ -135,13 +136,26 @@ class Teacher:
         return logit[:, self._index]
 
     @cached_property
-    def head(self) -> Callable[[Tensor], Tensor] | None:
+    def head(self) -> Head | None:
         """What makes logits of features of the last stage, (N, C_t, H, W), gradients flowing to the features.
 
         None where other layers lie between that stage and the classifier, or it reads something else (a class token).
         """
         found = find_head(self.network, self.survey, self.taps)
-        return None if found is None else lambda feat: self._students(found(feat))
+        return None if found is None else Head(found, self._index)
+
+    @property
+    def linear_weight(self) -> Tensor | None:
+        """The rows of the last linear layer, (C, D), of the student's classes; None where the logits come otherwise."""
+        if self.survey.linear_path is None:
+            return None
+        weight = self.network.get_submodule(self.survey.linear_path).weight.detach().flatten(1)  # type: ignore[operator]
+        return weight if self._index is None else weight[self._index.to(weight.device)]
+
+    @property
+    def facts(self) -> dict[str, Callable[[], Any]]:
+        """What losses may want to be built with, by name."""
+        return {'teacher_weight': lambda: self.linear_weight, 'teacher_head': lambda: self.head}
 
     @torch.no_grad()
     def __call__(
@@ -149,7 +163,7 @@ class Teacher:
         inputs: Tensor,
         data_samples: Sequence[DataSample],  # noqa: ARG002
         names: Iterable[str],
-    ) -> dict[str, Tensor]:
+    ) -> dict[str, Read]:
         """Run the teacher as far as what is asked for needs it, in eval mode by :class:`.fast_network.FastNetwork`.
 
         Args:
@@ -224,7 +238,28 @@ def network_pixels(network: nn.Module, source: Source, student: Pixels, rgb_imag
     return changed(wanted_pixels(network, student, source.cfg.get('data_preprocessor'), bool(rgb_images)), said)
 
 
-def find_head(network: nn.Module, found: Survey, taps: Mapping[str, Tap]) -> Callable[[Tensor], Tensor] | None:
+class Head(nn.Module):
+    """What makes logits of the last stage's map.
+
+    Args:
+        network: What makes class scores of it.
+        index: Which of the scores are those of the student's classes; None for all.
+    """
+
+    index: Tensor | None
+
+    def __init__(self, network: nn.Module, index: Tensor | None = None) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer('index', index)
+
+    def forward(self, feat: Tensor) -> Tensor:
+        """The logits of the student's classes, (N, C), of maps, (N, C_t, H, W)."""
+        scores = self.network(feat)
+        return scores if self.index is None else scores[:, self.index.to(scores.device)]
+
+
+def find_head(network: nn.Module, found: Survey, taps: Mapping[str, Tap]) -> nn.Module | None:
     """What makes class scores of the map that ``feat`` reads: tried, and kept only if it gives the network's own.
 
     Args:
@@ -234,7 +269,7 @@ def find_head(network: nn.Module, found: Survey, taps: Mapping[str, Tap]) -> Cal
     """
     if 'feat' not in taps:
         return None
-    candidates = [own_head(network)]
+    candidates: list[nn.Module | None] = [own_head(network)]
     behind = modules_behind(network, found, taps['feat'].modules[-1])
     for module in (behind, *map(network.get_submodule, found.logit_paths)):
         candidates += [module, Pooled(module)]
@@ -260,13 +295,14 @@ def modules_behind(network: nn.Module, found: Survey, path: str) -> nn.Sequentia
     return nn.Sequential(*map(network.get_submodule, outermost))
 
 
-@dataclass
-class Pooled:
+class Pooled(nn.Module):
     """A classifier that takes pooled features, made to take feature maps, (N, C, H, W)."""
 
-    classifier: nn.Module
+    def __init__(self, classifier: nn.Module) -> None:
+        super().__init__()
+        self.classifier = classifier
 
-    def __call__(self, feat: Tensor) -> Tensor:
+    def forward(self, feat: Tensor) -> Tensor:
         """Class scores."""
         return self.classifier(feat.mean(dim=(2, 3)))
 
@@ -289,6 +325,7 @@ class TeacherGroup:
     """
 
     head = None
+    facts: Mapping[str, Any] = {}
 
     def __init__(self, teachers: Sequence[Teacher], weights: Sequence[float]) -> None:
         if not all(isinstance(weight, (int, float)) and 0 < weight < math.inf for weight in weights):

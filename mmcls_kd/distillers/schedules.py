@@ -1,0 +1,85 @@
+"""What changes while a training goes on: the weight of a loss, and the place in the training that it depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from mmengine.logging import MessageHub
+
+
+def steps_done(by_epoch: bool = True) -> int:
+    """How many epochs (or iterations) of the training in progress are done; 0 where there is none."""
+    return MessageHub.get_current_instance().get_info('epoch' if by_epoch else 'iter', 0)
+
+
+@dataclass(frozen=True)
+class LossWeight:
+    r"""The weight of a loss in each epoch e = 1, 2, ... of a training.
+
+    .. math:: w(e) = value \cdot \min(e / warmup, 1)
+
+    and, with ``decay=(a, b)``, linear from ``value`` at a to ``final`` at b, and ``final`` after that.
+
+    Args:
+        value: The weight, in units of the loss.
+        warmup: In which epoch it is reached; 0 or 1 for at once.
+        decay: The last epoch with the whole weight, and the first with the final one; None for no decay.
+        final: The weight at the end of the decay.
+        by_epoch: Count epochs; else iterations.
+
+    Raises:
+        ValueError: If the numbers do not fit together.
+
+    Example:
+        >>> weight = LossWeight(8.0, warmup=4, decay=(10, 12))
+        >>> [weight.at(epoch) for epoch in (1, 4, 10, 11, 12, 99)]
+        [2.0, 8.0, 8.0, 4.0, 0.0, 0.0]
+    """
+
+    value: float = 1.0
+    warmup: int = 0
+    decay: Sequence[int] | None = None
+    final: float = 0.0
+    by_epoch: bool = True
+
+    def __post_init__(self) -> None:
+        numbers = [self.value, self.warmup, self.final, *(self.decay or ())]
+        if any(isinstance(number, bool) or not isinstance(number, (int, float)) for number in numbers):
+            raise ValueError(f'loss_weight: value, warmup, decay and final are numbers, but one of {numbers} is not')
+        if self.warmup < 0:
+            raise ValueError(f'loss_weight: warmup={self.warmup} has to be 0 or more')
+        if self.decay is not None and not (len(self.decay) == 2 and max(self.warmup, 0) <= self.decay[0] < self.decay[1]):
+            raise ValueError(
+                f'loss_weight: decay={tuple(self.decay)} has to be two numbers, the last with the whole weight and the '
+                f'first with the final one, in that order and not before warmup={self.warmup}'
+            )
+
+    @classmethod
+    def of(cls, given: float | Mapping[str, Any]) -> LossWeight:
+        """What a config gives: a number, or a dict of the keywords.
+
+        Raises:
+            ValueError: If it is neither, or a keyword is unknown.
+        """
+        if not isinstance(given, Mapping):
+            return cls(given)
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(set(given) - {*known, '_scope_'}):
+            raise ValueError(f'loss_weight takes {", ".join(known)}, but has {", ".join(unknown)}')
+        return cls(**{key: value for key, value in given.items() if key in known})
+
+    def at(self, step: int) -> float:
+        """The weight in an epoch, counted from 1 (or in an iteration)."""
+        if step < self.warmup:
+            return self.value * step / self.warmup
+        if self.decay is None or step <= self.decay[0]:
+            return self.value
+        first, last = self.decay
+        share = min((step - first) / (last - first), 1.0)
+        return self.value + share * (self.final - self.value)
+
+    def now(self) -> float:
+        """The weight at the present place in the training."""
+        return self.at(steps_done(self.by_epoch) + 1)
