@@ -3,9 +3,11 @@
 from .at import ATLoss, at_loss
 from .cc import CCLoss, cc_loss
 from .crd import CRDLoss, nce_loss
+from .dist import DISTLoss, dist_loss
 from .dkd import DKDLoss, dkd_loss
 from .fitnet import FitNetLoss, fitnet_loss
 from .kd import KDLoss, kd_loss
+from .lskd import LSKDLoss, lskd_loss
 from .mgd import MGDLoss, mgd_loss
 from .nkd import NKDLoss, nkd_loss
 from .nst import NSTLoss, nst_loss
@@ -17,19 +19,23 @@ from .rkd import RKDLoss, rkd_loss
 from .sp import SPLoss, sp_loss
 from .srrl import SRRLLoss, srrl_loss
 from .tfnkd import TFNKDLoss, tfnkd_loss
+from .ttm import TTMLoss, WTTMLoss, ttm_loss, wttm_loss
 from .uskd import USKDLoss, uskd_loss
 from .vid import VIDLoss, vid_loss
 from .vitkd import ViTKDLoss, vitkd_loss
 from .wkd_feature import WKDFeatureLoss, wkd_feature_loss
+from .wkd_logit import WKDLogitLoss, wkd_logit_loss
 from .wsld import WSLDLoss, wsld_loss
 
 __all__ = [
     'ATLoss',
     'CCLoss',
     'CRDLoss',
+    'DISTLoss',
     'DKDLoss',
     'FitNetLoss',
     'KDLoss',
+    'LSKDLoss',
     'MGDLoss',
     'NKDLoss',
     'NSTLoss',
@@ -41,17 +47,22 @@ __all__ = [
     'SPLoss',
     'SRRLLoss',
     'TFNKDLoss',
+    'TTMLoss',
     'USKDLoss',
     'VIDLoss',
     'ViTKDLoss',
     'WKDFeatureLoss',
+    'WKDLogitLoss',
     'WSLDLoss',
+    'WTTMLoss',
     'at_loss',
     'cc_loss',
+    'dist_loss',
     'dkd_loss',
     'fitnet_loss',
     'hcl_loss',
     'kd_loss',
+    'lskd_loss',
     'mgd_loss',
     'nce_loss',
     'nkd_loss',
@@ -63,9 +74,12 @@ __all__ = [
     'sp_loss',
     'srrl_loss',
     'tfnkd_loss',
+    'ttm_loss',
     'uskd_loss',
     'vid_loss',
     'vitkd_loss',
     'wkd_feature_loss',
+    'wkd_logit_loss',
     'wsld_loss',
+    'wttm_loss',
 ]
