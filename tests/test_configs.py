@@ -15,8 +15,8 @@ import mmcls_kd.dis_losses as losses
 from mmcls_kd.configs import TOOLBOX, close_names, find_file, network_cfg, offer, read_config, select_methods, zoo_weights
 
 FOLDER = TOOLBOX / 'configs' / 'distillers'
-CNN = ['srrl', 'mgd', 'wsld', 'dkd', 'kd', 'nkd']
-VIT = ['vitkd', 'wsld', 'dkd', 'nkd', 'kd']
+CNN = ['srrl', 'mgd', 'wsld', 'dkd', 'kd', 'nkd', 'crd', 'ofa']
+VIT = ['vitkd', 'wsld', 'dkd', 'nkd', 'kd', 'crd', 'ofa']
 SELF = ['uskd', 'tfnkd']
 
 # config: (methods offered, on by default, size of the student, its class count)
@@ -69,6 +69,9 @@ PUBLISHED = {
         'uskd': dict(alpha=0.1, beta=0.1, mu=0.1),
     },
 }
+CRD = dict(loss_weight=0.8, nce_k=16384, nce_t=0.07, nce_m=0.5)
+for kind, eps in {'imagenet CNN': 1.5, 'imagenet DeiT': 1.5, 'cifar100': 1.0}.items():
+    PUBLISHED[kind] |= dict(crd=CRD, ofa=dict(eps=eps, temp=1))
 
 
 def read(name):
@@ -164,6 +167,7 @@ def test_schedules():
 def step(cfg, size):
     """One optimiser step of a config's distiller on two random images; returns the distiller and its losses."""
     cfg.model.teacher_pretrained = False
+    cfg.model.num_samples = 20_000  # more than CRD's negatives
     preprocessor = cfg.get('data_preprocessor')
     distiller = MODELS.build({**cfg.model, **({'data_preprocessor': preprocessor} if preprocessor else {})}).train()
     before = {k: v.clone() for k, v in distiller.student.named_parameters()}

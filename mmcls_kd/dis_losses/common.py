@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import is_distributed
+from mmengine.dist import all_gather, is_distributed
 from torch import Tensor, nn
 
 HALF = (torch.float16, torch.bfloat16)
@@ -116,6 +116,23 @@ def batch_mean(values: Tensor, sync: bool = False) -> Tensor:
     return both[0] / both[1]
 
 
+def all_samples(values: Tensor) -> Tensor:
+    """The rows of all processes' batches, those of the first process first; without a process group the own ones.
+
+    The batches need not be equally large. Every process has to call it, and no gradient flows through it.
+
+    Args:
+        values: One row a sample, (N, ...).
+    """
+    values = values.detach()
+    if not is_distributed():
+        return values
+    counts = [int(count) for count in all_gather(torch.tensor(len(values), device=values.device))]
+    padded = values.new_zeros(max(counts), *values.shape[1:])
+    padded[: len(values)] = values
+    return torch.cat([part[:count] for part, count in zip(all_gather(padded), counts, strict=True)])
+
+
 def mask_classes(logit: Tensor, classes: Tensor) -> Tensor:
     """Logits whose given classes no longer take part in a softmax.
 
@@ -167,6 +184,33 @@ def smaller_maps(feat_s: Tensor, feat_t: Tensor) -> tuple[Tensor, Tensor]:
         return feat if feat.shape[2:] == torch.Size(size) else F.adaptive_avg_pool2d(feat, size)
 
     return averaged(feat_s), averaged(feat_t)
+
+
+def centered(values: Tensor) -> Tensor:
+    """Rows without their means, (N, D); exactly 0 where all entries of a row are equal, in spite of rounding.
+
+    Args:
+        values: Rows, (N, D).
+    """
+    values = values - values[:, :1].detach()
+    return values - values.mean(dim=1, keepdim=True)
+
+
+def standardize_classes(logit: Tensor) -> Tensor:
+    r"""Logits of mean 0 and standard deviation 1 over the classes, :math:`Z = (z - mean) / (10^{-7} + std)`.
+
+    Shift and scale of a sample's logits no longer count (arXiv 2403.01427). The deviation is the unbiased one. Where all
+    logits of a sample are equal, as from a classifier that starts at 0, Z is 0 and its gradient 10⁷ times what comes in.
+
+    Args:
+        logit: Logits (N, C).
+
+    Example:
+        >>> standardize_classes(torch.tensor([[1.0, 2.0, 3.0]]))
+        tensor([[-1.0000,  0.0000,  1.0000]])
+    """
+    deviation = centered(logit)
+    return deviation / (1e-7 + deviation.std(dim=1, keepdim=True))
 
 
 def fit_map(feat: Tensor, size: Sequence[int]) -> Tensor:

@@ -101,8 +101,8 @@ def test_a_second_compilation_would_be_seen():
         run(graph, {name: tensor.double() for name, tensor in given.items()})
 
 
-# torch.compile takes the forward's autocast for the backward too, where a training has left it: then a linear layer's
-# gradient would be a product in bfloat16, however the forward is guarded. This setting makes both the same.
+# torch.compile takes the forward's autocast for the backward too, where a training has left it: then a matrix product's
+# gradient would be one in bfloat16, however the forward is guarded. This setting makes both the same.
 if hasattr(torch._functorch.config, 'backward_pass_autocast'):
     backward_without_autocast = torch._functorch.config.patch(backward_pass_autocast='off')
 else:
@@ -122,7 +122,7 @@ def test_under_autocast_the_graph_has_eagers_value_and_gradients(name, label, dt
 
 
 # Those with a linear layer, and those that multiply matrices themselves.
-WITH_PRODUCTS = ('USKD', 'ViTKD', 'SRRL', 'RKD', 'PKT', 'CC', 'SP', 'NST')
+WITH_PRODUCTS = ('USKD', 'ViTKD', 'SRRL', 'RKD', 'PKT', 'CC', 'SP', 'NST', 'WKDLogit')
 
 
 @pytest.mark.parametrize(

@@ -12,17 +12,23 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from mmcls_kd.dis_losses import (
+    dist_loss,
     dkd_loss,
     kd_loss,
+    lskd_loss,
     mgd_loss,
     nkd_loss,
+    ofa_logit_loss,
     rkd_loss,
     srrl_loss,
     tfnkd_loss,
+    ttm_loss,
     uskd_loss,
     vitkd_loss,
     wkd_feature_loss,
+    wkd_logit_loss,
     wsld_loss,
+    wttm_loss,
 )
 from mmcls_kd.dis_losses.uskd import zipf_label
 
@@ -49,6 +55,27 @@ LOGIT_LOSSES = {
 }
 for _name, _function in dict(kd=kd_loss, dkd=dkd_loss, wsld=wsld_loss, nkd=nkd_loss).items():
     LOGIT_LOSSES |= {f'{_name}_T{temp:.0f}': logit_loss(_function, temp=temp) for temp in (1.0, 4.0)}
+
+
+def wkd_logit(logit_s, logit_t, gt_label, **keywords):
+    """WKD with a cost in which all classes are equally unlike."""
+    cost = 0.5 * (1 - torch.eye(logit_s.shape[1], dtype=logit_s.dtype))
+    return wkd_logit_loss(logit_s, logit_t, gt_label, cost, **keywords)
+
+
+LOGIT_LOSSES |= {
+    'dist_T1': logit_loss(dist_loss),
+    'dist_T4': logit_loss(dist_loss, temp=4.0),
+    'lskd': logit_loss(lskd_loss),
+    'kd_standardized': logit_loss(kd_loss, standardize=True),
+    'dkd_standardized': logit_loss(dkd_loss, standardize=True),
+    'nkd_standardized': logit_loss(nkd_loss, standardize=True),
+    'ttm': logit_loss(ttm_loss),
+    'wttm': logit_loss(wttm_loss),
+    'ofa': logit_loss(ofa_logit_loss),
+    'wkd_T1': logit_loss(wkd_logit, temp=1.0),
+    'wkd_T4': logit_loss(wkd_logit, temp=4.0),
+}
 each_logit_loss = pytest.mark.parametrize('loss', LOGIT_LOSSES.values(), ids=LOGIT_LOSSES)
 WITH_TEACHER = {name: loss for name, loss in LOGIT_LOSSES.items() if not name.startswith(('tfnkd', 'uskd'))}
 
@@ -140,6 +167,8 @@ def test_srrl_is_0_where_the_pairs_are_equal_positive_elsewhere_and_blind_to_ord
         (tfnkd_loss, {}, 5),
         (uskd_loss, dict(beta=0.0, mu=0.1), 5),
         (uskd_loss, dict(beta=0.5, mu=0.1), 2),
+        (ofa_logit_loss, {}, 5),
+        (wkd_logit, {}, 5),
     ],
 )
 @pytest.mark.parametrize('scale', [1.0, 20.0])
@@ -186,6 +215,7 @@ KEYWORDS = {
     'MGDLoss': dict(student_channels=2, teacher_channels=3, alpha_mgd=0.1),
     'SRRLLoss': dict(student_channels=2, teacher_channels=3),
     'ViTKDLoss': dict(student_dims=2, teacher_dims=3, alpha_vitkd=0.1, beta_vitkd=0.1),
+    'WKDLogitLoss': dict(cost=0.5 * (1 - torch.eye(CLASSES)), sinkhorn_iter=3),
 }
 KEYWORDS |= {  # the losses on relations and features
     'CCLoss': dict(student_dims=5, teacher_dims=6, feat_dim=4),
@@ -204,6 +234,12 @@ FORWARD = {
     'MGDLoss': ['feat_s', 'feat_t'],
     'SRRLLoss': ['feat_s', 'feat_t', 'logit_t', 'teacher_head'],
     'ViTKDLoss': ['tokens_low_s', 'tokens_low_t', 'tokens_high_s', 'tokens_high_t'],
+    'DISTLoss': ['logit_s', 'logit_t'],
+    'LSKDLoss': ['logit_s', 'logit_t'],
+    'TTMLoss': ['logit_s', 'logit_t'],
+    'WTTMLoss': ['logit_s', 'logit_t'],
+    'OFALogitLoss': ['logit_s', 'logit_t', 'gt_label'],
+    'WKDLogitLoss': ['logit_s', 'logit_t', 'gt_label'],
 }
 FORWARD |= {name: ['vector_s', 'vector_t'] for name in ('RKDLoss', 'PKTLoss', 'CCLoss')}
 FORWARD |= {
@@ -285,7 +321,7 @@ def gradients(value, tensors):
 
 
 #: To what of the teacher's no gradient flows.
-CONSTANT = {'NKDLoss': {'logit_t'}, 'RKDLoss': {'vector_t'}, 'NSTLoss': {'feat_t'}}
+CONSTANT = {'NKDLoss': {'logit_t'}, 'WKDLogitLoss': {'logit_t'}, 'RKDLoss': {'vector_t'}, 'NSTLoss': {'feat_t'}}
 
 
 @pytest.mark.parametrize(
@@ -296,6 +332,8 @@ CONSTANT = {'NKDLoss': {'logit_t'}, 'RKDLoss': {'vector_t'}, 'NSTLoss': {'feat_t
         ('MGDLoss', 'hard'),
         ('SRRLLoss', 'hard'),
         ('ViTKDLoss', 'hard'),
+        *((loss_type, 'hard') for loss_type in ('DISTLoss', 'LSKDLoss', 'TTMLoss', 'WTTMLoss')),
+        *((loss_type, label) for loss_type in ('OFALogitLoss', 'WKDLogitLoss') for label in LABELS),
         *((loss_type, 'hard') for loss_type in ('RKDLoss', 'PKTLoss', 'CCLoss', 'ATLoss', 'SPLoss', 'NSTLoss')),
         *((loss_type, 'hard') for loss_type in ('VIDLoss', 'FitNetLoss', 'WKDFeatureLoss', 'ReviewKDLoss')),
     ],
@@ -420,17 +458,23 @@ def test_uskds_soft_label_gives_no_gradient(label, rank_by):
 # ---- interface and refusals
 
 
-# those of the original, and rank_by and sync_batch_mean, whose defaults change nothing; of later methods their papers'
+# those of the original or the paper, and rank_by, sync_batch_mean and standardize, whose defaults change nothing
 DEFAULTS = {
-    'KDLoss': dict(temp=4.0, alpha=0.5),
-    'DKDLoss': dict(temp=4.0, alpha=1.0, beta=6.0),
+    'KDLoss': dict(temp=4.0, alpha=0.5, standardize=False),
+    'DKDLoss': dict(temp=4.0, alpha=1.0, beta=6.0, standardize=False),
     'WSLDLoss': dict(temp=4.0, alpha=2.25, num_classes=100),
-    'NKDLoss': dict(temp=1.0, gamma=1.5),
+    'NKDLoss': dict(temp=1.0, gamma=1.5, standardize=False),
     'USKDLoss': dict(channel=..., alpha=1.0, beta=0.1, mu=0.005, num_classes=1000, rank_by='prob', sync_batch_mean=False),
     'TFNKDLoss': dict(loss_weight=1.0, sync_batch_mean=False),
     'MGDLoss': dict(student_channels=..., teacher_channels=..., alpha_mgd=7e-5, lambda_mgd=0.15),
     'SRRLLoss': dict(student_channels=..., teacher_channels=..., alpha=1.0, beta=5.0),
     'ViTKDLoss': dict(student_dims=..., teacher_dims=..., alpha_vitkd=3e-5, beta_vitkd=3e-6, lambda_vitkd=0.5),
+    'DISTLoss': dict(temp=1.0, beta=1.0, gamma=1.0),
+    'LSKDLoss': dict(temp=2.0),
+    'TTMLoss': dict(gamma=0.1),
+    'WTTMLoss': dict(gamma=0.1),
+    'OFALogitLoss': dict(eps=1.5, temp=1.0),
+    'WKDLogitLoss': dict(temp=2.0, gamma=1.0, sinkhorn_reg=0.05, sinkhorn_iter=10, cost=None),
 }
 DEFAULTS |= {
     'RKDLoss': dict(distance_weight=25.0, angle_weight=50.0),
@@ -464,6 +508,12 @@ def test_keywords_and_defaults_are_the_originals(loss_type):
         (srrl_loss, 'SRRLLoss', {}),
         (mgd_loss, 'MGDLoss', dict(alpha='alpha_mgd')),
         (vitkd_loss, 'ViTKDLoss', dict(alpha='alpha_vitkd', beta='beta_vitkd', mask_ratio='lambda_vitkd')),
+        (dist_loss, 'DISTLoss', {}),
+        (lskd_loss, 'LSKDLoss', {}),
+        (ttm_loss, 'TTMLoss', {}),
+        (wttm_loss, 'WTTMLoss', {}),
+        (ofa_logit_loss, 'OFALogitLoss', {}),
+        (wkd_logit_loss, 'WKDLogitLoss', {}),
         (rkd_loss, 'RKDLoss', {}),
         (wkd_feature_loss, 'WKDFeatureLoss', {}),
     ],
@@ -479,15 +529,26 @@ def test_forward_names_what_it_needs_in_the_documented_order(loss_type):
     assert list(inspect.signature(build(loss_type).forward).parameters) == FORWARD[loss_type]
 
 
-@pytest.mark.parametrize(
-    'loss_type',
-    [
-        *('KDLoss', 'DKDLoss', 'WSLDLoss', 'NKDLoss', 'TFNKDLoss'),
-        *('RKDLoss', 'PKTLoss', 'ATLoss', 'SPLoss', 'NSTLoss'),
-    ],
-)
+LOGITS_ALONE = [name for name, asked in FORWARD.items() if {*asked} <= {'logit_s', 'logit_t', 'gt_label'}]
+
+
+@pytest.mark.parametrize('loss_type', [*LOGITS_ALONE, 'RKDLoss', 'PKTLoss', 'ATLoss', 'SPLoss', 'NSTLoss'])
 def test_losses_without_trainable_parts_have_no_state(loss_type):
     assert build(loss_type).state_dict() == {}
+
+
+@pytest.mark.parametrize('loss_type', [name for name in LOGITS_ALONE if 'temp' in DEFAULTS[name]])
+def test_a_temperature_may_be_a_tensor_and_gets_its_gradient(loss_type):
+    loss, given = build(loss_type).double(), inputs(loss_type, 'mixup', torch.float64)
+
+    def value(temp):
+        loss.temp = temp
+        return run(loss, given)
+
+    learnt = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(value, learnt)
+    assert_close(value(learnt).detach(), value(3.0))
+    assert gradients(value(learnt), [learnt])[0] != 0
 
 
 @pytest.mark.parametrize('alpha', [0.0, 0.3, 1.0])

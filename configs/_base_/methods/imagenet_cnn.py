@@ -8,4 +8,7 @@ offered = dict(
     kd=dict(type='KDLoss', temp=1.0, alpha=0.5),
     nkd=dict(type='NKDLoss', temp=1.0, gamma=1.5),
     simkd=dict(type='SimKD', factor=2),
+    # as their own authors ran them (arXiv 1910.10699, 2310.19444)
+    crd=dict(type='CRDLoss', loss_weight=0.8, nce_k=16384, nce_t=0.07, nce_m=0.5),
+    ofa=dict(type='OFALoss', eps=1.5, temp=1.0),
 )
