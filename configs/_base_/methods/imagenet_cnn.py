@@ -1,4 +1,7 @@
-"""Methods for a convolutional teacher and student on ImageNet, as the NKD authors ran them (arXiv 2303.13005, code)."""
+"""Methods for a convolutional teacher and student on ImageNet.
+
+The first six as the NKD authors ran them (arXiv 2303.13005, code), the others as their own authors did.
+"""
 
 offered = dict(
     srrl=dict(type='SRRLLoss', alpha=1.0, beta=1.0),
@@ -7,4 +10,10 @@ offered = dict(
     dkd=dict(type='DKDLoss', temp=1.0, alpha=1.0, beta=0.5),
     kd=dict(type='KDLoss', temp=1.0, alpha=0.5),
     nkd=dict(type='NKDLoss', temp=1.0, gamma=1.5),
+    dist=dict(type='DISTLoss', temp=1.0, beta=1.0, gamma=1.0, loss_weight=2.0),
+    lskd=dict(type='LSKDLoss', temp=2.0, loss_weight=9.0),
+    ttm=dict(type='TTMLoss', gamma=0.1, loss_weight=45.0),  # of VGG-13 and VGG-8 on CIFAR-100
+    wttm=dict(type='WTTMLoss', gamma=0.1),  # its loss_weight is set by pair
+    ofa_logit=dict(type='OFALogitLoss', eps=1.5, temp=1.0),
+    wkd_logit=dict(type='WKDLogitLoss', temp=2.0, gamma=1.0, loss_weight=30.0),  # of ResNet-34 and ResNet-18
 )
