@@ -6,7 +6,7 @@ import pytest
 import torch
 from kit import assert_close
 from mmpretrain.registry import MODELS
-from test_properties import FORWARD, KEYWORDS, gradients, inputs, run, students
+from test_properties import FORWARD, KEYWORDS, changed, gradients, inputs, run, students
 from torch import nn
 from torch._dynamo.exc import RecompileError
 from torch._subclasses.fake_tensor import (
@@ -25,8 +25,14 @@ CASES = [
     for name, config in LOSSES.items()
     for label in (['hard', 'mixup'] if 'gt_label' in FORWARD[config['type']] else ['hard'])
 ]
+# Those beyond the first nine compile in the default run once.
+NINE = ('KDLoss', 'DKD', 'WSLD', 'NKD', 'USKD', 'TFNKD', 'MGD', 'SRRL', 'ViTKD')
 pytestmark = pytest.mark.own_process
 each_case = pytest.mark.parametrize(('name', 'label'), CASES)
+
+
+def with_speed_marks(cases):
+    return [pytest.param(*case, marks=() if case[0].startswith(NINE) else pytest.mark.slow) for case in cases]
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +59,7 @@ def next_batch(given):
         rolled = tensor.detach().roll(1, dims=0)
         return (0.5 * rolled).requires_grad_() if tensor.requires_grad else rolled
 
-    return {name: moved(value) if isinstance(value, torch.Tensor) else value for name, value in given.items()}
+    return {name: changed(value, moved) for name, value in given.items()}
 
 
 def assert_same(value, expected, variable):
@@ -104,7 +110,7 @@ else:
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float32], ids=str)
-@each_case
+@pytest.mark.parametrize(('name', 'label'), with_speed_marks(CASES))
 @backward_without_autocast
 def test_under_autocast_the_graph_has_eagers_value_and_gradients(name, label, dtype):
     loss, given = case(name, label, dtype)
@@ -115,10 +121,14 @@ def test_under_autocast_the_graph_has_eagers_value_and_gradients(name, label, dt
     assert_same(value, expected, variable)
 
 
+# Those with a linear layer, and those that multiply matrices themselves.
+WITH_PRODUCTS = ('USKD', 'ViTKD', 'SRRL', 'RKD', 'PKT', 'CC', 'SP', 'NST', 'WKDLogit')
+
+
 @pytest.mark.parametrize(
-    ('name', 'label'), [(name, label) for name, label in CASES if not name.startswith(('USKD', 'ViTKD', 'SRRL', 'WKDLogit'))]
+    ('name', 'label'), with_speed_marks((name, label) for name, label in CASES if not name.startswith(WITH_PRODUCTS))
 )
-def test_losses_without_a_matrix_product_need_no_setting_for_that(name, label):
+def test_losses_without_a_product_of_matrices_need_no_setting_for_that(name, label):
     loss, given = case(name, label)
     variable = students(loss, given)
     with torch.autocast('cpu', dtype=torch.bfloat16):

@@ -19,11 +19,13 @@ from mmcls_kd.dis_losses import (
     mgd_loss,
     nkd_loss,
     ofa_logit_loss,
+    rkd_loss,
     srrl_loss,
     tfnkd_loss,
     ttm_loss,
     uskd_loss,
     vitkd_loss,
+    wkd_feature_loss,
     wkd_logit_loss,
     wsld_loss,
     wttm_loss,
@@ -215,6 +217,13 @@ KEYWORDS = {
     'ViTKDLoss': dict(student_dims=2, teacher_dims=3, alpha_vitkd=0.1, beta_vitkd=0.1),
     'WKDLogitLoss': dict(cost=0.5 * (1 - torch.eye(CLASSES)), sinkhorn_iter=3),
 }
+KEYWORDS |= {  # the losses on relations and features
+    'CCLoss': dict(student_dims=5, teacher_dims=6, feat_dim=4),
+    'VIDLoss': dict(student_channels=2, teacher_channels=3),
+    'FitNetLoss': dict(student_channels=2, teacher_channels=3),
+    'WKDFeatureLoss': dict(student_channels=2, teacher_channels=3),
+    'ReviewKDLoss': dict(student_channels=(2, 3), teacher_channels=(3, 2), student_dims=5, teacher_dims=6, mid_channels=2),
+}
 FORWARD = {
     'KDLoss': ['logit_s', 'logit_t'],
     'DKDLoss': ['logit_s', 'logit_t', 'gt_label'],
@@ -232,6 +241,11 @@ FORWARD = {
     'OFALogitLoss': ['logit_s', 'logit_t', 'gt_label'],
     'WKDLogitLoss': ['logit_s', 'logit_t', 'gt_label'],
 }
+FORWARD |= {name: ['vector_s', 'vector_t'] for name in ('RKDLoss', 'PKTLoss', 'CCLoss')}
+FORWARD |= {
+    name: ['feat_s', 'feat_t'] for name in ('ATLoss', 'SPLoss', 'NSTLoss', 'VIDLoss', 'FitNetLoss', 'WKDFeatureLoss')
+}
+FORWARD |= {'ReviewKDLoss': ['stages_s', 'stages_t', 'vector_s', 'vector_t']}
 each_registered_loss = pytest.mark.parametrize('loss_type', FORWARD)
 each_registered_loss_and_label = pytest.mark.parametrize(
     ('loss_type', 'label'),
@@ -261,10 +275,30 @@ def inputs(loss_type, label='mixup', dtype=torch.float32):
         tokens_high_s=(4, 9, 2),
         tokens_high_t=(4, 9, 3),
     )
+    shapes |= dict(vector_s=(4, 5), vector_t=(4, 6))
+    shapes |= {
+        'stages_s.0': (4, 2, 4, 3),
+        'stages_s.1': (4, 3, 2, 1),
+        'stages_t.0': (4, 3, 4, 3),
+        'stages_t.1': (4, 2, 2, 1),
+    }
     tensors = {name: 2 * torch.randn(shape, generator=seeded(i)).to(dtype) for i, (name, shape) in enumerate(shapes.items())}
     torch.manual_seed(0)
     others = dict(gt_label=labels(label, 4, CLASSES, seed=9, dtype=dtype), teacher_head=PooledLinear(3, CLASSES))
+    others |= {name: (tensors[f'{name}.0'], tensors[f'{name}.1']) for name in ('stages_s', 'stages_t')}
     return {name: {**tensors, **others}[name] for name in FORWARD[loss_type]}
+
+
+def each_tensor(value):
+    """A tensor, or those of a tuple; of anything else none."""
+    return [tensor for tensor in (value if isinstance(value, tuple) else (value,)) if isinstance(tensor, torch.Tensor)]
+
+
+def changed(value, function):
+    """A tensor, or each of a tuple, as the function makes it; anything else as it is."""
+    if isinstance(value, tuple):
+        return tuple(function(tensor) for tensor in value)
+    return function(value) if isinstance(value, torch.Tensor) else value
 
 
 def run(loss, given):
@@ -277,13 +311,17 @@ def students(loss, given):
     """What training changes: the loss's parameters, and the student's tensors, which now require a gradient."""
     return [
         *loss.parameters(),
-        *(tensor.requires_grad_() for name, tensor in given.items() if name.endswith(('_s', '_mid'))),
+        *(t.requires_grad_() for name, value in given.items() if name.endswith(('_s', '_mid')) for t in each_tensor(value)),
     ]
 
 
 def gradients(value, tensors):
     """The gradients of a value, zeros for what it does not depend on."""
     return torch.autograd.grad(value, list(tensors), materialize_grads=True)
+
+
+#: To what of the teacher's no gradient flows.
+CONSTANT = {'NKDLoss': {'logit_t'}, 'WKDLogitLoss': {'logit_t'}, 'RKDLoss': {'vector_t'}, 'NSTLoss': {'feat_t'}}
 
 
 @pytest.mark.parametrize(
@@ -296,17 +334,18 @@ def gradients(value, tensors):
         ('ViTKDLoss', 'hard'),
         *((loss_type, 'hard') for loss_type in ('DISTLoss', 'LSKDLoss', 'TTMLoss', 'WTTMLoss')),
         *((loss_type, label) for loss_type in ('OFALogitLoss', 'WKDLogitLoss') for label in LABELS),
+        *((loss_type, 'hard') for loss_type in ('RKDLoss', 'PKTLoss', 'CCLoss', 'ATLoss', 'SPLoss', 'NSTLoss')),
+        *((loss_type, 'hard') for loss_type in ('VIDLoss', 'FitNetLoss', 'WKDFeatureLoss', 'ReviewKDLoss')),
     ],
 )
 def test_gradient_is_the_derivative_where_nothing_stops_it(loss_type, label):
     loss, given = build(loss_type).double(), inputs(loss_type, label, torch.float64)
     if loss_type == 'SRRLLoss':
         given['teacher_head'].double()
-    constant = {'gt_label', 'teacher_head'} | ({'logit_t'} if loss_type in ('NKDLoss', 'WKDLogitLoss') else set())
-    variable = {name: tensor.requires_grad_() for name, tensor in given.items() if name not in constant}
-    variable |= dict(loss.named_parameters())
+    constant = {'gt_label', 'teacher_head'} | CONSTANT.get(loss_type, set())
+    variable = [t.requires_grad_() for name, value in given.items() if name not in constant for t in each_tensor(value)]
     # gradcheck moves its tensors in place, so the loss sees them, its own parameters too.
-    assert torch.autograd.gradcheck(lambda *_: run(loss, given), tuple(variable.values()))
+    assert torch.autograd.gradcheck(lambda *_: run(loss, given), (*variable, *loss.parameters()))
 
 
 def test_gradient_of_srrls_function_is_the_derivative():
@@ -373,7 +412,7 @@ def test_with_two_classes_the_other_classes_term_is_exactly_0(function, weight, 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32], ids=str)
 def test_under_autocast_it_is_the_float32_value_and_gradient_of_the_same_inputs(loss_type, label, dtype):
     loss, given = build(loss_type), inputs(loss_type, label, dtype)
-    rounded = {k: v.float() if isinstance(v, torch.Tensor) and v.is_floating_point() else v for k, v in given.items()}
+    rounded = {k: changed(v, lambda t: t.float() if t.is_floating_point() else t) for k, v in given.items()}
     variable, exact = students(loss, given), students(loss, rounded)
     with torch.autocast('cpu', dtype=torch.bfloat16):
         value = run(loss, given)
@@ -419,7 +458,8 @@ def test_uskds_soft_label_gives_no_gradient(label, rank_by):
 # ---- interface and refusals
 
 
-# those of the original or the paper, and rank_by, sync_batch_mean and standardize, whose defaults change nothing
+# those of the original, and rank_by, sync_batch_mean and standardize, whose defaults change nothing; of later methods those
+# of their papers
 DEFAULTS = {
     'KDLoss': dict(temp=4.0, alpha=0.5, standardize=False),
     'DKDLoss': dict(temp=4.0, alpha=1.0, beta=6.0, standardize=False),
@@ -437,11 +477,23 @@ DEFAULTS = {
     'OFALogitLoss': dict(eps=1.5, temp=1.0),
     'WKDLogitLoss': dict(temp=2.0, gamma=1.0, sinkhorn_reg=0.05, sinkhorn_iter=10, cost=None),
 }
+DEFAULTS |= {
+    'RKDLoss': dict(distance_weight=25.0, angle_weight=50.0),
+    **{name: {} for name in ('PKTLoss', 'ATLoss', 'SPLoss', 'NSTLoss')},
+    'CCLoss': dict(student_dims=None, teacher_dims=None, feat_dim=128),
+    'VIDLoss': dict(student_channels=..., teacher_channels=..., mid_channels=None, init_pred_var=5.0),
+    'FitNetLoss': dict(student_channels=..., teacher_channels=...),
+    'WKDFeatureLoss': dict(grid=1, mean_weight=1.0, std_weight=1.0, student_channels=None, teacher_channels=None),
+    'ReviewKDLoss': dict(student_channels=..., teacher_channels=..., student_dims=..., teacher_dims=..., mid_channels=None),
+}
 
 
 @each_registered_loss
 def test_keywords_and_defaults_are_the_originals(loss_type):
     parameters = inspect.signature(MODELS.get(loss_type)).parameters.values()
+    parameters = [
+        p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD
+    ]  # a module without keywords has *args, **kwargs
     assert {p.name: ... if p.default is p.empty else p.default for p in parameters} == DEFAULTS[loss_type]
 
 
@@ -463,6 +515,8 @@ def test_keywords_and_defaults_are_the_originals(loss_type):
         (wttm_loss, 'WTTMLoss', {}),
         (ofa_logit_loss, 'OFALogitLoss', {}),
         (wkd_logit_loss, 'WKDLogitLoss', {}),
+        (rkd_loss, 'RKDLoss', {}),
+        (wkd_feature_loss, 'WKDFeatureLoss', {}),
     ],
 )
 def test_the_function_has_the_defaults_of_its_module(function, loss_type, renamed):
@@ -479,8 +533,8 @@ def test_forward_names_what_it_needs_in_the_documented_order(loss_type):
 LOGITS_ALONE = [name for name, asked in FORWARD.items() if {*asked} <= {'logit_s', 'logit_t', 'gt_label'}]
 
 
-@pytest.mark.parametrize('loss_type', LOGITS_ALONE)
-def test_losses_of_logits_alone_have_no_state(loss_type):
+@pytest.mark.parametrize('loss_type', [*LOGITS_ALONE, 'RKDLoss', 'PKTLoss', 'ATLoss', 'SPLoss', 'NSTLoss'])
+def test_losses_without_trainable_parts_have_no_state(loss_type):
     assert build(loss_type).state_dict() == {}
 
 
@@ -522,12 +576,29 @@ def test_srrls_connector_starts_at_the_originals_scale():
         ('SRRLLoss', 'feat_t', (4, 8, 3, 2), 'teacher_channels=8'),
         ('ViTKDLoss', 'tokens_high_s', (4, 9, 8), 'student_dims=8'),
         ('ViTKDLoss', 'tokens_high_t', (4, 9, 8), 'teacher_dims=8'),
+        *(
+            (loss_type, f'feat_{side[0]}', (4, 8, 3, 2), f'{side}_channels=8')
+            for loss_type in ('VIDLoss', 'FitNetLoss', 'WKDFeatureLoss')
+            for side in ('student', 'teacher')
+        ),
+        *(
+            (loss_type, f'vector_{side[0]}', (4, 8), f'{side}_dims=8')
+            for loss_type in ('CCLoss', 'ReviewKDLoss')
+            for side in ('student', 'teacher')
+        ),
     ],
 )
 def test_a_wrong_width_is_an_error_that_names_the_right_value(loss_type, name, shape, right):
     given = inputs(loss_type, 'hard') | {name: torch.zeros(shape)}
     with pytest.raises(ValueError, match=rf'{loss_type}\(.*set {right}$'):
         build(loss_type)(**given)
+
+
+@pytest.mark.parametrize('side', ['student', 'teacher'])
+def test_a_stage_of_a_wrong_width_is_an_error_that_names_the_right_values(side):
+    given = inputs('ReviewKDLoss') | {f'stages_{side[0]}': (torch.zeros(4, 2, 4, 3), torch.zeros(4, 8, 2, 1))}
+    with pytest.raises(ValueError, match=rf'ReviewKDLoss\({side}_channels=.*set {side}_channels=\(2, 8\)$'):
+        build('ReviewKDLoss')(**given)
 
 
 def test_vitkd_refuses_tokens_that_are_no_square():
