@@ -24,7 +24,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from .checkpoint import guard_loading
-from .configs import RunConfig, find_file, find_network, follow_methods, read_config
+from .configs import RunConfig, find_file, find_network, follow_methods, method_entries, read_config
 from .distillers.assembly import deployed_cfg
 from .engine.termination import EXIT_CODE, TerminationError
 from .errors import MissingLibraryError, TrainingError
@@ -254,6 +254,9 @@ def make_self_contained(cfg: Config) -> None:
             holder[key] = [absolute(one) for one in value]
         elif value is not None:
             holder[key] = absolute(value)
+    for entry in method_entries(cfg.model.get('distill_cfg') or []):
+        if 'cost' in entry:
+            entry['cost'] = absolute(entry['cost'])  # type: ignore[index]
     for _, dataset in datasets_of(cfg):
         root = dataset.get('data_root')
         if isinstance(root, str) and Path(root).is_dir():

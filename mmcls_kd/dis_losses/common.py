@@ -146,6 +146,33 @@ def mask_classes(logit: Tensor, classes: Tensor) -> Tensor:
     return logit.scatter(1, classes, torch.finfo(logit.dtype).min / 2)
 
 
+def centered(values: Tensor) -> Tensor:
+    """Rows without their means, (N, D); exactly 0 where all entries of a row are equal, in spite of rounding.
+
+    Args:
+        values: Rows, (N, D).
+    """
+    values = values - values[:, :1].detach()
+    return values - values.mean(dim=1, keepdim=True)
+
+
+def standardize_classes(logit: Tensor) -> Tensor:
+    r"""Logits of mean 0 and standard deviation 1 over the classes, :math:`Z = (z - mean) / (10^{-7} + std)`.
+
+    Shift and scale of a sample's logits no longer count (arXiv 2403.01427). The deviation is the unbiased one. Where all
+    logits of a sample are equal, as from a classifier that starts at 0, Z is 0 and its gradient 10⁷ times what comes in.
+
+    Args:
+        logit: Logits (N, C).
+
+    Example:
+        >>> standardize_classes(torch.tensor([[1.0, 2.0, 3.0]]))
+        tensor([[-1.0000,  0.0000,  1.0000]])
+    """
+    deviation = centered(logit)
+    return deviation / (1e-7 + deviation.std(dim=1, keepdim=True))
+
+
 def unit(vectors: Tensor, dim: int = -1) -> Tensor:
     """Vectors divided by their Euclidean length.
 
@@ -184,33 +211,6 @@ def smaller_maps(feat_s: Tensor, feat_t: Tensor) -> tuple[Tensor, Tensor]:
         return feat if feat.shape[2:] == torch.Size(size) else F.adaptive_avg_pool2d(feat, size)
 
     return averaged(feat_s), averaged(feat_t)
-
-
-def centered(values: Tensor) -> Tensor:
-    """Rows without their means, (N, D); exactly 0 where all entries of a row are equal, in spite of rounding.
-
-    Args:
-        values: Rows, (N, D).
-    """
-    values = values - values[:, :1].detach()
-    return values - values.mean(dim=1, keepdim=True)
-
-
-def standardize_classes(logit: Tensor) -> Tensor:
-    r"""Logits of mean 0 and standard deviation 1 over the classes, :math:`Z = (z - mean) / (10^{-7} + std)`.
-
-    Shift and scale of a sample's logits no longer count (arXiv 2403.01427). The deviation is the unbiased one. Where all
-    logits of a sample are equal, as from a classifier that starts at 0, Z is 0 and its gradient 10⁷ times what comes in.
-
-    Args:
-        logit: Logits (N, C).
-
-    Example:
-        >>> standardize_classes(torch.tensor([[1.0, 2.0, 3.0]]))
-        tensor([[-1.0000,  0.0000,  1.0000]])
-    """
-    deviation = centered(logit)
-    return deviation / (1e-7 + deviation.std(dim=1, keepdim=True))
 
 
 def fit_map(feat: Tensor, size: Sequence[int]) -> Tensor:

@@ -474,7 +474,8 @@ def test_uskds_soft_label_gives_no_gradient(label, rank_by):
 # ---- interface and refusals
 
 
-# those of the original or the paper, and rank_by, sync_batch_mean and standardize, whose defaults change nothing
+# those of the original, and rank_by, sync_batch_mean and standardize, whose defaults change nothing; of later methods those
+# of their papers
 DEFAULTS = {
     'KDLoss': dict(temp=4.0, alpha=0.5, standardize=False),
     'DKDLoss': dict(temp=4.0, alpha=1.0, beta=6.0, standardize=False),
