@@ -18,11 +18,12 @@ FOLDER = TOOLBOX / 'configs' / 'distillers'
 CNN = ['srrl', 'mgd', 'wsld', 'dkd', 'kd', 'nkd']
 VIT = ['vitkd', 'wsld', 'dkd', 'nkd', 'kd']
 SELF = ['uskd', 'tfnkd']
+FEATURES = ['rkd', 'pkt', 'cc', 'at', 'sp', 'nst', 'vid', 'fitnet', 'wkd_feature', 'reviewkd']
 
 # config: (methods offered, on by default, size of the student, its class count)
 CONFIGS = {
-    'imagenet/res34_distill_res18_img': (CNN, ['nkd'], 11_689_512),
-    'imagenet/res50_distill_mv1_img': (CNN, ['nkd'], 4_231_976),
+    'imagenet/res34_distill_res18_img': (CNN + FEATURES, ['nkd'], 11_689_512),
+    'imagenet/res50_distill_mv1_img': (CNN + FEATURES, ['nkd'], 4_231_976),
     'imagenet/deit-s3_distill_deit-t_img': (VIT, ['vitkd', 'nkd'], 5_717_416),
     'imagenet/deit-b3_distill_deit-s_img': (VIT, ['vitkd', 'nkd'], 22_050_664),
     'imagenet/deit-l3_distill_deit-b_img': (VIT, ['vitkd', 'nkd'], 86_567_656),
@@ -36,7 +37,7 @@ CONFIGS = {
     'imagenet/regnet-1.6gf_sd_img': (SELF, ['uskd'], 9_190_136),
     'imagenet/swin-t_sd_img': (SELF, ['uskd'], 28_288_354 + 2 * (96 + 192 + 384)),  # the norms that USKD's taps may need
     'imagenet/deit-t_sd_img': (SELF, ['uskd'], 5_717_416),
-    'cifar100/res34_distill_res18_cifar': (CNN, ['nkd'], 11_220_132),
+    'cifar100/res34_distill_res18_cifar': (CNN + FEATURES, ['nkd'], 11_220_132),
     'cifar100/res18_sd_cifar': (SELF, ['uskd'], 11_220_132),
 }
 LARGE = ('imagenet/deit-b3', 'imagenet/deit-l3', 'imagenet/res101', 'imagenet/res50', 'imagenet/swin')
@@ -69,6 +70,21 @@ PUBLISHED = {
         'uskd': dict(alpha=0.1, beta=0.1, mu=0.1),
     },
 }
+# What the authors train with, or RepDistiller does: the same on all data, but for ReviewKD's warm-up and its weight.
+EVERY_STAGE = [1, 2, 3, 4]
+PUBLISHED_FEATURES = {
+    'rkd': dict(distance_weight=25, angle_weight=50),
+    'pkt': dict(loss_weight=30000),
+    'cc': dict(loss_weight=0.02),
+    'at': dict(loss_weight=1000, stages=EVERY_STAGE),
+    'sp': dict(loss_weight=3000),
+    'nst': dict(loss_weight=50),
+    'vid': dict(stages=EVERY_STAGE, init_pred_var=5),
+    'fitnet': dict(loss_weight=100, stages=[2]),
+    'wkd_feature': dict(grid=1),
+}
+for _kind, _warmup in (('cifar100', 20), ('imagenet CNN', 1)):
+    PUBLISHED[_kind] |= PUBLISHED_FEATURES | {'reviewkd': dict(loss_weight=dict(value=1, warmup=_warmup))}
 
 
 def read(name):
@@ -108,6 +124,8 @@ class TestConfig:
         methods = entries(read(name))
         for method in CONFIGS[name][0]:
             entry, expected = methods[method], PUBLISHED[kind].get(method, {})
+            if (name, method) == ('imagenet/res50_distill_mv1_img', 'reviewkd'):
+                expected = dict(loss_weight=dict(value=8, warmup=1))
             assert {k: entry[k] for k in expected} == expected
             assert entry.get('num_classes', classes) == classes
             extra = set(entry) - set(expected) - {'type', 'name', 'use_this', 'num_classes'}
@@ -189,10 +207,14 @@ def test_one_step_of_the_default_methods(name):
 EVERY_METHOD = [(n, m) for n in CONFIGS for m in CONFIGS[n][0] if m not in CONFIGS[n][1] or len(CONFIGS[n][1]) > 1]
 
 
+# One for each way of taking features is enough by default: vectors, several stages one by one, all stages at once.
+LONG = set(FEATURES) - {'rkd', 'at', 'reviewkd'}
+
+
 @pytest.mark.parametrize(
     ('name', 'method'),
     [
-        pytest.param(n, m, marks=pytest.mark.slow if not n.startswith(('cifar100', 'imagenet/res18')) else ())
+        pytest.param(n, m, marks=() if n.startswith(('cifar100', 'imagenet/res18')) and m not in LONG else pytest.mark.slow)
         for n, m in EVERY_METHOD
     ],
 )

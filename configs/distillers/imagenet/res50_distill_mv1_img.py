@@ -21,5 +21,6 @@ model = dict(
         methods,
         srrl=dict(student_channels=1024, teacher_channels=2048),
         mgd=dict(student_channels=1024, teacher_channels=2048),
+        reviewkd=dict(loss_weight=dict(value=8.0, warmup=1)),
     ),
 )
