@@ -51,15 +51,17 @@ PUBLISHED_LATER = {
     'lskd': dict(temp=2, loss_weight=9),
     'ttm': dict(gamma=0.1, loss_weight=45),
     'wttm': dict(gamma=0.1),
-    'ctkd': dict(alpha=0.9, curriculum=dict(start=1, range=20, epochs=10)),
+    'ctkd': dict(alpha=0.9, curriculum=dict(start=1, range=20, epochs=10)),  # its temp is not used
     'wkd_logit': dict(temp=2, gamma=1),
     'rkd': dict(distance_weight=25, angle_weight=50),
     'pkt': dict(loss_weight=30000),
     'cc': dict(loss_weight=0.02),
     'crd': dict(loss_weight=0.8, nce_k=16384, nce_t=0.07, nce_m=0.5),
 }
-ON_IMAGENET = dict(dist=dict(temp=1, beta=1, gamma=1, loss_weight=2), ofa_logit=dict(eps=1.5), ofa=dict(eps=1.5, temp=1))
-ON_CIFAR = dict(dist=dict(temp=4, beta=1, gamma=1, loss_weight=2), ofa_logit=dict(eps=1), ofa=dict(eps=1, temp=1))
+ON_IMAGENET = dict(
+    dist=dict(temp=1, beta=1, gamma=1, loss_weight=2), ofa_logit=dict(eps=1.5, temp=1), ofa=dict(eps=1.5, temp=1)
+)
+ON_CIFAR = dict(dist=dict(temp=4, beta=1, gamma=1, loss_weight=2), ofa_logit=dict(eps=1, temp=1), ofa=dict(eps=1, temp=1))
 EVERY_STAGE = [1, 2, 3, 4]
 PUBLISHED_MAPS = {
     'at': dict(loss_weight=1000, stages=EVERY_STAGE),
@@ -153,7 +155,7 @@ class TestConfig:
             assert entry.get('num_classes', classes) == classes
             extra = set(entry) - set(expected) - {'type', 'name', 'use_this', 'num_classes'}
             widths = {'channel', 'student_channels', 'teacher_channels', 'student_dims', 'teacher_dims'}
-            assert extra <= widths | ({'loss_weight'} if method == 'wkd_logit' else set())
+            assert extra <= widths | {'wkd_logit': {'loss_weight'}, 'ctkd': {'temp'}}.get(method, set())
 
     def test_wkds_weight_is_that_of_the_pair(self, name):
         if (entry := entries(read(name)).get('wkd_logit')) is not None:

@@ -1,4 +1,4 @@
-"""Every method that the configs offer trains on a slice of Fashion-MNIST: its loss falls, under autocast and on two processes too."""
+"""Every method that the configs offer trains on a slice of Fashion-MNIST, under autocast and on two processes too."""
 
 import re
 from statistics import fmean
