@@ -157,8 +157,8 @@ def test_the_gradient_is_the_derivative(keywords):
 # ---- the exits
 
 
-def test_a_cnns_exits_go_through_the_widths_and_sizes_of_the_stages_behind():
-    channels, sizes = (64, 128, 256, 512), (56, 28, 14, 7)
+@pytest.mark.parametrize(('channels', 'sizes'), [((64, 128, 256, 512), (56, 28, 14, 7)), ((8, 6, 6, 10), (28, 28, 7, 4))])
+def test_a_cnns_exits_go_through_the_widths_and_sizes_of_the_stages_behind(channels, sizes):
     loss = MODELS.build(dict(type='OFALoss', student_channels=channels, student_sizes=sizes, num_classes=10))
     assert loss.kind == 'conv'
     for i, leave in enumerate(loss.exits):
@@ -168,7 +168,7 @@ def test_a_cnns_exits_go_through_the_widths_and_sizes_of_the_stages_behind():
             feat = conv(feat)
             shapes.append(tuple(feat.shape[1:3]))
         assert shapes == list(zip(channels, sizes, strict=True))[i + 1 :]
-        assert leave[-1].weight.shape == (10, 512)
+        assert leave[-1].weight.shape == (10, channels[-1])
 
 
 @pytest.mark.parametrize(('channels', 'heads'), [(4, 1), (192, 3), (384, 6), (100, 1), (320, 5)])
