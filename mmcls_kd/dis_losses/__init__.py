@@ -2,6 +2,7 @@
 
 from .at import ATLoss, at_loss
 from .cc import CCLoss, cc_loss
+from .crd import CRDLoss, nce_loss
 from .dist import DISTLoss, dist_loss
 from .dkd import DKDLoss, dkd_loss
 from .fitnet import FitNetLoss, fitnet_loss
@@ -11,9 +12,11 @@ from .mgd import MGDLoss, mgd_loss
 from .nkd import NKDLoss, nkd_loss
 from .nst import NSTLoss, nst_loss
 from .ofa import OFALogitLoss, ofa_logit_loss
+from .ofa_exits import OFALoss, ofa_loss
 from .pkt import PKTLoss, pkt_loss
 from .reviewkd import ReviewKDLoss, hcl_loss
 from .rkd import RKDLoss, rkd_loss
+from .simkd import SimKD, simkd_loss
 from .sp import SPLoss, sp_loss
 from .srrl import SRRLLoss, srrl_loss
 from .tfnkd import TFNKDLoss, tfnkd_loss
@@ -28,6 +31,7 @@ from .wsld import WSLDLoss, wsld_loss
 __all__ = [
     'ATLoss',
     'CCLoss',
+    'CRDLoss',
     'DISTLoss',
     'DKDLoss',
     'FitNetLoss',
@@ -37,11 +41,13 @@ __all__ = [
     'NKDLoss',
     'NSTLoss',
     'OFALogitLoss',
+    'OFALoss',
     'PKTLoss',
     'RKDLoss',
     'ReviewKDLoss',
     'SPLoss',
     'SRRLLoss',
+    'SimKD',
     'TFNKDLoss',
     'TTMLoss',
     'USKDLoss',
@@ -60,11 +66,14 @@ __all__ = [
     'kd_loss',
     'lskd_loss',
     'mgd_loss',
+    'nce_loss',
     'nkd_loss',
     'nst_loss',
     'ofa_logit_loss',
+    'ofa_loss',
     'pkt_loss',
     'rkd_loss',
+    'simkd_loss',
     'sp_loss',
     'srrl_loss',
     'tfnkd_loss',

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import is_distributed
+from mmengine.dist import all_gather, is_distributed
 from torch import Tensor, nn
 
 HALF = (torch.float16, torch.bfloat16)
@@ -114,6 +114,23 @@ def batch_mean(values: Tensor, sync: bool = False) -> Tensor:
     both = torch.stack([total, count])  # one message for both
     torch.distributed.all_reduce(both)
     return both[0] / both[1]
+
+
+def all_samples(values: Tensor) -> Tensor:
+    """The rows of all processes' batches, those of the first process first; without a process group the own ones.
+
+    The batches need not be equally large. Every process has to call it, and no gradient flows through it.
+
+    Args:
+        values: One row a sample, (N, ...).
+    """
+    values = values.detach()
+    if not is_distributed():
+        return values
+    counts = [int(count) for count in all_gather(torch.tensor(len(values), device=values.device))]
+    padded = values.new_zeros(max(counts), *values.shape[1:])
+    padded[: len(values)] = values
+    return torch.cat([part[:count] for part, count in zip(all_gather(padded), counts, strict=True)])
 
 
 def mask_classes(logit: Tensor, classes: Tensor) -> Tensor:

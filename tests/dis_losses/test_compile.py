@@ -6,7 +6,7 @@ import pytest
 import torch
 from kit import assert_close
 from mmpretrain.registry import MODELS
-from test_properties import FORWARD, KEYWORDS, changed, gradients, inputs, run, students
+from test_properties import FORWARD, KEYWORDS, changed, gradients, inputs, repeatable, run, students
 from torch import nn
 from torch._dynamo.exc import RecompileError
 from torch._subclasses.fake_tensor import (
@@ -45,7 +45,7 @@ def _nothing_compiled_before_and_after():
 def case(name, label, dtype=torch.float32):
     """A loss, and what it asks for."""
     torch.manual_seed(0)
-    return MODELS.build(dict(LOSSES[name])), inputs(LOSSES[name]['type'], label, dtype)
+    return repeatable(MODELS.build(dict(LOSSES[name]))), inputs(LOSSES[name]['type'], label, dtype)
 
 
 def compiled(loss):
@@ -93,6 +93,23 @@ def test_one_graph_has_eagers_value_and_gradients_and_serves_the_next_batch(name
     assert_same(value, run(loss, following), variable)
 
 
+@pytest.mark.slow
+def test_crd_remembers_the_same_compiled():
+    loss, given = case('CRDLoss', 'hard')
+    twin = copy.deepcopy(loss.train())
+    graph, variable = compiled(loss), students(loss, given)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        values = [run(graph, given) for _ in range(2)]
+    for value in values:
+        expected = run(twin, given)
+        assert_close(value.detach(), expected.detach())
+        for ours, theirs in zip(gradients(value, variable), gradients(expected, students(twin, given)), strict=True):
+            assert_close(ours, theirs)
+    for ours, theirs in zip(loss.buffers(), twin.buffers(), strict=True):
+        assert_close(ours, theirs)
+    run_without_values(twin, given)
+
+
 def test_a_second_compilation_would_be_seen():
     loss, given = case('KDLoss', 'hard')
     graph = compiled(loss)
@@ -122,7 +139,7 @@ def test_under_autocast_the_graph_has_eagers_value_and_gradients(name, label, dt
 
 
 # Those with a linear layer, and those that multiply matrices themselves.
-WITH_PRODUCTS = ('USKD', 'ViTKD', 'SRRL', 'RKD', 'PKT', 'CC', 'SP', 'NST', 'WKDLogit')
+WITH_PRODUCTS = ('USKD', 'ViTKD', 'SRRL', 'RKD', 'PKT', 'CC', 'SP', 'NST', 'WKDLogit', 'CRD', 'OFALoss')
 
 
 @pytest.mark.parametrize(

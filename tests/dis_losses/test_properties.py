@@ -19,6 +19,7 @@ from mmcls_kd.dis_losses import (
     mgd_loss,
     nkd_loss,
     ofa_logit_loss,
+    ofa_loss,
     rkd_loss,
     srrl_loss,
     tfnkd_loss,
@@ -246,6 +247,14 @@ FORWARD |= {
     name: ['feat_s', 'feat_t'] for name in ('ATLoss', 'SPLoss', 'NSTLoss', 'VIDLoss', 'FitNetLoss', 'WKDFeatureLoss')
 }
 FORWARD |= {'ReviewKDLoss': ['stages_s', 'stages_t', 'vector_s', 'vector_t']}
+KEYWORDS |= {
+    'CRDLoss': dict(student_dims=5, teacher_dims=6, num_samples=8, feat_dim=4, nce_k=5),
+    'OFALoss': dict(student_channels=(2, 3), student_sizes=(4, 2), num_classes=CLASSES),
+}
+FORWARD |= {
+    'CRDLoss': ['vector_s', 'vector_t', 'sample_idx'],
+    'OFALoss': ['stages_s', 'logit_s', 'logit_t', 'gt_label'],
+}
 each_registered_loss = pytest.mark.parametrize('loss_type', FORWARD)
 each_registered_loss_and_label = pytest.mark.parametrize(
     ('loss_type', 'label'),
@@ -259,7 +268,12 @@ each_registered_loss_and_label = pytest.mark.parametrize(
 
 def build(loss_type, **keywords):
     torch.manual_seed(0)
-    return MODELS.build(dict(type=loss_type, **KEYWORDS.get(loss_type, {}), **keywords))
+    return repeatable(MODELS.build(dict(type=loss_type, **KEYWORDS.get(loss_type, {}), **keywords)))
+
+
+def repeatable(loss):
+    """The loss; one that remembers its batches in eval mode, where it does not."""
+    return loss.eval() if 'memory_s' in dict(loss.named_buffers()) else loss
 
 
 def inputs(loss_type, label='mixup', dtype=torch.float32):
@@ -285,6 +299,7 @@ def inputs(loss_type, label='mixup', dtype=torch.float32):
     tensors = {name: 2 * torch.randn(shape, generator=seeded(i)).to(dtype) for i, (name, shape) in enumerate(shapes.items())}
     torch.manual_seed(0)
     others = dict(gt_label=labels(label, 4, CLASSES, seed=9, dtype=dtype), teacher_head=PooledLinear(3, CLASSES))
+    others |= dict(sample_idx=torch.tensor([3, 0, 7, 3]))
     others |= {name: (tensors[f'{name}.0'], tensors[f'{name}.1']) for name in ('stages_s', 'stages_t')}
     return {name: {**tensors, **others}[name] for name in FORWARD[loss_type]}
 
@@ -334,6 +349,7 @@ CONSTANT = {'NKDLoss': {'logit_t'}, 'WKDLogitLoss': {'logit_t'}, 'RKDLoss': {'ve
         ('ViTKDLoss', 'hard'),
         *((loss_type, 'hard') for loss_type in ('DISTLoss', 'LSKDLoss', 'TTMLoss', 'WTTMLoss')),
         *((loss_type, label) for loss_type in ('OFALogitLoss', 'WKDLogitLoss') for label in LABELS),
+        ('OFALoss', 'mixup'),
         *((loss_type, 'hard') for loss_type in ('RKDLoss', 'PKTLoss', 'CCLoss', 'ATLoss', 'SPLoss', 'NSTLoss')),
         *((loss_type, 'hard') for loss_type in ('VIDLoss', 'FitNetLoss', 'WKDFeatureLoss', 'ReviewKDLoss')),
     ],
@@ -486,6 +502,10 @@ DEFAULTS |= {
     'WKDFeatureLoss': dict(grid=1, mean_weight=1.0, std_weight=1.0, student_channels=None, teacher_channels=None),
     'ReviewKDLoss': dict(student_channels=..., teacher_channels=..., student_dims=..., teacher_dims=..., mid_channels=None),
 }
+DEFAULTS |= {
+    'CRDLoss': dict(student_dims=..., teacher_dims=..., num_samples=None, feat_dim=128, nce_k=16384, nce_t=0.07, nce_m=0.5),
+    'OFALoss': dict(student_channels=..., student_sizes=..., num_classes=..., eps=1.5, temp=1.0, kind=None),
+}
 
 
 @each_registered_loss
@@ -516,6 +536,7 @@ def test_keywords_and_defaults_are_the_originals(loss_type):
         (ofa_logit_loss, 'OFALogitLoss', {}),
         (wkd_logit_loss, 'WKDLogitLoss', {}),
         (rkd_loss, 'RKDLoss', {}),
+        (ofa_loss, 'OFALoss', {}),
         (wkd_feature_loss, 'WKDFeatureLoss', {}),
     ],
 )
@@ -583,7 +604,7 @@ def test_srrls_connector_starts_at_the_originals_scale():
         ),
         *(
             (loss_type, f'vector_{side[0]}', (4, 8), f'{side}_dims=8')
-            for loss_type in ('CCLoss', 'ReviewKDLoss')
+            for loss_type in ('CCLoss', 'ReviewKDLoss', 'CRDLoss')
             for side in ('student', 'teacher')
         ),
     ],

@@ -22,5 +22,6 @@ model = dict(
         srrl=dict(student_channels=1024, teacher_channels=2048),
         mgd=dict(student_channels=1024, teacher_channels=2048),
         wkd_logit=dict(loss_weight=25.0),
+        reviewkd=dict(loss_weight=dict(value=8.0, warmup=1)),
     ),
 )
