@@ -183,7 +183,7 @@ def test_lskd_is_kd_of_standardized_logits_but_for_the_teachers_entropy():
 
 
 @each_standardized
-@pytest.mark.parametrize('value', [0.0, 0.1, 200.0])
+@pytest.mark.parametrize('value', [0.0, 3.1383657, 200.0])  # seven of the second one have another mean, by rounding
 def test_equal_logits_have_a_finite_gradient_and_the_value_of_zeros(loss, value):
     logit_t, gt_label = logits(3, 7, dtype=torch.float32), labels('hard', 3, 7)
     equal = torch.full((3, 7), value, requires_grad=True)
@@ -233,6 +233,15 @@ def test_dist_of_equal_logits_has_no_correlation_and_a_finite_gradient(classes, 
     found = dist_loss(equal, logits(3, classes, dtype=torch.float32))
     assert found == 2
     assert gradient(found, equal).isfinite().all()
+
+
+def test_dist_of_equal_samples_has_no_correlation_over_them():
+    logit_s = logits(1, 5, dtype=torch.float32).expand(7, 5).clone().requires_grad_()
+    p = logit_s.detach().softmax(dim=1)
+    assert not torch.equal(p.mean(dim=0), p[0])  # by rounding
+    value = dist_loss(logit_s, logits(7, 5, seed=2, dtype=torch.float32), beta=0.0)
+    assert value == 1
+    assert gradient(value, logit_s).isfinite().all()
 
 
 # ---- TTM
@@ -305,6 +314,13 @@ def test_the_order_of_the_classes_and_of_their_costs_changes_nothing():
     order = torch.tensor([3, 0, 6, 1, 5, 2, 4])
     permuted = wkd_logit_loss(logit_s[:, order], logit_t[:, order], order.argsort()[gt_label], cost[order][:, order])
     assert_close(permuted, wkd_logit_loss(logit_s, logit_t, gt_label, cost))
+
+
+def test_every_move_costs_a_little():
+    logit_s, logit_t, gt_label = logits(5, 7, seed=1), logits(5, 7, seed=2), labels('hard', 5, 7)
+    free = torch.zeros(7, 7, dtype=torch.float64)
+    values = [wkd_logit_loss(logit_s, logit_t, gt_label, free, gamma=gamma) for gamma in (1e8, 0.0)]
+    torch.testing.assert_close(values[0] - values[1], torch.tensor(1.0, dtype=torch.float64), rtol=1e-6, atol=0)
 
 
 def test_costs_of_the_target_do_not_matter():
