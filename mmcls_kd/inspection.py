@@ -73,7 +73,7 @@ def describe(
     )
     if role != 'student':
         yield f'it was made for {pixels}'
-    names = {path: [n + side for n, tap in offered.items() if path in tap.modules] for path in found.outputs}
+    names = {path: [n + side + _input(tap) for n, tap in offered.items() if path in tap.modules] for path in found.outputs}
     shown = [p for p, _ in network.named_modules() if p in found.outputs and (not depth or p.count('.') < depth or names[p])]
     rows = [(path, _shapes(found, path), ', '.join(names[path])) for path in shown]
     yield from _columns([('module', 'returns', 'read as'), *rows])
@@ -89,7 +89,11 @@ def _shapes(found: Survey, path: str) -> str:
 
 def _tensors(taps: Mapping[str, Tap], found: Survey, side: str) -> list[tuple[str, ...]]:
     shapes = shapes_of(taps, found)
-    return [(name + side, shown_shape(shapes[name]), ' and '.join(tap.modules)) for name, tap in taps.items()]
+    return [(name + side, shown_shape(shapes[name]), ' and '.join(tap.modules) + _input(tap)) for name, tap in taps.items()]
+
+
+def _input(tap: Tap) -> str:
+    return ' (what goes in)' if tap.goes_in else ''
 
 
 def _columns(rows: list[tuple[str, ...]]) -> Iterator[str]:

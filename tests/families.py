@@ -64,22 +64,47 @@ def lively(network):
                 module.weight.normal_(std=0.5, generator=generator)
 
 
-def stages(logit, feat, middle):
-    """The tensors of a network of stages: of its last map, and of that before."""
-    return dict(logit=logit, feat=feat, tokens_high=feat.flatten(2).transpose(1, 2), feat_mid=middle.mean(dim=(2, 3)))
+def goes_into(network, path, images):
+    """What a layer of a network is given."""
+    found = []
+    handle = network.get_submodule(path).register_forward_pre_hook(lambda _module, args: found.append(args[0]))
+    network(images)
+    handle.remove()
+    return found[0].flatten(1)
 
 
-def blocks(logit, first, second, last, extra, class_token=True):
-    """The tensors of a transformer of four blocks: of the tokens after its first two, and after its final norm."""
-    patches = last[:, extra:]
-    side = int(patches.shape[1] ** 0.5)
+def stages(logit, vector, maps, feat=None, middle=None):
+    """The tensors of a network of stages: of its maps, its last map if more is done to it, and that of the stage before."""
+    feat = maps[-1] if feat is None else feat
+    middle = maps[-2] if middle is None else middle
     return dict(
         logit=logit,
-        feat=torch.stack(patches.split(side, dim=1), dim=1).permute(0, 3, 1, 2),
+        vector=vector,
+        stages=tuple(maps),
+        feat=feat,
+        tokens_high=feat.flatten(2).transpose(1, 2),
+        feat_mid=middle.mean(dim=(2, 3)),
+    )
+
+
+def blocks(logit, vector, tokens, last, extra, class_token=True):
+    """The tensors of a transformer of four blocks: of the tokens after each, and after its final norm."""
+    first, second = tokens[:2]
+    patches = last[:, extra:]
+    return dict(
+        logit=logit,
+        vector=vector,
+        stages=tuple(_on_grid(block[:, extra:]) for block in tokens),
+        feat=_on_grid(patches),
         feat_mid=second[:, 0] if class_token else second[:, extra:].mean(dim=1),
         tokens_low=torch.stack([first[:, extra:], second[:, extra:]], dim=1),
         tokens_high=patches,
     )
+
+
+def _on_grid(tokens):
+    side = int(tokens.shape[1] ** 0.5)
+    return torch.stack(tokens.split(side, dim=1), dim=1).permute(0, 3, 1, 2)
 
 
 # ---- mmpretrain
@@ -107,16 +132,16 @@ def layer_by_layer(backbone, images, names):
 @family('mmpretrain ResNet', lambda: MODELS.build(networks.resnet(8)))
 def _(network, images):
     backbone = copy.deepcopy(network.backbone)
-    backbone.out_indices = (2, 3)
-    middle, last = backbone(images)
-    return stages(network(images), last, middle)
+    backbone.out_indices = (0, 1, 2, 3)
+    return stages(network(images), goes_into(network, 'head.fc', images), backbone(images))
 
 
 @family('mmpretrain MobileNetV2', mmpretrain(dict(type='MobileNetV2', widen_factor=0.1), 1280))
 def _(network, images):
     names = ['conv1', *(f'layer{i}' for i in range(1, 8)), 'conv2']
     outputs = layer_by_layer(network.backbone, images, names)
-    return stages(network(images), outputs['conv2'], outputs['layer7'])
+    maps = [outputs[name] for name in ('layer2', 'layer3', 'layer5', 'conv2')]  # strides 4, 8, 16, 32
+    return stages(network(images), goes_into(network, 'head.fc', images), maps, middle=outputs['layer7'])
 
 
 SWIN = dict(
@@ -132,7 +157,13 @@ SWIN = dict(
 @family('mmpretrain Swin', mmpretrain(SWIN, 64))
 def _(network, images):
     middle, last = network.backbone(images)
-    return stages(network(images), last, middle)
+    maps, (value, size) = [], network.backbone.patch_embed(images)
+    for stage in network.backbone.stages:
+        value, _ = stage(value, size, do_downsample=False)
+        maps.append(_on_grid(value))  # before its norm
+        if stage.downsample:
+            value, size = stage.downsample(value, size)
+    return stages(network(images), goes_into(network, 'head.fc', images), maps, last, middle)
 
 
 CONVNEXT = dict(type='ConvNeXt', arch=dict(depths=[1, 1, 2, 1], channels=[8, 16, 24, 32]))
@@ -144,13 +175,18 @@ def _(network, images):
     for smaller, stage in zip(network.backbone.downsample_layers, network.backbone.stages, strict=True):
         value = stage(smaller(value))
         outputs.append(value)
-    return stages(network(images), outputs[3], outputs[2])
+    return stages(network(images), goes_into(network, 'head.fc', images), outputs)
 
 
 def _mmpretrain_blocks(network, images):
     backbone = copy.deepcopy(network.backbone)
-    backbone.out_type, backbone.out_indices = 'raw', (0, 1, 3)
-    return blocks(network(images), *backbone(images), backbone.num_extra_tokens)
+    last = copy.deepcopy(backbone)
+    last.out_type, backbone.out_type, backbone.out_indices = 'raw', 'raw', (0, 1, 2, 3)
+    backbone.final_norm = False
+    last = last(images)[-1]
+    two_heads = 'Distilled' in type(backbone).__name__
+    vector = last[:, 0] if two_heads else goes_into(network, 'head.layers.head', images)
+    return blocks(network(images), vector, backbone(images), last, backbone.num_extra_tokens)
 
 
 for kind, head in dict(
@@ -172,20 +208,21 @@ def timm(name, **keywords):
 @family('timm ResNet', timm('resnet10t', stem_width=8, channels=(8, 16, 24, 32)))
 def _(network, images):
     maps = network.model.forward_intermediates(images, intermediates_only=True)
-    return stages(network(images), maps[-1], maps[-2])
+    return stages(network(images), goes_into(network, 'model.fc', images), maps[-4:])
 
 
 @family('timm EfficientNet', timm('test_efficientnet'))
 def _(network, images):
-    stem = network.model.bn1(network.model.conv_stem(images))
-    outputs = layer_by_layer(network.model.blocks, stem, [str(i) for i in range(len(network.model.blocks))])
-    return stages(network(images), network.model.forward_features(images), list(outputs.values())[-2])
+    maps = network.model.forward_intermediates(images, intermediates_only=True)[-4:]
+    last = network.model.forward_features(images)
+    return stages(network(images), goes_into(network, 'model.classifier', images), maps, last)
 
 
 @family('timm ConvNeXt', timm('convnext_atto', dims=(8, 16, 24, 32), depths=(1, 1, 2, 1)))
 def _(network, images):
     maps = network.model.forward_intermediates(images, intermediates_only=True)
-    return stages(network(images), network.model.forward_features(images), maps[-2])
+    last = network.model.forward_features(images)
+    return stages(network(images), goes_into(network, 'model.head.fc', images), maps, last)
 
 
 @family(
@@ -203,16 +240,16 @@ def _(network, images):
 def _(network, images):
     maps = network.model.forward_intermediates(images, intermediates_only=True)
     last = network.model.forward_features(images)
-    return stages(network(images), last.permute(0, 3, 1, 2), maps[-2])
+    return stages(network(images), goes_into(network, 'model.head.fc', images), maps, last.permute(0, 3, 1, 2))
 
 
 def _timm_blocks(network, images, class_token=True):
-    read = network.model.forward_intermediates(
-        images, indices=[0, 1], return_prefix_tokens=True, output_fmt='NLC', intermediates_only=True
-    )
-    first, second = (torch.cat([prefix, patches], dim=1) for patches, prefix in read)
+    read = network.model.forward_intermediates(images, return_prefix_tokens=True, output_fmt='NLC', intermediates_only=True)
+    tokens = [torch.cat([prefix, patches], dim=1) for patches, prefix in read]
     last, extra = network.model.forward_features(images), network.model.num_prefix_tokens
-    return blocks(network(images), first, second, last, extra, class_token)
+    two_heads = hasattr(network.model, 'head_dist')
+    vector = last[:, 0] if two_heads else goes_into(network, 'model.head', images)
+    return blocks(network(images), vector, tokens, last, extra, class_token)
 
 
 for title, name in dict(
@@ -251,17 +288,20 @@ def nodes(network, images, *names):
 
 @family('torchvision ResNet', torchvision_classifier('resnet18'))
 def _(network, images):
-    return stages(network(images), *nodes(network, images, 'layer4', 'layer3'))
+    maps = nodes(network, images, *(f'layer{i}' for i in range(1, 5)))
+    return stages(network(images), goes_into(network, 'model.fc', images), maps)
 
 
 @family('torchvision MobileNetV2', torchvision_classifier('mobilenet_v2', width_mult=0.25))
 def _(network, images):
-    return stages(network(images), *nodes(network, images, 'features', 'features.17'))
+    middle, *maps = nodes(network, images, 'features.17', *(f'features.{i}' for i in (3, 6, 13, 18)))
+    return stages(network(images), goes_into(network, 'model.classifier.1', images), maps, middle=middle)
 
 
 @family('torchvision GoogLeNet', torchvision_classifier('googlenet', init_weights=False))
 def _(network, images):
-    return stages(network(images), *nodes(network, images, 'inception5b', 'inception5a'))
+    middle, *maps = nodes(network, images, 'inception5a', 'inception3b', 'inception4e', 'inception5b')
+    return stages(network(images), goes_into(network, 'model.fc', images), maps, middle=middle)
 
 
 @family(
@@ -269,7 +309,8 @@ def _(network, images):
     module(lambda: torchvision.models.DenseNet(4, (1, 1, 1, 2), num_init_features=8, num_classes=CLASSES)),
 )
 def _(network, images):
-    return stages(network(images), *nodes(network, images, 'features.norm5', 'features.denseblock3'))  # not yet rectified
+    last, *maps = nodes(network, images, 'features.norm5', *(f'features.denseblock{i}' for i in range(1, 5)))
+    return stages(network(images), goes_into(network, 'model.classifier', images), maps, last)  # not yet rectified
 
 
 def _torchvision_convnext():
@@ -283,23 +324,26 @@ def _torchvision_convnext():
 
 @family('torchvision ConvNeXt', module(_torchvision_convnext))
 def _(network, images):
-    return stages(network(images), *nodes(network, images, 'features.7', 'features.5'))
+    maps = nodes(network, images, *(f'features.{i}' for i in (1, 3, 5, 7)))
+    return stages(network(images), goes_into(network, 'model.classifier.2', images), maps)
 
 
 def _torchvision_swin():
-    return torchvision.models.SwinTransformer([2, 2], 8, [1, 1, 2, 1], [1, 1, 1, 1], [2, 2], num_classes=CLASSES)
+    # 12, as a stage of as many channels as rows and columns would not show in its shape where its channels are
+    return torchvision.models.SwinTransformer([2, 2], 12, [1, 1, 2, 1], [1, 1, 1, 1], [2, 2], num_classes=CLASSES)
 
 
 @family('torchvision Swin', module(_torchvision_swin))
 def _(network, images):
-    last, middle = nodes(network, images, 'norm', 'features.5')
-    return stages(network(images), last.permute(0, 3, 1, 2), middle.permute(0, 3, 1, 2))
+    found = nodes(network, images, 'norm', *(f'features.{i}' for i in (1, 3, 5, 7)))
+    last, *maps = (value.permute(0, 3, 1, 2) for value in found)
+    return stages(network(images), goes_into(network, 'model.head', images), maps, last)
 
 
 @family('torchvision ViT', module(lambda: torchvision.models.VisionTransformer(SIZE, 8, 4, 2, 16, 32, num_classes=CLASSES)))
 def _(network, images):
-    names = [*(f'encoder.layers.encoder_layer_{i}.add_1' for i in (0, 1)), 'encoder.ln']
-    return blocks(network(images), *nodes(network, images, *names), 1)
+    *tokens, last = nodes(network, images, *(f'encoder.layers.encoder_layer_{i}.add_1' for i in range(4)), 'encoder.ln')
+    return blocks(network(images), goes_into(network, 'model.heads.head', images), tokens, last, 1)
 
 
 # ---- Hugging Face
@@ -324,7 +368,8 @@ def _hugging_face_blocks(extra):
     def tensors(network, images):
         output = network.model(images, output_hidden_states=True)
         last = network.model.base_model(images).last_hidden_state
-        return blocks(output.logits, *output.hidden_states[1:3], last, extra)
+        vector = goes_into(network, 'model.classifier', images)
+        return blocks(output.logits, vector, output.hidden_states[1:], last, extra)
 
     return tensors
 
@@ -338,7 +383,8 @@ for kind, extra in dict(ViT=1, DeiT=2, Dinov2=1, Dinov2WithRegisters=5).items():
 
 def _hugging_face_stages(network, images):
     output = network.model(images, output_hidden_states=True)
-    return stages(output.logits, *output.hidden_states[:-3:-1])
+    linear = 'model.classifier.1' if isinstance(network.model.classifier, nn.Sequential) else 'model.classifier'
+    return stages(output.logits, goes_into(network, linear, images), output.hidden_states[-4:])
 
 
 WIDTHS = dict(hidden_sizes=[8, 16, 24, 32], depths=[1, 1, 2, 1])
@@ -356,13 +402,12 @@ def _(network, images):
     last = network.model.swin(images).last_hidden_state
     encoder = network.model.swin.encoder
     value, size = network.model.swin.embeddings(images)[0], (images.shape[2] // 2, images.shape[3] // 2)
-    for stage in encoder.layers[:3]:
+    values = []
+    for stage in encoder.layers:
         for block in stage.blocks:
             value = block(value, size)[0]
-        middle, value, size = value, stage.downsample(value, size), (size[0] // 2, size[1] // 2)
-    return stages(network(images), _on_grid(last), _on_grid(middle))
-
-
-def _on_grid(tokens):
-    side = int(tokens.shape[1] ** 0.5)
-    return torch.stack(tokens.split(side, dim=1), dim=1).permute(0, 3, 1, 2)
+        values.append(value)
+        if stage.downsample:
+            value, size = stage.downsample(value, size), (size[0] // 2, size[1] // 2)
+    vector = goes_into(network, 'model.classifier', images)
+    return stages(network(images), vector, [_on_grid(value) for value in values], _on_grid(last))

@@ -59,8 +59,8 @@ def default_taps(network: Any, survey: Survey) -> dict[str, Tap]:
     shapes = {survey.outputs[path][0].shape for path in stages}
     blocks_alike = stages and len(shapes) == 1 and len(next(iter(shapes))) == 3
     if survey.vector_place:
-        path, place = survey.vector_place
-        taps['vector'] = tap(survey, [path], FORM_OF['vector'], place)
+        path, index, goes_in = survey.vector_place
+        taps['vector'] = tap(survey, [path], 'flat', index, goes_in=goes_in)
     with suppress(ValueError):  # tokens of a kind that the table does not know; config's taps can still name them
         found = _block_taps(network, survey, stages) if blocks_alike else _stage_taps(network, survey, stages)
         return found | taps

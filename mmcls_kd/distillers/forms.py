@@ -123,6 +123,11 @@ def as_pooled(feat: Tensor, layout: Layout) -> Tensor:
     return feat.mean(dim=(2, 3)) if layout.kind == 'map' else as_tokens(feat, layout).mean(dim=1)
 
 
+def as_flat(feat: Tensor, layout: Layout) -> Tensor:  # noqa: ARG001
+    """All numbers of each image side by side, (N, D)."""
+    return feat.flatten(1)
+
+
 def as_class_token(feat: Tensor, layout: Layout) -> Tensor:
     """The first of the extra tokens, (N, D).
 
@@ -144,5 +149,6 @@ FORMS: dict[str, Callable[[Tensor, Layout], Tensor]] = {
     'tokens': as_tokens,
     'pooled': as_pooled,
     'class_token': as_class_token,
+    'flat': as_flat,
     'raw': as_it_is,
 }

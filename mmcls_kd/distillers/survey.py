@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,14 @@ DROPOUT = nn.modules.dropout._DropoutNd
 MISFITS = (RuntimeError, AssertionError, LookupError, TypeError, AttributeError, ValueError)
 
 
+class Place(NamedTuple):
+    """Where a tensor can be read: the module, which of its tensors, and whether of those that go in or that come out."""
+
+    path: str
+    number: int
+    goes_in: bool
+
+
 @dataclass
 class Survey:
     """What a dry run showed.
@@ -32,24 +40,26 @@ class Survey:
         size: Height and width of its images.
         outputs: What each module returned, by path, in the order in which they ended; tensors without values, on torch's
             meta device.
+        inputs: What each was given, likewise.
         calls: How often each ran.
         overwritten: Those whose tensors a later step changes in place, or a dropout will in training.
         logit: The class scores, (N, C), without values.
         logit_paths: The modules that return them, the outermost first.
         classifier_paths: Those that return them in whatever shape, (N, C, 1, 1) for one.
         linear_path: The linear layer (or 1×1 convolution) that makes them; None if something else does.
-        vector_place: The module that returns what goes into that layer, and which of its tensors; None if none does.
+        vector_place: Where what goes into that layer is first there, before any dropout; None if that cannot be read.
     """
 
     size: tuple[int, int]
     outputs: dict[str, list[Tensor]]
+    inputs: dict[str, list[Tensor]]
     calls: Counter[str]
     overwritten: frozenset[str]
     logit: Tensor
     logit_paths: list[str]
     classifier_paths: list[str]
     linear_path: str | None
-    vector_place: tuple[str, int] | None
+    vector_place: Place | None
 
     @property
     def num_classes(self) -> int:
@@ -113,23 +123,36 @@ def _run(network: nn.Module, images: Tensor) -> Survey:
     outputs: dict[str, list[Tensor]] = {}
     versions: dict[str, list[int]] = {}
     calls: Counter[str] = Counter()
-    inputs: dict[str, Tensor] = {}
+    inputs: dict[str, list[Tensor]] = {}
+    seen: list[tuple[Place, Tensor, int]] = []  # each tensor at each place in the order of the pass, and its version there
     dropped: list[Tensor] = []  # what a dropout will overwrite in training
 
-    def watch(path: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            calls[path] += 1
-            if isinstance(module, LINEAR) and args:
-                inputs[path] = args[0]
-            if isinstance(module, DROPOUT) and module.inplace and args:
-                dropped.append(args[0])
-            outputs.pop(path, None)
-            outputs[path] = tensors_in(output)
-            versions[path] = [tensor._version for tensor in outputs[path]]
+    def see(path: str, tensors: list[Tensor], goes_in: bool) -> None:
+        for number, tensor in enumerate(tensors, -len(tensors)):  # from the last, as earlier outputs may be left out
+            seen.append((Place(path, number, goes_in), tensor, tensor._version))
+
+    def watch_input(path: str) -> Any:
+        def hook(module: nn.Module, args: Any) -> None:
+            inputs[path] = tensors_in(args)
+            see(path, inputs[path], goes_in=True)
+            if isinstance(module, DROPOUT) and module.inplace:
+                dropped.extend(inputs[path])
 
         return hook
 
-    handles = [module.register_forward_hook(watch(path)) for path, module in network.named_modules() if path]
+    def watch(path: str) -> Any:
+        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            calls[path] += 1
+            outputs.pop(path, None)
+            outputs[path] = tensors_in(output)
+            versions[path] = [tensor._version for tensor in outputs[path]]
+            see(path, outputs[path], goes_in=False)
+
+        return hook
+
+    modules = [(path, module) for path, module in network.named_modules() if path]
+    handles = [module.register_forward_pre_hook(watch_input(path)) for path, module in modules]
+    handles += [module.register_forward_hook(watch(path)) for path, module in modules]
     try:
         logit = scores(network(images))
     finally:
@@ -143,17 +166,18 @@ def _run(network: nn.Module, images: Tensor) -> Survey:
     overwritten = frozenset(p for p, tensors in outputs.items() if [t._version for t in tensors] != versions[p])
     dropping = (p for p, tensors in outputs.items() if any(_same_memory(t, other) for t in tensors for other in dropped))
     classifiers = [p for p, tensors in outputs.items() if any(t.data_ptr() == logit.data_ptr() for t in tensors)]
-    linear = next((path for path in classifiers if path in inputs), None)
+    linear = next((path for path in classifiers if isinstance(network.get_submodule(path), LINEAR)), None)
+    vector = _vector(network.get_submodule(linear), inputs[linear]) if linear else None
     places = (
-        (path, place)
-        for path, tensors in outputs.items()
-        for place, tensor in enumerate(tensors)
-        if linear and calls[path] == 1 and path not in overwritten and _same_memory(tensor, inputs[linear])
+        place
+        for place, tensor, version in seen
+        if vector is not None and calls[place.path] == 1 and tensor._version == version and _same_memory(tensor, vector)
     )
     height, width = images.shape[2:]
     return Survey(
         size=(height, width),
-        outputs={path: [tensor.to('meta') for tensor in tensors] for path, tensors in outputs.items()},
+        outputs=_without_values(outputs),
+        inputs=_without_values(inputs),
         calls=calls,
         overwritten=overwritten.union(dropping),
         logit=logit.to('meta'),
@@ -162,6 +186,16 @@ def _run(network: nn.Module, images: Tensor) -> Survey:
         linear_path=linear,
         vector_place=next(places, None),
     )
+
+
+def _without_values(tensors: dict[str, list[Tensor]]) -> dict[str, list[Tensor]]:
+    return {path: [tensor.to('meta') for tensor in found] for path, found in tensors.items()}
+
+
+def _vector(linear: nn.Module, inputs: list[Tensor]) -> Tensor | None:
+    """What a linear layer was given; None if that is more than one vector an image."""
+    weight: Any = linear.weight
+    return inputs[0] if inputs and inputs[0][0].numel() == weight[0].numel() else None
 
 
 def _same_memory(tensor: Tensor, other: Tensor) -> bool:

@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from .forms import FORMS, Layout, Read, tensors_in
 from .survey import Survey
@@ -49,17 +50,24 @@ KEYS = ('path', 'form', 'index', 'extra')
 
 @dataclass(frozen=True)
 class Tap:
-    """A tensor read at the outputs of some modules.
+    """A tensor read at the outputs of some modules, or at what goes into them.
 
     Attributes:
         modules: Paths of the modules inside the network, as ``get_submodule`` takes them.
         view: What makes the tensor of these modules' outputs.
         overwritten: Which of them return what a later step changes in place, as an activation does: to be kept as a copy.
+        goes_in: Whether it is what goes into the modules.
     """
 
     modules: tuple[str, ...]
     view: Callable[..., Read]
     overwritten: frozenset[str] = frozenset()
+    goes_in: bool = False
+
+    @property
+    def places(self) -> list[tuple[str, bool]]:
+        """Each module, with whether it is read what goes in."""
+        return [(path, self.goes_in) for path in self.modules]
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,7 @@ def tap(
     index: int | None = None,
     extra: int | None = None,
     apart: bool = False,
+    goes_in: bool = False,
 ) -> Tap:
     """A tap on modules of a network that was surveyed.
 
@@ -112,6 +121,7 @@ def tap(
         index: Which tensor of a module that returns several.
         extra: How many tokens stand before the patch tokens; found from their number if None.
         apart: Whether to read a tuple, one tensor for each module.
+        goes_in: Whether to read what goes into the modules, not what they return.
 
     Raises:
         ValueError: If there is no such module (names the nearest), it does not run or runs several times, it returns no
@@ -123,7 +133,7 @@ def tap(
             raise ValueError(f'no module {path!r} runs in this network; {nearest_paths(path, survey)}')
         if survey.calls[path] > 1:
             raise ValueError(f'module {path!r} runs {survey.calls[path]} times in a forward pass; take one that runs once')
-        tensors = survey.outputs[path]
+        tensors = (survey.inputs if goes_in else survey.outputs)[path]
         shapes = ', '.join(str(tuple(t.shape)) for t in tensors) or 'none'
         if not -len(tensors) <= (index or 0) < len(tensors) or (index is None and len(tensors) > 1):
             raise ValueError(f'module {path!r} returns {len(tensors)} tensors ({shapes}): say which by index=0, 1, ...')
@@ -132,7 +142,8 @@ def tap(
         raise ValueError(f'form={form!r}: choose one of {", ".join(map(repr, FORMS))}')
     if not paths:
         raise ValueError('it has no path of a module')
-    made = Tap(tuple(paths), View(form, tuple(layouts), index or 0, apart), survey.overwritten.intersection(paths))
+    view = View(form, tuple(layouts), index or 0, apart)
+    made = Tap(tuple(paths), view, survey.overwritten.intersection(paths), goes_in)
     try:
         read(made, survey)
     except (ValueError, RuntimeError) as error:
@@ -152,7 +163,7 @@ def _layout(shape: tuple[int, ...], size: tuple[int, int], extra: int | None) ->
 
 def read(tap: Tap, survey: Survey) -> Read:
     """What a tap would have read in the dry run, without values."""
-    return tap.view(*(survey.outputs[path] for path in tap.modules))
+    return tap.view(*((survey.inputs if goes_in else survey.outputs)[path] for path, goes_in in tap.places))
 
 
 def shapes_of(taps: Mapping[str, Tap], survey: Survey) -> dict[str, Shape]:
@@ -228,21 +239,23 @@ def record(network: nn.Module, taps: dict[str, Tap], stop: bool = False) -> Iter
         taps: What to read, by name.
         stop: Leave the block as soon as all is read, so that no later stage is computed.
     """
-    outputs: dict[str, list[Tensor]] = {}
+    found: dict[tuple[str, bool], list[Tensor]] = {}
     tensors: dict[str, Read] = {}
-    paths = {path for tap in taps.values() for path in tap.modules}
+    places = {place for tap in taps.values() for place in tap.places}
     overwritten = {path for tap in taps.values() for path in tap.overwritten}
 
-    def keep(path: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            found = tensors_in(output)
-            outputs[path] = [tensor.clone() for tensor in found] if path in overwritten else found
-            if stop and len(outputs) == len(paths):
+    def keep(path: str, goes_in: bool) -> RemovableHandle:
+        def hook(_module: nn.Module, args: Any, output: Any = None) -> None:
+            read = tensors_in(args if goes_in else output)
+            copied = goes_in or path in overwritten  # the module itself may change in place what goes in
+            found[path, goes_in] = [tensor.clone() for tensor in read] if copied else read
+            if stop and len(found) == len(places):
                 raise _AllRead
 
-        return hook
+        module = network.get_submodule(path)
+        return module.register_forward_pre_hook(hook) if goes_in else module.register_forward_hook(hook)
 
-    handles = [network.get_submodule(path).register_forward_hook(keep(path)) for path in paths]
+    handles = [keep(*place) for place in places]
     try:
         yield tensors
     except _AllRead:
@@ -250,4 +263,4 @@ def record(network: nn.Module, taps: dict[str, Tap], stop: bool = False) -> Iter
     finally:
         for handle in handles:
             handle.remove()
-    tensors.update({name: tap.view(*(outputs[path] for path in tap.modules)) for name, tap in taps.items()})
+    tensors.update({name: tap.view(*(found[place] for place in tap.places)) for name, tap in taps.items()})

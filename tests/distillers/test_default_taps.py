@@ -7,6 +7,7 @@ from kit import assert_close, seeded
 from torch import nn
 
 from mmcls_kd.distillers.default_taps import default_taps, drop_unread_outputs
+from mmcls_kd.distillers.forms import parts
 from mmcls_kd.distillers.survey import survey
 from mmcls_kd.distillers.taps import given_taps, read, record
 
@@ -25,6 +26,11 @@ def offered(network, inputs):
     return tensors
 
 
+def shapes(tensor, start=0):
+    """The shape of a tensor, or of each of a tuple, from a dimension on."""
+    return [part.shape[start:] for part in parts(tensor)]
+
+
 @each_family
 def test_the_names_their_values_and_the_shapes_that_were_foretold(name):
     network = built(name).double()
@@ -34,9 +40,10 @@ def test_the_names_their_values_and_the_shapes_that_were_foretold(name):
     assert set(tensors) == set(wanted)
     foretold = default_taps(network, found)
     for key, tensor in tensors.items():
-        assert tensor.shape == wanted[key].shape, key
-        assert tensor.shape[1:] == read(foretold[key], found).shape[1:], key
-        assert_close(tensor, wanted[key])
+        assert shapes(tensor) == shapes(wanted[key]), key
+        assert shapes(tensor, 1) == shapes(read(foretold[key], found), 1), key
+        for one, its in zip(parts(tensor), parts(wanted[key]), strict=True):
+            assert_close(one, its)
 
 
 @pytest.mark.parametrize('name', [name for name in FAMILIES if 'Distilled' not in name])  # mmpretrain cannot train it
@@ -46,8 +53,8 @@ def test_a_student_that_trains_is_read_at_the_same_places(name):
     taps = default_taps(network, found)
     with record(network.train(), taps) as tensors:
         network(images(*found.size).float())
-    assert {key: t.shape[1:] for key, t in tensors.items()} == {key: read(tap, found).shape[1:] for key, tap in taps.items()}
-    assert all(t.requires_grad and t.isfinite().all() for t in tensors.values())
+    assert {key: shapes(t, 1) for key, t in tensors.items()} == {key: shapes(read(t, found), 1) for key, t in taps.items()}
+    assert all(t.requires_grad and t.isfinite().all() for tensor in tensors.values() for t in parts(tensor))
 
 
 def test_images_that_are_not_square_have_patches_on_a_grid_of_their_ratio():
@@ -110,13 +117,79 @@ class Plain(nn.Sequential):
 
 
 @pytest.mark.parametrize('kind', [Pairs, Plain])
-def test_a_network_of_no_family_offers_its_logits(kind):
-    assert set(offered(module(kind)().double(), images(32, 32))) == {'logit'}
+def test_a_network_of_no_family_offers_its_logits_and_what_goes_into_its_classifier(kind):
+    network = module(kind)().double()
+    tensors = offered(network, images(32, 32))
+    assert set(tensors) == {'logit', 'vector'}
+    linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
+    assert_close(linear(tensors['vector']).detach(), tensors['logit'])
 
 
-def test_tokens_on_no_grid_are_no_map_but_the_logits_are_there():
+def test_tokens_on_no_grid_are_no_map_but_the_rest_is_there():
     found = survey(module(Blocks)(), 'student', (64, 32))
-    assert set(default_taps(module(Blocks)(), found)) == {'logit'}
+    assert set(default_taps(module(Blocks)(), found)) == {'logit', 'vector'}
+
+
+class TestVector:
+    """What goes into the classifier."""
+
+    @pytest.mark.parametrize('inplace', [False, True])
+    def test_before_a_dropout(self, inplace):
+        class Dropping(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.stem, self.pool = nn.Conv2d(3, 8, 8, 8), nn.AdaptiveAvgPool2d(1)
+                self.head = nn.Sequential(nn.Flatten(), nn.Dropout(0.9, inplace), nn.Linear(8, 10))
+
+            def forward(self, images):
+                return self.head(self.pool(self.stem(images)))
+
+        network = module(Dropping)().double()
+        inputs = images(32, 32)
+        wanted = network.model.stem(inputs).mean(dim=(2, 3)).detach()
+        taps = default_taps(network, survey(network, 'student'))
+        with torch.no_grad(), record(network.train(), taps) as tensors:
+            network(inputs)
+        assert_close(tensors['vector'], wanted)
+
+    @pytest.mark.parametrize('inplace', [False, True])
+    def test_after_an_activation(self, inplace):
+        network = module(lambda: nn.Sequential(nn.Flatten(), nn.Linear(3072, 8), nn.ReLU(inplace), nn.Linear(8, 10)))()
+        inputs = images(32, 32).float()
+        taps = default_taps(network, survey(network, 'student', (32, 32)))
+        with torch.no_grad(), record(network, taps) as tensors:
+            logit = network(inputs)
+        assert (tensors['vector'] >= 0).all()
+        assert_close(network.model[3](tensors['vector']).detach(), logit)
+
+    @pytest.mark.parametrize('kind', ['tokens', 'twice'])
+    def test_there_is_none_where_the_classifier_sees_more_than_one_vector(self, kind):
+        class Many(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.stem, self.head = nn.Conv2d(3, 8, 8, 8), nn.Linear(8, 10)
+
+            def forward(self, images):
+                tokens = self.stem(images).flatten(2).transpose(1, 2)
+                if kind == 'tokens':
+                    return self.head(tokens)[:, 0]
+                self.head(tokens[:, 0])
+                return self.head(tokens.mean(dim=1))
+
+        network = module(Many)()
+        assert set(default_taps(network, survey(network, 'student'))) == {'logit'}
+
+    def test_of_a_swin_whose_earlier_outputs_nobody_reads(self):
+        network = FAMILIES['mmpretrain Swin'][0]().eval()
+        taps = default_taps(network, survey(network, 'student'))
+        inputs = images(32, 32).float()
+        wanted = network.backbone(inputs)[-1].mean(dim=(2, 3)).detach()
+        read = {'vector': taps['vector']}
+        drop_unread_outputs(network, read.values())
+        assert tuple(network.backbone.out_indices) == (3,)
+        with torch.no_grad(), record(network, read) as tensors:
+            network(inputs)
+        assert_close(tensors['vector'], wanted)
 
 
 class TestEachOfItsKind:
@@ -129,7 +202,7 @@ class TestEachOfItsKind:
     def test_a_swin_gives_its_middle_feature_only_behind_the_norm_of_that_stage(self, indices):
         swin = dict(type='SwinTransformer', img_size=32, patch_size=2, window_size=2, out_indices=indices)
         network = mmpretrain({**swin, 'arch': dict(embed_dims=8, depths=[1] * 4, num_heads=[1] * 4)}, 64)()
-        assert set(default_taps(network, survey(network, 'student'))) == {'logit', 'feat', 'tokens_high'}
+        assert set(default_taps(network, survey(network, 'student'))) == {'logit', 'vector', 'stages', 'feat', 'tokens_high'}
 
     def test_a_teacher_of_two_classifiers_gives_the_logits_that_it_returns(self):
         make = hugging_face('DeiT', hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8)

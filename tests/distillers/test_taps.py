@@ -166,7 +166,7 @@ class TestOtherModules:
             (dict(path='conv', pool=True), 'a_s takes path, form, index, extra, but has pool'),
             (
                 dict(path='conv', form='mapp'),
-                r"a_s: form='mapp': choose one of 'map', 'tokens', 'pooled', 'class_token', 'raw'",
+                r"a_s: form='mapp': choose one of 'map', 'tokens', 'pooled', 'class_token', 'flat', 'raw'",
             ),
             (dict(path='conv', form='class_token'), r'a_s: conv: a tensor of shape \(2, 8, 16, 16\) has no class token'),
             (dict(path='fc', form='map'), r'a_s: fc: a tensor of shape \(2, 10\) has neither a feature map nor tokens'),
