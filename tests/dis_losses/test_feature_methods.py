@@ -27,6 +27,7 @@ from mmcls_kd.dis_losses import (
     wkd_feature_loss,
 )
 from mmcls_kd.dis_losses.common import full_precision, smaller_maps, unit
+from mmcls_kd.dis_losses.rkd import relations
 
 examples = settings(max_examples=25, deadline=None, derandomize=True)
 
@@ -235,11 +236,14 @@ def test_parts_that_only_some_widths_need(loss_type, keywords, names):
     assert {name for name, _ in build(loss_type, **keywords).named_parameters()} == names
 
 
-def test_vids_parts_start_as_told():
-    loss = MODELS.build(dict(type='VIDLoss', student_channels=2, teacher_channels=5, init_pred_var=700.0))
+@pytest.mark.parametrize('variance', [0.3, 5.0, 700.0])
+def test_vids_parts_start_as_told(variance):
+    loss = MODELS.build(dict(type='VIDLoss', student_channels=2, teacher_channels=5, init_pred_var=variance))
     assert [tuple(conv.weight.shape[:2]) for conv in loss.regressor[::2]] == [(5, 2), (5, 5), (5, 5)]
-    variance = nn.functional.softplus(loss.log_scale) + 1e-5
-    assert_close(variance.detach(), torch.full((5,), 700.0))
+    assert_close((nn.functional.softplus(loss.log_scale) + 1e-5).detach(), torch.full((5,), variance))
+
+
+def test_vid_refuses_a_variance_of_nothing():
     with pytest.raises(ValueError, match=r'init_pred_var=0\): choose a variance above'):
         MODELS.build(dict(type='VIDLoss', student_channels=2, teacher_channels=2, init_pred_var=0))
 
@@ -471,6 +475,22 @@ def test_float32_is_as_good_as_float64_to_a_thousandth(name, kind):
     student = EXTREMES[kind](student.shape)
     values = [LOSSES[name](student.to(dtype), teacher.to(dtype)) for dtype in (torch.float32, torch.float64)]
     torch.testing.assert_close(values[0].double(), values[1], rtol=1e-3, atol=1e-7)
+
+
+def test_equal_vectors_are_a_millionth_apart_for_rkd():
+    vectors = torch.tensor([[0.0], [0.0], [1.0]], dtype=torch.float64)
+    distance, cosine = relations(vectors)
+    assert_close(distance[0], torch.tensor([0, 1e-6, 1], dtype=torch.float64) / ((4 + 2e-6) / 6))
+    assert cosine[0].tolist() == [[0, 0, 0], [0, 0, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize('row', [(6.0, 7.25), (9.25, 14.0), (14.5, 12.0)])
+def test_opposite_vectors_are_finite_for_pkt(row):
+    opposite = torch.tensor(row) * torch.tensor([[1.0], [-1.0]])  # their cosine is below −1 by rounding
+    for student, teacher in ((opposite, torch.eye(2)), (torch.eye(2), opposite)):
+        value = pkt_loss(student.requires_grad_(), teacher.detach())
+        assert value.isfinite()
+        assert torch.autograd.grad(value, student)[0].isfinite().all()
 
 
 # ---- what they share
