@@ -13,7 +13,7 @@ from mmcls_kd.benchmark.timing import Timing
 @pytest.fixture
 def small(monkeypatch):
     """Maps and tokens of small sizes."""
-    monkeypatch.setattr(methods, 'STAGES', ((4, 8), (6, 4), (8, 2)))
+    monkeypatch.setattr(methods, 'STAGES', ((4, 16), (4, 8), (6, 4), (8, 2)))
     monkeypatch.setattr(methods, 'PATCHES', 9)
     monkeypatch.setattr(methods, 'TOKEN_WIDTHS', dict(s=4, t=6))
 
@@ -39,7 +39,12 @@ def test_chosen_methods_have_the_configs_hyper_parameters_and_each_stage_that_th
     _, wsld = wanted_methods(['wsld'])
     assert wsld.keywords == dict(temp=2.0, alpha=2.5)
     tensors = stand_ins(2, 7, 10)
-    assert [tuple(stage.shape) for stage in tensors['stages_s']] == [(2, 4, 8, 8), (2, 6, 4, 4), (2, 8, 2, 2)]
+    assert [tuple(stage.shape) for stage in tensors['stages_s']] == [
+        (2, 4, 16, 16),
+        (2, 4, 8, 8),
+        (2, 6, 4, 4),
+        (2, 8, 2, 2),
+    ]
     assert all(stage.requires_grad for stage in tensors['stages_s'])
     assert not any(stage.requires_grad for stage in tensors['stages_t'])
     assert tensors['teacher_head'](tensors['feat_t']).shape == (2, 7)
