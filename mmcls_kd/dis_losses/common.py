@@ -146,21 +146,11 @@ def mask_classes(logit: Tensor, classes: Tensor) -> Tensor:
     return logit.scatter(1, classes, torch.finfo(logit.dtype).min / 2)
 
 
-def centered(values: Tensor) -> Tensor:
-    """Rows without their means, (N, D); exactly 0 where all entries of a row are equal, in spite of rounding.
-
-    Args:
-        values: Rows, (N, D).
-    """
-    values = values - values[:, :1].detach()
-    return values - values.mean(dim=1, keepdim=True)
-
-
 def standardize_classes(logit: Tensor) -> Tensor:
     r"""Logits of mean 0 and standard deviation 1 over the classes, :math:`Z = (z - mean) / (10^{-7} + std)`.
 
     Shift and scale of a sample's logits no longer count (arXiv 2403.01427). The deviation is the unbiased one. Where all
-    logits of a sample are equal, as from a classifier that starts at 0, Z is 0 and its gradient 10⁷ times what comes in.
+    logits of a sample are equal, as from a classifier that starts at 0, the gradient is 10⁷ times what comes in.
 
     Args:
         logit: Logits (N, C).
@@ -169,8 +159,7 @@ def standardize_classes(logit: Tensor) -> Tensor:
         >>> standardize_classes(torch.tensor([[1.0, 2.0, 3.0]]))
         tensor([[-1.0000,  0.0000,  1.0000]])
     """
-    deviation = centered(logit)
-    return deviation / (1e-7 + deviation.std(dim=1, keepdim=True))
+    return (logit - logit.mean(dim=1, keepdim=True)) / (1e-7 + logit.std(dim=1, keepdim=True))
 
 
 def unit(vectors: Tensor, dim: int = -1) -> Tensor:

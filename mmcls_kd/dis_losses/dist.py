@@ -4,7 +4,7 @@ import torch
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from .common import centered, full_precision
+from .common import full_precision
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:
@@ -17,7 +17,7 @@ def correlation(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         The correlations, (M,): from -1 to 1, and 0 where a row is constant.
     """
-    a, b = centered(a), centered(b)
+    a, b = a - a.mean(dim=1, keepdim=True), b - b.mean(dim=1, keepdim=True)
     norms = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
     return (a * b).sum(dim=1) / (norms + 1e-8)
 
