@@ -320,7 +320,7 @@ class ClassificationDistiller(BaseClassifier):
             value = loss(**{n: tensors[ALIASES.get(n, n)] for n in self.asked[name]})
             losses[name] = self.loss_weights[name].now() * value
             if isinstance(loss, CurriculumTemperature):
-                losses[f'temp_{name.removeprefix("loss_")}'] = loss.temp.detach()
+                losses[f'temp_{name.replace("loss", "").strip("_")}'] = loss.temp.detach()
         return losses
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
