@@ -23,6 +23,11 @@ def main() -> None:
         print(f'layers that only distillation needed, left out: {", ".join(done.dropped)}')
     if done.left_out:
         print(f'left out: {", ".join(done.left_out)}')
+    if done.simkd:
+        print(
+            'the teacher’s head predicts (SimKD): its weights and the projector’s are in the file. Test with the config of '
+            "the training, or with model=dict(type='SimKDClassifier', student=..., teacher=...)"
+        )
     if done.deit3:
         print(
             "warning: the student is a DeiT-III; mmpretrain's own DeiT3 runs it wrongly (mmpretrain issue 1614). "

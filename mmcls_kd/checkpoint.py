@@ -37,6 +37,8 @@ WEIGHTS_FILES = tuple(
 )
 #: Where a classifier keeps the network of another library that it wraps.
 INSIDE = 'model.'
+#: The weights of a loss that makes the predictions.
+PREDICTOR = r'distill_losses\.[^.]+\.predictor\.'
 #: The environment variable that makes every ``torch.load`` a safe one.
 FORCE_SAFE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 
@@ -271,7 +273,16 @@ def weights_of(checkpoint: Mapping[str, Any]) -> OrderedDict[str, Tensor]:
 
 
 def student_weights(weights: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
-    """Of a distiller's weights the student's, under its own names; empty for weights of any other network."""
+    """Of a distiller's weights those that predict, under their own names; empty for weights of any other network.
+
+    These are the student's; where a method predicts (SimKD), ``student.*`` and ``predictor.*``.
+    """
+    predictor = {k: f'predictor.{k.split(".predictor.", 1)[1]}' for k in weights if re.match(PREDICTOR, k)}
+    if predictor:
+        kept = [k for k in weights if k in predictor or k.startswith('student.')]
+        return OrderedDict((predictor.get(k, k), weights[k]) for k in kept)
+    if any(k.startswith('predictor.') for k in weights):  # such a student, transferred
+        return OrderedDict()
     return OrderedDict((k.removeprefix('student.'), v) for k, v in weights.items() if k.startswith('student.'))
 
 
@@ -345,6 +356,7 @@ class Transfer:
         left_out: The other parts of the checkpoint that are not in the output.
         ema: Whether the weights are the moving average's.
         deit3: Whether the student is a DeiT-III.
+        simkd: Whether the teacher's head predicts, on features of the student (SimKD).
     """
 
     kept: list[str]
@@ -352,6 +364,7 @@ class Transfer:
     left_out: list[str] = field(default_factory=list)
     ema: bool = False
     deit3: bool = False
+    simkd: bool = False
 
 
 def _distillation_only(weights: Mapping[str, Tensor]) -> list[str]:
@@ -437,4 +450,5 @@ def transfer(dis_path: str | Path, output_path: str | Path, trust: bool | None =
     kept = OrderedDict((k, v) for k, v in student.items() if k not in dropped)
     parts = {k.split('.', 1)[0] for k in weights} - {'student'} | (set(checkpoint) - {'state_dict', 'meta'} - set(weights))
     save_atomically({'meta': _plain(checkpoint.get('meta', {})), 'state_dict': kept}, Path(output_path))
-    return Transfer(list(kept), dropped, sorted(parts), 'ema_state_dict' in checkpoint, _is_deit3(kept))
+    simkd = any(k.startswith('predictor.') for k in kept)
+    return Transfer(list(kept), dropped, sorted(parts), 'ema_state_dict' in checkpoint, _is_deit3(kept), simkd)

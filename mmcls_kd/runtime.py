@@ -24,7 +24,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from .checkpoint import guard_loading
-from .configs import RunConfig, find_file, find_network, network_cfg, read_config
+from .configs import RunConfig, find_file, find_network, follow_methods, method_entries, read_config
+from .distillers.assembly import deployed_cfg
 from .engine.termination import EXIT_CODE, TerminationError
 from .errors import MissingLibraryError, TrainingError
 from .extras import check_backends
@@ -36,8 +37,11 @@ DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
 def student_only(cfg: Config) -> None:
-    """Put the student in the place of the distiller, in place: what testing needs, without any teacher."""
-    model, distiller = network_cfg(cfg.model['student_cfg']), cfg.model
+    """Put the student in the place of the distiller, in place: what testing needs, without any teacher's weights."""
+    distiller = cfg.model
+    if 'methods' in cfg:
+        follow_methods(distiller, cfg.methods)
+    model = deployed_cfg(distiller)
     model['data_preprocessor'] = (
         distiller.get('data_preprocessor') or cfg.get('data_preprocessor') or model.get('data_preprocessor')
     )
@@ -250,6 +254,9 @@ def make_self_contained(cfg: Config) -> None:
             holder[key] = [absolute(one) for one in value]
         elif value is not None:
             holder[key] = absolute(value)
+    for entry in method_entries(cfg.model.get('distill_cfg') or []):
+        if 'cost' in entry:
+            entry['cost'] = absolute(entry['cost'])  # type: ignore[index]
     for _, dataset in datasets_of(cfg):
         root = dataset.get('data_root')
         if isinstance(root, str) and Path(root).is_dir():

@@ -7,8 +7,11 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dataset import ConcatDataset
+from mmengine.registry import DefaultScope
+from mmpretrain.registry import DATASETS, MODELS
 
-from .configs import follow_methods, select_methods
+from .configs import follow_methods, method_entries, select_methods
 from .engine.setup import make_resumable
 from .networks.sources import gives_rgb
 from .runtime import (
@@ -81,3 +84,29 @@ def training_config(args: argparse.Namespace) -> Config:
     make_resumable(cfg)
     make_self_contained(cfg)
     return cfg
+
+
+def count_samples(cfg: Config) -> None:
+    """Let a distiller know how many training images there are, in place, where one of its methods has to.
+
+    Args:
+        cfg: Config of a training whose data are there.
+
+    Raises:
+        ValueError: If the data set is one of several put together, whose images have no indices of their own.
+    """
+    if not is_distiller(cfg.model) or cfg.model.get('num_samples') is not None:
+        return
+    active = [e for e in method_entries(cfg.model.get('distill_cfg') or []) if e.get('use_this', True)]
+    kinds = [MODELS.get(entry['type']) if isinstance(entry['type'], str) else entry['type'] for entry in active]
+    if not any('num_samples' in getattr(kind, 'facts', {}).values() for kind in kinds):
+        return
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    if isinstance(dataset, ConcatDataset):
+        raise ValueError(
+            'a method remembers each training image by its index, which is not unique in a ConcatDataset: '
+            'put the images into one data set'
+        )
+    dataset.full_init()
+    cfg.model.num_samples = len(dataset)

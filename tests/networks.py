@@ -57,7 +57,7 @@ def samples(count=4, classes=CLASSES, soft=False):
     """Data samples with labels 0, 1, 2, ..., and as scores 0.7 of it and 0.3 of the next class."""
     result = []
     for i in range(count):
-        sample = DataSample().set_gt_label(i % classes)
+        sample = DataSample(metainfo=dict(sample_idx=i)).set_gt_label(i % classes)
         if soft:
             score = torch.zeros(classes)
             score[i % classes], score[(i + 1) % classes] = 0.7, 0.3

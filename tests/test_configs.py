@@ -1,6 +1,7 @@
 """The shipped configs: names, published hyper-parameters, teachers, and one training step of each."""
 
 import ast
+import inspect
 import math
 from pathlib import Path
 
@@ -13,10 +14,14 @@ from networks import batch
 
 import mmcls_kd.dis_losses as losses
 from mmcls_kd.configs import TOOLBOX, close_names, find_file, network_cfg, offer, read_config, select_methods, zoo_weights
+from mmcls_kd.dis_losses.wkd_logit import class_cost
 
 FOLDER = TOOLBOX / 'configs' / 'distillers'
-CNN = ['srrl', 'mgd', 'wsld', 'dkd', 'kd', 'nkd']
-VIT = ['vitkd', 'wsld', 'dkd', 'nkd', 'kd']
+VECTORS = ['rkd', 'pkt', 'cc', 'crd']
+LATER = ['dist', 'lskd', 'ttm', 'wttm', 'ctkd', 'ofa_logit', 'ofa', 'wkd_logit', *VECTORS]  # beyond those of the original
+MAPS = ['at', 'sp', 'nst', 'vid', 'fitnet', 'wkd_feature', 'reviewkd', 'simkd']  # and of convolutional networks
+CNN = ['srrl', 'mgd', 'wsld', 'dkd', 'kd', 'nkd', *LATER, *MAPS]
+VIT = ['vitkd', 'wsld', 'dkd', 'nkd', 'kd', *LATER]
 SELF = ['uskd', 'tfnkd']
 
 # config: (methods offered, on by default, size of the student, its class count)
@@ -41,8 +46,38 @@ CONFIGS = {
 }
 LARGE = ('imagenet/deit-b3', 'imagenet/deit-l3', 'imagenet/res101', 'imagenet/res50', 'imagenet/swin')
 
+# As their own authors run them, or RepDistiller does; wkd_logit's weight goes by pair.
+PUBLISHED_LATER = {
+    'lskd': dict(temp=2, loss_weight=9),
+    'ttm': dict(gamma=0.1, loss_weight=45),
+    'wttm': dict(gamma=0.1),
+    'ctkd': dict(alpha=0.9, curriculum=dict(start=1, range=20, epochs=10)),  # its temp is not used
+    'wkd_logit': dict(temp=2, gamma=1),
+    'rkd': dict(distance_weight=25, angle_weight=50),
+    'pkt': dict(loss_weight=30000),
+    'cc': dict(loss_weight=0.02),
+    'crd': dict(loss_weight=0.8, nce_k=16384, nce_t=0.07, nce_m=0.5),
+}
+ON_IMAGENET = dict(
+    dist=dict(temp=1, beta=1, gamma=1, loss_weight=2), ofa_logit=dict(eps=1.5, temp=1), ofa=dict(eps=1.5, temp=1)
+)
+ON_CIFAR = dict(dist=dict(temp=4, beta=1, gamma=1, loss_weight=2), ofa_logit=dict(eps=1, temp=1), ofa=dict(eps=1, temp=1))
+EVERY_STAGE = [1, 2, 3, 4]
+PUBLISHED_MAPS = {
+    'at': dict(loss_weight=1000, stages=EVERY_STAGE),
+    'sp': dict(loss_weight=3000),
+    'nst': dict(loss_weight=50),
+    'vid': dict(stages=EVERY_STAGE, init_pred_var=5),
+    'fitnet': dict(loss_weight=100, stages=[2]),
+    'wkd_feature': dict(grid=1),
+    'simkd': dict(factor=2),
+}
 PUBLISHED = {
     'imagenet CNN': {
+        **PUBLISHED_LATER,
+        **PUBLISHED_MAPS,
+        **ON_IMAGENET,
+        'reviewkd': dict(loss_weight=dict(value=1, warmup=1)),
         'kd': dict(temp=1, alpha=0.5),
         'dkd': dict(temp=1, alpha=1, beta=0.5),
         'wsld': dict(temp=2, alpha=2.5),
@@ -52,6 +87,8 @@ PUBLISHED = {
         'uskd': dict(alpha=1, beta=0.1, mu=0.005),
     },
     'imagenet DeiT': {
+        **PUBLISHED_LATER,
+        **ON_IMAGENET,
         'kd': dict(temp=1, alpha=0.5),
         'dkd': dict(temp=1, alpha=1, beta=0.5),
         'wsld': dict(temp=2, alpha=2.5),
@@ -60,6 +97,10 @@ PUBLISHED = {
         'uskd': dict(alpha=1, beta=0.1, mu=0.005),
     },
     'cifar100': {
+        **PUBLISHED_LATER,
+        **PUBLISHED_MAPS,
+        **ON_CIFAR,
+        'reviewkd': dict(loss_weight=dict(value=1, warmup=20)),
         'kd': dict(temp=3, alpha=0.5),
         'dkd': dict(temp=4, alpha=1, beta=8),
         'wsld': dict(temp=4, alpha=2.25),
@@ -108,11 +149,17 @@ class TestConfig:
         methods = entries(read(name))
         for method in CONFIGS[name][0]:
             entry, expected = methods[method], PUBLISHED[kind].get(method, {})
+            if (name, method) == ('imagenet/res50_distill_mv1_img', 'reviewkd'):
+                expected = dict(loss_weight=dict(value=8, warmup=1))
             assert {k: entry[k] for k in expected} == expected
             assert entry.get('num_classes', classes) == classes
             extra = set(entry) - set(expected) - {'type', 'name', 'use_this', 'num_classes'}
             widths = {'channel', 'student_channels', 'teacher_channels', 'student_dims', 'teacher_dims'}
-            assert extra <= widths
+            assert extra <= widths | {'wkd_logit': {'loss_weight'}, 'ctkd': {'temp'}}.get(method, set())
+
+    def test_wkds_weight_is_that_of_the_pair(self, name):
+        if (entry := entries(read(name)).get('wkd_logit')) is not None:
+            assert entry['loss_weight'] == (25 if 'mv1' in name else 30)
 
     def test_is_seeded_and_imports_the_toolbox(self, name):
         cfg = read(name)
@@ -164,6 +211,7 @@ def test_schedules():
 def step(cfg, size):
     """One optimiser step of a config's distiller on two random images; returns the distiller and its losses."""
     cfg.model.teacher_pretrained = False
+    cfg.model.num_samples = 20_000  # more than CRD's negatives
     preprocessor = cfg.get('data_preprocessor')
     distiller = MODELS.build({**cfg.model, **({'data_preprocessor': preprocessor} if preprocessor else {})}).train()
     before = {k: v.clone() for k, v in distiller.student.named_parameters()}
@@ -189,10 +237,14 @@ def test_one_step_of_the_default_methods(name):
 EVERY_METHOD = [(n, m) for n in CONFIGS for m in CONFIGS[n][0] if m not in CONFIGS[n][1] or len(CONFIGS[n][1]) > 1]
 
 
+# One for each way of taking features is enough by default: vectors, several stages one by one, all stages at once.
+LONG = {*LATER, *MAPS} - {'rkd', 'at', 'reviewkd'}
+
+
 @pytest.mark.parametrize(
     ('name', 'method'),
     [
-        pytest.param(n, m, marks=pytest.mark.slow if not n.startswith(('cifar100', 'imagenet/res18')) else ())
+        pytest.param(n, m, marks=() if n.startswith(('cifar100', 'imagenet/res18')) and m not in LONG else pytest.mark.slow)
         for n, m in EVERY_METHOD
     ],
 )
@@ -203,7 +255,25 @@ def test_one_step_of_every_other_method(name, method):
     assert set(losses) == {'ori_loss', f'loss_{method}'}
 
 
-FUNCTIONS = {'kd': losses.kd_loss, 'dkd': losses.dkd_loss, 'wsld': losses.wsld_loss, 'nkd': losses.nkd_loss}
+def test_one_step_of_the_later_methods_together():
+    cfg = read('cifar100/res34_distill_res18_cifar')
+    select_methods(cfg.model, LATER)
+    _, losses = step(cfg, 32)
+    assert set(losses) == {'ori_loss', *(f'loss_{method}' for method in LATER)}
+
+
+FUNCTIONS = {
+    'kd': losses.kd_loss,
+    'dkd': losses.dkd_loss,
+    'wsld': losses.wsld_loss,
+    'nkd': losses.nkd_loss,
+    'dist': losses.dist_loss,
+    'lskd': losses.lskd_loss,
+    'ttm': losses.ttm_loss,
+    'wttm': losses.wttm_loss,
+    'ofa_logit': losses.ofa_logit_loss,
+    'wkd_logit': losses.wkd_logit_loss,
+}
 
 
 @pytest.mark.parametrize(
@@ -221,10 +291,15 @@ def test_logit_losses_inside_a_config_are_the_published_functions(name):
         values = distiller.loss(**data)
         logit_s, logit_t = distiller.student(data['inputs']), distiller.teacher(data['inputs'])
     kind = 'cifar100' if 'cifar' in name else 'imagenet DeiT' if 'deit' in name else 'imagenet CNN'
+    published = PUBLISHED[kind] | dict(wkd_logit=PUBLISHED[kind]['wkd_logit'] | dict(loss_weight=30))
+    cost = class_cost(distiller.teacher.get_submodule('head.layers.head' if 'deit' in name else 'head.fc').weight)
     for method in logit_methods:
-        label = () if method == 'kd' else (torch.arange(2),)
-        expected = FUNCTIONS[method](logit_s, logit_t, *label, **PUBLISHED[kind][method])
-        torch.testing.assert_close(values[f'loss_{method}'], expected)
+        keywords = dict(published[method])
+        weight = keywords.pop('loss_weight', 1)
+        others = dict(gt_label=torch.arange(2), cost=cost)
+        asked = inspect.signature(FUNCTIONS[method]).parameters.keys() & others
+        expected = FUNCTIONS[method](logit_s, logit_t, **{key: others[key] for key in asked}, **keywords)
+        torch.testing.assert_close(values[f'loss_{method}'], weight * expected)
 
 
 class TestMethods:

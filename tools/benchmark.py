@@ -1,4 +1,4 @@
-"""Measure speed and memory: training steps, losses, the input side, storing a teacher."""
+"""Measure speed and memory: training steps, losses, methods, the input side, storing a teacher."""
 
 import argparse
 import importlib.util
@@ -13,6 +13,7 @@ from mmengine.logging import MMLogger
 
 from mmcls_kd.benchmark.data import measure_loading, show_loading, variants
 from mmcls_kd.benchmark.losses import measure_losses, show_losses, show_store_errors, store_errors
+from mmcls_kd.benchmark.methods import measure_methods, show_methods
 from mmcls_kd.benchmark.step import Bench, measure_memory, measure_steps, profile, ratios, show_steps
 from mmcls_kd.benchmark.timing import machine, show, write_json
 from mmcls_kd.checks import check_data_folders
@@ -46,6 +47,12 @@ def parse_args(argv=None):
     losses.add_argument('--classes', type=int, default=1000)
     losses.add_argument('--soft', action='store_true', help='scores (N, C) as labels')
 
+    methods = parts.add_parser('methods', help='time and memory of every method’s loss, beside KD')
+    methods.add_argument('--methods', nargs='*', default=[], help='which (default: all)')
+    methods.add_argument('--batch-size', type=int, default=64)
+    methods.add_argument('--classes', type=int, default=1000)
+    methods.add_argument('--num-samples', type=int, default=1_281_167, help='of training images, which some remember')
+
     data = parts.add_parser('data', parents=[training_parser(None, add_help=False)], help='the training dataloader alone')
     data.add_argument('--workers', nargs='+', type=int, default=[0, 1, 2])
     data.add_argument('--backends', nargs='*', default=[], help='libraries to decode images, e.g. cv2 pillow')
@@ -54,9 +61,9 @@ def parse_args(argv=None):
     store.add_argument('logits', help='.npz file with logit_s (N, C), logit_t (N, C) and gt_label (N,)')
     store.add_argument('--top-k', nargs='+', type=int, help='(default: 10, 50, 100 and all)')
 
-    for part in (step, losses, data, store):
+    for part in (step, losses, methods, data, store):
         part.add_argument('--json', help='write what was measured into this file')
-    for part, rounds, threads in ((step, 7, 0), (losses, 50, 1), (data, 5, 0)):
+    for part, rounds, threads in ((step, 7, 0), (losses, 50, 1), (methods, 10, 1), (data, 5, 0)):
         part.add_argument('--rounds', type=at_least_one, default=rounds)
         part.add_argument('--threads', type=int, default=threads, help='of torch, on a CPU (0: as torch has it)')
         part.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
@@ -88,6 +95,14 @@ def losses(args):
     return dict(results=timings)
 
 
+def methods(args):
+    costs = measure_methods(
+        args.methods, args.batch_size, args.classes, args.num_samples, args.rounds, args.threads, args.device
+    )
+    show_methods(costs)
+    return dict(results=costs)
+
+
 def data(args):
     cfg = training_config(args)
     check_data_folders(cfg, ('train_dataloader',))
@@ -112,7 +127,7 @@ def main() -> None:
     with errors_in_one_line('benchmark.py'):
         if getattr(args, 'threads', 0):
             torch.set_num_threads(args.threads)
-        measured = dict(step=step, losses=losses, data=data, store=store)[args.part](args)
+        measured = dict(step=step, losses=losses, methods=methods, data=data, store=store)[args.part](args)
         if args.json:
             write_json(args.json, command=sys.argv[1:], machine=machine(getattr(args, 'device', 'cpu')), **measured)
 

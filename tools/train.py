@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works wi
 from mmcls_kd.checks import check_data_folders, check_idx_files, preflight
 from mmcls_kd.engine.setup import find_resume_point
 from mmcls_kd.runtime import build_runner, ended_in_order, errors_in_one_line
-from mmcls_kd.training import training_config, training_parser
+from mmcls_kd.training import count_samples, training_config, training_parser
 
 
 def parse_args(argv=None):
@@ -30,6 +30,7 @@ def main() -> None:
         cfg = training_config(args)
         check_data_folders(cfg, ('train_dataloader', 'val_dataloader'))
         check_idx_files(cfg, ('train_dataloader', 'val_dataloader'))
+        count_samples(cfg)
         find_resume_point(cfg)
         runner = build_runner(cfg)
         preflight(runner)

@@ -7,7 +7,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +116,10 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> N
 
 
 def write_json(path: str | Path, **content: Any) -> None:
-    """Write what was measured; a :class:`Timing` as ``{"seconds": [...]}``."""
+    """Write what was measured; a :class:`Timing` as ``{"seconds": [...]}``, other dataclasses likewise."""
 
     def plain(value: Any) -> Any:
-        return asdict(value) if isinstance(value, Timing) else str(value)
+        return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(json.dumps(content, indent=1, default=plain) + '\n')

@@ -1,32 +1,88 @@
 """The distillation losses: one method, one file; a pure function and the thin registered module around it."""
 
+from .at import ATLoss, at_loss
+from .cc import CCLoss, cc_loss
+from .crd import CRDLoss, nce_loss
+from .dist import DISTLoss, dist_loss
 from .dkd import DKDLoss, dkd_loss
+from .fitnet import FitNetLoss, fitnet_loss
 from .kd import KDLoss, kd_loss
+from .lskd import LSKDLoss, lskd_loss
 from .mgd import MGDLoss, mgd_loss
 from .nkd import NKDLoss, nkd_loss
+from .nst import NSTLoss, nst_loss
+from .ofa import OFALogitLoss, ofa_logit_loss
+from .ofa_exits import OFALoss, ofa_loss
+from .pkt import PKTLoss, pkt_loss
+from .reviewkd import ReviewKDLoss, hcl_loss
+from .rkd import RKDLoss, rkd_loss
+from .simkd import SimKD, simkd_loss
+from .sp import SPLoss, sp_loss
 from .srrl import SRRLLoss, srrl_loss
 from .tfnkd import TFNKDLoss, tfnkd_loss
+from .ttm import TTMLoss, WTTMLoss, ttm_loss, wttm_loss
 from .uskd import USKDLoss, uskd_loss
+from .vid import VIDLoss, vid_loss
 from .vitkd import ViTKDLoss, vitkd_loss
+from .wkd_feature import WKDFeatureLoss, wkd_feature_loss
+from .wkd_logit import WKDLogitLoss, wkd_logit_loss
 from .wsld import WSLDLoss, wsld_loss
 
 __all__ = [
+    'ATLoss',
+    'CCLoss',
+    'CRDLoss',
+    'DISTLoss',
     'DKDLoss',
+    'FitNetLoss',
     'KDLoss',
+    'LSKDLoss',
     'MGDLoss',
     'NKDLoss',
+    'NSTLoss',
+    'OFALogitLoss',
+    'OFALoss',
+    'PKTLoss',
+    'RKDLoss',
+    'ReviewKDLoss',
+    'SPLoss',
     'SRRLLoss',
+    'SimKD',
     'TFNKDLoss',
+    'TTMLoss',
     'USKDLoss',
+    'VIDLoss',
     'ViTKDLoss',
+    'WKDFeatureLoss',
+    'WKDLogitLoss',
     'WSLDLoss',
+    'WTTMLoss',
+    'at_loss',
+    'cc_loss',
+    'dist_loss',
     'dkd_loss',
+    'fitnet_loss',
+    'hcl_loss',
     'kd_loss',
+    'lskd_loss',
     'mgd_loss',
+    'nce_loss',
     'nkd_loss',
+    'nst_loss',
+    'ofa_logit_loss',
+    'ofa_loss',
+    'pkt_loss',
+    'rkd_loss',
+    'simkd_loss',
+    'sp_loss',
     'srrl_loss',
     'tfnkd_loss',
+    'ttm_loss',
     'uskd_loss',
+    'vid_loss',
     'vitkd_loss',
+    'wkd_feature_loss',
+    'wkd_logit_loss',
     'wsld_loss',
+    'wttm_loss',
 ]

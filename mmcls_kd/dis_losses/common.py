@@ -1,15 +1,15 @@
-"""What several losses share: labels in both forms, batch means, masked logits, float32 under autocast."""
+"""What several losses share: labels, batch means, masked logits, directions, sizes of maps, float32 under autocast."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import is_distributed
+from mmengine.dist import all_gather, is_distributed
 from torch import Tensor, nn
 
 HALF = (torch.float16, torch.bfloat16)
@@ -18,8 +18,8 @@ HALF = (torch.float16, torch.bfloat16)
 def full_precision(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Run a loss's ``forward`` outside of autocast, with half-precision inputs raised to float32.
 
-    Float32 and float64 inputs pass unchanged. The signature stays readable: the distiller finds the tensors that a loss
-    asks for in it.
+    Float32 and float64 inputs pass unchanged. Tuples and lists of tensors, as of a network's stages, count as their
+    tensors. The signature stays readable: the distiller finds the tensors that a loss asks for in it.
 
     Args:
         forward: A method ``forward(self, ...)`` that takes at least one tensor.
@@ -29,15 +29,26 @@ def full_precision(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """
 
     def raised(value: Any) -> Any:
+        if isinstance(value, (tuple, list)):
+            return type(value)(map(raised, value))
         return value.float() if isinstance(value, Tensor) and value.dtype in HALF else value
 
     @functools.wraps(forward)
     def wrapped(self: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
-        device = next(v.device for v in (*args, *kwargs.values()) if isinstance(v, Tensor))
+        device = next(_tensors((*args, *kwargs.values()))).device
         with torch.autocast(device.type, enabled=False):
             return forward(self, *map(raised, args), **{k: raised(v) for k, v in kwargs.items()})
 
     return wrapped
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    """The tensors among values, those in tuples and lists included."""
+    for value in values:
+        if isinstance(value, Tensor):
+            yield value
+        elif isinstance(value, (tuple, list)):
+            yield from _tensors(value)
 
 
 def hard_label(gt_label: Tensor) -> Tensor:
@@ -105,6 +116,23 @@ def batch_mean(values: Tensor, sync: bool = False) -> Tensor:
     return both[0] / both[1]
 
 
+def all_samples(values: Tensor) -> Tensor:
+    """The rows of all processes' batches, those of the first process first; without a process group the own ones.
+
+    The batches need not be equally large. Every process has to call it, and no gradient flows through it.
+
+    Args:
+        values: One row a sample, (N, ...).
+    """
+    values = values.detach()
+    if not is_distributed():
+        return values
+    counts = [int(count) for count in all_gather(torch.tensor(len(values), device=values.device))]
+    padded = values.new_zeros(max(counts), *values.shape[1:])
+    padded[: len(values)] = values
+    return torch.cat([part[:count] for part, count in zip(all_gather(padded), counts, strict=True)])
+
+
 def mask_classes(logit: Tensor, classes: Tensor) -> Tensor:
     """Logits whose given classes no longer take part in a softmax.
 
@@ -116,6 +144,73 @@ def mask_classes(logit: Tensor, classes: Tensor) -> Tensor:
         classes: Class indices to mask, (N, K).
     """
     return logit.scatter(1, classes, torch.finfo(logit.dtype).min / 2)
+
+
+def centered(values: Tensor) -> Tensor:
+    """Rows without their means, (N, D); exactly 0 where all entries of a row are equal, in spite of rounding.
+
+    Args:
+        values: Rows, (N, D).
+    """
+    values = values - values[:, :1].detach()
+    return values - values.mean(dim=1, keepdim=True)
+
+
+def standardize_classes(logit: Tensor) -> Tensor:
+    r"""Logits of mean 0 and standard deviation 1 over the classes, :math:`Z = (z - mean) / (10^{-7} + std)`.
+
+    Shift and scale of a sample's logits no longer count (arXiv 2403.01427). The deviation is the unbiased one. Where all
+    logits of a sample are equal, as from a classifier that starts at 0, Z is 0 and its gradient 10⁷ times what comes in.
+
+    Args:
+        logit: Logits (N, C).
+
+    Example:
+        >>> standardize_classes(torch.tensor([[1.0, 2.0, 3.0]]))
+        tensor([[-1.0000,  0.0000,  1.0000]])
+    """
+    deviation = centered(logit)
+    return deviation / (1e-7 + deviation.std(dim=1, keepdim=True))
+
+
+def unit(vectors: Tensor, dim: int = -1) -> Tensor:
+    """Vectors divided by their Euclidean length.
+
+    One shorter than 1e-12 has no direction: it gives 0 in value and gradient. (``F.normalize`` gives it a gradient of 1e12.)
+
+    Args:
+        vectors: Any tensor.
+        dim: The dimension along which it holds vectors.
+
+    Example:
+        >>> unit(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+        tensor([[0.6000, 0.8000],
+                [0.0000, 0.0000]])
+    """
+    length = torch.linalg.vector_norm(vectors, dim=dim, keepdim=True)
+    return vectors * torch.where(length > 1e-12, 1 / length.clamp(min=1e-12), 0)
+
+
+def smaller_maps(feat_s: Tensor, feat_t: Tensor) -> tuple[Tensor, Tensor]:
+    """Two maps of one size: each averaged to the smaller height and the smaller width of both.
+
+    A map that has them already stays the same tensor.
+
+    Args:
+        feat_s: Features, (N, c_s, H_s, W_s).
+        feat_t: Features, (N, c_t, H_t, W_t).
+
+    Example:
+        >>> wide, narrow = smaller_maps(torch.tensor([[[[1.0, 3.0, 5.0, 9.0]]]]), torch.zeros(1, 1, 1, 2))
+        >>> wide
+        tensor([[[[2., 7.]]]])
+    """
+    size = (min(feat_s.shape[2], feat_t.shape[2]), min(feat_s.shape[3], feat_t.shape[3]))
+
+    def averaged(feat: Tensor) -> Tensor:
+        return feat if feat.shape[2:] == torch.Size(size) else F.adaptive_avg_pool2d(feat, size)
+
+    return averaged(feat_s), averaged(feat_t)
 
 
 def fit_map(feat: Tensor, size: Sequence[int]) -> Tensor:
@@ -151,13 +246,13 @@ def fit_tokens(tokens: Tensor, length: int) -> Tensor:
     return fit_map(grid, (wanted, wanted)).flatten(2).transpose(1, 2)
 
 
-def check_width(loss: nn.Module, keyword: str, got: int) -> None:
+def check_width(loss: nn.Module, keyword: str, got: int | tuple[int, ...]) -> None:
     """Refuse a tensor whose width is not what the loss was built for.
 
     Args:
         loss: The loss; its attribute ``keyword`` holds the expected width.
         keyword: Constructor keyword, e.g. ``student_channels``.
-        got: Width of the tensor at hand.
+        got: Width of the tensor at hand; of several tensors, as of a network's stages, a tuple of theirs.
 
     Raises:
         ValueError: If they differ; names the right value.
@@ -165,3 +260,24 @@ def check_width(loss: nn.Module, keyword: str, got: int) -> None:
     expected = getattr(loss, keyword)
     if got != expected:
         raise ValueError(f'{type(loss).__name__}({keyword}={expected}) got a tensor of width {got}; set {keyword}={got}')
+
+
+def check_widths(loss: nn.Module, unit_of_width: str, student: Tensor, teacher: Tensor) -> None:
+    """Refuse a pair of tensors whose widths are not what the loss was built for; widths it was not told have to be equal.
+
+    Args:
+        loss: The loss; its attributes ``student_...`` and ``teacher_...`` hold the expected widths, or None.
+        unit_of_width: What stands behind these: ``'channels'`` or ``'dims'``.
+        student: The student's tensor, (N, width, ...).
+        teacher: The teacher's tensor, (N, width, ...).
+
+    Raises:
+        ValueError: If they do not fit; names the right values.
+    """
+    got = {f'student_{unit_of_width}': student.shape[1], f'teacher_{unit_of_width}': teacher.shape[1]}
+    told = [keyword for keyword in got if getattr(loss, keyword) is not None]
+    for keyword in told:
+        check_width(loss, keyword, got[keyword])
+    if len(told) < 2 and student.shape[1] != teacher.shape[1]:
+        right = ' and '.join(f'{keyword}={width}' for keyword, width in got.items())
+        raise ValueError(f'{type(loss).__name__} got tensors of two widths; set {right}')

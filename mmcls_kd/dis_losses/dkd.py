@@ -5,11 +5,17 @@ import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from .common import full_precision, hard_label, mask_classes
+from .common import full_precision, hard_label, mask_classes, standardize_classes
 
 
 def dkd_loss(
-    logit_s: Tensor, logit_t: Tensor, gt_label: Tensor, temp: float = 4.0, alpha: float = 1.0, beta: float = 6.0
+    logit_s: Tensor,
+    logit_t: Tensor,
+    gt_label: Tensor,
+    temp: float = 4.0,
+    alpha: float = 1.0,
+    beta: float = 6.0,
+    standardize: bool = False,
 ) -> Tensor:
     r"""Decoupled knowledge distillation.
 
@@ -24,6 +30,7 @@ def dkd_loss(
         temp: Temperature T.
         alpha: Weight of the target class's term.
         beta: Weight of the other classes' term; 0 in value and gradient where C = 2.
+        standardize: Standardise both logits over the classes first, see :func:`.common.standardize_classes`.
 
     Returns:
         The loss, a scalar in nats times T², not negative, 0 where student equals teacher.
@@ -33,6 +40,8 @@ def dkd_loss(
         >>> dkd_loss(logit_s, logit_t, torch.tensor([1]), temp=1.0, beta=1.0)
         tensor(1.5232)
     """
+    if standardize:
+        logit_s, logit_t = standardize_classes(logit_s), standardize_classes(logit_t)
     target = hard_label(gt_label)[:, None]
 
     def decoupled(logit: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,14 +64,16 @@ class DKDLoss(nn.Module):
         temp: Temperature T.
         alpha: Weight of the target class's term.
         beta: Weight of the other classes' term.
+        standardize: Standardise both logits over the classes first.
     """
 
-    def __init__(self, temp: float = 4.0, alpha: float = 1.0, beta: float = 6.0) -> None:
+    def __init__(self, temp: float = 4.0, alpha: float = 1.0, beta: float = 6.0, standardize: bool = False) -> None:
         super().__init__()
         self.temp = temp
         self.alpha = alpha
         self.beta = beta
+        self.standardize = standardize
 
     @full_precision
     def forward(self, logit_s: Tensor, logit_t: Tensor, gt_label: Tensor) -> Tensor:
-        return dkd_loss(logit_s, logit_t, gt_label, self.temp, self.alpha, self.beta)
+        return dkd_loss(logit_s, logit_t, gt_label, self.temp, self.alpha, self.beta, self.standardize)

@@ -4,10 +4,10 @@ import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from .common import full_precision
+from .common import full_precision, standardize_classes
 
 
-def kd_loss(logit_s: Tensor, logit_t: Tensor, temp: float = 4.0, alpha: float = 0.5) -> Tensor:
+def kd_loss(logit_s: Tensor, logit_t: Tensor, temp: float = 4.0, alpha: float = 0.5, standardize: bool = False) -> Tensor:
     r"""Knowledge distillation.
 
     .. math:: -\alpha T^2 \frac{1}{N} \sum_n \sum_i p_{ni} \log q_{ni}, \quad p = softmax(z_t / T), q = softmax(z_s / T)
@@ -20,6 +20,7 @@ def kd_loss(logit_s: Tensor, logit_t: Tensor, temp: float = 4.0, alpha: float = 
         logit_t: Teacher logits z_t, (N, C).
         temp: Temperature T.
         alpha: Weight of this loss.
+        standardize: Standardise both logits over the classes first, see :func:`.common.standardize_classes`.
 
     Returns:
         The loss, a scalar in nats times T².
@@ -29,6 +30,8 @@ def kd_loss(logit_s: Tensor, logit_t: Tensor, temp: float = 4.0, alpha: float = 
         >>> kd_loss(torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, -1.0]]), temp=1.0, alpha=1.0)
         tensor(0.6931)
     """
+    if standardize:
+        logit_s, logit_t = standardize_classes(logit_s), standardize_classes(logit_t)
     return alpha * temp**2 * F.cross_entropy(logit_s / temp, (logit_t / temp).softmax(dim=1))
 
 
@@ -39,12 +42,14 @@ class KDLoss(nn.Module):
     Args:
         temp: Temperature T.
         alpha: Weight of this loss.
+        standardize: Standardise both logits over the classes first.
     """
 
-    def __init__(self, temp: float = 4.0, alpha: float = 0.5) -> None:
+    def __init__(self, temp: float = 4.0, alpha: float = 0.5, standardize: bool = False) -> None:
         super().__init__()
         self.temp = temp
         self.alpha = alpha
+        self.standardize = standardize
 
     @property
     def task_weight(self) -> float:
@@ -53,4 +58,4 @@ class KDLoss(nn.Module):
 
     @full_precision
     def forward(self, logit_s: Tensor, logit_t: Tensor) -> Tensor:
-        return kd_loss(logit_s, logit_t, self.temp, self.alpha)
+        return kd_loss(logit_s, logit_t, self.temp, self.alpha, self.standardize)

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mmengine.config import ConfigDict
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from ..configs import check_methods, method_entries, method_name
+from ..configs import check_methods, find_network, method_entries, method_name, network_cfg
 from ..errors import close_names
 from .schedules import LossWeight
 from .stored_teacher import StoredTeacher
@@ -164,6 +165,24 @@ def chosen_methods(distill_cfg: Sequence[Mapping]) -> list[Method]:
             raise ValueError(f'{name}: {error}') from error
         methods[name] = Method(name, loss, keywords, weight, entry.get('stages'), entry.get('curriculum'))
     return list(methods.values())
+
+
+def deployed_cfg(distiller: Mapping) -> ConfigDict:
+    """What the student of a distiller's config predicts with after training: its network, or what a method makes of it.
+
+    Args:
+        distiller: Config of the distiller.
+
+    Raises:
+        ValueError: As :func:`~mmcls_kd.configs.method_entries`.
+    """
+    for entry in method_entries(distiller.get('distill_cfg') or []):
+        kind = MODELS.get(entry['type']) if isinstance(entry['type'], str) else entry['type']
+        if entry.get('use_this', True) and hasattr(kind, 'deployed'):
+            networks = {key: find_network(distiller[f'{key}_cfg']).in_full for key in ('student', 'teacher')}
+            others = {key: distiller[key] for key in ('teacher_classes', 'taps') if distiller.get(key)}
+            return ConfigDict(**kind.deployed(entry), **networks, **others)
+    return network_cfg(distiller['student_cfg'])
 
 
 def preprocessor_cfg(given: Mapping | None, train_cfg: Mapping | None, student_cfg: Mapping) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from kit import assert_close
 from mmpretrain.registry import MODELS
-from test_properties import FORWARD, KEYWORDS, gradients, inputs, run, students
+from test_properties import FORWARD, KEYWORDS, changed, gradients, inputs, repeatable, run, students
 from torch import nn
 from torch._dynamo.exc import RecompileError
 from torch._subclasses.fake_tensor import (
@@ -25,8 +25,14 @@ CASES = [
     for name, config in LOSSES.items()
     for label in (['hard', 'mixup'] if 'gt_label' in FORWARD[config['type']] else ['hard'])
 ]
+# Those beyond the first nine compile in the default run once.
+NINE = ('KDLoss', 'DKD', 'WSLD', 'NKD', 'USKD', 'TFNKD', 'MGD', 'SRRL', 'ViTKD')
 pytestmark = pytest.mark.own_process
 each_case = pytest.mark.parametrize(('name', 'label'), CASES)
+
+
+def with_speed_marks(cases):
+    return [pytest.param(*case, marks=() if case[0].startswith(NINE) else pytest.mark.slow) for case in cases]
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +45,7 @@ def _nothing_compiled_before_and_after():
 def case(name, label, dtype=torch.float32):
     """A loss, and what it asks for."""
     torch.manual_seed(0)
-    return MODELS.build(dict(LOSSES[name])), inputs(LOSSES[name]['type'], label, dtype)
+    return repeatable(MODELS.build(dict(LOSSES[name]))), inputs(LOSSES[name]['type'], label, dtype)
 
 
 def compiled(loss):
@@ -53,7 +59,7 @@ def next_batch(given):
         rolled = tensor.detach().roll(1, dims=0)
         return (0.5 * rolled).requires_grad_() if tensor.requires_grad else rolled
 
-    return {name: moved(value) if isinstance(value, torch.Tensor) else value for name, value in given.items()}
+    return {name: changed(value, moved) for name, value in given.items()}
 
 
 def assert_same(value, expected, variable):
@@ -87,6 +93,23 @@ def test_one_graph_has_eagers_value_and_gradients_and_serves_the_next_batch(name
     assert_same(value, run(loss, following), variable)
 
 
+@pytest.mark.slow
+def test_crd_remembers_the_same_compiled():
+    loss, given = case('CRDLoss', 'hard')
+    twin = copy.deepcopy(loss.train())
+    graph, variable = compiled(loss), students(loss, given)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        values = [run(graph, given) for _ in range(2)]
+    for value in values:
+        expected = run(twin, given)
+        assert_close(value.detach(), expected.detach())
+        for ours, theirs in zip(gradients(value, variable), gradients(expected, students(twin, given)), strict=True):
+            assert_close(ours, theirs)
+    for ours, theirs in zip(loss.buffers(), twin.buffers(), strict=True):
+        assert_close(ours, theirs)
+    run_without_values(twin, given)
+
+
 def test_a_second_compilation_would_be_seen():
     loss, given = case('KDLoss', 'hard')
     graph = compiled(loss)
@@ -95,8 +118,8 @@ def test_a_second_compilation_would_be_seen():
         run(graph, {name: tensor.double() for name, tensor in given.items()})
 
 
-# torch.compile takes the forward's autocast for the backward too, where a training has left it: then a linear layer's
-# gradient would be a product in bfloat16, however the forward is guarded. This setting makes both the same.
+# torch.compile takes the forward's autocast for the backward too, where a training has left it: then a matrix product's
+# gradient would be one in bfloat16, however the forward is guarded. This setting makes both the same.
 if hasattr(torch._functorch.config, 'backward_pass_autocast'):
     backward_without_autocast = torch._functorch.config.patch(backward_pass_autocast='off')
 else:
@@ -104,7 +127,7 @@ else:
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float32], ids=str)
-@each_case
+@pytest.mark.parametrize(('name', 'label'), with_speed_marks(CASES))
 @backward_without_autocast
 def test_under_autocast_the_graph_has_eagers_value_and_gradients(name, label, dtype):
     loss, given = case(name, label, dtype)
@@ -115,10 +138,14 @@ def test_under_autocast_the_graph_has_eagers_value_and_gradients(name, label, dt
     assert_same(value, expected, variable)
 
 
+# Those with a linear layer, and those that multiply matrices themselves.
+WITH_PRODUCTS = ('USKD', 'ViTKD', 'SRRL', 'RKD', 'PKT', 'CC', 'SP', 'NST', 'WKDLogit', 'CRD', 'OFALoss')
+
+
 @pytest.mark.parametrize(
-    ('name', 'label'), [(name, label) for name, label in CASES if not name.startswith(('USKD', 'ViTKD', 'SRRL'))]
+    ('name', 'label'), with_speed_marks((name, label) for name, label in CASES if not name.startswith(WITH_PRODUCTS))
 )
-def test_losses_without_a_linear_layer_need_no_setting_for_that(name, label):
+def test_losses_without_a_product_of_matrices_need_no_setting_for_that(name, label):
     loss, given = case(name, label)
     variable = students(loss, given)
     with torch.autocast('cpu', dtype=torch.bfloat16):

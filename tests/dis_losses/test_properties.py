@@ -12,15 +12,24 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from mmcls_kd.dis_losses import (
+    dist_loss,
     dkd_loss,
     kd_loss,
+    lskd_loss,
     mgd_loss,
     nkd_loss,
+    ofa_logit_loss,
+    ofa_loss,
+    rkd_loss,
     srrl_loss,
     tfnkd_loss,
+    ttm_loss,
     uskd_loss,
     vitkd_loss,
+    wkd_feature_loss,
+    wkd_logit_loss,
     wsld_loss,
+    wttm_loss,
 )
 from mmcls_kd.dis_losses.uskd import zipf_label
 
@@ -47,6 +56,27 @@ LOGIT_LOSSES = {
 }
 for _name, _function in dict(kd=kd_loss, dkd=dkd_loss, wsld=wsld_loss, nkd=nkd_loss).items():
     LOGIT_LOSSES |= {f'{_name}_T{temp:.0f}': logit_loss(_function, temp=temp) for temp in (1.0, 4.0)}
+
+
+def wkd_logit(logit_s, logit_t, gt_label, **keywords):
+    """WKD with a cost in which all classes are equally unlike."""
+    cost = 0.5 * (1 - torch.eye(logit_s.shape[1], dtype=logit_s.dtype))
+    return wkd_logit_loss(logit_s, logit_t, gt_label, cost, **keywords)
+
+
+LOGIT_LOSSES |= {
+    'dist_T1': logit_loss(dist_loss),
+    'dist_T4': logit_loss(dist_loss, temp=4.0),
+    'lskd': logit_loss(lskd_loss),
+    'kd_standardized': logit_loss(kd_loss, standardize=True),
+    'dkd_standardized': logit_loss(dkd_loss, standardize=True),
+    'nkd_standardized': logit_loss(nkd_loss, standardize=True),
+    'ttm': logit_loss(ttm_loss),
+    'wttm': logit_loss(wttm_loss),
+    'ofa': logit_loss(ofa_logit_loss),
+    'wkd_T1': logit_loss(wkd_logit, temp=1.0),
+    'wkd_T4': logit_loss(wkd_logit, temp=4.0),
+}
 each_logit_loss = pytest.mark.parametrize('loss', LOGIT_LOSSES.values(), ids=LOGIT_LOSSES)
 WITH_TEACHER = {name: loss for name, loss in LOGIT_LOSSES.items() if not name.startswith(('tfnkd', 'uskd'))}
 
@@ -138,6 +168,8 @@ def test_srrl_is_0_where_the_pairs_are_equal_positive_elsewhere_and_blind_to_ord
         (tfnkd_loss, {}, 5),
         (uskd_loss, dict(beta=0.0, mu=0.1), 5),
         (uskd_loss, dict(beta=0.5, mu=0.1), 2),
+        (ofa_logit_loss, {}, 5),
+        (wkd_logit, {}, 5),
     ],
 )
 @pytest.mark.parametrize('scale', [1.0, 20.0])
@@ -184,6 +216,14 @@ KEYWORDS = {
     'MGDLoss': dict(student_channels=2, teacher_channels=3, alpha_mgd=0.1),
     'SRRLLoss': dict(student_channels=2, teacher_channels=3),
     'ViTKDLoss': dict(student_dims=2, teacher_dims=3, alpha_vitkd=0.1, beta_vitkd=0.1),
+    'WKDLogitLoss': dict(cost=0.5 * (1 - torch.eye(CLASSES)), sinkhorn_iter=3),
+}
+KEYWORDS |= {  # the losses on relations and features
+    'CCLoss': dict(student_dims=5, teacher_dims=6, feat_dim=4),
+    'VIDLoss': dict(student_channels=2, teacher_channels=3),
+    'FitNetLoss': dict(student_channels=2, teacher_channels=3),
+    'WKDFeatureLoss': dict(student_channels=2, teacher_channels=3),
+    'ReviewKDLoss': dict(student_channels=(2, 3), teacher_channels=(3, 2), student_dims=5, teacher_dims=6, mid_channels=2),
 }
 FORWARD = {
     'KDLoss': ['logit_s', 'logit_t'],
@@ -195,6 +235,25 @@ FORWARD = {
     'MGDLoss': ['feat_s', 'feat_t'],
     'SRRLLoss': ['feat_s', 'feat_t', 'logit_t', 'teacher_head'],
     'ViTKDLoss': ['tokens_low_s', 'tokens_low_t', 'tokens_high_s', 'tokens_high_t'],
+    'DISTLoss': ['logit_s', 'logit_t'],
+    'LSKDLoss': ['logit_s', 'logit_t'],
+    'TTMLoss': ['logit_s', 'logit_t'],
+    'WTTMLoss': ['logit_s', 'logit_t'],
+    'OFALogitLoss': ['logit_s', 'logit_t', 'gt_label'],
+    'WKDLogitLoss': ['logit_s', 'logit_t', 'gt_label'],
+}
+FORWARD |= {name: ['vector_s', 'vector_t'] for name in ('RKDLoss', 'PKTLoss', 'CCLoss')}
+FORWARD |= {
+    name: ['feat_s', 'feat_t'] for name in ('ATLoss', 'SPLoss', 'NSTLoss', 'VIDLoss', 'FitNetLoss', 'WKDFeatureLoss')
+}
+FORWARD |= {'ReviewKDLoss': ['stages_s', 'stages_t', 'vector_s', 'vector_t']}
+KEYWORDS |= {
+    'CRDLoss': dict(student_dims=5, teacher_dims=6, num_samples=8, feat_dim=4, nce_k=5),
+    'OFALoss': dict(student_channels=(2, 3), student_sizes=(4, 2), num_classes=CLASSES),
+}
+FORWARD |= {
+    'CRDLoss': ['vector_s', 'vector_t', 'sample_idx'],
+    'OFALoss': ['stages_s', 'logit_s', 'logit_t', 'gt_label'],
 }
 each_registered_loss = pytest.mark.parametrize('loss_type', FORWARD)
 each_registered_loss_and_label = pytest.mark.parametrize(
@@ -209,7 +268,12 @@ each_registered_loss_and_label = pytest.mark.parametrize(
 
 def build(loss_type, **keywords):
     torch.manual_seed(0)
-    return MODELS.build(dict(type=loss_type, **KEYWORDS.get(loss_type, {}), **keywords))
+    return repeatable(MODELS.build(dict(type=loss_type, **KEYWORDS.get(loss_type, {}), **keywords)))
+
+
+def repeatable(loss):
+    """The loss; one that remembers its batches in eval mode, where it does not."""
+    return loss.eval() if 'memory_s' in dict(loss.named_buffers()) else loss
 
 
 def inputs(loss_type, label='mixup', dtype=torch.float32):
@@ -225,10 +289,31 @@ def inputs(loss_type, label='mixup', dtype=torch.float32):
         tokens_high_s=(4, 9, 2),
         tokens_high_t=(4, 9, 3),
     )
+    shapes |= dict(vector_s=(4, 5), vector_t=(4, 6))
+    shapes |= {
+        'stages_s.0': (4, 2, 4, 3),
+        'stages_s.1': (4, 3, 2, 1),
+        'stages_t.0': (4, 3, 4, 3),
+        'stages_t.1': (4, 2, 2, 1),
+    }
     tensors = {name: 2 * torch.randn(shape, generator=seeded(i)).to(dtype) for i, (name, shape) in enumerate(shapes.items())}
     torch.manual_seed(0)
     others = dict(gt_label=labels(label, 4, CLASSES, seed=9, dtype=dtype), teacher_head=PooledLinear(3, CLASSES))
+    others |= dict(sample_idx=torch.tensor([3, 0, 7, 3]))
+    others |= {name: (tensors[f'{name}.0'], tensors[f'{name}.1']) for name in ('stages_s', 'stages_t')}
     return {name: {**tensors, **others}[name] for name in FORWARD[loss_type]}
+
+
+def each_tensor(value):
+    """A tensor, or those of a tuple; of anything else none."""
+    return [tensor for tensor in (value if isinstance(value, tuple) else (value,)) if isinstance(tensor, torch.Tensor)]
+
+
+def changed(value, function):
+    """A tensor, or each of a tuple, as the function makes it; anything else as it is."""
+    if isinstance(value, tuple):
+        return tuple(function(tensor) for tensor in value)
+    return function(value) if isinstance(value, torch.Tensor) else value
 
 
 def run(loss, given):
@@ -241,13 +326,17 @@ def students(loss, given):
     """What training changes: the loss's parameters, and the student's tensors, which now require a gradient."""
     return [
         *loss.parameters(),
-        *(tensor.requires_grad_() for name, tensor in given.items() if name.endswith(('_s', '_mid'))),
+        *(t.requires_grad_() for name, value in given.items() if name.endswith(('_s', '_mid')) for t in each_tensor(value)),
     ]
 
 
 def gradients(value, tensors):
     """The gradients of a value, zeros for what it does not depend on."""
     return torch.autograd.grad(value, list(tensors), materialize_grads=True)
+
+
+#: To what of the teacher's no gradient flows.
+CONSTANT = {'NKDLoss': {'logit_t'}, 'WKDLogitLoss': {'logit_t'}, 'RKDLoss': {'vector_t'}, 'NSTLoss': {'feat_t'}}
 
 
 @pytest.mark.parametrize(
@@ -258,17 +347,21 @@ def gradients(value, tensors):
         ('MGDLoss', 'hard'),
         ('SRRLLoss', 'hard'),
         ('ViTKDLoss', 'hard'),
+        *((loss_type, 'hard') for loss_type in ('DISTLoss', 'LSKDLoss', 'TTMLoss', 'WTTMLoss')),
+        *((loss_type, label) for loss_type in ('OFALogitLoss', 'WKDLogitLoss') for label in LABELS),
+        ('OFALoss', 'mixup'),
+        *((loss_type, 'hard') for loss_type in ('RKDLoss', 'PKTLoss', 'CCLoss', 'ATLoss', 'SPLoss', 'NSTLoss')),
+        *((loss_type, 'hard') for loss_type in ('VIDLoss', 'FitNetLoss', 'WKDFeatureLoss', 'ReviewKDLoss')),
     ],
 )
 def test_gradient_is_the_derivative_where_nothing_stops_it(loss_type, label):
     loss, given = build(loss_type).double(), inputs(loss_type, label, torch.float64)
     if loss_type == 'SRRLLoss':
         given['teacher_head'].double()
-    constant = {'gt_label', 'teacher_head'} | ({'logit_t'} if loss_type == 'NKDLoss' else set())
-    variable = {name: tensor.requires_grad_() for name, tensor in given.items() if name not in constant}
-    variable |= dict(loss.named_parameters())
+    constant = {'gt_label', 'teacher_head'} | CONSTANT.get(loss_type, set())
+    variable = [t.requires_grad_() for name, value in given.items() if name not in constant for t in each_tensor(value)]
     # gradcheck moves its tensors in place, so the loss sees them, its own parameters too.
-    assert torch.autograd.gradcheck(lambda *_: run(loss, given), tuple(variable.values()))
+    assert torch.autograd.gradcheck(lambda *_: run(loss, given), (*variable, *loss.parameters()))
 
 
 def test_gradient_of_srrls_function_is_the_derivative():
@@ -335,7 +428,7 @@ def test_with_two_classes_the_other_classes_term_is_exactly_0(function, weight, 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32], ids=str)
 def test_under_autocast_it_is_the_float32_value_and_gradient_of_the_same_inputs(loss_type, label, dtype):
     loss, given = build(loss_type), inputs(loss_type, label, dtype)
-    rounded = {k: v.float() if isinstance(v, torch.Tensor) and v.is_floating_point() else v for k, v in given.items()}
+    rounded = {k: changed(v, lambda t: t.float() if t.is_floating_point() else t) for k, v in given.items()}
     variable, exact = students(loss, given), students(loss, rounded)
     with torch.autocast('cpu', dtype=torch.bfloat16):
         value = run(loss, given)
@@ -381,23 +474,46 @@ def test_uskds_soft_label_gives_no_gradient(label, rank_by):
 # ---- interface and refusals
 
 
-# those of the original, and rank_by and sync_batch_mean, whose defaults change nothing
+# those of the original, and rank_by, sync_batch_mean and standardize, whose defaults change nothing; of later methods those
+# of their papers
 DEFAULTS = {
-    'KDLoss': dict(temp=4.0, alpha=0.5),
-    'DKDLoss': dict(temp=4.0, alpha=1.0, beta=6.0),
+    'KDLoss': dict(temp=4.0, alpha=0.5, standardize=False),
+    'DKDLoss': dict(temp=4.0, alpha=1.0, beta=6.0, standardize=False),
     'WSLDLoss': dict(temp=4.0, alpha=2.25, num_classes=100),
-    'NKDLoss': dict(temp=1.0, gamma=1.5),
+    'NKDLoss': dict(temp=1.0, gamma=1.5, standardize=False),
     'USKDLoss': dict(channel=..., alpha=1.0, beta=0.1, mu=0.005, num_classes=1000, rank_by='prob', sync_batch_mean=False),
     'TFNKDLoss': dict(loss_weight=1.0, sync_batch_mean=False),
     'MGDLoss': dict(student_channels=..., teacher_channels=..., alpha_mgd=7e-5, lambda_mgd=0.15),
     'SRRLLoss': dict(student_channels=..., teacher_channels=..., alpha=1.0, beta=5.0),
     'ViTKDLoss': dict(student_dims=..., teacher_dims=..., alpha_vitkd=3e-5, beta_vitkd=3e-6, lambda_vitkd=0.5),
+    'DISTLoss': dict(temp=1.0, beta=1.0, gamma=1.0),
+    'LSKDLoss': dict(temp=2.0),
+    'TTMLoss': dict(gamma=0.1),
+    'WTTMLoss': dict(gamma=0.1),
+    'OFALogitLoss': dict(eps=1.5, temp=1.0),
+    'WKDLogitLoss': dict(temp=2.0, gamma=1.0, sinkhorn_reg=0.05, sinkhorn_iter=10, cost=None),
+}
+DEFAULTS |= {
+    'RKDLoss': dict(distance_weight=25.0, angle_weight=50.0),
+    **{name: {} for name in ('PKTLoss', 'ATLoss', 'SPLoss', 'NSTLoss')},
+    'CCLoss': dict(student_dims=None, teacher_dims=None, feat_dim=128),
+    'VIDLoss': dict(student_channels=..., teacher_channels=..., mid_channels=None, init_pred_var=5.0),
+    'FitNetLoss': dict(student_channels=..., teacher_channels=...),
+    'WKDFeatureLoss': dict(grid=1, mean_weight=1.0, std_weight=1.0, student_channels=None, teacher_channels=None),
+    'ReviewKDLoss': dict(student_channels=..., teacher_channels=..., student_dims=..., teacher_dims=..., mid_channels=None),
+}
+DEFAULTS |= {
+    'CRDLoss': dict(student_dims=..., teacher_dims=..., num_samples=None, feat_dim=128, nce_k=16384, nce_t=0.07, nce_m=0.5),
+    'OFALoss': dict(student_channels=..., student_sizes=..., num_classes=..., eps=1.5, temp=1.0, kind=None),
 }
 
 
 @each_registered_loss
 def test_keywords_and_defaults_are_the_originals(loss_type):
     parameters = inspect.signature(MODELS.get(loss_type)).parameters.values()
+    parameters = [
+        p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD
+    ]  # a module without keywords has *args, **kwargs
     assert {p.name: ... if p.default is p.empty else p.default for p in parameters} == DEFAULTS[loss_type]
 
 
@@ -413,6 +529,15 @@ def test_keywords_and_defaults_are_the_originals(loss_type):
         (srrl_loss, 'SRRLLoss', {}),
         (mgd_loss, 'MGDLoss', dict(alpha='alpha_mgd')),
         (vitkd_loss, 'ViTKDLoss', dict(alpha='alpha_vitkd', beta='beta_vitkd', mask_ratio='lambda_vitkd')),
+        (dist_loss, 'DISTLoss', {}),
+        (lskd_loss, 'LSKDLoss', {}),
+        (ttm_loss, 'TTMLoss', {}),
+        (wttm_loss, 'WTTMLoss', {}),
+        (ofa_logit_loss, 'OFALogitLoss', {}),
+        (wkd_logit_loss, 'WKDLogitLoss', {}),
+        (rkd_loss, 'RKDLoss', {}),
+        (ofa_loss, 'OFALoss', {}),
+        (wkd_feature_loss, 'WKDFeatureLoss', {}),
     ],
 )
 def test_the_function_has_the_defaults_of_its_module(function, loss_type, renamed):
@@ -426,9 +551,26 @@ def test_forward_names_what_it_needs_in_the_documented_order(loss_type):
     assert list(inspect.signature(build(loss_type).forward).parameters) == FORWARD[loss_type]
 
 
-@pytest.mark.parametrize('loss_type', ['KDLoss', 'DKDLoss', 'WSLDLoss', 'NKDLoss', 'TFNKDLoss'])
-def test_losses_of_logits_alone_have_no_state(loss_type):
+LOGITS_ALONE = [name for name, asked in FORWARD.items() if {*asked} <= {'logit_s', 'logit_t', 'gt_label'}]
+
+
+@pytest.mark.parametrize('loss_type', [*LOGITS_ALONE, 'RKDLoss', 'PKTLoss', 'ATLoss', 'SPLoss', 'NSTLoss'])
+def test_losses_without_trainable_parts_have_no_state(loss_type):
     assert build(loss_type).state_dict() == {}
+
+
+@pytest.mark.parametrize('loss_type', [name for name in LOGITS_ALONE if 'temp' in DEFAULTS[name]])
+def test_a_temperature_may_be_a_tensor_and_gets_its_gradient(loss_type):
+    loss, given = build(loss_type).double(), inputs(loss_type, 'mixup', torch.float64)
+
+    def value(temp):
+        loss.temp = temp
+        return run(loss, given)
+
+    learnt = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(value, learnt)
+    assert_close(value(learnt).detach(), value(3.0))
+    assert gradients(value(learnt), [learnt])[0] != 0
 
 
 @pytest.mark.parametrize('alpha', [0.0, 0.3, 1.0])
@@ -455,12 +597,29 @@ def test_srrls_connector_starts_at_the_originals_scale():
         ('SRRLLoss', 'feat_t', (4, 8, 3, 2), 'teacher_channels=8'),
         ('ViTKDLoss', 'tokens_high_s', (4, 9, 8), 'student_dims=8'),
         ('ViTKDLoss', 'tokens_high_t', (4, 9, 8), 'teacher_dims=8'),
+        *(
+            (loss_type, f'feat_{side[0]}', (4, 8, 3, 2), f'{side}_channels=8')
+            for loss_type in ('VIDLoss', 'FitNetLoss', 'WKDFeatureLoss')
+            for side in ('student', 'teacher')
+        ),
+        *(
+            (loss_type, f'vector_{side[0]}', (4, 8), f'{side}_dims=8')
+            for loss_type in ('CCLoss', 'ReviewKDLoss', 'CRDLoss')
+            for side in ('student', 'teacher')
+        ),
     ],
 )
 def test_a_wrong_width_is_an_error_that_names_the_right_value(loss_type, name, shape, right):
     given = inputs(loss_type, 'hard') | {name: torch.zeros(shape)}
     with pytest.raises(ValueError, match=rf'{loss_type}\(.*set {right}$'):
         build(loss_type)(**given)
+
+
+@pytest.mark.parametrize('side', ['student', 'teacher'])
+def test_a_stage_of_a_wrong_width_is_an_error_that_names_the_right_values(side):
+    given = inputs('ReviewKDLoss') | {f'stages_{side[0]}': (torch.zeros(4, 2, 4, 3), torch.zeros(4, 8, 2, 1))}
+    with pytest.raises(ValueError, match=rf'ReviewKDLoss\({side}_channels=.*set {side}_channels=\(2, 8\)$'):
+        build('ReviewKDLoss')(**given)
 
 
 def test_vitkd_refuses_tokens_that_are_no_square():

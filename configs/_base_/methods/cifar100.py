@@ -1,4 +1,9 @@
-"""Methods for a teacher and a student on CIFAR-100, as the NKD authors ran them (arXiv 2303.13005, code)."""
+"""Methods for a teacher and a student on CIFAR-100.
+
+The first six as the NKD authors ran them (arXiv 2303.13005, code), the others as their own authors did.
+"""
+
+_base_ = 'maps.py'
 
 offered = dict(
     srrl=dict(type='SRRLLoss', alpha=1.0, beta=5.0),
@@ -7,4 +12,8 @@ offered = dict(
     dkd=dict(type='DKDLoss', temp=4.0, alpha=1.0, beta=8.0),
     kd=dict(type='KDLoss', temp=3.0, alpha=0.5),
     nkd=dict(type='NKDLoss', temp=3.0, gamma=3.5),
+    dist=dict(temp=4.0),
+    ofa_logit=dict(eps=1.0),
+    ofa=dict(eps=1.0),
+    reviewkd=dict(loss_weight=dict(warmup=20)),
 )

@@ -1,4 +1,10 @@
-"""Methods for vision transformers on ImageNet, as the authors ran them (arXiv 2209.02432, 2303.13005, code)."""
+"""Methods for vision transformers on ImageNet.
+
+The first five as the ViTKD and NKD authors ran them (arXiv 2209.02432, 2303.13005, code), the others as their own authors did,
+with CNNs as a rule.
+"""
+
+_base_ = 'any_pair.py'
 
 offered = dict(
     vitkd=dict(type='ViTKDLoss', alpha_vitkd=3e-5, beta_vitkd=3e-6, lambda_vitkd=0.5),

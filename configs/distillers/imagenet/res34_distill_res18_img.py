@@ -15,10 +15,5 @@ model = dict(
     teacher_cfg='configs/resnet/resnet34_8xb32_in1k.py',
     teacher_pretrained=zoo_weights('resnet34_8xb32_in1k'),
     student_cfg='configs/resnet/resnet18_8xb32_in1k.py',
-    distill_cfg=offer(
-        _base_.offered,
-        methods,
-        srrl=dict(student_channels=512, teacher_channels=512),
-        mgd=dict(student_channels=512, teacher_channels=512),
-    ),
+    distill_cfg=offer(_base_.offered, methods),
 )

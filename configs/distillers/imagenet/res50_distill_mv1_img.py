@@ -19,7 +19,7 @@ model = dict(
     distill_cfg=offer(
         _base_.offered,
         methods,
-        srrl=dict(student_channels=1024, teacher_channels=2048),
-        mgd=dict(student_channels=1024, teacher_channels=2048),
+        wkd_logit=dict(loss_weight=25.0),
+        reviewkd=dict(loss_weight=dict(value=8.0, warmup=1)),
     ),
 )

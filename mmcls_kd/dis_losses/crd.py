@@ -1,0 +1,269 @@
+"""CRD: contrastive representation distillation (Tian et al., ICLR 2020, arXiv 1910.10699).
+
+The paper draws the negatives of a sample from other images; its code gives the choice to take only those of other classes.
+Here they are the paper's, so no labels are needed.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from .common import all_samples, check_width, full_precision
+
+EPS = 1e-7
+#: How many scores of a batch with whole memories are computed at once: 128 MiB in float32.
+SCORES_AT_ONCE = 2**25
+
+
+def _posterior_logit(scores: Tensor, log_z: Tensor, num_samples: int) -> Tensor:
+    """The logit of the chance that an entry is the sample's own, given its score: log P - log(k Pn + eps)."""
+    noise = (scores.shape[1] - 1) / num_samples
+    return scores - log_z - math.log(noise + EPS)
+
+
+def nce_loss(scores: Tensor, log_z: Tensor, num_samples: int) -> Tensor:
+    r"""Noise-contrastive estimation: tell a sample's own entry of a memory from k drawn ones.
+
+    .. math::
+        -\frac{1}{N} \sum_n \left( \log \frac{P_{n0}}{P_{n0} + k P_n + \epsilon}
+        + \sum_{j=1}^k \log \frac{k P_n}{P_{nj} + k P_n + \epsilon} \right), \quad P = e^{score} / Z, \quad P_n = 1 / M
+
+    with M the number of samples and :math:`\epsilon` = 1e-7.
+
+    Args:
+        scores: Products of a sample's embedding with entries, divided by the temperature, (N, 1 + k); first its own.
+        log_z: Logarithm of the constant Z, a scalar.
+        num_samples: How many samples M the noise is drawn from.
+
+    Returns:
+        The loss, a scalar in nats.
+
+    Example:
+        >>> nce_loss(torch.tensor([[1.0, 0.0, 0.0]]), torch.tensor(0.0), num_samples=2)
+        tensor(1.6996)
+    """
+    negatives = scores.shape[1] - 1
+    noise = negatives / num_samples
+    own, drawn = _posterior_logit(scores, log_z, num_samples).split([1, negatives], dim=1)
+    per_sample = F.softplus(-own).sum(dim=1) + F.softplus(drawn).sum(dim=1)
+    return per_sample.mean() + negatives * math.log((noise + EPS) / noise)
+
+
+def nce_gradient(scores: Tensor, log_z: Tensor, num_samples: int) -> Tensor:
+    """The derivative of :func:`nce_loss` by the scores, (N, 1 + k)."""
+    chance = _posterior_logit(scores, log_z, num_samples).sigmoid()
+    own, drawn = chance.split([1, chance.shape[1] - 1], dim=1)
+    return torch.cat([own - 1, drawn], dim=1) / len(scores)
+
+
+def draw_entries(sample_idx: Tensor, num_samples: int, number: int) -> Tensor:
+    """For each sample its own index and those of other samples, drawn uniformly and with replacement.
+
+    Args:
+        sample_idx: Indices of the samples, (N,).
+        num_samples: How many samples there are.
+        number: How many others to draw for each.
+
+    Returns:
+        Indices, (N, 1 + number).
+    """
+    own = sample_idx[:, None]
+    drawn = torch.randint(num_samples - 1, (len(own), number), device=own.device)
+    return torch.cat([own, drawn + (drawn >= own)], dim=1)  # the own index is left out, those behind it move up
+
+
+def _chunks(count: int, num_samples: int) -> list[slice]:
+    """Parts of a batch whose scores with all of a memory are no more than :data:`SCORES_AT_ONCE`, or of one sample each."""
+    size = max(SCORES_AT_ONCE // num_samples, 1)
+    return [slice(start, start + size) for start in range(0, count, size)]
+
+
+def entry_products(embedding: Tensor, memory: Tensor, index: Tensor) -> Tensor:
+    """The inner product of each sample's embedding with the entries of a memory that are named for it.
+
+    All products with all entries are computed, and most of them dropped: to copy the named entries together for each sample
+    takes more memory, and on a CPU 25 times as long for 50,000 entries (as long for 1.3 million).
+
+    Args:
+        embedding: Embeddings, (N, d).
+        memory: Entries, (M, d).
+        index: Which entries count for a sample, (N, k).
+
+    Returns:
+        Products, (N, k).
+    """
+    parts = _chunks(len(embedding), len(memory))
+    return torch.cat([(embedding[part] @ memory.T).gather(1, index[part]) for part in parts])
+
+
+def entry_sums(weights: Tensor, memory: Tensor, index: Tensor) -> Tensor:
+    """For each sample the weighted sum of the entries that are named for it.
+
+    Args:
+        weights: Weight of each named entry, (N, k).
+        memory: Entries, (M, d).
+        index: Which entries, (N, k); those that stand there twice count twice.
+
+    Returns:
+        Sums, (N, d).
+    """
+    sums = []
+    for part in _chunks(len(weights), len(memory)):
+        row = torch.arange(len(index[part]), device=index.device)[:, None]
+        place = (row * len(memory) + index[part]).flatten()  # in one dimension CUDA can add in a fixed order, if asked to
+        of_all = weights.new_zeros(len(row) * len(memory)).scatter_add(0, place, weights[part].flatten())
+        sums.append(of_all.view(len(row), -1) @ memory)
+    return torch.cat(sums)
+
+
+def contrast(query: Tensor, memory: Tensor, index: Tensor, scores: Tensor, log_z: Tensor) -> Tensor:
+    """:func:`nce_loss` of queries with a memory, with its gradient by the queries.
+
+    The gradient is computed here, not in the backward pass: by then the memory has changed.
+
+    Args:
+        query: Embeddings divided by the temperature, (N, d).
+        memory: Entries, (M, d).
+        index: Which entries count for a sample, (N, 1 + k); first its own.
+        scores: Their :func:`entry_products`, (N, 1 + k), without gradient.
+        log_z: Logarithm of the constant Z, a scalar.
+
+    Returns:
+        The loss, a scalar in nats.
+    """
+    with torch.no_grad():
+        value = nce_loss(scores, log_z, len(memory))
+        gradient = entry_sums(nce_gradient(scores, log_z, len(memory)), memory, index)
+    return value + ((query - query.detach()) * gradient).sum()  # the sum is 0, but for its gradient
+
+
+@MODELS.register_module()
+class CRDLoss(nn.Module):
+    r"""Contrastive representation distillation: :func:`nce_loss` of each network against a memory of the other.
+
+    Both vectors are embedded by a linear layer and normalised to length 1. Each embedding is compared with entries of the
+    other network's memory, which holds one entry of each training sample: its own, and ``nce_k`` drawn for it uniformly from
+    the other samples. Scores are inner products divided by the temperature. The constants Z, one for each direction, are M
+    times the mean of exp(score) in the first batch and then stay. Both directions are summed. Then the entries of the batch
+    become :math:`m \cdot old + (1 - m) \cdot new`, normalised; not in eval mode and not without gradients.
+
+    Trainable parts: ``embed_s`` and ``embed_t``. Buffers, and so in checkpoints: ``memory_s`` and ``memory_t``, together
+    8 · M · ``feat_dim`` bytes (1.3 GB for ImageNet), and ``log_z``, -inf before the first batch.
+
+    Several processes make the same changes to their memories: each takes the embeddings of all. Of a sample that stands in a
+    step's batches twice the last counts, those of later processes after those of earlier ones. Negatives are drawn by each.
+    The memories start from random numbers that are the same in every process and run.
+
+    The index is that of one sample. An image made of two by mixup or CutMix counts as the one that it was before, and its
+    mixed embedding goes into that one's entry: the published results are without them.
+
+    Args:
+        student_dims: Width of the student's vectors.
+        teacher_dims: Width of the teacher's vectors.
+        num_samples: Number M of training samples; the distiller knows it.
+        feat_dim: Width of the embeddings.
+        nce_k: Number k of negatives for a sample.
+        nce_t: Temperature of the scores.
+        nce_m: Momentum m of the memories.
+
+    Raises:
+        ValueError: If the number of samples is not known or too small for ``nce_k``, or vectors have another width.
+        RuntimeError: If an index is not one of M samples.
+    """
+
+    sizes = {'student_dims': ('vector_s', 1), 'teacher_dims': ('vector_t', 1)}
+    facts = {'num_samples': 'num_samples'}
+    memory_s: Tensor
+    memory_t: Tensor
+    log_z: Tensor
+
+    def __init__(
+        self,
+        student_dims: int,
+        teacher_dims: int,
+        num_samples: int | None = None,
+        feat_dim: int = 128,
+        nce_k: int = 16384,
+        nce_t: float = 0.07,
+        nce_m: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if num_samples is None:
+            raise ValueError(
+                'CRDLoss(num_samples=None): set num_samples to the number of training images (tools/train.py finds it)'
+            )
+        if not 1 <= nce_k < num_samples:
+            raise ValueError(
+                f'CRDLoss(nce_k={nce_k}): there are {num_samples} training samples, so a sample has {num_samples - 1} '
+                'others; set nce_k to 1 or more, and no more than these'
+            )
+        self.student_dims = student_dims
+        self.teacher_dims = teacher_dims
+        self.num_samples = num_samples
+        self.feat_dim = feat_dim
+        self.nce_k = nce_k
+        self.nce_t = nce_t
+        self.nce_m = nce_m
+        self.embed_s = nn.Linear(student_dims, feat_dim)
+        self.embed_t = nn.Linear(teacher_dims, feat_dim)
+        bound = (3 / feat_dim) ** 0.5  # entries of length 1 on average
+        same_everywhere = torch.Generator().manual_seed(0)
+        for name in ('memory_s', 'memory_t'):
+            memory = torch.empty(num_samples, feat_dim).uniform_(-bound, bound, generator=same_everywhere)
+            self.register_buffer(name, memory)
+        self.register_buffer('log_z', torch.full((2,), -torch.inf))
+
+    @full_precision
+    def forward(self, vector_s: Tensor, vector_t: Tensor, sample_idx: Tensor) -> Tensor:
+        check_width(self, 'student_dims', vector_s.shape[1])
+        check_width(self, 'teacher_dims', vector_t.shape[1])
+        self._check_index(sample_idx)
+        new_s, new_t = F.normalize(self.embed_s(vector_s)), F.normalize(self.embed_t(vector_t))
+        index = draw_entries(sample_idx, self.num_samples, self.nce_k)
+        against = [(new_s / self.nce_t, self.memory_t), (new_t / self.nce_t, self.memory_s)]
+        with torch.no_grad():
+            scores = [entry_products(query, memory, index) for query, memory in against]
+            log_sums = torch.stack([score.logsumexp(dim=1) for score in scores], dim=1)
+        learning = self.training and torch.is_grad_enabled()
+        if learning:
+            seen = all_samples(torch.cat([new_s, new_t, log_sums], dim=1))
+            new_s, new_t, log_sums = seen.split([self.feat_dim, self.feat_dim, 2], dim=1)
+        log_z = self._log_constants(log_sums)
+        terms = [contrast(*pair, index, score, z) for pair, score, z in zip(against, scores, log_z, strict=True)]
+        if learning:
+            sample_idx = all_samples(sample_idx)
+            self._remember(self.memory_s, new_s, sample_idx)
+            self._remember(self.memory_t, new_t, sample_idx)
+            self.log_z.copy_(log_z)
+        return terms[0] + terms[1]
+
+    def _check_index(self, sample_idx: Tensor) -> None:
+        """Refuse indices that are not those of the samples; on CUDA without waiting for them."""
+        if sample_idx.device.type not in ('cpu', 'cuda'):  # others do not have this
+            return
+        torch._assert_async(
+            ((sample_idx >= 0) & (sample_idx < self.num_samples)).all(),
+            f'CRDLoss(num_samples={self.num_samples}) got a sample_idx that is not from 0 to {self.num_samples - 1}: set '
+            'num_samples to the size of the data set that it counts',
+        )
+
+    def _log_constants(self, log_sums: Tensor) -> Tensor:
+        """The logarithms of both constants Z: those of the first batch, or from this one, if it is the first.
+
+        Args:
+            log_sums: Of each sample and direction the logarithm of the sum of exp(score), (N, 2).
+        """
+        count = len(log_sums) * (1 + self.nce_k)
+        found = log_sums.logsumexp(dim=0) - math.log(count) + math.log(self.num_samples)
+        return torch.where(self.log_z.isfinite(), self.log_z, found)
+
+    @torch.no_grad()
+    def _remember(self, memory: Tensor, new: Tensor, sample_idx: Tensor) -> None:
+        """Move the entries of a batch towards new embeddings, in place."""
+        mixed = F.normalize(self.nce_m * memory[sample_idx] + (1 - self.nce_m) * new)
+        place = torch.arange(len(sample_idx), device=sample_idx.device)
+        last = ((sample_idx[:, None] == sample_idx) * place).amax(dim=1)  # then equal indices write equal entries
+        memory.index_copy_(0, sample_idx, mixed[last])

@@ -1,0 +1,74 @@
+"""DIST: student and teacher agree in how they relate classes and samples (Huang et al., NeurIPS 2022, arXiv 2205.10536)."""
+
+import torch
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from .common import centered, full_precision
+
+
+def correlation(a: Tensor, b: Tensor) -> Tensor:
+    r"""Pearson correlation of matching rows, :math:`\rho = a \cdot b / (|a| |b| + 10^{-8})` of what deviates from the mean.
+
+    Args:
+        a: Rows, (M, D).
+        b: Rows, (M, D).
+
+    Returns:
+        The correlations, (M,): from -1 to 1, and 0 where a row is constant.
+    """
+    a, b = centered(a), centered(b)
+    norms = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
+    return (a * b).sum(dim=1) / (norms + 1e-8)
+
+
+def dist_loss(logit_s: Tensor, logit_t: Tensor, temp: float = 1.0, beta: float = 1.0, gamma: float = 1.0) -> Tensor:
+    r"""Distillation from a stronger teacher.
+
+    .. math:: T^2 \left[ \beta \Big( 1 - \frac{1}{N} \sum_n \rho(q_n, p_n) \Big)
+        + \gamma \Big( 1 - \frac{1}{C} \sum_c \rho(q_{\cdot c}, p_{\cdot c}) \Big) \right]
+
+    with p = softmax(z_t / T), q = softmax(z_s / T) and :func:`correlation` ρ: over the classes of each sample, and over the
+    samples of each class. The latter says nothing of a single sample: at N = 1 its term is γ T², without gradient. Where all
+    logits of a sample are equal, as from a classifier that starts at 0, its gradient is up to 10⁸ times the usual one.
+
+    Args:
+        logit_s: Student logits z_s, (N, C).
+        logit_t: Teacher logits z_t, (N, C).
+        temp: Temperature T.
+        beta: Weight of the correlation over classes.
+        gamma: Weight of the correlation over samples.
+
+    Returns:
+        The loss, a scalar without unit times T², not negative.
+
+    Example:
+        >>> logit = torch.tensor([[1.0, 2.0, 4.0], [4.0, 2.0, 1.0]])
+        >>> dist_loss(logit, logit.flip(1), gamma=0.0)
+        tensor(1.6339)
+    """
+    q, p = (logit_s / temp).softmax(dim=1), (logit_t / temp).softmax(dim=1)
+    over_classes = 1 - correlation(q, p).mean()
+    over_samples = 1 - correlation(q.t(), p.t()).mean()
+    return temp**2 * (beta * over_classes + gamma * over_samples)
+
+
+@MODELS.register_module()
+class DISTLoss(nn.Module):
+    """:func:`dist_loss`.
+
+    Args:
+        temp: Temperature T.
+        beta: Weight of the correlation over classes.
+        gamma: Weight of the correlation over samples.
+    """
+
+    def __init__(self, temp: float = 1.0, beta: float = 1.0, gamma: float = 1.0) -> None:
+        super().__init__()
+        self.temp = temp
+        self.beta = beta
+        self.gamma = gamma
+
+    @full_precision
+    def forward(self, logit_s: Tensor, logit_t: Tensor) -> Tensor:
+        return dist_loss(logit_s, logit_t, self.temp, self.beta, self.gamma)

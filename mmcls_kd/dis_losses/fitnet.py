@@ -1,0 +1,58 @@
+"""FitNets: a middle stage of the student gives the teacher's (Romero et al., ICLR 2015, arXiv 1412.6550)."""
+
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from .common import check_width, full_precision, smaller_maps
+
+
+def fitnet_loss(predicted: Tensor, feat_t: Tensor) -> Tensor:
+    r"""FitNets' hint: the mean of :math:`(G - F_t)^2` over channels, places and samples.
+
+    (The paper has half of the sum.)
+
+    Args:
+        predicted: Features G that the student's predict, (N, c, H, W).
+        feat_t: Teacher features F_t, (N, c, H, W).
+
+    Returns:
+        The loss, a scalar in squared units of the teacher's features.
+
+    Example:
+        >>> import torch
+        >>> fitnet_loss(torch.zeros(2, 3, 4, 4), 2 * torch.ones(2, 3, 4, 4))
+        tensor(4.)
+    """
+    return mse_loss(predicted, feat_t)
+
+
+@MODELS.register_module()
+class FitNetLoss(nn.Module):
+    """:func:`fitnet_loss`; maps of two sizes are averaged to the smaller one first.
+
+    Trainable part: ``regressor``, a 1×1 convolution, also where the widths are equal. It is trained together with the task,
+    not in a stage of its own before it, as the paper has it.
+
+    Args:
+        student_channels: Channels of the student's features.
+        teacher_channels: Channels of the teacher's features.
+
+    Raises:
+        ValueError: If the features have other channels.
+    """
+
+    sizes = {'student_channels': ('feat_s', 1), 'teacher_channels': ('feat_t', 1)}
+
+    def __init__(self, student_channels: int, teacher_channels: int) -> None:
+        super().__init__()
+        self.student_channels = student_channels
+        self.teacher_channels = teacher_channels
+        self.regressor = nn.Conv2d(student_channels, teacher_channels, kernel_size=1)
+
+    @full_precision
+    def forward(self, feat_s: Tensor, feat_t: Tensor) -> Tensor:
+        check_width(self, 'student_channels', feat_s.shape[1])
+        check_width(self, 'teacher_channels', feat_t.shape[1])
+        feat_s, feat_t = smaller_maps(feat_s, feat_t)
+        return fitnet_loss(self.regressor(feat_s), feat_t)

@@ -1,0 +1,50 @@
+"""LSKD: KD of logits that are standardised over the classes first (Sun et al., CVPR 2024, arXiv 2403.01427)."""
+
+import torch.nn.functional as F
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from .common import full_precision, standardize_classes
+
+
+def lskd_loss(logit_s: Tensor, logit_t: Tensor, temp: float = 2.0) -> Tensor:
+    r"""Knowledge distillation with logit standardisation.
+
+    .. math:: \frac{T^2}{N} \sum_n KL(softmax(Z(z_t) / T) \| softmax(Z(z_s) / T))
+
+    with Z of :func:`.common.standardize_classes`. KD, DKD and NKD take the same logits by ``standardize=True``; KD then has
+    this loss's gradient, times alpha.
+
+    Args:
+        logit_s: Student logits z_s, (N, C).
+        logit_t: Teacher logits z_t, (N, C).
+        temp: Temperature T.
+
+    Returns:
+        The loss, a scalar in nats times T², not negative, 0 where student equals teacher up to shift and scale.
+
+    Example:
+        >>> import torch
+        >>> lskd_loss(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[3.0, 2.0, 1.0]]), temp=1.0)
+        tensor(1.1504)
+    """
+    log_q = (standardize_classes(logit_s) / temp).log_softmax(dim=1)
+    log_p = (standardize_classes(logit_t) / temp).log_softmax(dim=1)
+    return temp**2 * F.kl_div(log_q, log_p, reduction='batchmean', log_target=True)
+
+
+@MODELS.register_module()
+class LSKDLoss(nn.Module):
+    """:func:`lskd_loss`.
+
+    Args:
+        temp: Temperature T.
+    """
+
+    def __init__(self, temp: float = 2.0) -> None:
+        super().__init__()
+        self.temp = temp
+
+    @full_precision
+    def forward(self, logit_s: Tensor, logit_t: Tensor) -> Tensor:
+        return lskd_loss(logit_s, logit_t, self.temp)

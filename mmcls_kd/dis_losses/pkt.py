@@ -1,0 +1,55 @@
+"""PKT: similarities within a batch as probabilities (Passalis and Tefas, ECCV 2018, arXiv 1803.10837)."""
+
+import torch
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from .common import full_precision
+
+EPSILON = 1e-7
+
+
+def similarity(vectors: Tensor) -> Tensor:
+    """How alike each vector of a batch is to each other one, as probabilities.
+
+    Args:
+        vectors: Vectors, (N, d).
+
+    Returns:
+        Cosine similarities, moved from [−1, 1] to [0, 1], each row divided by its sum, (N, N).
+    """
+    direction = vectors / (torch.linalg.vector_norm(vectors, dim=1, keepdim=True) + EPSILON)
+    alike = ((direction @ direction.T + 1) / 2).clamp(min=0)  # opposite ones may be below by rounding
+    return alike / alike.sum(dim=1, keepdim=True)
+
+
+def pkt_loss(vector_s: Tensor, vector_t: Tensor) -> Tensor:
+    r"""Probabilistic knowledge transfer.
+
+    .. math:: \frac{1}{N^2} \sum_{i,j} P_{ij} \log \frac{P_{ij} + 10^{-7}}{Q_{ij} + 10^{-7}}
+
+    with P the teacher's and Q the student's :func:`similarity`. This is the released code. The paper sums instead of taking
+    the mean, and leaves each sample's similarity to itself out.
+
+    Args:
+        vector_s: Student vectors, (N, d_s).
+        vector_t: Teacher vectors, (N, d_t); the widths may differ.
+
+    Returns:
+        The loss, a scalar in nats divided by N, 0 where the similarities are equal, and for N = 1.
+
+    Example:
+        >>> pkt_loss(torch.eye(2), torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+        tensor(0.2027)
+    """
+    q, p = similarity(vector_s), similarity(vector_t)
+    return (p * ((p + EPSILON) / (q + EPSILON)).log()).mean()
+
+
+@MODELS.register_module()
+class PKTLoss(nn.Module):
+    """:func:`pkt_loss`: no hyper-parameters, no trainable parts."""
+
+    @full_precision
+    def forward(self, vector_s: Tensor, vector_t: Tensor) -> Tensor:
+        return pkt_loss(vector_s, vector_t)

@@ -1,0 +1,132 @@
+"""SimKD: the teacher's own classifier on the student's features (Chen et al., CVPR 2022, arXiv 2203.14001)."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from .common import check_width, full_precision, smaller_maps
+
+NO_HEAD = (
+    'SimKD needs a teacher whose class scores are made of the pooled map of its last stage, as a CNN’s are, and a student '
+    'with such a map: choose another network or method'
+)
+
+
+def simkd_loss(projected: Tensor, feat_t: Tensor) -> Tensor:
+    r"""The mean of :math:`(P(F_s) - F_t)^2` over channels, places and samples.
+
+    Args:
+        projected: The student's features, projected to the teacher's width, P(F_s), (N, c, H, W).
+        feat_t: Teacher features F_t, (N, c, H, W).
+
+    Returns:
+        The loss, a scalar in squared units of the teacher's features.
+
+    Example:
+        >>> import torch
+        >>> simkd_loss(torch.zeros(2, 3, 4, 4), 3 * torch.ones(2, 3, 4, 4))
+        tensor(9.)
+    """
+    return mse_loss(projected, feat_t)
+
+
+class ReusedHead(nn.Module):
+    """The teacher's head behind a projector of the student's features: what predicts, in training and afterwards.
+
+    The projector: 1×1 convolution to the teacher's width divided by ``factor``, 3×3 convolution, 1×1 convolution to the
+    teacher's width, each with batch norm and ReLU and without bias.
+
+    Args:
+        student_channels: Channels of the student's last stage.
+        teacher_channels: Channels of the teacher's last stage.
+        factor: What divides the width inside.
+        head: What makes class scores of the teacher's map; frozen, always in eval mode.
+
+    Raises:
+        ValueError: If the teacher's width divided by ``factor`` is below 1.
+    """
+
+    def __init__(self, student_channels: int, teacher_channels: int, factor: int, head: nn.Module) -> None:
+        super().__init__()
+        if not 1 <= factor <= teacher_channels:
+            raise ValueError(f'SimKD(factor={factor}): choose one from 1 to teacher_channels={teacher_channels}')
+        inside = teacher_channels // factor
+        self.projector = nn.Sequential(
+            *conv_bn_relu(student_channels, inside, 1),
+            *conv_bn_relu(inside, inside, 3),
+            *conv_bn_relu(inside, teacher_channels, 1),
+        )
+        self.head = head.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> 'ReusedHead':
+        """As in torch; the head stays in eval mode."""
+        super().train(mode)
+        self.head.eval()
+        return self
+
+    def forward(self, feat_s: Tensor) -> Tensor:
+        """The logits, (N, C), of the student's features, (N, c_s, H, W)."""
+        return self.head(self.projector(feat_s))
+
+
+def conv_bn_relu(channels_in: int, channels_out: int, kernel_size: int) -> tuple[nn.Module, ...]:
+    """A convolution that keeps the map's size, batch norm and ReLU."""
+    conv = nn.Conv2d(channels_in, channels_out, kernel_size, padding=kernel_size // 2, bias=False)
+    return conv, nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True)
+
+
+@MODELS.register_module()
+class SimKD(nn.Module):
+    """:func:`simkd_loss`, alone: the task loss does not count, and the teacher's head makes the predictions.
+
+    Maps of two sizes are averaged to the smaller one. Trainable part: ``predictor.projector``, see :class:`ReusedHead`; the
+    teacher's head is in ``predictor.head``, so that a checkpoint holds all that predicts. ``pth_transfer.py`` keeps both,
+    and :class:`~mmcls_kd.distillers.simkd_classifier.SimKDClassifier` is the network that takes them.
+
+    Args:
+        student_channels: Channels of the student's last stage.
+        teacher_channels: Channels of the teacher's last stage.
+        factor: What divides the teacher's width inside of the projector.
+        head: The teacher's head; the distiller gives it.
+
+    Raises:
+        ValueError: If there is no such head, or the features have other channels.
+    """
+
+    sizes = {'student_channels': ('feat_s', 1), 'teacher_channels': ('feat_t', 1)}
+    facts = {'head': 'teacher_head'}
+    #: What the task loss is multiplied by.
+    task_weight = 0.0
+
+    def __init__(self, student_channels: int, teacher_channels: int, factor: int = 2, head: nn.Module | None = None) -> None:
+        super().__init__()
+        if head is None:
+            raise ValueError(NO_HEAD)
+        self.student_channels = student_channels
+        self.teacher_channels = teacher_channels
+        self.factor = factor
+        self.predictor = ReusedHead(student_channels, teacher_channels, factor, copy.deepcopy(head))
+
+    @staticmethod
+    def deployed(entry: Mapping[str, Any]) -> dict[str, Any]:
+        """Of the config of the network that a student becomes which was trained so, what the method says.
+
+        Args:
+            entry: The method's, in ``distill_cfg``.
+        """
+        return dict(type='SimKDClassifier', factor=entry.get('factor', 2))
+
+    @full_precision
+    def forward(self, feat_s: Tensor, feat_t: Tensor) -> Tensor:
+        check_width(self, 'student_channels', feat_s.shape[1])
+        check_width(self, 'teacher_channels', feat_t.shape[1])
+        feat_s, feat_t = smaller_maps(feat_s, feat_t)
+        return simkd_loss(self.predictor.projector(feat_s), feat_t)
+
+    def predict_logit(self, feat_s: Tensor) -> Tensor:
+        """The logits that the teacher's head gives, (N, C), of the student's map, (N, c_s, H, W)."""
+        return self.predictor(feat_s)

@@ -1,0 +1,45 @@
+"""SP: samples that the teacher finds alike, the student finds alike (Tung and Mori, ICCV 2019, arXiv 1907.09682)."""
+
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from .common import full_precision, unit
+
+
+def sample_similarity(feat: Tensor) -> Tensor:
+    """Inner products between the samples of a batch, each row divided by its length, (N, N).
+
+    Args:
+        feat: Features, (N, c, H, W).
+    """
+    flat = feat.flatten(1)
+    return unit(flat @ flat.T)
+
+
+def sp_loss(feat_s: Tensor, feat_t: Tensor) -> Tensor:
+    r"""Similarity preserving: :math:`\frac{1}{N^2} \| G_t - G_s \|^2`, G as in :func:`sample_similarity`.
+
+    Args:
+        feat_s: Student features, (N, c_s, H_s, W_s).
+        feat_t: Teacher features, (N, c_t, H_t, W_t); widths and sizes may differ.
+
+    Returns:
+        The loss, a scalar without unit, not negative, 0 where the similarities are equal, and for N = 1.
+
+    Example:
+        >>> import torch
+        >>> apart, alike = torch.eye(2).view(2, 2, 1, 1), torch.ones(2, 1, 1, 1)
+        >>> sp_loss(apart, alike)
+        tensor(0.2929)
+    """
+    return mse_loss(sample_similarity(feat_s), sample_similarity(feat_t))
+
+
+@MODELS.register_module()
+class SPLoss(nn.Module):
+    """:func:`sp_loss`: no hyper-parameters, no trainable parts."""
+
+    @full_precision
+    def forward(self, feat_s: Tensor, feat_t: Tensor) -> Tensor:
+        return sp_loss(feat_s, feat_t)

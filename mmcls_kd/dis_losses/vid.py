@@ -1,0 +1,86 @@
+"""VID: the teacher's features can be told from the student's (Ahn et al., CVPR 2019, arXiv 1904.05835)."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from .common import check_width, full_precision, smaller_maps
+
+#: The least variance that a channel may have.
+EPSILON = 1e-5
+
+
+def vid_loss(predicted: Tensor, feat_t: Tensor, variance: Tensor) -> Tensor:
+    r"""Variational information distillation: the mean of :math:`\frac{1}{2} ((F_t - \mu)^2 / v + \log v)`.
+
+    The negative logarithm of a normal density, up to a constant, over channels, places and samples.
+
+    Args:
+        predicted: Features μ that the student's predict, (N, c, H, W).
+        feat_t: Teacher features F_t, (N, c, H, W).
+        variance: Variance v of each channel, (c,).
+
+    Returns:
+        The loss, a scalar in nats; it may be negative.
+
+    Example:
+        >>> vid_loss(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2), torch.ones(1))
+        tensor(0.5000)
+    """
+    v = variance[:, None, None]
+    return 0.5 * ((predicted - feat_t).square() / v + v.log()).mean()
+
+
+@MODELS.register_module()
+class VIDLoss(nn.Module):
+    """:func:`vid_loss`; maps of two sizes are averaged to the smaller one first.
+
+    Trainable parts: ``regressor``, three 1×1 convolutions without bias and ReLU between them; ``log_scale``, of which the
+    variance of each channel is log(1 + exp(log_scale)) + 1e-5.
+
+    Args:
+        student_channels: Channels of the student's features.
+        teacher_channels: Channels of the teacher's features.
+        mid_channels: Channels between the convolutions; not given: as many as the teacher's.
+        init_pred_var: Variance that training starts from.
+
+    Raises:
+        ValueError: If that variance is not above 1e-5, or the features have other channels.
+    """
+
+    sizes = {'student_channels': ('feat_s', 1), 'teacher_channels': ('feat_t', 1)}
+
+    def __init__(
+        self,
+        student_channels: int,
+        teacher_channels: int,
+        mid_channels: int | None = None,
+        init_pred_var: float = 5.0,
+    ) -> None:
+        super().__init__()
+        if not init_pred_var > EPSILON:
+            raise ValueError(f'VIDLoss(init_pred_var={init_pred_var}): choose a variance above {EPSILON}')
+        self.student_channels = student_channels
+        self.teacher_channels = teacher_channels
+        self.mid_channels = mid_channels or teacher_channels
+        self.init_pred_var = init_pred_var
+        self.regressor = nn.Sequential(
+            nn.Conv2d(student_channels, self.mid_channels, kernel_size=1, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(self.mid_channels, self.mid_channels, kernel_size=1, bias=False),
+            nn.ReLU(),
+            nn.Conv2d(self.mid_channels, teacher_channels, kernel_size=1, bias=False),
+        )
+        start = init_pred_var - EPSILON
+        # log(exp(start) − 1), which would overflow
+        self.log_scale = nn.Parameter(torch.full((teacher_channels,), start + math.log(-math.expm1(-start))))
+
+    @full_precision
+    def forward(self, feat_s: Tensor, feat_t: Tensor) -> Tensor:
+        check_width(self, 'student_channels', feat_s.shape[1])
+        check_width(self, 'teacher_channels', feat_t.shape[1])
+        feat_s, feat_t = smaller_maps(feat_s, feat_t)
+        return vid_loss(self.regressor(feat_s), feat_t, F.softplus(self.log_scale) + EPSILON)

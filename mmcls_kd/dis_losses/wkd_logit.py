@@ -1,0 +1,180 @@
+"""WKD-L: probability moves between classes, at a cost by likeness (Lv et al., NeurIPS 2024, arXiv 2412.08139)."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmpretrain.registry import MODELS
+from torch import Tensor, nn
+
+from ..checkpoint import read_checkpoint
+from ..configs import find_file
+from .common import full_precision, hard_label, mask_classes
+from .nkd import nkd_target_term
+
+
+def class_cost(vectors: Tensor) -> Tensor:
+    """How unlike the classes are: one minus the cosine of the angle between their vectors.
+
+    Args:
+        vectors: One row for each class, (C, D): of a classifier's weight, or the mean of what goes into it.
+
+    Returns:
+        The cost, (C, C), from 0 (same direction) to 2 (opposite).
+
+    Example:
+        >>> class_cost(torch.tensor([[1.0, 0.0], [0.0, 2.0]]))
+        tensor([[0., 1.],
+                [1., 0.]])
+    """
+    rows = F.normalize(vectors.detach().float(), dim=1)
+    return 1 - rows @ rows.t()
+
+
+def transport_cost(source: Tensor, target: Tensor, start: Tensor, cost: Tensor, reg: float, iterations: int) -> Tensor:
+    r"""What it costs to turn one distribution into another, by Sinkhorn's iterations.
+
+    .. math:: v = target / (K^T u + 10^{-8}), \quad u = source / (K v + 10^{-8}), \quad K = \exp(-cost / reg)
+
+    repeated from u = ``start``; the flow is diag(u) K diag(v). A class that has 0 in all three takes no part. Nothing is as
+    large as (N, C, C).
+
+    Args:
+        source: Distributions, (N, C).
+        target: Distributions, (N, C).
+        start: The first u, (N, C).
+        cost: Price of each move, (C, C).
+        reg: Weight of the flow's entropy: the smaller, the nearer to the cheapest flow, and the more iterations it takes.
+        iterations: How many iterations.
+
+    Returns:
+        The cost of each sample's flow, (N,).
+    """
+    kernel = torch.exp(-cost / reg)
+    u, v = start, target
+    for _ in range(iterations):
+        v = target / (u @ kernel + 1e-8)
+        u = source / (v @ kernel.t() + 1e-8)
+    return (u * (v @ (kernel * cost).t())).sum(dim=1)
+
+
+def wkd_logit_loss(
+    logit_s: Tensor,
+    logit_t: Tensor,
+    gt_label: Tensor,
+    cost: Tensor,
+    temp: float = 2.0,
+    gamma: float = 1.0,
+    sinkhorn_reg: float = 0.05,
+    sinkhorn_iter: int = 10,
+) -> Tensor:
+    r"""Wasserstein distance of logits.
+
+    .. math:: -\frac{1}{N} \sum_n \Big( t_y \log s_y - \gamma \sum_{i, j \neq y} flow_{ij} \, cost_{ij} \Big)
+
+    The first term is :func:`~.nkd.nkd_loss`'s target term. The flow, by :func:`transport_cost`, turns the softmax of
+    z_s / T over the classes other than y into that of z_t / T, starting from 1 / (C - 1); costs below 0 are 0, and each has
+    10⁻⁸ added. Gradients flow through all iterations.
+
+    Args:
+        logit_s: Student logits z_s, (N, C).
+        logit_t: Teacher logits z_t, (N, C).
+        gt_label: Class indices (N,), or scores (N, C), of which the arg-max class is y.
+        cost: What it costs to move probability from class i of the student to class j of the teacher, (C, C).
+        temp: Temperature T of the second term, which is not multiplied by its square.
+        gamma: Weight of the second term, which has no gradient where C = 2.
+        sinkhorn_reg: Weight of the flow's entropy.
+        sinkhorn_iter: How many of Sinkhorn's iterations.
+
+    Returns:
+        The loss, a scalar: nats, plus units of the cost.
+
+    Raises:
+        ValueError: If the cost is for another number of classes.
+
+    Example:
+        >>> logit_s, logit_t = torch.tensor([[9.0, 1.0, 3.0]]), torch.tensor([[9.0, 3.0, 1.0]])
+        >>> wkd_logit_loss(logit_s, logit_t, torch.tensor([0]), cost=0.5 * (1 - torch.eye(3)))
+        tensor(0.2338)
+    """
+    classes = logit_s.shape[1]
+    if cost.shape != (classes, classes):
+        raise ValueError(f'the cost is for {cost.shape[0]} classes, but the logits have {classes}: make it of this teacher')
+    target = hard_label(gt_label)[:, None]
+    other_s, other_t = (mask_classes(logit / temp, target).softmax(dim=1) for logit in (logit_s, logit_t))
+    start = torch.full_like(other_s, 1 / (classes - 1)).scatter(1, target, 0.0)
+    moved = transport_cost(other_s, other_t, start, cost.clamp(min=0) + 1e-8, sinkhorn_reg, sinkhorn_iter)
+    return nkd_target_term(logit_s, logit_t, target) + gamma * moved.mean()
+
+
+def _read_cost(path: str | os.PathLike) -> Tensor:
+    """The cost in a file of tools/class_cost.py."""
+    content = read_checkpoint(find_file(os.fspath(path)))
+    if 'cost' not in content:
+        raise ValueError(f'{path} holds no `cost`: it is no file that tools/class_cost.py wrote')
+    return content['cost']
+
+
+@MODELS.register_module()
+class WKDLogitLoss(nn.Module):
+    """:func:`wkd_logit_loss`.
+
+    Args:
+        temp: Temperature T of the second term.
+        gamma: Weight of the second term.
+        sinkhorn_reg: Weight of the flow's entropy.
+        sinkhorn_iter: How many of Sinkhorn's iterations.
+        cost: The cost of each move, (C, C), or the path of a file of it that tools/class_cost.py wrote; the distiller takes
+            :func:`class_cost` of the teacher's classifier where it is None. It is in no checkpoint.
+
+    Raises:
+        ValueError: If there is no cost, or it is not a square of finite numbers.
+        FileNotFoundError: If there is no such file.
+    """
+
+    facts = {'cost': ('teacher_weight', class_cost)}
+    cost: Tensor
+
+    def __init__(
+        self,
+        temp: float = 2.0,
+        gamma: float = 1.0,
+        sinkhorn_reg: float = 0.05,
+        sinkhorn_iter: int = 10,
+        cost: Any = None,
+    ) -> None:
+        super().__init__()
+        self.temp = temp
+        self.gamma = gamma
+        self.sinkhorn_reg = sinkhorn_reg
+        self.sinkhorn_iter = sinkhorn_iter
+        self.register_buffer('cost', self._checked(cost), persistent=False)
+
+    @staticmethod
+    def _checked(cost: Any) -> Tensor:
+        if cost is None:
+            raise ValueError(
+                'WKDLogitLoss needs the cost of moving probability between the classes, which is made of the weight of the '
+                'teacher’s linear classifier where it has one; python tools/class_cost.py CONFIG --output cost.pth makes it '
+                'of training images: then set cost=cost.pth'
+            )
+        cost = torch.as_tensor(_read_cost(cost) if isinstance(cost, (str, os.PathLike)) else cost)
+        if cost.dim() != 2 or cost.shape[0] != cost.shape[1] or not cost.isfinite().all():
+            raise ValueError(f'WKDLogitLoss: cost has to be a square (C, C) of finite numbers, not {tuple(cost.shape)}')
+        return cost
+
+    @full_precision
+    def forward(self, logit_s: Tensor, logit_t: Tensor, gt_label: Tensor) -> Tensor:
+        return wkd_logit_loss(
+            logit_s,
+            logit_t,
+            gt_label,
+            self.cost.to(logit_s.dtype),
+            self.temp,
+            self.gamma,
+            self.sinkhorn_reg,
+            self.sinkhorn_iter,
+        )

@@ -1,0 +1,135 @@
+"""Prototypes of the classes: the mean of what goes into the teacher's classifier, over training images of each class."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from torch import Tensor
+
+from .checkpoint import save_atomically
+from .checks import check_labels, first_images, load_data, misfits_named, uncompiled
+from .dis_losses.common import hard_label
+from .dis_losses.wkd_logit import class_cost
+from .distillers.classification import batch_label
+from .distillers.teacher import Teacher
+from .engine.data import batches_from, plain_datasets
+from .engine.models import unwrapped
+from .errors import TrainingError
+from .runtime import is_distiller
+from .teacher_store.writer import Progress
+
+
+def prepare(cfg: Config) -> None:
+    """Make a training's config one that runs the teacher alone, in eval mode, in place.
+
+    The methods do not count: one of them may be what the prototypes are for.
+
+    Raises:
+        ValueError: If the model is no distiller, or several processes are asked for.
+    """
+    if not is_distiller(cfg.model):
+        raise ValueError(f'{cfg.filename} trains no distiller, so it has no teacher')
+    if cfg.launcher != 'none':
+        raise ValueError(f'--launcher {cfg.launcher}: prototypes are made in one process')
+    cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    cfg.train_dataloader.drop_last = False
+    cfg.model.distill_cfg = [dict(methods=[dict(type='KDLoss', name='loss_kd')])]
+    cfg.model.teacher_mode, cfg.model.teacher_store = 'eval', None
+
+
+class Prototypes:
+    """Sums up the teacher's vectors, class by class.
+
+    Args:
+        runner: Of the training whose teacher and images are used.
+        images: How many of the training images to use, in the order of its first epoch; None for as many as there are.
+
+    Raises:
+        ValueError: If there is no one teacher with such vectors, the data do not fit, or a class cannot have an image.
+    """
+
+    def __init__(self, runner: Runner, images: int | None = None) -> None:
+        self.runner, self.model = runner, unwrapped(runner)
+        teacher = self.model.teacher_holder
+        if not isinstance(teacher, Teacher):
+            raise ValueError('prototypes are of one teacher, and model.teacher_cfg names several')
+        if 'vector' not in teacher.shapes:
+            raise ValueError(
+                'nothing is known to go into this teacher’s classifier: name the module that returns it, '
+                'model.taps=dict(vector_t=PATH)'
+            )
+        self.teacher = teacher
+        self.loader = load_data(runner)['train_dataloader']
+        check_labels(self.loader.dataset, self.model.num_classes, 'train_dataloader')
+        self.wanted = len(self.loader.dataset) if images is None else images
+        self._check_images()
+        with misfits_named('the teacher'), uncompiled():
+            width = self._vectors(first_images(self.loader))[0].shape[1]
+        self.sums = torch.zeros(self.model.num_classes, width, dtype=torch.float64)
+        self.counts = torch.zeros(self.model.num_classes, dtype=torch.long)
+
+    def _check_images(self) -> None:
+        classes, there = self.model.num_classes, len(self.loader.dataset)
+        if not classes <= self.wanted <= there:
+            raise ValueError(f'--images {self.wanted}: choose from {classes}, the number of classes, to {there}, of images')
+        parts = list(plain_datasets(self.loader.dataset))
+        if all(hasattr(part, 'get_gt_labels') for part in parts):
+            found = np.concatenate([np.asarray(part.get_gt_labels()) for part in parts])
+            self._refuse_missing(np.bincount(found, minlength=classes), ValueError, 'the training data have')
+
+    def _refuse_missing(self, counts: Any, error: type[Exception], who: str, mend: str = '') -> None:
+        if missing := [str(i) for i, count in enumerate(counts) if count == 0]:
+            more = ', ...' if len(missing) > 5 else ''
+            raise error(f'{who} no image of {len(missing)} classes ({", ".join(missing[:5])}{more}){mend}')
+
+    @torch.no_grad()
+    def _vectors(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """The teacher's vectors for a batch of the dataloader, (N, D), and the class of each image, (N,)."""
+        data = self.model.data_preprocessor(batch, training=False)  # no mixup, no CutMix
+        samples = data['data_samples']
+        vectors = self.teacher(self.model.arrange(data['inputs']), samples, ['vector'])['vector']
+        return vectors.double().cpu(), hard_label(batch_label(samples)).cpu()
+
+    def add_all(self) -> None:
+        """Run the teacher over the images.
+
+        Raises:
+            TrainingError: If an image cannot be read, or a class has none.
+        """
+        progress, left = Progress(self.runner, self.wanted), self.wanted
+        for batch in batches_from(self.loader, 0):
+            if hasattr(self.runner.train_loop, 'count_unreadable'):
+                self.runner.train_loop.count_unreadable(batch)
+            vectors, classes = (found[:left] for found in self._vectors(batch))
+            self.sums.index_add_(0, classes, vectors)
+            self.counts += torch.bincount(classes, minlength=len(self.counts))
+            progress.add(len(classes))
+            left -= len(classes)
+            if left == 0:
+                break
+        self._refuse_missing(self.counts, TrainingError, f'{self.wanted} images have', ': take more (--images)')
+
+    @property
+    def means(self) -> Tensor:
+        """The prototypes, (C, D)."""
+        return self.sums / self.counts[:, None]
+
+    def write_cost(self, path: Path) -> None:
+        """Write what it costs to move probability between the classes, see :func:`~.dis_losses.wkd_logit.class_cost`.
+
+        Raises:
+            TrainingError: If the teacher gave NaN or infinite numbers.
+        """
+        cost = class_cost(self.means)
+        if not cost.isfinite().all():
+            raise TrainingError('the teacher gives vectors that are not finite, so the classes have no prototypes')
+        save_atomically(dict(cost=cost, images=self.counts), path)
+        self.runner.logger.info(
+            f'{path} has the cost for {len(cost)} classes, of {int(self.counts.min())} to {int(self.counts.max())} images '
+            f'each: set cost={str(path)!r} of WKDLogitLoss'
+        )
