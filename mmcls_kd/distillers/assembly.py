@@ -76,6 +76,8 @@ class Method:
         Raises:
             ValueError: If a size is given and wrong, or a keyword does not fit.
         """
+        if self.curriculum is not None and not isinstance(self.curriculum, Mapping):
+            raise ValueError(f'{self.name}: curriculum={self.curriculum!r} has to be a dict of start, range, epochs')
         try:
             loss = self._at_stages(shapes, facts or {}) if self.stages is not None else self._build(shapes, facts or {})
             return loss if self.curriculum is None else CurriculumTemperature(loss, **self.curriculum)

@@ -233,7 +233,6 @@ class ClassificationDistiller(BaseClassifier):
         shapes |= {alias: shapes[name] for alias, name in ALIASES.items() if name in shapes}
         self.asked = {method.name: method.asked for method in methods}
         wanted = {ALIASES.get(name, name) for names in self.asked.values() for name in names}
-        self.teacher_head = teacher.head if teacher and TEACHER_HEAD in wanted else None
         check_asked(methods, [GT_LABEL, SAMPLE_IDX, *shapes, *([TEACHER_HEAD] if self.teacher_head else [])])
         self.student_taps = {n: tap for n, tap in taps.items() if f'{n}_s' in wanted}
         self.teacher_names = [n for n in (teacher.shapes if teacher else ()) if f'{n}_t' in wanted]
@@ -250,6 +249,12 @@ class ClassificationDistiller(BaseClassifier):
     def teacher(self) -> nn.Module | None:
         """The network of the one teacher, as loaded; None where there is none, or several."""
         return self.teacher_holder.network if isinstance(self.teacher_holder, Teacher) else None
+
+    @property
+    def teacher_head(self) -> nn.Module | None:
+        """What makes class scores of the teacher's maps, for losses that ask for it; like the teacher in no module tree."""
+        asked = any(TEACHER_HEAD in names for names in self.asked.values())
+        return self.teacher_holder.head if self.teacher_holder and asked else None
 
     @property
     def teachers(self) -> Sequence[nn.Module]:
@@ -320,7 +325,7 @@ class ClassificationDistiller(BaseClassifier):
             value = loss(**{n: tensors[ALIASES.get(n, n)] for n in self.asked[name]})
             losses[name] = self.loss_weights[name].now() * value
             if isinstance(loss, CurriculumTemperature):
-                losses[f'temp_{name.removeprefix("loss_")}'] = loss.temp.detach()
+                losses[f'temp_{name.replace("loss", "").strip("_")}'] = loss.temp.detach()
         return losses
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -45,14 +46,15 @@ class LossWeight:
     by_epoch: bool = True
 
     def __post_init__(self) -> None:
-        numbers = [self.value, self.warmup, self.final, *(self.decay or ())]
-        if any(isinstance(number, bool) or not isinstance(number, (int, float)) for number in numbers):
+        ends = self.decay if isinstance(self.decay, (list, tuple)) else () if self.decay is None else (self.decay,)
+        numbers = [self.value, self.warmup, self.final, *ends]
+        if any(isinstance(n, bool) or not isinstance(n, (int, float)) or not math.isfinite(n) for n in numbers):
             raise ValueError(f'loss_weight: value, warmup, decay and final are numbers, but one of {numbers} is not')
         if self.warmup < 0:
             raise ValueError(f'loss_weight: warmup={self.warmup} has to be 0 or more')
-        if self.decay is not None and not (len(self.decay) == 2 and max(self.warmup, 0) <= self.decay[0] < self.decay[1]):
+        if self.decay is not None and not (len(ends) == 2 and self.warmup <= ends[0] < ends[1]):
             raise ValueError(
-                f'loss_weight: decay={tuple(self.decay)} has to be two numbers, the last with the whole weight and the '
+                f'loss_weight: decay={self.decay} has to be two numbers, the last with the whole weight and the '
                 f'first with the final one, in that order and not before warmup={self.warmup}'
             )
 

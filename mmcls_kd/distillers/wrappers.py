@@ -104,6 +104,8 @@ class CurriculumTemperature(nn.Module):
         if not hasattr(loss, 'temp'):
             raise ValueError(f'curriculum: {type(loss).__name__} has no temperature `temp`')
         for name, value in dict(start=start, range=range, epochs=epochs).items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise ValueError(f'curriculum: {name}={value!r} has to be a number')
             if not value > 0:
                 raise ValueError(f'curriculum: {name}={value} has to be above 0')
         self.loss = loss

@@ -44,6 +44,11 @@ def test_the_names_their_values_and_the_shapes_that_were_foretold(name):
         assert shapes(tensor, 1) == shapes(read(foretold[key], found), 1), key
         for one, its in zip(parts(tensor), parts(wanted[key]), strict=True):
             assert_close(one, its)
+    if found.linear_path:
+        linear = network.get_submodule(found.linear_path)  # the rows of which losses may ask for
+        assert_close((tensors['vector'] @ linear.weight.flatten(1).T + linear.bias).detach(), tensors['logit'])
+    else:
+        assert 'istilled' in name  # which has two
 
 
 @pytest.mark.parametrize('name', [name for name in FAMILIES if 'Distilled' not in name])  # mmpretrain cannot train it

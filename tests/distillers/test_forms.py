@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmcls_kd.distillers.forms import FORMS, Layout, as_class_token, as_map, as_pooled, as_tokens, grid, tensors_in
+from mmcls_kd.distillers.forms import FORMS, Layout, as_class_token, as_flat, as_map, as_pooled, as_tokens, grid, tensors_in
 
 N, C, H, W = 2, 3, 2, 2
 
@@ -100,6 +100,11 @@ class TestMapsAndTokens:
         assert as_map(feat, Layout('map')) is feat
         assert as_pooled(vector, Layout('vector')) is vector
         assert FORMS['raw'](vector, Layout('other')) is vector
+
+    @pytest.mark.parametrize('shape', [(2, 8), (2, 8, 1), (2, 1, 8), (2, 8, 1, 1), (2, 2, 2, 2)])
+    def test_flat(self, shape):
+        feat = torch.randn(shape)
+        assert as_flat(feat, Layout.of(shape)).equal(feat.reshape(2, -1))
 
     def test_the_class_token_is_the_first(self):
         tokens = numbered(N, 6, C)

@@ -97,6 +97,22 @@ class TestLossesOfOthers:
         with pytest.raises(ValueError, match=r'deep=5 is wrong, early_s has the shape \(N, 4, 32, 32\): set deep=4'):
             build(method(self.Sized, 'loss_x', deep=5), taps=dict(early_s='backbone.layer1'))
 
+    def test_of_each_stage(self):
+        class Staged(self.Own):
+            sizes = {'widths': ('stages_t', 1), 'heights': ('stages_s', 2)}
+
+            def __init__(self, widths, heights):
+                super().__init__()
+                self.widths, self.heights = widths, heights
+
+            def forward(self, stages_s, stages_t):
+                return stages_s[0].mean() * stages_t[0].mean()
+
+        loss = build(method(Staged, 'loss_x', heights=[32, 16, 8, 8])).distill_losses['loss_x']
+        assert loss.widths == (8, 16, 32, 64)
+        with pytest.raises(ValueError, match=r'widths=8 is wrong, .*: set widths=\(8, 16, 32, 64\), or leave it out'):
+            build(method(Staged, 'loss_x', widths=8))
+
     @pytest.mark.parametrize(
         ('tensor', 'dim', 'message'),
         [

@@ -9,6 +9,7 @@ from mmpretrain.registry import MODELS
 from networks import build, images, method, resnet, samples, vit
 from torch import nn
 
+from mmcls_kd.distillers.forms import parts
 from mmcls_kd.distillers.survey import survey
 from mmcls_kd.distillers.taps import check_names, given_taps, record
 
@@ -31,7 +32,7 @@ def asking():
     def make(*names):
         def forward(self, **tensors):
             self.seen = tensors
-            return sum(tensor.mean() for tensor in tensors.values())
+            return sum(tensor.mean() for read in tensors.values() for tensor in parts(read))
 
         parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ('self', *names)]
         forward.__signature__ = inspect.Signature(parameters)
@@ -105,6 +106,31 @@ class TestWhatIsRead:
         student['backbone']['out_indices'] = (1, 3)
         distiller = build(asking('low_s'), student=student, taps=dict(low_s=dict(path='backbone', index=index))).eval()
         assert seen(distiller)['low_s'].equal(part(distiller.student, 'backbone', images())[index])
+
+    @pytest.mark.parametrize('side', ['_s', '_t'])
+    @pytest.mark.parametrize('paths', [['backbone.layer1', 'backbone.layer3'], 'backbone.layer2'])
+    def test_a_tuple_of_maps(self, asking, paths, side):
+        distiller = build(asking(f'stages{side}'), taps={f'stages{side}': paths}).eval()
+        network, maps = distiller.student if side == '_s' else distiller.teacher, seen(distiller)[f'stages{side}']
+        assert isinstance(maps, tuple)
+        for read, path in zip(maps, [paths] if isinstance(paths, str) else paths, strict=True):
+            assert_close(read, part(network, path, images()))  # the teacher's norms are folded
+
+    def test_a_tuple_of_tokens_as_maps_and_a_vector_of_a_map(self, asking):
+        paths = ['backbone.layers.0', 'backbone.layers.2']
+        taps = dict(stages_s=dict(path=paths, extra=1), vector_t='backbone.layer2')
+        distiller = build(asking(*taps), student=vit(16), taps=taps).eval()
+        tensors = seen(distiller)
+        assert_close(tensors['vector_t'], part(distiller.teacher, 'backbone.layer2', images()).mean((2, 3)))
+        for read, path in zip(tensors['stages_s'], paths, strict=True):
+            tokens = part(distiller.student, path, images())
+            assert read.equal(tokens[:, 1:].reshape(4, 4, 4, 16).permute(0, 3, 1, 2))
+
+    def test_stages_that_are_no_maps(self):
+        found = survey(MODELS.build(resnet(4)), 'student')
+        message = 'taps: stages_s: backbone.layer1 and head.fc: .*neither a feature map nor tokens'
+        with pytest.raises(ValueError, match=message):
+            given_taps(dict(stages_s=['backbone.layer1', 'head.fc']), '_s', found)
 
     def test_a_method_of_the_toolbox_reads_it(self):
         distiller = build(MGD, taps=dict(feat_s='backbone.layer2', feat_t='backbone.layer2')).eval()

@@ -182,6 +182,7 @@ def test_masks_differ_between_processes_and_iterations_and_repeat(loss, found):
     assert not torch.equal(first[0], second[0])
 
 
+@pytest.mark.slow
 def test_metrics_are_those_of_the_whole_set_that_does_not_divide_evenly(tmp_path):
     count = 101
     data = folders.fashion_mnist(tmp_path / 'data', train=1, test=count)

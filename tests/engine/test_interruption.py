@@ -55,6 +55,7 @@ def test_killed_at_a_moment(loop, processes, workers, moments, data, undisturbed
     assert_same_run(tmp_path / 'run', undisturbed(loop, processes))
 
 
+@pytest.mark.slow
 def test_killed_while_a_checkpoint_is_written(data, undisturbed, tmp_path):
     config = write_config(tmp_path / 'config.py', data)
     for name in ('epoch_1.pth', 'epoch_2.pth'):

@@ -47,6 +47,7 @@ def test_the_run_stops_and_says_which_term_where_and_on_what(train, tmp_path):
     assert all(value.isfinite().all() for value in checkpoint['state_dict'].values())
 
 
+@pytest.mark.slow
 def test_steps_that_are_left_out_change_nothing(train, tmp_path):
     run, codes = train([9, 10, 11, 12], 'train_cfg.on_nonfinite=skip')  # the whole last epoch
     assert codes == [0], run.output()

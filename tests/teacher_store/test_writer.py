@@ -164,7 +164,8 @@ class TestResuming:
         assert done.stdout.splitlines()[-1].endswith(f'2 epochs are stored: train with model.teacher_store={copy}')
         assert 'Traceback' not in done.stderr
 
-    @pytest.mark.parametrize('batch_size', [24, *(pytest.param(size, marks=pytest.mark.slow) for size in (48, 101))])
+    @pytest.mark.slow
+    @pytest.mark.parametrize('batch_size', [24, 48, 101])
     def test_with_another_batch_size(self, batch_size, config, undisturbed, copy):
         for number in (1, 3):
             (copy / Shard(0, 0, number).path).unlink()

@@ -31,6 +31,7 @@ class TestTraining:
         shapes = [tuple(s['momentum_buffer'].shape) for s in checkpoint['optimizer']['state'].values()]
         assert (10, 128) not in shapes  # the teacher's head
 
+    @pytest.mark.slow
     def test_the_dumped_config_runs_alone_from_another_directory(self, trained, tmp_path):
         dumped = tmp_path / 'elsewhere' / 'config.py'
         dumped.parent.mkdir()
@@ -42,6 +43,7 @@ class TestTraining:
         done = run(TOOLBOX / 'tools' / 'train.py', 'config.py', '--work-dir', 'again', cwd=dumped.parent)
         assert accuracy(done.output) == accuracy(trained.output)  # same seed, same machine: the same run
 
+    @pytest.mark.slow
     def test_a_run_repeats_itself_and_a_seed_changes_it(self, data, tmp_path):
         options = ['--cfg-options', *data_options(data)]
         weights = []
@@ -51,6 +53,7 @@ class TestTraining:
         assert torch.equal(weights[0], weights[1])
         assert not torch.equal(weights[0], weights[2])
 
+    @pytest.mark.slow
     def test_resume_amp_and_the_other_options(self, data, tmp_path):
         options = ['--no-validate', '--auto-scale-lr', '--no-pin-memory', '--no-persistent-workers', '--amp']
         command = ['tools/train.py', DISTILLER, '--work-dir', tmp_path, *options, '--cfg-options', *data_options(data)]

@@ -1,0 +1,130 @@
+"""Weights of losses that change while a training goes on."""
+
+import pytest
+import torch
+from interruption import logged
+from mmengine.logging import MessageHub
+from networks import build, images, method, samples
+from stores import refused, train, write_config
+
+from mmcls_kd.distillers.schedules import LossWeight, steps_done
+
+
+@pytest.fixture
+def at(monkeypatch):
+    """Puts the training in progress at an epoch and an iteration, both counted from 0."""
+    hub = MessageHub('test_schedules')
+    monkeypatch.setattr(MessageHub, 'get_current_instance', classmethod(lambda _: hub))
+
+    def move(epoch=0, iteration=0):
+        hub.update_info('epoch', epoch)
+        hub.update_info('iter', iteration)
+
+    return move
+
+
+class TestValues:
+    @pytest.mark.parametrize(
+        ('given', 'expected'),
+        [
+            (2.5, {1: 2.5, 50: 2.5}),
+            (0, {1: 0.0}),
+            (-1.5, {1: -1.5}),
+            (dict(), {1: 1.0, 99: 1.0}),
+            (dict(value=3.0), {1: 3.0, 99: 3.0}),
+            (dict(value=3.0, warmup=1), {1: 3.0, 2: 3.0}),
+            (dict(value=8.0, warmup=20), {1: 0.4, 10: 4.0, 19: 7.6, 20: 8.0, 21: 8.0, 240: 8.0}),
+            (dict(value=6.0, decay=(0, 3)), {1: 4.0, 2: 2.0, 3: 0.0, 4: 0.0}),
+            (dict(value=6.0, decay=[10, 12], final=1.0), {1: 6.0, 10: 6.0, 11: 3.5, 12: 1.0, 13: 1.0, 99: 1.0}),
+            (dict(value=1.0, decay=(2, 4), final=3.0), {2: 1.0, 3: 2.0, 4: 3.0, 5: 3.0}),  # which grows
+            (dict(value=4.0, warmup=2, decay=(2, 4)), {1: 2.0, 2: 4.0, 3: 2.0, 4: 0.0}),
+            (dict(value=2.0, warmup=2, _scope_='mmpretrain'), {1: 1.0, 2: 2.0}),
+        ],
+    )
+    def test_in_each_epoch(self, given, expected):
+        weight = LossWeight.of(given)
+        assert {epoch: weight.at(epoch) for epoch in expected} == pytest.approx(expected, rel=1e-12)
+
+    @pytest.mark.parametrize(('by_epoch', 'expected'), [(True, 0.3), (False, 0.8)])
+    def test_now_by_epochs_or_iterations(self, at, by_epoch, expected):
+        at(epoch=2, iteration=7)
+        assert steps_done(by_epoch) == (2 if by_epoch else 7)
+        assert LossWeight(1.0, warmup=10, by_epoch=by_epoch).now() == pytest.approx(expected)
+
+    def test_without_a_training_it_is_that_of_the_first_epoch(self, monkeypatch):
+        hub = MessageHub('test_schedules_empty')
+        monkeypatch.setattr(MessageHub, 'get_current_instance', classmethod(lambda _: hub))
+        assert LossWeight(1.0, warmup=4).now() == 0.25
+
+    def test_in_a_distiller(self, at):
+        changing = dict(value=3.0, warmup=3, decay=(3, 5))
+        distiller = build(method('NKDLoss'), method('NKDLoss', 'loss_changing', loss_weight=changing)).eval()
+        for epoch, weight in enumerate((1.0, 2.0, 3.0, 1.5, 0.0)):
+            at(epoch=epoch, iteration=77)
+            losses = distiller.loss(images(), samples())
+            torch.testing.assert_close(losses['loss_changing'], weight * losses['loss_nkd'])
+
+
+@pytest.mark.parametrize(
+    ('given', 'message'),
+    [
+        ('1', r"value, warmup, decay and final are numbers, but one of \['1', 0, 0.0\] is not"),
+        (True, 'are numbers, but one of .True, 0, 0.0. is not'),
+        (None, 'are numbers'),
+        (dict(value='much'), "are numbers, but one of .'much'"),
+        (dict(warmup=-1), 'warmup=-1 has to be 0 or more'),
+        (dict(decay=(3,)), r'decay=\(3,\) has to be two numbers, the last with the whole weight'),
+        (dict(decay=[1, 2, 3]), r'decay=\[1, 2, 3\] has to be two numbers'),
+        (dict(decay=(5, 5)), r'decay=\(5, 5\) .*in that order'),
+        (dict(decay=(5, 4)), r'decay=\(5, 4\) .*in that order'),
+        (dict(warmup=5, decay=(4, 9)), r'decay=\(4, 9\) .* not before warmup=5'),
+        (dict(decay=(-1, 9)), r'decay=\(-1, 9\)'),
+        (dict(decay=7), 'decay=7 has to be two numbers'),
+        (dict(decay='ab'), 'are numbers'),
+        (dict(warm_up=3), 'loss_weight takes value, warmup, decay, final, by_epoch, but has warm_up'),
+        ([1.0, 2.0], 'are numbers'),
+        (dict(value=float('nan')), 'nan'),
+    ],
+)
+def test_refused_by_the_methods_name(given, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        build(method('NKDLoss', loss_weight=given))
+    assert str(caught.value).startswith('loss_nkd: loss_weight')
+    assert '\n' not in str(caught.value)
+
+
+class TestTraining:
+    """The demo on sixteen images, an iteration of eight at a time."""
+
+    MORE = """
+chosen = [dict(type='NKDLoss', name='loss_plain')]
+chosen += [dict(type='NKDLoss', name='loss_epochs', loss_weight=dict(value=8.0, warmup=4))]
+chosen += [dict(type='NKDLoss', name='loss_steps', loss_weight=dict(value=8.0, decay=(1, 5), by_epoch=False))]
+model = dict(distill_cfg=[dict(methods=chosen)])
+log_processor = dict(window_size=1)
+train_dataloader = dict(batch_size=8)
+"""
+
+    @pytest.fixture
+    def config(self, data, tmp_path):
+        return write_config(tmp_path / 'config.py', data, self.MORE, images=16)
+
+    @staticmethod
+    def weights(work_dir, name):
+        """The weight of each step: what was logged of two losses that differ in nothing else."""
+        steps = [values for (kind, _), values in sorted(logged(work_dir).items()) if kind == 'training']
+        return [values[name] / values['loss_plain'] for values in steps]
+
+    def test_what_is_logged_is_weight_times_value_also_after_resuming(self, config, tmp_path):
+        train(config, tmp_path / 'run')
+        assert self.weights(tmp_path / 'run', 'loss_epochs') == pytest.approx([2, 2, 4, 4], rel=1e-4)
+        assert self.weights(tmp_path / 'run', 'loss_steps') == pytest.approx([8, 6, 4, 2], rel=1e-4)
+        MessageHub.get_current_instance().update_info('epoch', 0)  # as in a process that has just begun
+        train(config, tmp_path / 'run', None, '--resume', options=['train_cfg.max_epochs=3'])
+        assert self.weights(tmp_path / 'run', 'loss_epochs') == pytest.approx([2, 2, 4, 4, 6, 6], rel=1e-4)
+        assert self.weights(tmp_path / 'run', 'loss_steps') == pytest.approx([8, 6, 4, 2, 0, 0], rel=1e-4)
+
+    def test_a_wrong_one_ends_the_tool_in_one_line(self, config, tmp_path):
+        options = ['model.distill_cfg.0.methods.1.loss_weight.decay=3']
+        said = refused('train', config, tmp_path, options=options)
+        assert 'loss_epochs: loss_weight: decay=3 has to be two numbers' in said
