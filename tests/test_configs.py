@@ -259,7 +259,7 @@ def test_one_step_of_the_later_methods_together():
     cfg = read('cifar100/res34_distill_res18_cifar')
     select_methods(cfg.model, LATER)
     _, losses = step(cfg, 32)
-    assert set(losses) == {'ori_loss', *(f'loss_{method}' for method in LATER)}
+    assert set(losses) == {'ori_loss', 'temp_ctkd', *(f'loss_{method}' for method in LATER)}
 
 
 FUNCTIONS = {

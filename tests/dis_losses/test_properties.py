@@ -222,6 +222,7 @@ KEYWORDS |= {  # the losses on relations and features
     'CCLoss': dict(student_dims=5, teacher_dims=6, feat_dim=4),
     'VIDLoss': dict(student_channels=2, teacher_channels=3),
     'FitNetLoss': dict(student_channels=2, teacher_channels=3),
+    'SimKD': dict(student_channels=2, teacher_channels=3, head=PooledLinear(3, CLASSES)),
     'WKDFeatureLoss': dict(student_channels=2, teacher_channels=3),
     'ReviewKDLoss': dict(student_channels=(2, 3), teacher_channels=(3, 2), student_dims=5, teacher_dims=6, mid_channels=2),
 }
@@ -244,7 +245,8 @@ FORWARD = {
 }
 FORWARD |= {name: ['vector_s', 'vector_t'] for name in ('RKDLoss', 'PKTLoss', 'CCLoss')}
 FORWARD |= {
-    name: ['feat_s', 'feat_t'] for name in ('ATLoss', 'SPLoss', 'NSTLoss', 'VIDLoss', 'FitNetLoss', 'WKDFeatureLoss')
+    name: ['feat_s', 'feat_t']
+    for name in ('ATLoss', 'SPLoss', 'NSTLoss', 'VIDLoss', 'FitNetLoss', 'WKDFeatureLoss', 'SimKD')
 }
 FORWARD |= {'ReviewKDLoss': ['stages_s', 'stages_t', 'vector_s', 'vector_t']}
 KEYWORDS |= {
@@ -325,7 +327,7 @@ def run(loss, given):
 def students(loss, given):
     """What training changes: the loss's parameters, and the student's tensors, which now require a gradient."""
     return [
-        *loss.parameters(),
+        *(parameter for parameter in loss.parameters() if parameter.requires_grad),
         *(t.requires_grad_() for name, value in given.items() if name.endswith(('_s', '_mid')) for t in each_tensor(value)),
     ]
 
@@ -351,7 +353,7 @@ CONSTANT = {'NKDLoss': {'logit_t'}, 'WKDLogitLoss': {'logit_t'}, 'RKDLoss': {'ve
         *((loss_type, label) for loss_type in ('OFALogitLoss', 'WKDLogitLoss') for label in LABELS),
         ('OFALoss', 'mixup'),
         *((loss_type, 'hard') for loss_type in ('RKDLoss', 'PKTLoss', 'CCLoss', 'ATLoss', 'SPLoss', 'NSTLoss')),
-        *((loss_type, 'hard') for loss_type in ('VIDLoss', 'FitNetLoss', 'WKDFeatureLoss', 'ReviewKDLoss')),
+        *((loss_type, 'hard') for loss_type in ('VIDLoss', 'FitNetLoss', 'WKDFeatureLoss', 'ReviewKDLoss', 'SimKD')),
     ],
 )
 def test_gradient_is_the_derivative_where_nothing_stops_it(loss_type, label):
@@ -499,6 +501,7 @@ DEFAULTS |= {
     'CCLoss': dict(student_dims=None, teacher_dims=None, feat_dim=128),
     'VIDLoss': dict(student_channels=..., teacher_channels=..., mid_channels=None, init_pred_var=5.0),
     'FitNetLoss': dict(student_channels=..., teacher_channels=...),
+    'SimKD': dict(student_channels=..., teacher_channels=..., factor=2, head=None),
     'WKDFeatureLoss': dict(grid=1, mean_weight=1.0, std_weight=1.0, student_channels=None, teacher_channels=None),
     'ReviewKDLoss': dict(student_channels=..., teacher_channels=..., student_dims=..., teacher_dims=..., mid_channels=None),
 }
@@ -599,7 +602,7 @@ def test_srrls_connector_starts_at_the_originals_scale():
         ('ViTKDLoss', 'tokens_high_t', (4, 9, 8), 'teacher_dims=8'),
         *(
             (loss_type, f'feat_{side[0]}', (4, 8, 3, 2), f'{side}_channels=8')
-            for loss_type in ('VIDLoss', 'FitNetLoss', 'WKDFeatureLoss')
+            for loss_type in ('VIDLoss', 'FitNetLoss', 'WKDFeatureLoss', 'SimKD')
             for side in ('student', 'teacher')
         ),
         *(
