@@ -1,5 +1,7 @@
 """Sizes of tensors that a config may leave out: found by the dry run, and the right ones named where they are wrong."""
 
+import re
+
 import pytest
 from families import built
 from mmpretrain.registry import MODELS
@@ -7,9 +9,19 @@ from networks import build, images, method, resnet, samples, vit
 from torch import nn
 
 # What each loss takes of a student of width 4 (ResNet) or 16 (ViT) and a teacher of 8 or 24.
+MAPS, VECTORS = dict(student_channels=32, teacher_channels=64), dict(student_dims=32, teacher_dims=64)
+STAGES = dict(student_channels=(4, 8, 16, 32))
 SIZES = {
-    'MGDLoss': dict(student_channels=32, teacher_channels=64),
-    'SRRLLoss': dict(student_channels=32, teacher_channels=64),
+    'CCLoss': VECTORS,
+    'CRDLoss': VECTORS,
+    'FitNetLoss': MAPS,
+    'OFALoss': dict(**STAGES, student_sizes=(32, 16, 8, 8), num_classes=10),
+    'ReviewKDLoss': dict(**STAGES, teacher_channels=(8, 16, 32, 64), **VECTORS),
+    'SimKD': MAPS,
+    'VIDLoss': MAPS,
+    'WKDFeatureLoss': MAPS,
+    'MGDLoss': MAPS,
+    'SRRLLoss': MAPS,
     'USKDLoss': dict(channel=16, num_classes=10),
     'WSLDLoss': dict(num_classes=10),
     'ViTKDLoss': dict(student_dims=16, teacher_dims=24),
@@ -19,6 +31,8 @@ CASES = [(loss, keyword) for loss, sizes in SIZES.items() for keyword in sizes]
 
 def distiller(loss, **keywords):
     pair = dict(student=vit(16), teacher=vit(24)) if loss == 'ViTKDLoss' else {}
+    if loss == 'CRDLoss':
+        pair, keywords = dict(num_samples=4), dict(nce_k=2) | keywords
     return build(method(loss, 'loss_x', **keywords), **pair)
 
 
@@ -47,7 +61,8 @@ def test_given_and_right_they_are_taken(loss):
 def test_given_and_wrong_the_message_has_the_right_one(loss, keyword):
     right = SIZES[loss][keyword]
     with pytest.raises(
-        ValueError, match=rf'loss_x: {keyword}=99 is wrong, \w+ has the shape \(N, .*: set {keyword}={right}, or'
+        ValueError,
+        match=rf'loss_x: {keyword}=99 is wrong, \w+ has the shape \(N, .*: set {keyword}={re.escape(str(right))}, or',
     ):
         distiller(loss, **{keyword: 99})
 
