@@ -127,7 +127,7 @@ class TestSampleIndex:
         """Shuffled batches of a data set without augmentation, and the data set."""
         pipeline = [dict(type='mmpretrain.PackInputs', **pack)]
         dataset = dict(type='mmpretrain.FashionMNIST', data_root=str(data), split='train', pipeline=pipeline, indices=50)
-        sampler = dict(type='mmpretrain.DefaultSampler', shuffle=True)
+        sampler = dict(type='DefaultSampler', shuffle=True)
         loader = Runner.build_dataloader(dict(batch_size=8, num_workers=0, dataset=dataset, sampler=sampler), seed=3)
         return loader, loader.dataset
 
