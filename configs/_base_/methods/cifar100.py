@@ -6,14 +6,16 @@ The first six as the NKD authors ran them (arXiv 2303.13005, code), the others a
 _base_ = 'maps.py'
 
 offered = dict(
+    _delete_=True,  # so that these come first
     srrl=dict(type='SRRLLoss', alpha=1.0, beta=5.0),
     mgd=dict(type='MGDLoss', alpha_mgd=1.2e-3, lambda_mgd=0.15),
     wsld=dict(type='WSLDLoss', temp=4.0, alpha=2.25, num_classes=100),
     dkd=dict(type='DKDLoss', temp=4.0, alpha=1.0, beta=8.0),
     kd=dict(type='KDLoss', temp=3.0, alpha=0.5),
     nkd=dict(type='NKDLoss', temp=3.0, gamma=3.5),
-    dist=dict(temp=4.0),
-    ofa_logit=dict(eps=1.0),
-    ofa=dict(eps=1.0),
-    reviewkd=dict(loss_weight=dict(warmup=20)),
+    **_base_.offered,
 )
+offered['dist'] = dict(type='DISTLoss', temp=4.0, beta=1.0, gamma=1.0, loss_weight=2.0)
+offered['ofa_logit'] = dict(type='OFALogitLoss', eps=1.0, temp=1.0)
+offered['ofa'] = dict(type='OFALoss', eps=1.0, temp=1.0)
+offered['reviewkd'] = dict(type='ReviewKDLoss', loss_weight=dict(value=1.0, warmup=20))
