@@ -335,7 +335,7 @@ class Bench:
             tensors = dict(logit_s=logit_s, logit_t=logit_t, gt_label=label)
             total = nn.functional.cross_entropy(logit_s, label)
             for method, loss in losses:
-                total = total + method.weight * loss(**{word: tensors[word] for word in method.asked})
+                total = total + method.weight.now() * loss(**{word: tensors[word] for word in method.asked})
             return total
 
         return self._loop(request, student.train(), value)

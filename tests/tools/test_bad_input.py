@@ -189,7 +189,7 @@ def test_a_tensor_that_nobody_provides(refusal, tmp_path):
     (tmp_path / 'mine.py').write_text(f"{text}model['distill_cfg'] = {vitkd}\n")
     message = refusal('train', tmp_path / 'mine.py')
     assert "asks for 'tokens_low_s', which nobody provides" in message
-    assert 'offer: gt_label, logit_s, feat_s, tokens_high_s, feat_mid_s' in message
+    assert 'offer: gt_label, sample_idx, feat_s, tokens_high_s, vector_s, stages_s, feat_mid_s, logit_s, ' in message
 
 
 @pytest.mark.parametrize(
