@@ -210,7 +210,9 @@ class Planner:
         config, weights = model.get('teacher_cfg'), model.get('teacher_pretrained')
         if not (isinstance(config, str) and config.endswith('.py') and isinstance(weights, str)):
             return []
-        return [Run('teacher', pair, TEACHER, self.study.seeds[0], config, config, shared=self.study.options, weights=weights)]
+        return [
+            Run('teacher', pair, TEACHER, self.study.seeds[0], config, config, shared=self.study.options, weights=weights)
+        ]
 
     def _baseline(self, pair: str, seed: int) -> Run:
         student = self.study.pairs[pair].student
