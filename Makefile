@@ -21,3 +21,5 @@ teacher: $(VENV)/installed
 	$(BIN)/python tools/fetch_fashion_mnist.py
 	$(BIN)/python tools/train.py configs/fashion_mnist/resnet18-w16_9e.py --work-dir work_dirs/teacher
 	cp "$$(ls -t work_dirs/teacher/epoch_9-*.pth | head -1)" configs/fashion_mnist/teacher.pth
+	$(BIN)/python tools/train.py configs/fashion_mnist/vit-d64_8e.py --work-dir work_dirs/vit_teacher
+	cp "$$(ls -t work_dirs/vit_teacher/epoch_8-*.pth | head -1)" configs/fashion_mnist/vit_teacher.pth

@@ -46,17 +46,20 @@ EXTRAS = dict(
     mlflow=['mlflow'],
     onnx=ONNX,
     safetensors=['safetensors'],
+    study=['matplotlib', 'scipy'],
     tensorboard=['tensorboard'],
     timm=['safetensors', 'timm'],
     wandb=['wandb'],
     dev=[
         'hypothesis',
+        'matplotlib',
         'mypy',
         'onedl-mim; python_version < "3.14"',  # it wants a pandas that is older
         'pytest',
         'pytest-xdist',
         'ruff',
         'safetensors',
+        'scipy',
         'setuptools>=77',  # builds a wheel in the tests
         'tensorboard',
         'timm',

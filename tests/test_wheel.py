@@ -95,7 +95,7 @@ class TestContent:
         assert (metadata['Name'], metadata['Version']) == ('mmcls_kd', mmcls_kd.__version__)
         required = [text for text in metadata.get_all('Requires-Dist') if 'extra ==' not in text]
         assert required == (TOOLBOX / 'requirements.txt').read_text().split()
-        assert {'dev', 'mim', 'mlflow', 'tensorboard', 'wandb'} <= set(metadata.get_all('Provides-Extra'))
+        assert {'dev', 'mim', 'mlflow', 'study', 'tensorboard', 'wandb'} <= set(metadata.get_all('Provides-Extra'))
 
 
 @pytest.fixture(scope='module')

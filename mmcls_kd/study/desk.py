@@ -1,0 +1,182 @@
+"""What ``tools/study.py`` does: keeps the books of a study while it runs, and makes its report."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections import defaultdict
+from datetime import timedelta
+from fnmatch import fnmatch
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+
+from ..checkpoint import atomic_path
+from .execution import Failure, Place, execute, remaining
+from .plan import Planner, Run, sweep_results
+from .records import Record, add_record, read_records, write_records
+from .study_file import read_study
+
+
+class Desk:
+    """A study in progress: what is planned, what is known, and what the user sees of it.
+
+    Args:
+        args: The command line, see ``tools/study.py``.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If the study cannot be as its file says.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.study, self.console = args, read_study(args.study), Console(highlight=False)
+        self.place = Place(args.work_dir or Path('work_dirs/studies', self.study.name), args.data_root, args.threads)
+        self.planner = Planner(self.study)
+        self.failures: dict[str, Failure] = {}
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+        self.progress: Progress | None = None
+        self.task = TaskID(0)
+
+    def planned(self) -> list[Run]:
+        """The runs that are known by now."""
+        return self.planner.runs(sweep_results(read_records(self.study.results)))
+
+    def todo(self) -> list[Run]:
+        """The planned runs that are chosen, have no result, and have not failed just now."""
+        known = {record['key'] for record in read_records(self.study.results)} | set(self.failures)
+        return [run for run in self.planned() if run.key not in known and self.chosen(run)]
+
+    def chosen(self, run: Run) -> bool:
+        """Whether the command line wants a run."""
+        return any(fnmatch(run.key, pattern) for pattern in self.args.only)
+
+    def outdated(self) -> list[Record]:
+        """The results of runs that are not planned, or otherwise."""
+        planned = {run.key: run.digest for run in self.planned()}
+        return [record for record in read_records(self.study.results) if planned.get(record['key']) != record['digest']]
+
+    def refuse_outdated(self) -> None:
+        """Do not count what is of another study.
+
+        Raises:
+            ValueError: Names the first such result.
+        """
+        if found := self.outdated():
+            raise ValueError(
+                f'{self.study.results}: {len(found)} results, {found[0]["key"]} the first, are of runs that the study file '
+                'or the configs plan otherwise now; --drop-outdated drops them'
+            )
+
+    def show(self) -> None:
+        """Print what there is to do."""
+        for run in (runs := self.todo()):
+            self.console.print(run.key, *run.methods, soft_wrap=True)
+        self.console.print(f'{len(runs)} of {len(self.planned())} runs to do', soft_wrap=True)
+
+    def drop_outdated(self) -> None:
+        """Leave out the results of runs that are not planned, or otherwise."""
+        gone = {record['key'] for record in self.outdated()}
+        write_records(self.study.results, [r for r in read_records(self.study.results) if r['key'] not in gone])
+        self.console.print(f'{len(gone)} results dropped')
+
+    def run(self) -> None:
+        """Run all that is to be run; what the sweep finds brings further runs.
+
+        Raises:
+            ValueError: If results are of another study, or no run has a name that was asked for.
+            InterruptedStudyError: As :func:`.execution.execute`.
+        """
+        self.refuse_outdated()
+        if not any(self.chosen(run) for run in self.planned()):
+            raise ValueError(f'--only {" ".join(self.args.only)}: no planned run has such a name; --list shows them')
+        columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TextColumn('{task.fields[left]}')]
+        with Progress(*columns, console=self.console, transient=True) as self.progress:
+            self.task = self.progress.add_task(self.study.name, total=None, left='')
+            while runs := self.todo():
+                self.update()
+                execute(runs, self.place, self.args.jobs, self.finished, self.failed)
+
+    def update(self) -> tuple[str, str]:
+        """Show how far it is; returns that and the time left as texts."""
+        chosen, left = [run for run in self.planned() if self.chosen(run)], self.todo()
+        seconds = remaining(left, self.seconds, self.args.jobs)
+        text = '' if seconds is None else f'{timedelta(seconds=round(seconds))} left'
+        if self.progress:
+            self.progress.update(self.task, total=len(chosen), completed=len(chosen) - len(left), left=text)
+        return f'{len(chosen) - len(left)}/{len(chosen)}', text
+
+    def finished(self, run: Run, record: Record, took: float) -> None:
+        """Write a result down."""
+        add_record(self.study.results, record)
+        self.seconds[run.pair].append(took)
+        count, left = self.update()
+        best = f' (best {record["best"]:.2f})' if record['best'] != record['last'] else ''
+        self.console.print(f'{count}  {run.key}  {record["last"]:.2f}{best}  {took:.0f} s  {left}', soft_wrap=True)
+
+    def failed(self, failure: Failure) -> None:
+        """Remember a failure for the end."""
+        self.failures[failure.run.key] = failure
+        self.console.print(f'{failure.run.key} failed, see {failure.log}', soft_wrap=True)
+
+    def report(self) -> None:
+        """Put the tables into the document, and draw the plots.
+
+        Raises:
+            FileNotFoundError: If there is no document.
+            ValueError: If it has no place for a part.
+        """
+        from .plots import draw  # these need libraries of the extra `study`
+        from .report import put
+
+        records, document = read_records(self.study.results), self.study.report
+        text = put(document.read_text(encoding='utf-8'), self.study, records)
+        files = draw(self.study, records)
+        with atomic_path(document) as unfinished:
+            unfinished.write_text(text, encoding='utf-8')
+        for path in (document, *files):
+            self.console.print(f'written: {path}', soft_wrap=True)
+
+    def check(self, key: str) -> int:
+        """Whether a run done afresh has the recorded result; returns the exit code.
+
+        Raises:
+            ValueError: If there is no such result.
+        """
+        known = {record['key']: record for record in read_records(self.study.results)}
+        runs = [run for run in self.planned() if run.key == key]
+        if key not in known or not runs:
+            raise ValueError(f'--check {key}: {self.study.results} has no result of that name')
+        folder = self.place.folder / 'checks' / time.strftime('%Y%m%d_%H%M%S')
+        fresh: list[Record] = []
+        place = Place(folder, self.args.data_root, self.args.threads)
+        execute(runs, place, 1, lambda _run, record, _took: fresh.append(record), self.failed)
+        if not fresh:
+            return 1
+        same = all(fresh[0][name] == known[key][name] for name in ('last', 'curve'))
+        told = f'{key}: recorded {known[key]["last"]:.2f}, afresh {fresh[0]["last"]:.2f}'
+        self.console.print(f'{told}: {"the same in every epoch" if same else "not the same"}', soft_wrap=True)
+        return 0 if same else 1
+
+
+def work(desk: Desk) -> int | str:
+    """What the command line asks for of a study's runs; returns the exit code, or a message.
+
+    Args:
+        desk: The study.
+    """
+    if desk.args.drop_outdated:
+        desk.drop_outdated()
+        return 0
+    if desk.args.check:
+        return desk.check(desk.args.check)
+    desk.run()
+    for failure in desk.failures.values():
+        print(f'{failure.run.key} failed: {failure.reason}\n    {failure.log}', file=sys.stderr)
+    if desk.failures:
+        return f'study.py: {len(desk.failures)} runs failed; the same command tries them again'
+    if desk.args.only == ['*']:
+        desk.report()
+    return 0

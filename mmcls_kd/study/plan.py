@@ -1,0 +1,260 @@
+"""The runs that follow from a study file, from the configs that it names, and from what a sweep has found."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from mmengine.config import Config
+
+from ..configs import check_methods, method_entries, method_name, read_config
+from .study_file import BASELINE, TEACHER, Pair, Row, Settings, Study
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and the test of its student.
+
+    Attributes:
+        kind: ``'teacher'`` (a test alone), ``'row'``, ``'sweep'``, ``'tuned'`` (with the weight that the sweep found) or
+            ``'ablation'``.
+        pair: The pair's name.
+        row: The row's name.
+        seed: The seed.
+        config: What is trained.
+        student: The plain config that tests.
+        methods: The methods.
+        losses: Everything that is said of their losses.
+        changed: The part of it that differs from the config.
+        shared: Options of training and test.
+        options: Options of the training alone.
+        stored: As a row's.
+        weights: A checkpoint to test, without a training.
+        factor: What a weight is multiplied by.
+    """
+
+    kind: str
+    pair: str
+    row: str
+    seed: int
+    config: str
+    student: str
+    methods: tuple[str, ...] = ()
+    losses: Settings = field(default_factory=dict)
+    changed: Settings = field(default_factory=dict)
+    shared: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    stored: bool = False
+    weights: str | None = None
+    factor: float | None = None
+
+    @property
+    def key(self) -> str:
+        """What it is called: PAIR/ROW/seedS."""
+        return f'{self.pair}/{self.row}/seed{self.seed}'
+
+    @property
+    def digest(self) -> str:
+        """A text that changes with anything that is said of the run, but its row's name."""
+        said = json.dumps({k: v for k, v in asdict(self).items() if k not in ('kind', 'pair', 'row')}, sort_keys=True)
+        return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A method that a distiller config offers.
+
+    Attributes:
+        config: The config's path.
+        entry: What the config says of its loss.
+        place: Where in the config.
+    """
+
+    config: str
+    entry: dict[str, Any]
+    place: str
+
+
+def offers_of(pair: Pair) -> dict[str, Offer]:
+    """The methods that a pair's distiller configs offer, by name, in their order.
+
+    Raises:
+        FileNotFoundError: If a config is missing.
+        ValueError: If one is no distiller's.
+    """
+    found: dict[str, Offer] = {}
+    for path in pair.distillers:
+        model = _distiller(path)
+        places = [(i, j) for i, group in enumerate(model['distill_cfg']) for j in range(len(group['methods']))]
+        for (i, j), entry in zip(places, method_entries(model['distill_cfg']), strict=True):
+            said = {
+                k: v for k, v in Config(dict(entry))._cfg_dict.to_dict().items() if k not in ('name', 'use_this', '_scope_')
+            }
+            found.setdefault(method_name(entry), Offer(path, said, f'model.distill_cfg.{i}.methods.{j}'))
+    return found
+
+
+def _distiller(path: str) -> Mapping:
+    model = read_config(path).get('model') or {}
+    if 'distill_cfg' not in model:
+        raise ValueError(f'config {path} is no distiller’s: its model has no `distill_cfg`')
+    return model
+
+
+class Planner:
+    """Makes a study's runs.
+
+    Args:
+        study: The study.
+
+    Raises:
+        FileNotFoundError: If a config is missing.
+        ValueError: If a config is none, or a row has a method that its pair does not offer.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.offers: dict[str, dict[str, Offer]] = {}
+        self.models: dict[str, Mapping] = {}
+        for name, pair in study.pairs.items():
+            read_config(pair.student)
+            self.offers[name] = offers_of(pair)
+            self.models[name] = _distiller(pair.distillers[0]) if pair.distillers else {}
+            for title, row in (*pair.rows.items(), *self._ablations(name)):
+                with_pair = f'pair {name}, row {title}'
+                for methods in (row.methods, row.settings):
+                    try:
+                        check_methods(list(methods) or list(row.methods), list(self.offers[name]))
+                    except ValueError as error:
+                        raise ValueError(f'{with_pair}: {error}') from error
+            if strange := set(pair.settings) - set(self.offers[name]):
+                raise ValueError(f'pair {name}: settings of {sorted(strange)[0]!r}, which no distiller config offers')
+        for title, ablation in study.ablations.items():
+            if ablation.against not in self.rows(ablation.pair):
+                known = ', '.join(self.rows(ablation.pair))
+                raise ValueError(f'ablations.{title}: pair {ablation.pair} has no row {ablation.against!r}; it has {known}')
+
+    def _ablations(self, pair: str) -> list[tuple[str, Row]]:
+        return [item for a in self.study.ablations.values() if a.pair == pair for item in a.rows.items()]
+
+    def rows(self, pair: str) -> dict[str, Row]:
+        """A pair's rows with methods by name: each method that is offered, and those that the study adds."""
+        return {name: Row((name,)) for name in self.offers[pair]} | dict(self.study.pairs[pair].rows)
+
+    def runs(self, found: Mapping[str, Mapping[float, float]] | None = None) -> list[Run]:
+        """All runs that are known by now, in the order in which to run them.
+
+        Args:
+            found: What the sweep found: by ``PAIR/METHOD`` the accuracy of each factor.
+        """
+        runs = [run for pair in self.study.pairs for run in self._teacher(pair)]
+        for seed in self.study.seeds:
+            for pair in self.study.pairs:
+                runs += [self._baseline(pair, seed)]
+                runs += [self._run('row', pair, name, row, seed) for name, row in self.rows(pair).items()]
+        runs += [run for pair in self.study.pairs for run in self._sweep(pair)]
+        ablated = [(pair, name, row) for pair in self.study.pairs for name, row in self._ablations(pair)]
+        runs += [self._run('ablation', *of, seed) for seed in self.study.seeds for of in ablated]
+        return runs + self._tuned(found or {})
+
+    def _sweepable(self, pair: str) -> dict[str, float]:
+        """The methods whose weight is a number, and it."""
+        settings = self.study.pairs[pair].settings
+        weights = {
+            name: {**offer.entry, **settings.get(name, {})}.get('loss_weight', 1.0)
+            for name, offer in self.offers[pair].items()
+        }
+        return {name: weight for name, weight in weights.items() if isinstance(weight, (int, float))}
+
+    def _sweep(self, pair: str) -> list[Run]:
+        sweep = self.study.sweep
+        if sweep is None:
+            return []
+        return [
+            replace(run, kind='sweep', row=f'{run.row}-val', shared=(*run.shared, *sweep.options))
+            for name in self._sweepable(pair)
+            for run in (self._weighted(pair, name, factor, sweep.seed) for factor in sweep.factors)
+        ]
+
+    def _tuned(self, found: Mapping[str, Mapping[float, float]]) -> list[Run]:
+        """Where the sweep of a method is complete and another weight than the published one won: all seeds of that one."""
+        if self.study.sweep is None:
+            return []
+        best = {
+            (pair, name): best_factor(found[f'{pair}/{name}'])
+            for pair in self.study.pairs
+            for name in self._sweepable(pair)
+            if set(found.get(f'{pair}/{name}', ())) == set(self.study.sweep.factors)
+        }
+        return [
+            replace(self._weighted(pair, name, factor, seed), kind='tuned')
+            for seed in self.study.seeds
+            for (pair, name), factor in best.items()
+            if factor != 1
+        ]
+
+    def _weighted(self, pair: str, name: str, factor: float, seed: int) -> Run:
+        settings = {} if factor == 1 else {name: {'loss_weight': self._sweepable(pair)[name] * factor}}
+        run = self._run('row', pair, f'{name}-x{factor:.3g}', Row((name,), settings=settings), seed)
+        return replace(run, factor=factor)
+
+    def _shared(self, pair: str) -> tuple[str, ...]:
+        return (*self.study.options, *self.study.pairs[pair].options)
+
+    def _teacher(self, pair: str) -> list[Run]:
+        """The test of a pair's teacher, if it is a config with weights."""
+        model = self.models[pair]
+        config, weights = model.get('teacher_cfg'), model.get('teacher_pretrained')
+        if not (isinstance(config, str) and config.endswith('.py') and isinstance(weights, str)):
+            return []
+        return [
+            Run('teacher', pair, TEACHER, self.study.seeds[0], config, config, shared=self.study.options, weights=weights)
+        ]
+
+    def _baseline(self, pair: str, seed: int) -> Run:
+        student = self.study.pairs[pair].student
+        return Run('row', pair, BASELINE, seed, student, student, shared=self._shared(pair))
+
+    def _run(self, kind: str, pair: str, name: str, row: Row, seed: int) -> Run:
+        offers = self.offers[pair]
+        settings: dict[str, dict[str, Any]] = {}
+        for given in (self.study.pairs[pair].settings, row.settings):
+            for method in set(given) & set(row.methods):
+                settings.setdefault(method, {}).update(given[method])
+        options = [
+            f'{offers[method].place}.{key}={value}' for method, one in sorted(settings.items()) for key, value in one.items()
+        ]
+        configs = list(dict.fromkeys(offers[method].config for method in row.methods))
+        if len(configs) > 1:
+            raise ValueError(f'pair {pair}, row {name}: {" and ".join(row.methods)} are of different configs: {configs}')
+        return Run(
+            kind=kind,
+            pair=pair,
+            row=name,
+            seed=seed,
+            config=configs[0],
+            student=self.study.pairs[pair].student,
+            methods=row.methods,
+            losses={method: {**offers[method].entry, **settings.get(method, {})} for method in row.methods},
+            changed=settings,
+            shared=self._shared(pair),
+            options=(*options, *row.options),
+            stored=row.stored,
+        )
+
+
+def best_factor(accuracies: Mapping[float, float]) -> float:
+    """The factor with the highest accuracy; of equal ones that nearest to the published weight, then the smaller."""
+    return min(accuracies, key=lambda factor: (-accuracies[factor], max(factor, 1 / factor), factor))
+
+
+def sweep_results(records: Iterable[Mapping[str, Any]]) -> dict[str, dict[float, float]]:
+    """What a study's records say of its sweep: by PAIR/METHOD the accuracy of each factor."""
+    found: dict[str, dict[float, float]] = {}
+    for record in records:
+        if record['kind'] == 'sweep':
+            found.setdefault(f'{record["pair"]}/{record["methods"][0]}', {})[record['factor']] = record['last']
+    return found

@@ -1,0 +1,53 @@
+"""A study's plots, of the numbers that its tables show."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..checkpoint import atomic_path
+from .records import Record
+from .report import TITLES, picture
+from .results import Line, Results
+from .study_file import BASELINE, Study
+
+
+def draw(study: Study, records: Sequence[Record]) -> list[Path]:
+    """Draw each pair's differences to the student alone; returns the files."""
+    results = Results(study, records)
+    files = []
+    for pair in study.pairs:
+        lines = [line for kind in ('row', 'tuned') for line in results.of(pair, kind) if BASELINE in line.against]
+        if lines:
+            files.append(study.report.parent / picture(study, pair))
+            _differences(sorted(lines, key=lambda line: line.last.mean), results, study.pairs[pair].title, files[-1])
+    return files
+
+
+def _differences(lines: Sequence[Line], results: Results, title: str, file: Path) -> None:
+    """For each row the difference of each seed, their mean and its 95% interval."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    alone = results.lines[lines[0].pair, BASELINE].accuracies
+    with rc_context({'svg.hashsalt': 'study', 'font.size': 9}):  # the same file each time
+        figure = Figure(figsize=(7, 1.2 + 0.26 * len(lines)), layout='constrained')
+        axes = figure.add_subplot()
+        axes.axvline(0, color='0.6', linewidth=1)
+        for y, line in enumerate(lines):
+            found = line.against[BASELINE]
+            color = 'tab:blue' if found.significant else '0.45'
+            each = [value - alone[seed] for seed, value in line.accuracies.items() if seed in alone]
+            axes.plot(each, [y] * len(each), 'o', color=color, alpha=0.35, markersize=4, markeredgewidth=0)
+            axes.errorbar(found.found.mean, y, xerr=found.found.half or 0, fmt='D', color=color, markersize=5, capsize=3)
+        axes.set_yticks(range(len(lines)), [TITLES.get(line.row, line.row) for line in lines])
+        axes.set_ylim(-0.7, len(lines) - 0.3)
+        axes.grid(axis='x', color='0.9')
+        axes.set_axisbelow(True)
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel(
+            'points of top-1 accuracy more than the student alone: mean and 95% interval, dots are seeds;\n'
+            'blue: significant after correction for all comparisons'
+        )
+        with atomic_path(file) as unfinished:
+            figure.savefig(unfinished, format='svg', facecolor='white', metadata={'Date': None})

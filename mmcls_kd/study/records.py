@@ -1,0 +1,85 @@
+"""The raw results of a study: a JSON line for each finished run, each run once."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+#: What a line has at least.
+KEYS = (
+    'key',
+    'kind',
+    'pair',
+    'row',
+    'seed',
+    'digest',
+    'methods',
+    'changed',
+    'factor',
+    'last',
+    'best',
+    'best_epoch',
+    'seconds',
+)
+
+
+def read_records(path: Path) -> list[Record]:
+    """The results in a file, none if there is no file.
+
+    Raises:
+        ValueError: If a line is no result, or a run stands there twice; names the line.
+    """
+    records: dict[str, Record] = {}
+    for number, line in enumerate(path.read_text(encoding='utf-8').splitlines() if path.is_file() else (), start=1):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f'{path}, line {number} is no JSON: {error}') from error
+        missing = [key for key in KEYS if not isinstance(record, dict) or key not in record]
+        if missing:
+            raise ValueError(f'{path}, line {number} is no result of a run: it has no {missing[0]!r}')
+        if record['key'] in records:
+            raise ValueError(f'{path}, line {number}: {record["key"]} stands there twice; leave one of the lines out')
+        records[record['key']] = record
+    return list(records.values())
+
+
+def write_records(path: Path, records: Sequence[Record]) -> None:
+    """Write all results; whatever happens, the file is the new or the old one as a whole."""
+    from ..checkpoint import atomic_path  # brings torch, which reading does not need
+
+    with atomic_path(path) as unfinished:
+        unfinished.write_text(''.join(f'{json.dumps(record)}\n' for record in records), encoding='utf-8')
+
+
+def add_record(path: Path, record: Record) -> None:
+    """Add a result.
+
+    Raises:
+        ValueError: If the run is there already.
+    """
+    records = read_records(path)
+    if any(one['key'] == record['key'] for one in records):
+        raise ValueError(f'{path} has {record["key"]} already')
+    write_records(path, [*records, record])
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """In the ``with`` block no other process is in one with the same folder.
+
+    Raises:
+        ValueError: If another one is.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / '.lock').open('w') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ValueError(f'{folder}: this study is running already') from error
+        yield

@@ -1,0 +1,221 @@
+"""A study's tables, made from its raw results alone and put between marks into a document."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from fractions import Fraction
+from pathlib import Path
+
+from .records import Record
+from .results import Difference, Line, Results
+from .statistics import Summary
+from .study_file import BASELINE, KD, Study
+
+NOTHING = 'No results yet.'
+#: What the rows that others are compared with are called.
+TITLES = {BASELINE: 'student alone', KD: 'KD'}
+BLOCK = '<!-- study {name}: {part} -->\n'
+END = '<!-- end -->'
+
+
+def blocks(study: Study, records: Sequence[Record]) -> dict[str, str]:
+    """The parts of the report in Markdown, by name: ``summary``, each pair, ``PAIR weights`` with a sweep, each ablation."""
+    results = Results(study, records)
+    made = {'summary': _summary(results)}
+    for pair in study.pairs:
+        made[pair] = _pair(results, pair)
+        if study.sweep:
+            made[f'{pair} weights'] = _weights(results, pair)
+    made |= {name: _ablation(results, name) for name in study.ablations}
+    return {name: text or NOTHING for name, text in made.items()}
+
+
+def put(document: str, study: Study, records: Sequence[Record]) -> str:
+    """A document with the parts of the report in their places.
+
+    Args:
+        document: Its text. A place is ``<!-- study NAME: PART -->``, then anything, then ``<!-- end -->``.
+        study: The study.
+        records: Its raw results.
+
+    Raises:
+        ValueError: If it has no place, or several, for a part.
+    """
+    for part, text in blocks(study, records).items():
+        start = BLOCK.format(name=study.name, part=part)
+        place = re.compile(re.escape(start) + r'.*?' + re.escape(END), re.DOTALL)
+        if (count := len(place.findall(document))) != 1:
+            raise ValueError(f'{study.report} has {count} places for {part!r}, and needs one: {start}{END}')
+        before, after = place.split(document)
+        document = f'{before}{start}\n{text}\n\n{END}{after}'
+    return document
+
+
+def picture(study: Study, part: str) -> Path:
+    """The file of a plot, from the document's folder."""
+    return Path('assets', f'study_{study.name}_{part}.svg')
+
+
+# ---- parts
+
+
+def _summary(results: Results) -> str:
+    records = results.records
+    if not records:
+        return ''
+    seconds = sum(record['seconds'] for record in records)
+    hours = timedelta(seconds=seconds) / timedelta(hours=1)
+    lines = [
+        f'{len(records)} runs, {hours:.1f} hours of one core, seeds {_list(results.study.seeds)}, '
+        f'{results.comparisons} comparisons.'
+    ]
+    for name, key in (('Processor', 'cpu'), ('Software', 'software'), ('Commit', 'commit')):
+        if values := sorted({_shown(record.get(key)) for record in records if record.get(key)}):
+            lines.append(f'{name}: {"; ".join(values)}.')
+    return '\n\n'.join(lines)
+
+
+def _pair(results: Results, pair: str) -> str:
+    lines = results.of(pair, 'row')
+    if not lines:
+        return ''
+    head = ['', 'last epoch', 'best epoch', 'minus alone', 'p', 'minus KD', 'p']
+    rows = [[_title(line, results.study), _mean(line.last), _mean(line.best), *_versus(line)] for line in lines]
+    parts = [_alone(results, pair), _table(head, rows), *_said(lines), _notes(lines)]
+    if any(line.against for line in lines):
+        title = results.study.pairs[pair].title
+        parts.append(f'![{title}: difference to the student alone]({picture(results.study, pair)})')
+    return '\n\n'.join(part for part in parts if part)
+
+
+def _alone(results: Results, pair: str) -> str:
+    """Teacher and student alone."""
+    teacher, student = results.teacher(pair), results.lines.get((pair, BASELINE))
+    if teacher is None or student is None:
+        return ''
+    gap = teacher - student.last.mean
+    return f'The teacher has {teacher:.2f}, the student alone {student.last.mean:.2f}: {gap:.2f} points between them.'
+
+
+def _weights(results: Results, pair: str) -> str:
+    """What the sweep found, and how students do with what it found."""
+    factors = results.study.sweep.factors if results.study.sweep else ()
+    methods = [key.split('/')[1] for key in results.sweep if key.startswith(f'{pair}/')]
+    if not methods:
+        return ''
+    head = [
+        '',
+        *(f'validation, × {_factor(f)}' for f in factors),
+        'chosen',
+        'last epoch',
+        'minus alone',
+        'p',
+        'minus KD',
+        'p',
+    ]
+    rows, shown = [], []
+    for method in sorted(methods):
+        found, chosen = results.sweep[f'{pair}/{method}'], results.chosen(pair, method)
+        name = method if chosen in (None, 1) else f'{method}-x{chosen:.3g}'
+        line = results.lines.get((pair, name))
+        title = f'`{method}`' if line is None else _title(line, results.study, method)
+        cells = [f'{found[f]:.2f}' if f in found else '' for f in factors]
+        rows.append([title, *cells, '' if chosen is None else f'× {_factor(chosen)}'])
+        rows[-1] += [''] * 5 if line is None or chosen is None else [_mean(line.last), *_versus(line)]
+        shown += [line] if line is not None and chosen not in (None, 1) else []
+    return '\n\n'.join([_table(head, rows), *_said(shown, 'With the weights found')])
+
+
+def _ablation(results: Results, name: str) -> str:
+    ablation = results.study.ablations[name]
+    lines = [results.lines.get((ablation.pair, row)) for row in (ablation.against, *ablation.rows)]
+    there = [line for line in lines if line is not None]
+    if not there:
+        return ''
+    head = ['', 'last epoch', 'best epoch', f'minus {ablation.against}', 'p']
+    rows = []
+    for line in there:
+        difference = line.against.get(ablation.against) if line.row != ablation.against else None
+        rows.append([_title(line, results.study), _mean(line.last), _mean(line.best), *_difference(difference)])
+    return _table(head, rows)
+
+
+def _said(lines: Sequence[Line], before: str = '') -> Iterator[str]:
+    """In words which rows differ, and which do not."""
+    for other, title in ((BASELINE, 'the student alone'), (KD, 'KD')):
+        known = [
+            (line.row, line.against[other]) for line in lines if other in line.against and line.against[other].p is not None
+        ]
+        if not known:
+            continue
+        better = [row for row, d in known if d.significant and d.found.mean > 0]
+        worse = [row for row, d in known if d.significant and d.found.mean < 0]
+        neither = [row for row, d in known if not d.significant]
+        said = [
+            f'{what} {title}: {", ".join(f"`{row}`" for row in rows)}.'
+            for what, rows in (('Better than', better), ('Worse than', worse), ('Not told apart from', neither))
+            if rows
+        ]
+        yield ' '.join([f'{before}.' if before else '', *said]).strip()
+
+
+def _notes(lines: Sequence[Line]) -> str:
+    """Which hyper-parameters are not the config's."""
+    found = [
+        f'`{line.row}` has {method}.{key}={value}'
+        for line in lines
+        for method, keywords in line.first['changed'].items()
+        for key, value in keywords.items()
+    ]
+    return f'Otherwise than published: {", ".join(found)}.' if found else ''
+
+
+# ---- cells
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ['---'] * len(head), *rows]
+    return '\n'.join(f'| {" | ".join(cells)} |' for cells in lines)
+
+
+def _title(line: Line, study: Study, name: str | None = None) -> str:
+    title = f'`{name}`' if name else TITLES.get(line.row, f'`{line.row}`')
+    planned = set(study.seeds)
+    missing = '' if planned <= set(line.records) else f' ({len(planned & set(line.records))} of {len(planned)} seeds)'
+    return title + missing
+
+
+def _mean(value: Summary) -> str:
+    return f'{value.mean:.2f}' + ('' if value.sd is None else f' ± {value.sd:.2f}')
+
+
+def _versus(line: Line) -> list[str]:
+    """The cells of the differences to the student alone and to KD."""
+    return [cell for other in (BASELINE, KD) for cell in _difference(line.against.get(other))]
+
+
+def _difference(difference: Difference | None) -> list[str]:
+    if difference is None:
+        return ['', '']
+    found = difference.found
+    interval = '' if found.half is None else f' [{found.mean - found.half:+.2f}, {found.mean + found.half:+.2f}]'
+    text = f'{found.mean:+.2f}{interval}'
+    return [f'**{text}**' if difference.significant else text, '' if difference.p is None else _p(difference.p)]
+
+
+def _p(value: float) -> str:
+    return '< 0.001' if value < 0.001 else f'{value:.3f}'
+
+
+def _factor(value: float) -> str:
+    return str(Fraction(value).limit_denominator(100))
+
+
+def _list(values: Sequence[int]) -> str:
+    return ', '.join(map(str, values))
+
+
+def _shown(value: object) -> str:
+    return ', '.join(f'{k} {v}' for k, v in value.items()) if isinstance(value, dict) else str(value)

@@ -1,0 +1,125 @@
+"""What the raw results of a study say: each row in numbers, each comparison corrected for the number of all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from .plan import best_factor, sweep_results
+from .records import Record
+from .statistics import LEVEL, Comparison, Summary, compare, holm, summary
+from .study_file import BASELINE, KD, TEACHER, Study
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row compared with another one.
+
+    Attributes:
+        found: The comparison.
+        p: Its p-value, corrected for the number of all comparisons; None with fewer than two seeds.
+    """
+
+    found: Comparison
+    p: float | None = None
+
+    @property
+    def significant(self) -> bool:
+        """Whether it is one, after correction."""
+        return self.p is not None and self.p < 1 - LEVEL
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row in numbers.
+
+    Attributes:
+        pair: The pair.
+        row: The row's name.
+        records: Its results, by seed.
+        against: By the name of another row, how it differs.
+    """
+
+    pair: str
+    row: str
+    records: dict[int, Record]
+    against: dict[str, Difference]
+
+    @property
+    def accuracies(self) -> dict[int, float]:
+        """Accuracy after the last epoch, in percent, by seed."""
+        return {seed: record['last'] for seed, record in self.records.items()}
+
+    @property
+    def last(self) -> Summary:
+        """Of the last epoch."""
+        return summary(list(self.accuracies.values()))
+
+    @property
+    def best(self) -> Summary:
+        """Of the best epoch."""
+        return summary([record['best'] for record in self.records.values()])
+
+    @property
+    def first(self) -> Record:
+        """Of its first seed."""
+        return next(iter(self.records.values()))
+
+
+class Results:
+    """All lines of a study, compared.
+
+    Args:
+        study: The study.
+        records: Its raw results.
+    """
+
+    def __init__(self, study: Study, records: Sequence[Record]) -> None:
+        self.study, self.records = study, records
+        self.sweep = sweep_results(records)
+        self.lines = {(line.pair, line.row): line for line in self._lines()}
+        self._correct()
+
+    def of(self, pair: str, kind: str) -> list[Line]:
+        """A pair's lines of a kind: the student alone first, then KD, then the others, the best first."""
+        lines = [line for (p, _), line in self.lines.items() if p == pair and line.first['kind'] == kind]
+        order = {BASELINE: 0, KD: 1}
+        return sorted(lines, key=lambda line: (order.get(line.row, 2), -line.last.mean, line.row))
+
+    def teacher(self, pair: str) -> float | None:
+        """Accuracy of a pair's teacher, in percent."""
+        found = [r['last'] for r in self.records if r['kind'] == 'teacher' and r['pair'] == pair and r['row'] == TEACHER]
+        return found[0] if found else None
+
+    def chosen(self, pair: str, method: str) -> float | None:
+        """The factor that the sweep found best; None where it is not complete."""
+        found = self.sweep.get(f'{pair}/{method}', {})
+        return best_factor(found) if self.study.sweep and set(found) == set(self.study.sweep.factors) else None
+
+    @property
+    def comparisons(self) -> int:
+        """The number of comparisons that were tested."""
+        return sum(difference.p is not None for line in self.lines.values() for difference in line.against.values())
+
+    def _lines(self) -> Iterator[Line]:
+        groups: dict[tuple[str, str], dict[int, Record]] = {}
+        for record in sorted(self.records, key=lambda record: record['seed']):
+            if record['kind'] in ('row', 'tuned', 'ablation') and record['pair'] in self.study.pairs:
+                groups.setdefault((record['pair'], record['row']), {})[record['seed']] = record
+        accuracies = {at: {seed: r['last'] for seed, r in records.items()} for at, records in groups.items()}
+        ablated = {(a.pair, row): a.against for a in self.study.ablations.values() for row in a.rows}
+        for (pair, row), records in groups.items():
+            others: Iterable[str] = [ablated[pair, row]] if (pair, row) in ablated else [BASELINE, KD]
+            found = {
+                other: compare(accuracies[pair, row], accuracies[pair, other])
+                for other in others
+                if other != row and (pair, other) in accuracies and row != BASELINE
+            }
+            yield Line(pair, row, records, {other: Difference(one) for other, one in found.items() if one})
+
+    def _correct(self) -> None:
+        """Correct all p-values together."""
+        at = [(line, o) for line in self.lines.values() for o, d in line.against.items() if d.found.p is not None]
+        corrected = holm([line.against[other].found.p or 0.0 for line, other in at])
+        for (line, other), p in zip(at, corrected, strict=True):
+            line.against[other] = replace(line.against[other], p=p)

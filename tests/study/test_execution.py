@@ -1,0 +1,242 @@
+"""Studies end as if nothing had been: interrupted, killed, with runs that fail. The steps are stand-ins for the tools."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from commands import tool
+from studies_kit import DOCUMENT, FILE, write_study
+
+from mmcls_kd.study import execution
+from mmcls_kd.study.execution import Place, remaining
+from mmcls_kd.study.plan import Run
+from mmcls_kd.study.records import read_records
+
+pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
+#: Two methods, so that a study has 16 runs before what its sweep brings.
+ONLY = ('cnn/baseline/*', 'cnn/kd/*', 'cnn/nkd*', 'cnn/teacher/*')
+
+
+def steps(run, folder, data_root=None):
+    yield 'train.py', [run.key, '--methods', *run.methods]
+    yield 'test.py', [run.key]
+
+
+def perform(step, arguments, folder, threads):
+    """In the place of a tool: a number that the run's key decides, after a moment; fails where a file says so."""
+    folder, key = Path(folder), arguments[0]
+    name = Path(step).stem
+    with (folder / f'{name}.log').open('a') as log:
+        log.write(f'{os.getpid()} {key}\n')
+    time.sleep(0.02)
+    if Path('fails').exists() and key in Path('fails').read_text():
+        with (folder / f'{name}.log').open('a') as log:
+            log.write('train.py: error: out of luck\n')
+        os._exit(1)
+    if name == 'test':
+        value = 99.0 if '-x3-val' in key else round(random.Random(key).gauss(80, 1), 2)
+        (folder / 'test.json').write_text(json.dumps({'accuracy/top1': value}))
+    with (folder / 'times.jsonl').open('a') as file:
+        file.write(f'{json.dumps(dict(step=name, wall=1.0, cpu=1.0, code=0))}\n')
+    os._exit(0)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder with a study, whose runs are stand-ins; the working directory."""
+    write_study(tmp_path)
+    (tmp_path / 'results.md').write_text(DOCUMENT)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(execution, 'steps_of', steps)
+    monkeypatch.setattr(execution, 'perform', perform)
+    monkeypatch.setattr(execution, 'fork_server', lambda threads: multiprocessing.get_context('fork'))
+    monkeypatch.setattr(execution, 'surroundings', dict)
+    return tmp_path
+
+
+def study(*arguments, only=ONLY):
+    """Call the tool; returns its exit code or message, 0 where all went well."""
+    sys.argv = ['study.py', 'studies/small.py', *arguments, *(['--only', *only] if only else [])]
+    try:
+        return tool('study')() or 0
+    except SystemExit as ended:
+        return ended.code
+
+
+def in_child(*arguments):
+    """Start the tool in a child process; returns its id."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            with open(os.devnull, 'w') as nothing:  # noqa: PTH123
+                os.dup2(nothing.fileno(), 1)
+            code = study(*arguments)
+        finally:
+            os._exit(code if isinstance(code, int) else 1)
+    return child
+
+
+def results():
+    return read_records(Path('studies/results/small.jsonl'))
+
+
+def numbers():
+    return {record['key']: record['last'] for record in results()}
+
+
+def report():
+    assert study('--report', only=()) == 0
+    return Path('results.md').read_text()
+
+
+@pytest.fixture
+def undisturbed(folder):
+    """What a study gives that nothing happens to: its results by key, and its report."""
+    assert study() == 0
+    found = numbers(), report()
+    (folder / 'results.md').write_text(DOCUMENT)
+    for path in folder.glob('studies/results/*'):
+        path.unlink()
+    (folder / 'work_dirs').rename(folder / 'undisturbed')
+    return found
+
+
+def without_time(text):
+    """The report but for the hours."""
+    return '\n'.join(line for line in text.splitlines() if 'hours of one core' not in line)
+
+
+def test_every_run_is_done_once_and_the_sweep_brings_more(folder, capsys):
+    assert study() == 0
+    done = results()
+    assert len({r['key'] for r in done}) == len(done)
+    assert [r['key'] for r in done if r['kind'] == 'tuned'] == [f'cnn/nkd-x3/seed{seed}' for seed in range(3)]
+    logs = list(Path('work_dirs').rglob('train.log'))
+    assert len(logs) == len(done)
+    assert all(len(log.read_text().splitlines()) == 1 for log in logs)
+    capsys.readouterr()
+    assert study() == 0
+    assert capsys.readouterr().out.strip() == ''  # nothing to do
+
+
+def test_killed_again_and_again_it_ends_with_the_same_report(undisturbed):
+    for seconds in (0.15, 0.3, 0.45):
+        before, child = len(results()), in_child('--jobs', '2')
+        end = time.monotonic() + 60
+        while len(results()) < before + 3 and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(seconds / 10)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert 0 < len(results()) < len(undisturbed[0])
+    time.sleep(0.2)  # steps that were left behind end
+    assert study() == 0
+    assert numbers() == undisturbed[0]
+    assert without_time(report()) == without_time(undisturbed[1])
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_asked_to_end_it_ends_its_steps_and_goes_on_later(undisturbed, number):
+    child = in_child('--jobs', '2')
+    while len(results()) < 3:
+        time.sleep(0.01)
+    os.kill(child, number)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
+    assert study() == 0
+    assert numbers() == undisturbed[0]
+
+
+def test_a_result_that_was_not_written_down_is_taken_from_its_folder(folder):
+    assert study(only=['cnn/kd/seed0']) == 0
+    before = results()
+    Path('studies/results/small.jsonl').unlink()
+    assert study(only=['cnn/kd/seed0']) == 0
+    assert results() == before
+    assert len(Path('work_dirs/studies/small/cnn/kd/seed0/train.log').read_text().splitlines()) == 1
+
+
+def test_a_folder_of_other_settings_is_not_taken_for_this_run(folder):
+    assert study(only=['cnn/kd/seed0']) == 0
+    Path('studies/results/small.jsonl').unlink()
+    write_study(folder, FILE.replace('max_epochs=2', 'max_epochs=3'))
+    Path('work_dirs/studies/small/cnn/kd/seed0/left').touch()
+    assert study(only=['cnn/kd/seed0']) == 0
+    assert not Path('work_dirs/studies/small/cnn/kd/seed0/left').exists()
+
+
+def test_failures_are_told_at_the_end_and_the_others_go_on(folder, capsys):
+    Path('fails').write_text('cnn/kd/seed1')
+    message = study()
+    assert 'study.py: 1 runs failed' in message
+    told = capsys.readouterr().err
+    assert 'cnn/kd/seed1 failed: train.py: error: out of luck' in told
+    assert 'work_dirs/studies/small/cnn/kd/seed1/train.log' in told
+    assert 'cnn/kd/seed1' not in numbers()
+    assert {'cnn/kd/seed0', 'cnn/kd/seed2', 'cnn/nkd-train/seed2'} < set(numbers())
+    Path('fails').unlink()
+    assert study() == 0
+    assert 'cnn/kd/seed1' in numbers()
+
+
+def test_results_of_other_settings_are_refused_until_they_are_dropped(folder):
+    assert study(only=['cnn/kd/*', 'cnn/mgd/*']) == 0
+    write_study(folder, FILE.replace('alpha_mgd=0.5', 'alpha_mgd=0.7'))
+    message = study(only=['cnn/kd/*'])
+    assert '3 results, cnn/mgd/seed0 the first, are of runs that the study file or the configs plan otherwise' in message
+    assert study('--drop-outdated') == 0
+    assert set(numbers()) == {f'cnn/kd/seed{seed}' for seed in range(3)}
+    assert study(only=['cnn/kd/*']) == 0
+
+
+def test_two_at_once_are_refused(folder):
+    child = in_child()
+    while not results():
+        time.sleep(0.01)
+    assert 'this study is running already' in study()
+    os.waitpid(child, 0)
+
+
+def test_check_compares_with_a_fresh_run(folder, capsys):
+    assert study(only=['cnn/kd/seed0']) == 0
+    assert study('--check', 'cnn/kd/seed0', only=()) == 0
+    assert 'the same in every epoch' in capsys.readouterr().out
+    path = Path('studies/results/small.jsonl')
+    path.write_text(path.read_text().replace(f'"last": {results()[0]["last"]}', '"last": 1.0'))
+    assert study('--check', 'cnn/kd/seed0', only=()) == 1
+    assert 'has no result of that name' in study('--check', 'cnn/kd/seed9', only=())
+
+
+def test_an_unknown_name_is_refused(folder):
+    assert 'no planned run has such a name' in study(only=['cnn/kdd/*'])
+
+
+def test_where_it_ran_is_not_in_what_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(execution.socket, 'gethostname', lambda: 'our-machine')
+    folder = tmp_path / 'runs' / 'seed0'
+    folder.mkdir(parents=True)
+    (folder / 'train.log').write_text(f'{tmp_path}/runs {execution.TOOLBOX}/configs/a.py our-machine {tmp_path}/images')
+    for name in ('epoch_2.pth', 'student.pth', 'last_checkpoint'):
+        (folder / name).touch()
+    execution.tidy(folder, str(tmp_path / 'images'))
+    assert (folder / 'train.log').read_text() == 'runs configs/a.py HOST images'
+    assert sorted(path.name for path in folder.iterdir()) == ['student.pth', 'train.log']
+
+
+def test_the_time_left_is_estimated_by_pair():
+    runs = [Run('row', pair, 'kd', 0, 'a.py', 'b.py') for pair in ('cnn', 'vit', 'vit')]
+    assert remaining(runs, dict(cnn=[10.0, 20.0], vit=[60.0]), 2) == (15 + 60 + 60) / 2
+    assert remaining(runs, dict(cnn=[10.0]), 1) == 30
+    assert remaining(runs, {}, 2) is None
+
+
+def test_the_place_of_a_run():
+    run = Run('row', 'cnn', 'kd', 3, 'a.py', 'b.py')
+    assert Place(Path('work_dirs/studies/s')).of(run) == Path('work_dirs/studies/s/cnn/kd/seed3')

@@ -1,0 +1,131 @@
+"""Studies: their files, and the runs that follow."""
+
+import pytest
+from studies_kit import FILE, made_up, small_study, write_study
+
+from mmcls_kd.study.plan import Planner, best_factor, sweep_results
+from mmcls_kd.study.study_file import read_study
+
+
+def keys(runs, kind):
+    return [run.key for run in runs if run.kind == kind]
+
+
+@pytest.fixture(scope='module')
+def plan(tmp_path_factory):
+    return small_study(tmp_path_factory.mktemp('plan'))
+
+
+class TestRuns:
+    def test_every_offered_method_has_a_row_of_every_seed(self, plan):
+        _, planner = plan
+        methods = {'kd', 'nkd', 'uskd', 'mgd'}
+        assert methods < set(planner.offers['cnn'])
+        rows = {'baseline', 'kd+nkd', *planner.offers['cnn']}
+        assert sorted(keys(planner.runs(), 'row')) == sorted(f'cnn/{row}/seed{s}' for row in rows for s in range(3))
+
+    def test_keys_are_unique_and_stable(self, plan):
+        study, planner = plan
+        runs, again = planner.runs(), Planner(study).runs()
+        assert len({run.key for run in runs}) == len(runs)
+        assert [(run.key, run.digest) for run in runs] == [(run.key, run.digest) for run in again]
+
+    def test_the_digest_follows_the_settings(self, plan, tmp_path):
+        _, planner = plan
+        _, changed = small_study(tmp_path, FILE.replace('alpha_mgd=0.5', 'alpha_mgd=0.7'))
+        before = {run.key: run.digest for run in planner.runs()}
+        other = {run.key for run in changed.runs() if run.digest != before[run.key]}
+        assert other
+        assert all('/mgd' in key for key in other)
+
+    def test_a_run_says_what_the_tools_are_told(self, plan):
+        _, planner = plan
+        runs = {run.key: run for run in planner.runs()}
+        mgd = runs['cnn/mgd/seed2']
+        place = next(o for o in mgd.options if o.endswith('.alpha_mgd=0.5'))
+        assert place.startswith(planner.offers['cnn']['mgd'].place)
+        assert mgd.shared == ('train_cfg.max_epochs=2',)
+        assert mgd.losses['mgd']['alpha_mgd'] == 0.5
+        assert runs['cnn/uskd/seed0'].config.endswith('res18-w4_sd_fmnist.py')
+        assert runs['cnn/baseline/seed0'].config == runs['cnn/kd/seed0'].student
+        assert runs['cnn/nkd-train/seed0'].options == ('model.teacher_mode=train',)
+        assert runs['cnn/teacher/seed0'].weights.endswith('teacher.pth')
+
+
+class TestSweep:
+    def test_three_weights_of_one_seed_on_the_validation_split(self, plan):
+        _, planner = plan
+        sweep = [run for run in planner.runs() if run.kind == 'sweep' and run.methods == ('nkd',)]
+        assert [run.row for run in sweep] == ['nkd-x0.333-val', 'nkd-x1-val', 'nkd-x3-val']
+        assert {run.seed for run in sweep} == {1}
+        assert all('test_dataloader.dataset.split=train' in run.shared for run in sweep)
+        assert [run.changed.get('nkd') for run in sweep] == [{'loss_weight': 1 / 3}, None, {'loss_weight': 3.0}]
+
+    def test_the_pairs_own_weight_is_what_is_multiplied(self, tmp_path):
+        _, planner = small_study(tmp_path, FILE.replace('alpha_mgd=0.5', 'loss_weight=10.0'))
+        weights = {run.factor: run.losses['mgd']['loss_weight'] for run in planner.runs() if run.row.startswith('mgd-x')}
+        assert weights == {1 / 3: pytest.approx(10 / 3), 1: 10.0, 3: 30.0}
+
+    def test_what_it_finds_is_run_with_every_seed_on_the_test_set(self, plan):
+        _, planner = plan
+        found = {'cnn/nkd': {1 / 3: 80.0, 1.0: 81.0, 3.0: 82.0}, 'cnn/kd': {1 / 3: 80.0, 1.0: 81.0, 3.0: 80.5}}
+        tuned = [run for run in planner.runs(found) if run.kind == 'tuned']
+        assert [run.key for run in tuned] == [f'cnn/nkd-x3/seed{seed}' for seed in range(3)]
+        assert all(run.shared == ('train_cfg.max_epochs=2',) for run in tuned)
+        assert keys(planner.runs({'cnn/nkd': {1.0: 81.0, 3.0: 82.0}}), 'tuned') == []  # not complete yet
+
+    def test_of_equal_weights_the_published_one_wins(self):
+        assert best_factor({1 / 3: 80.0, 1.0: 80.0, 3.0: 80.0}) == 1
+        assert best_factor({1 / 3: 80.0, 1.0: 79.0, 3.0: 80.0}) == 1 / 3
+        assert best_factor({1 / 3: 79.0, 1.0: 79.5, 3.0: 80.0}) == 3
+
+    def test_it_is_read_from_the_records(self, plan):
+        _, planner = plan
+        records = [made_up(run) for run in planner.runs()]
+        found = sweep_results(records)
+        assert set(found) == {f'cnn/{name}' for name in planner.offers['cnn']}
+        assert found['cnn/kd'][3.0] == next(r['last'] for r in records if r['row'] == 'kd-x3-val')
+
+
+WRONG = {
+    'title = ': ("title = 'Small'\nsedes = [0]\n#", "unknown key 'sedes'; did you mean 'seeds'?"),
+    'seeds = [0, 1, 2]': ('seeds = [0, 1, 1]', 'has to stand there once'),
+    "report = '../results.md'": ('', "report has to be a text, but is ''"),
+    "against='nkd'": ("against='nkdd'", "has no row 'nkdd'"),
+    "pair='cnn', against": ("pair='cn', against", "no pair 'cn'; did you mean 'cnn'?"),
+    "methods=['kd', 'nkd']": ("methods=['kd', 'nkdd']", "row kd+nkd: unknown method 'nkdd'; did you mean '"),
+    "methods=['nkd']": ("methods=['nkd', 'uskd']", 'are of different configs'),
+    'settings=dict(mgd': ('settings=dict(mgdd', "settings of 'mgdd', which no distiller config offers"),
+    "'train_cfg.max_epochs=2'": ("'train_cfg.max_epochs'", "'train_cfg.max_epochs' is not of the form KEY=VALUE"),
+    'factors=[1 / 3, 1, 3]': ('factors=[1 / 3, 3]', 'positive numbers with 1 among them'),
+    "'kd+nkd'": ("'../kd'", 'becomes a folder'),
+    "'nkd-train'": ("'baseline'", "two rows have the name 'baseline'"),
+    "student='configs/fashion_mnist/resnet18-w4_3e.py'": ("student='configs/nowhere.py'", 'config configs/nowhere.py'),
+    "'configs/distillers/fashion_mnist/res18-w4_sd_fmnist.py'": (
+        "'configs/fashion_mnist/resnet18-w4_3e.py'",
+        'is no distiller’s',
+    ),
+}
+
+
+@pytest.mark.parametrize('at', WRONG)
+def test_what_cannot_be_is_refused_in_a_sentence(at, tmp_path):
+    instead, message = WRONG[at]
+    assert at in FILE
+    path = write_study(tmp_path, FILE.replace(at, instead, 1))
+    with pytest.raises((ValueError, FileNotFoundError)) as refused:
+        Planner(read_study(path)).runs()
+    assert message in str(refused.value)
+    assert '\n' not in str(refused.value)
+
+
+@pytest.mark.own_process  # mmengine leaves a file open when a config fails
+@pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
+def test_a_file_that_is_no_python(tmp_path):
+    with pytest.raises(ValueError, match=r'cannot be read: NameError'):
+        read_study(write_study(tmp_path, FILE.replace('pairs = dict(', 'pairs = undefined(')))
+
+
+def test_a_file_that_is_not_there():
+    with pytest.raises(FileNotFoundError, match=r'studies/nowhere.py: no such file'):
+        read_study('studies/nowhere.py')

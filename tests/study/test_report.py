@@ -1,0 +1,146 @@
+"""The report of a study: from raw results alone, the same each time, whatever of the study there is."""
+
+import json
+import random
+
+import pytest
+from studies_kit import DOCUMENT, made_up, small_study
+
+from mmcls_kd.study.plan import sweep_results
+from mmcls_kd.study.plots import draw
+from mmcls_kd.study.records import add_record, read_records, write_records
+from mmcls_kd.study.report import blocks, put
+from mmcls_kd.study.results import Results
+
+
+@pytest.fixture(scope='module')
+def whole(tmp_path_factory):
+    """A study and results of all of its runs, those after the sweep too."""
+    study, planner = small_study(tmp_path_factory.mktemp('report'))
+    records = [made_up(run) for run in planner.runs()]
+    runs = planner.runs(sweep_results(records))
+    return study, [made_up(run) for run in runs]
+
+
+def cells(table, row):
+    """The cells of a row of a table."""
+    (line,) = [line for line in table.splitlines() if line.startswith((f'| {row} |', f'| {row} ('))]
+    return [cell.strip() for cell in line.strip('|').split('|')]
+
+
+def constant(records, **rows):
+    """The results with other accuracies: for a row one of each seed."""
+    return [{**r, 'last': rows[r['row']][r['seed']]} if r['row'] in rows else r for r in records]
+
+
+class TestTables:
+    def test_means_differences_and_what_is_significant(self, whole):
+        study, records = whole
+        values = dict(baseline=[80.0, 81.0, 82.0], kd=[90.0, 91.0, 92.001], nkd=[80.0, 81.5, 81.5])
+        table = blocks(study, constant(records, **values))['cnn']
+        assert cells(table, 'student alone')[1] == '81.00 ± 1.00'
+        assert cells(table, 'KD')[3:5] == ['**+10.00 [+10.00, +10.00]**', '< 0.001']
+        assert cells(table, '`nkd`')[3] == '+0.00 [-1.24, +1.24]'
+        assert cells(table, '`nkd`')[4] == '1.000'
+        assert '`kd`' in next(line for line in table.splitlines() if line.startswith('Better than the student alone: '))
+        assert '`nkd`' in table.split('Not told apart from the student alone: ')[1].splitlines()[0]
+
+    def test_what_is_worse_is_said_as_plainly(self, whole):
+        study, records = whole
+        table = blocks(study, constant(records, baseline=[80.0, 81.0, 82.0], kd=[70.0, 71.0, 72.001]))['cnn']
+        assert 'Worse than the student alone: `kd`.' in table
+
+    def test_the_correction_counts_every_comparison(self, whole):
+        study, records = whole
+        results = Results(study, records)
+        rows = {line.row for line in results.lines.values()} - {'baseline', 'kd'}
+        ablations = {'nkd-train'}
+        assert results.comparisons == 1 + 2 * len(rows - ablations) + len(ablations)
+        smallest = min((d for line in results.lines.values() for d in line.against.values()), key=lambda d: d.found.p)
+        assert smallest.p == pytest.approx(min(1, smallest.found.p * results.comparisons))
+
+    def test_a_row_with_fewer_seeds_is_marked(self, whole):
+        study, records = whole
+        some = [r for r in records if not (r['row'] == 'nkd' and r['seed'] > 0)]
+        table = blocks(study, some)['cnn']
+        assert cells(table, '`nkd`')[0] == '`nkd` (1 of 3 seeds)'
+        assert cells(table, 'KD')[0] == 'KD'
+
+    def test_weights(self, whole):
+        study, records = whole
+        changed = [{**r, 'last': {'nkd-x3-val': 99.0}.get(r['row'], r['last'])} for r in records]
+        cell = cells(blocks(study, changed)['cnn weights'], '`nkd`')
+        assert cell[3:5] == ['99.00', '× 3']
+
+    def test_what_is_not_as_published_is_said(self, whole):
+        study, records = whole
+        assert 'Otherwise than published: `mgd` has mgd.alpha_mgd=0.5.' in blocks(study, records)['cnn']
+
+    def test_an_ablation_is_compared_with_its_row(self, whole):
+        study, records = whole
+        values = {'nkd': [80.0, 81.0, 82.0], 'nkd-train': [79.0, 80.0, 81.0]}
+        table = blocks(study, constant(records, **values))['mode']
+        assert cells(table, '`nkd-train`')[3] == '**-1.00 [-1.00, -1.00]**'
+
+
+class TestDocument:
+    def test_it_says_what_the_results_say_and_keeps_what_people_wrote(self, whole):
+        study, records = whole
+        text = put(DOCUMENT, study, records)
+        assert text.startswith('# Results\n\nWhat a person wrote.\n')
+        assert '\nBetween.\n' in text
+        assert put(text, study, records) == text
+        assert put(DOCUMENT, study, records) == text
+
+    def test_the_order_of_the_results_does_not_matter(self, whole):
+        study, records = whole
+        shuffled = random.Random(0).sample(records, len(records))
+        assert put(DOCUMENT, study, shuffled) == put(DOCUMENT, study, records)
+
+    @pytest.mark.parametrize('count', [0, 1, 2, 7, 30])
+    def test_of_a_part_of_the_results(self, whole, count):
+        study, records = whole
+        some = random.Random(count).sample(records, count)
+        text = put(DOCUMENT, study, some)
+        assert ('No results yet.' in text) == (count < 30)
+
+    def test_a_missing_place(self, whole):
+        study, records = whole
+        with pytest.raises(ValueError, match=r'0 places for .mode.'):
+            put(DOCUMENT.replace('study small: mode', 'study small: node'), study, records)
+
+
+def test_plots_are_the_same_each_time(whole):
+    study, records = whole
+    (file,) = draw(study, records)
+    first = file.read_bytes()
+    assert draw(study, list(reversed(records))) == [file]
+    assert file.read_bytes() == first
+    assert draw(study, []) == []
+
+
+class TestRecords:
+    def test_come_back(self, whole, tmp_path):
+        _, records = whole
+        for record in records[:3]:
+            add_record(tmp_path / 'results' / 'small.jsonl', record)
+        assert read_records(tmp_path / 'results' / 'small.jsonl') == json.loads(json.dumps(records[:3]))
+
+    def test_a_run_is_never_there_twice(self, whole, tmp_path):
+        _, records = whole
+        path = tmp_path / 'small.jsonl'
+        add_record(path, records[0])
+        with pytest.raises(ValueError, match='already'):
+            add_record(path, records[0])
+        write_records(path, [records[0], records[1], records[0]])
+        with pytest.raises(ValueError, match=r'line 3: cnn/teacher/seed0 stands there twice'):
+            read_records(path)
+
+    def test_a_line_that_is_no_result(self, whole, tmp_path):
+        _, records = whole
+        (tmp_path / 'small.jsonl').write_text(json.dumps(records[0]) + '\n{"key": "a"}\n')
+        with pytest.raises(ValueError, match=r"line 2 is no result of a run: it has no 'kind'"):
+            read_records(tmp_path / 'small.jsonl')
+        (tmp_path / 'small.jsonl').write_text('{"key"\n')
+        with pytest.raises(ValueError, match=r'line 1 is no JSON'):
+            read_records(tmp_path / 'small.jsonl')
