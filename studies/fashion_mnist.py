@@ -7,11 +7,12 @@ title = 'Fashion-MNIST'
 report = '../docs/results.md'
 seeds = [0, 1, 2, 3, 4]
 
-# the budget of every run: three epochs of 20,000 of the 60,000 training images, in batches of 128
+# the budget of every run: three epochs of 12,000 of the 60,000 training images, in batches of 64
 options = [
-    'train_dataloader.dataset.indices=20000',
+    'train_dataloader.dataset.indices=12000',
+    'train_dataloader.batch_size=64',
     'train_cfg.max_epochs=3',
-    'param_scheduler.total_steps=471',
+    'param_scheduler.total_steps=564',
 ]
 pairs = dict(
     cnn=dict(
