@@ -51,7 +51,7 @@ PUBLISHED_LATER = {
     'lskd': dict(temp=2, loss_weight=9),
     'ttm': dict(gamma=0.1, loss_weight=45),
     'wttm': dict(gamma=0.1),
-    'ctkd': dict(alpha=0.9, curriculum=dict(start=1, range=20, epochs=10)),  # its temp is not used
+    'ctkd': dict(alpha=0.9, divergence=True, curriculum=dict(start=1, range=20, epochs=10)),
     'wkd_logit': dict(temp=2, gamma=1),
     'rkd': dict(distance_weight=25, angle_weight=50),
     'pkt': dict(loss_weight=30000),
@@ -155,7 +155,7 @@ class TestConfig:
             assert entry.get('num_classes', classes) == classes
             extra = set(entry) - set(expected) - {'type', 'name', 'use_this', 'num_classes'}
             widths = {'channel', 'student_channels', 'teacher_channels', 'student_dims', 'teacher_dims'}
-            assert extra <= widths | {'wkd_logit': {'loss_weight'}, 'ctkd': {'temp'}}.get(method, set())
+            assert extra <= widths | ({'loss_weight'} if method == 'wkd_logit' else set())
 
     def test_wkds_weight_is_that_of_the_pair(self, name):
         if (entry := entries(read(name)).get('wkd_logit')) is not None:

@@ -7,13 +7,21 @@ from torch import Tensor, nn
 from .common import full_precision, standardize_classes
 
 
-def kd_loss(logit_s: Tensor, logit_t: Tensor, temp: float = 4.0, alpha: float = 0.5, standardize: bool = False) -> Tensor:
+def kd_loss(
+    logit_s: Tensor,
+    logit_t: Tensor,
+    temp: float = 4.0,
+    alpha: float = 0.5,
+    standardize: bool = False,
+    divergence: bool = False,
+) -> Tensor:
     r"""Knowledge distillation.
 
     .. math:: -\alpha T^2 \frac{1}{N} \sum_n \sum_i p_{ni} \log q_{ni}, \quad p = softmax(z_t / T), q = softmax(z_s / T)
 
     A cross entropy as in the original toolbox, so it does not vanish at z_s = z_t: it differs from the KL divergence by the
-    teacher's entropy, which has no gradient.
+    teacher's entropy. That has no gradient for the student, but one for a temperature that is learnt: there ``divergence``
+    makes it the KL divergence.
 
     Args:
         logit_s: Student logits z_s, (N, C).
@@ -21,6 +29,7 @@ def kd_loss(logit_s: Tensor, logit_t: Tensor, temp: float = 4.0, alpha: float = 
         temp: Temperature T.
         alpha: Weight of this loss.
         standardize: Standardise both logits over the classes first, see :func:`.common.standardize_classes`.
+        divergence: Give the KL divergence of p and q, which is 0 where they are equal.
 
     Returns:
         The loss, a scalar in nats times T².
@@ -32,6 +41,9 @@ def kd_loss(logit_s: Tensor, logit_t: Tensor, temp: float = 4.0, alpha: float = 
     """
     if standardize:
         logit_s, logit_t = standardize_classes(logit_s), standardize_classes(logit_t)
+    if divergence:
+        log_q, log_p = (logit_s / temp).log_softmax(dim=1), (logit_t / temp).log_softmax(dim=1)
+        return alpha * temp**2 * F.kl_div(log_q, log_p, reduction='batchmean', log_target=True)
     return alpha * temp**2 * F.cross_entropy(logit_s / temp, (logit_t / temp).softmax(dim=1))
 
 
@@ -43,13 +55,15 @@ class KDLoss(nn.Module):
         temp: Temperature T.
         alpha: Weight of this loss.
         standardize: Standardise both logits over the classes first.
+        divergence: Give the KL divergence, as a learnt temperature needs it.
     """
 
-    def __init__(self, temp: float = 4.0, alpha: float = 0.5, standardize: bool = False) -> None:
+    def __init__(self, temp: float = 4.0, alpha: float = 0.5, standardize: bool = False, divergence: bool = False) -> None:
         super().__init__()
         self.temp = temp
         self.alpha = alpha
         self.standardize = standardize
+        self.divergence = divergence
 
     @property
     def task_weight(self) -> float:
@@ -58,4 +72,4 @@ class KDLoss(nn.Module):
 
     @full_precision
     def forward(self, logit_s: Tensor, logit_t: Tensor) -> Tensor:
-        return kd_loss(logit_s, logit_t, self.temp, self.alpha, self.standardize)
+        return kd_loss(logit_s, logit_t, self.temp, self.alpha, self.standardize, self.divergence)

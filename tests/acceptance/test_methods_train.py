@@ -65,14 +65,14 @@ def config(method, fashion, tmp_path):
     return write
 
 
-def losses(log, method):
-    """What was logged of a method's loss, epoch by epoch."""
-    found = re.findall(rf'Epoch\(train\) +\[(\d)\].* loss_{method}: (-?[\d.]+)', log)
+def logged(log, name):
+    """What was logged under a name, epoch by epoch."""
+    found = re.findall(rf'Epoch\(train\) +\[(\d)\].* {name}: (-?[\d.]+)', log)
     return [[float(value) for epoch, value in found if epoch == number] for number in '12']
 
 
 def assert_falls(log, method):
-    first, second = losses(log, method)
+    first, second = logged(log, f'loss_{method}')
     images, batch = SLICES.get(method, SLICE)
     assert len(first) == len(second) == images // batch
     assert fmean(second) < fmean(first)

@@ -146,6 +146,16 @@ def test_kd_has_its_minimum_the_teachers_entropy_where_student_equals_teacher(te
     assert kd_loss(logit_s, logit_t, temp=temp, alpha=0.7) >= minimum - TOLERANCE[torch.float64]['atol']
 
 
+@pytest.mark.parametrize('temp', [1.0, 4.0])
+@examples
+@given(batch=batches())
+def test_kds_divergence_is_its_value_above_the_minimum(temp, batch):
+    logit_s, logit_t, _ = batch
+    above = kd_loss(logit_s, logit_t, temp=temp) - kd_loss(logit_t, logit_t, temp=temp)
+    assert_close(kd_loss(logit_s, logit_t, temp=temp, divergence=True), above, scale=float(1 + above.abs()))
+    assert kd_loss(logit_t, logit_t, temp=temp, divergence=True) == 0
+
+
 @examples
 @given(seed=st.integers(0, 1000), shape=st.tuples(*[st.integers(1, 4)] * 4), data=st.data())
 def test_srrl_is_0_where_the_pairs_are_equal_positive_elsewhere_and_blind_to_order(seed, shape, data):
@@ -479,7 +489,7 @@ def test_uskds_soft_label_gives_no_gradient(label, rank_by):
 # those of the original, and rank_by, sync_batch_mean and standardize, whose defaults change nothing; of later methods those
 # of their papers
 DEFAULTS = {
-    'KDLoss': dict(temp=4.0, alpha=0.5, standardize=False),
+    'KDLoss': dict(temp=4.0, alpha=0.5, standardize=False, divergence=False),
     'DKDLoss': dict(temp=4.0, alpha=1.0, beta=6.0, standardize=False),
     'WSLDLoss': dict(temp=4.0, alpha=2.25, num_classes=100),
     'NKDLoss': dict(temp=1.0, gamma=1.5, standardize=False),

@@ -8,7 +8,7 @@ offered = dict(
     lskd=dict(type='LSKDLoss', temp=2.0, loss_weight=9.0),
     ttm=dict(type='TTMLoss', gamma=0.1, loss_weight=45.0),  # of VGG-13 and VGG-8 on CIFAR-100
     wttm=dict(type='WTTMLoss', gamma=0.1),  # its loss_weight is set by pair
-    ctkd=dict(type='KDLoss', temp=4.0, alpha=0.9, curriculum=dict(start=1.0, range=20.0, epochs=10)),
+    ctkd=dict(type='KDLoss', alpha=0.9, divergence=True, curriculum=dict(start=1.0, range=20.0, epochs=10)),
     ofa_logit=dict(type='OFALogitLoss', eps=1.5, temp=1.0),
     ofa=dict(type='OFALoss', eps=1.5, temp=1.0),
     wkd_logit=dict(type='WKDLogitLoss', temp=2.0, gamma=1.0, loss_weight=30.0),  # of ResNet-34 and ResNet-18
