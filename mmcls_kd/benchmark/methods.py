@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity
 
 from ..configs import TOOLBOX
 from ..distillers.assembly import Method, chosen_methods
-from ..distillers.taps import Shape
+from ..distillers.taps import Shape, shape_of
 from ..errors import close_names
 from .losses import KEPT_BYTES, random_labels
 from .timing import Timing, interleave, show
@@ -96,13 +96,7 @@ def tensors_of(values: Any) -> list[Tensor]:
 
 def shapes_of(values: Mapping[str, Any]) -> dict[str, Shape]:
     """The shape of each tensor, by name; of a tuple the shapes of its tensors."""
-    shapes: dict[str, Shape] = {}
-    for name, value in values.items():
-        if isinstance(value, Tensor):
-            shapes[name] = tuple(value.shape)
-        elif isinstance(value, tuple):
-            shapes[name] = tuple(tuple(tensor.shape) for tensor in value)
-    return shapes
+    return {name: shape_of(value) for name, value in values.items() if isinstance(value, (Tensor, tuple))}
 
 
 def offered_methods() -> dict[str, dict[str, Any]]:

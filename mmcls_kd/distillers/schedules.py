@@ -84,4 +84,6 @@ class LossWeight:
 
     def now(self) -> float:
         """The weight at the present place in the training."""
+        if self.warmup <= 1 and self.decay is None:  # the same in every step
+            return self.value
         return self.at(steps_done(self.by_epoch) + 1)

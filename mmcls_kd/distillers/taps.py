@@ -168,11 +168,12 @@ def read(tap: Tap, survey: Survey) -> Read:
 
 def shapes_of(taps: Mapping[str, Tap], survey: Survey) -> dict[str, Shape]:
     """The shape of what each tap reads of two images, by name; of a tuple the shapes of its tensors."""
-    found = {name: read(tap, survey) for name, tap in taps.items()}
-    return {
-        name: tuple(value.shape) if isinstance(value, Tensor) else tuple(tuple(part.shape) for part in value)
-        for name, value in found.items()
-    }
+    return {name: shape_of(read(tap, survey)) for name, tap in taps.items()}
+
+
+def shape_of(value: Read) -> Shape:
+    """The shape of a tensor; of a tuple the shapes of its tensors."""
+    return tuple(value.shape) if isinstance(value, Tensor) else tuple(tuple(part.shape) for part in value)
 
 
 def check_names(given: Mapping[str, Any], aliases: Mapping[str, str]) -> dict[str, Any]:
