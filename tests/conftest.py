@@ -1,17 +1,20 @@
 """One thread a process: several test processes run side by side, and threads of theirs would only wait for each other."""
 
+import functools
 import os
+import pkgutil
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # before torch is imported, and for the programs that tests start
 
 import folders
 import pytest
 import torch
-from processes import in_child
+from processes import Worker, in_child
 
 from mmcls_kd.checkpoint import FORCE_SAFE
 
 ALLOWED = list(torch.serialization.get_safe_globals())
+WORKER = pytest.StashKey()
 
 
 @pytest.fixture(autouse=True)
@@ -28,10 +31,17 @@ def _unguarded_afterwards(monkeypatch):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem):
-    """Run a test that is marked so in a child process, see :func:`processes.in_child`."""
-    if pyfuncitem.get_closest_marker('own_process') is None:
+    """Run a test that is marked so in a child process: one of its own, or one for all such tests of its module."""
+    if (mark := pyfuncitem.get_closest_marker('own_process')) is None:
         return None
-    in_child(pyfuncitem.obj)(**{name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames})
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    if mark.kwargs.get('shared'):
+        module = pyfuncitem.getparent(pytest.Module)
+        module.stash.setdefault(WORKER, None)
+        module.stash[WORKER] = module.stash[WORKER] or Worker()
+        module.stash[WORKER].run(pyfuncitem.obj, arguments)
+    else:
+        in_child(pyfuncitem.obj)(**arguments)
     return True
 
 
@@ -40,6 +50,15 @@ def _unformatted_configs():
     """The text of a config is not laid out by yapf, which takes seconds for each run; it means the same."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, True))
+        yield
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _configs_found_once():
+    """Where a config of mmpretrain is, is looked up once: each time mmengine reads all 85 files of its index."""
+    place = 'mmengine.config.config._get_external_cfg_path'
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(place, functools.cache(pkgutil.resolve_name(place)))
         yield
 
 

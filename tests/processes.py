@@ -1,6 +1,7 @@
 """Runs a function in two processes joined over gloo."""
 
 import functools
+import multiprocessing
 import os
 import socket
 import traceback
@@ -53,3 +54,33 @@ def in_child(test):
         assert code == 0, report
 
     return wrapped
+
+
+class Worker:
+    """A forked child process that runs tests one after another: what torch.compile sets up at first, it does there once."""
+
+    def __init__(self):
+        context = multiprocessing.get_context('fork')
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=self._serve, args=(theirs,), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def _serve(self, pipe):
+        self.pipe.close()  # else the end of the parent would not be noticed
+        while True:
+            try:
+                test, arguments = pipe.recv()
+            except EOFError:
+                return
+            try:
+                test(**arguments)
+                pipe.send(None)
+            except BaseException:
+                pipe.send(traceback.format_exc()[-4000:])
+
+    def run(self, test, arguments):
+        """Run a test function, which its module has under its own name."""
+        self.pipe.send((test, arguments))
+        report = self.pipe.recv()
+        assert report is None, report

@@ -114,6 +114,7 @@ def test_a_pretrained_student_starts_training_from_its_weights(data, tmp_path):
         torch.testing.assert_close(state[f'student.{name}'], value, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_stored_teacher_with_other_classes_and_images_trains_as_the_live_one(data, tmp_path, monkeypatch):
     teacher = dict(libraries.timm_resnet(), num_classes=20, data_preprocessor=dict(mean=[10.0] * 3, std=[50.0] * 3))
     torch.manual_seed(0)

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 import torch.nn.functional as F
 from mmpretrain.models.backbones.deit3 import DeiT3 as UpstreamDeiT3
@@ -72,6 +73,7 @@ def test_weights_of_upstream_load():
     ours.load_state_dict(upstream.state_dict(), strict=True)
 
 
+@pytest.mark.slow
 def test_it_takes_the_place_of_upstreams_and_says_so():
     assert MODELS.get('DeiT3') is DeiT3
     command = [sys.executable, '-W', 'ignore', '-c', 'import mmcls_kd']

@@ -27,7 +27,7 @@ CASES = [
 ]
 # Those beyond the first nine compile in the default run once.
 NINE = ('KDLoss', 'DKD', 'WSLD', 'NKD', 'USKD', 'TFNKD', 'MGD', 'SRRL', 'ViTKD')
-pytestmark = pytest.mark.own_process
+pytestmark = pytest.mark.own_process(shared=True)
 each_case = pytest.mark.parametrize(('name', 'label'), CASES)
 
 
@@ -35,15 +35,9 @@ def with_speed_marks(cases):
     return [pytest.param(*case, marks=() if case[0].startswith(NINE) else pytest.mark.slow) for case in cases]
 
 
-@pytest.fixture(autouse=True)
-def _nothing_compiled_before_and_after():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
-
 def case(name, label, dtype=torch.float32):
-    """A loss, and what it asks for."""
+    """A loss, and what it asks for; nothing is compiled yet."""
+    torch._dynamo.reset()
     torch.manual_seed(0)
     return repeatable(MODELS.build(dict(LOSSES[name]))), inputs(LOSSES[name]['type'], label, dtype)
 

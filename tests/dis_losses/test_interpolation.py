@@ -178,7 +178,7 @@ def test_under_autocast_it_is_the_value_of_the_same_inputs_in_float32(make):
     assert value == expected
 
 
-@pytest.mark.own_process
+@pytest.mark.own_process(shared=True)
 @pytest.mark.parametrize('make', [mgd, vitkd])
 def test_compiled_it_is_one_graph_with_the_same_value_and_gradient(make):
     torch._dynamo.reset()

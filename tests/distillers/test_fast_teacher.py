@@ -322,6 +322,7 @@ class TestWholeDistiller:
         other.eval(), plain.eval()
         torch.testing.assert_close(other(images()), plain(images()), rtol=1e-3, atol=1e-5)
 
+    @pytest.mark.slow
     @in_child
     def test_the_moving_average_of_a_compiled_one_is_one_of_its_own(self):
         distiller = self.make('logits', compile=dict(backend='aot_eager')).eval()
@@ -334,6 +335,7 @@ class TestWholeDistiller:
         assert [k.removeprefix('module.') for k in average.state_dict() if k != 'steps'] == list(distiller.state_dict())
 
 
+@pytest.mark.slow
 @in_child
 def test_a_training_step_with_all_of_it():
     keywords = dict(channels_last=True, teacher_precision='bf16', compile=dict(backend='aot_eager'))

@@ -13,9 +13,12 @@ from mmpretrain.structures import DataSample
 from mmcls_kd.configs import TOOLBOX, select_methods
 
 GOLDEN = json.loads((Path(__file__).parents[1] / 'data' / 'models_cifar100.json').read_text())
+DEFAULT = ('nkd', 'uskd')  # the others are slow
 
 
-@pytest.mark.parametrize('key', GOLDEN)
+@pytest.mark.parametrize(
+    'key', [pytest.param(key, marks=() if key.endswith(DEFAULT) else pytest.mark.slow) for key in GOLDEN]
+)
 def test_loss_dict_of_the_cifar100_configs(key):
     path, name = key.split('|')
     cfg = Config.fromfile(TOOLBOX / path)

@@ -217,6 +217,7 @@ class TestRefused:
         assert (distiller.teacher_holder, list(distiller.teachers)) == (None, [])
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:.*instance named of')
 def test_their_mean_can_be_stored_and_trained_from(data, tmp_path, monkeypatch):
     first = network_cfg(f'{TOOLBOX}/configs/fashion_mnist/resnet18-w16_9e.py')

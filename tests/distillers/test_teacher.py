@@ -43,6 +43,7 @@ class TestOutside:
         ours, twins = distiller.loss(images(), samples()), twin.loss(images(), samples())
         assert not torch.equal(ours['loss_nkd'], twins['loss_nkd'])
 
+    @pytest.mark.slow
     def test_of_ddp(self):
         run_in_two(ddp_leaves_the_teacher_alone)
 

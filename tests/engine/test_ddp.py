@@ -13,7 +13,7 @@ from mmengine.optim import OptimWrapper
 from mmpretrain.registry import MODELS
 from networks import batch, build, method
 from processes import free_port, run_in_two
-from test_configs import CONFIGS, LARGE, LATER, MAPS, read
+from test_configs import CONFIGS, read
 from torch import nn
 
 from mmcls_kd.configs import network_cfg, select_methods
@@ -22,19 +22,17 @@ from mmcls_kd.engine.loops import ResumableEpochLoop
 from mmcls_kd.engine.seeds import seed_all
 
 UNUSED = 'Expected to have finished reduction in the prior iteration'  # how DDP refuses a parameter without gradient
-EXAMPLES = ('imagenet/res34_distill_res18_img', 'imagenet/deit-s_distill_deit-t_img')  # where all methods run alone
-TWINS = ('imagenet/deit-s3', 'cifar100/')  # much like imagenet/deit-s_, res34 and res18, which are not slow here
+# Where each method runs alone too: together they could hide that one leaves a parameter unused, such as Swin's norm that
+# only USKD reads.
+ALONE = ('cifar100/res34_distill_res18_cifar', 'imagenet/deit-s_distill_deit-t_img', 'imagenet/swin-t_sd_img')
+DEFAULT = ('imagenet/res18_sd_img', 'cifar100/res34_distill_res18_cifar')
 
 
 def runs():
-    """Each config with all of its methods together; and, slow, with each alone.
-
-    Together they could hide that one alone leaves a parameter unused, such as Swin's norm that only USKD reads.
-    """
+    """Each config with all of its methods together, and some with each alone."""
     for name, (offered, _, _) in CONFIGS.items():
-        alone = offered if name in EXAMPLES else [chosen for chosen in offered if chosen not in (*LATER, *MAPS)]
-        for methods in [offered, *([chosen] for chosen in alone)]:
-            slow = name.startswith((*LARGE, *TWINS)) or len(methods) == 1
+        for methods in [offered, *([chosen] for chosen in offered if name in ALONE)]:
+            slow = name not in DEFAULT or len(methods) == 1
             yield pytest.param(name, methods, id=f'{name}-{"+".join(methods)}', marks=pytest.mark.slow if slow else ())
 
 

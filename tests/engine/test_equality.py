@@ -177,6 +177,7 @@ def difference(a, b, part=''):
     return max((a[name] - b[name]).abs().max().item() for name in a if name.startswith(part))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', CASES | SYNCED)
 def test_two_processes_train_what_one_does(case, in_two, alone):
     for rank in (0, 1):

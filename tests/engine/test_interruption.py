@@ -39,7 +39,7 @@ def undisturbed(data, tmp_path_factory):
         ('epochs, saved every 3 iterations', 1, 2, ['[1][4/4]', '[3][1/4]']),
         slow('epochs, saved every 3 iterations', 2, 0, ['[2][3/4]']),
         slow('iterations', 1, 2, ['[ 7/12]']),
-        ('iterations', 2, 0, ['[10/12]']),
+        slow('iterations', 2, 0, ['[10/12]']),
     ],
     ids=str,
 )

@@ -126,6 +126,7 @@ def test_every_run_is_done_once_and_the_sweep_brings_more(folder, capsys):
     assert capsys.readouterr().out.strip() == ''  # nothing to do
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_with_the_same_report(undisturbed):
     for seconds in (0.15, 0.3, 0.45):
         before, child = len(results()), in_child('--jobs', '2')
@@ -142,6 +143,7 @@ def test_killed_again_and_again_it_ends_with_the_same_report(undisturbed):
     assert without_time(report()) == without_time(undisturbed[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 def test_asked_to_end_it_ends_its_steps_and_goes_on_later(undisturbed, number):
     child = in_child('--jobs', '2')

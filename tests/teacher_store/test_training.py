@@ -71,6 +71,7 @@ class TestSameRun:
         with pytest.raises(AssertionError, match='differs by up to'):
             assert_same_run(tmp_path / 'run', rounded)
 
+    @pytest.mark.slow
     def test_with_some_of_the_logits(self, config, watched, tmp_path):
         make(config, tmp_path / 'store', 2, '--top-k', 3)
         train(config, tmp_path / 'run', tmp_path / 'store')
@@ -156,6 +157,7 @@ class TestOtherLayouts:
         message = refused('train', mixed[0], tmp_path / 'run', options=[f'model.teacher_store={mixed[1]}'])
         assert 'does not fit this run: batch.processes is 1 in the store and 2 here;' in message
 
+    @pytest.mark.slow
     def test_repeated_augmentation_in_one_process_more(self, data, tmp_path, monkeypatch):
         """Its order has one place more with two processes, where one process has an odd number of images."""
         sampler = "train_dataloader = dict(sampler=dict(_delete_=True, type='RepeatAugSampler'))"
@@ -198,6 +200,7 @@ class TestCycle:
         losses = [entry['loss'] for entry in logged(tmp_path / 'run').values()]
         assert losses[0] != losses[4]  # the student goes on
 
+    @pytest.mark.slow
     def test_a_resumed_run_keeps_its_cycle_when_the_store_grows(self, data, watched, tmp_path):
         config = write_config(tmp_path / 'config.py', data)
         make(config, tmp_path / 'store', 1)

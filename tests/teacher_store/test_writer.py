@@ -99,7 +99,7 @@ def interrupt_after(count, config, folder):
 
 
 class TestResuming:
-    @pytest.mark.parametrize('moments', [(0,), (2, 3)], ids=str)
+    @pytest.mark.parametrize('moments', [pytest.param((0,), marks=pytest.mark.slow), (2, 3)], ids=str)
     def test_an_interrupted_one_goes_on(self, moments, config, undisturbed, tmp_path):
         done = 0
         for count in moments:
@@ -134,6 +134,7 @@ class TestResuming:
         names = sorted(str(path.relative_to(copy)) for path in (damaged, missing, unlisted))
         assert rewritten(before, versions(copy)) == names
 
+    @pytest.mark.slow
     def test_an_epoch_more(self, config, undisturbed, tmp_path):
         make(config, tmp_path / 'store', 1)
         assert TeacherStore(tmp_path / 'store').manifest.epochs == 1
@@ -154,6 +155,7 @@ class TestResuming:
         make(config, copy, options=['train_dataloader.num_workers=2', 'train_dataloader.persistent_workers=True'])
         assert contents(copy) == contents(undisturbed.folder)
 
+    @pytest.mark.slow
     def test_workers_that_stay_do_not_keep_the_program_from_ending(self, config, copy, tmp_path):
         words = [sys.executable, TOOLBOX / 'tools/store_teacher.py', config, '--epochs', '2', '--store', copy]
         options = ['train_dataloader.num_workers=2', 'train_dataloader.persistent_workers=True']
@@ -176,6 +178,7 @@ class TestResuming:
         a, b = (decode(store.read(0, range(IMAGES)), 10) for store in (stored, expected))
         torch.testing.assert_close(a, b, rtol=2**-10, atol=1e-5)
 
+    @pytest.mark.slow
     def test_with_mixup(self, data, tmp_path):
         """The draws of a batch are those of its iteration, wherever the writing starts."""
         config = write_config(tmp_path / 'config.py', data, MIXUP)

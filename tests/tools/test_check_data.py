@@ -395,6 +395,7 @@ def test_reading_keeps_the_order(tmp_path):
     assert [fault is None for _, fault in results] == [bool(i % 7) for i in range(200)]
 
 
+@pytest.mark.slow
 def test_the_exit_code_and_the_last_line(tmp_path):
     root = folders.fashion_mnist(tmp_path / 'data', train=20, test=10, wrong_label=12)
     done = run('tools/check_data.py', STUDENT, *on(root), check=False)

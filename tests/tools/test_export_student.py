@@ -151,11 +151,9 @@ def left_behind(folder):
     return sorted(path.name for path in folder.iterdir() if path.name not in ('config.py', 'w.pth'))
 
 
-slow = pytest.mark.slow
-
-
+@pytest.mark.slow
 @pytest.mark.own_process
-@pytest.mark.parametrize('name', ['resnet', *(pytest.param(n, marks=slow) for n in ('vit', 'deit', 'mobilenet', 'timm'))])
+@pytest.mark.parametrize('name', ['resnet', 'vit', 'deit', 'mobilenet', 'timm'])
 def test_predictions_are_those_of_the_platform(name, tmp_path):
     at = write(tmp_path, NETWORKS[name])
     done = run('tools/export_student.py', at.config, at.weights, '--format', 'onnx', 'torchscript')
@@ -177,7 +175,7 @@ def test_predictions_are_those_of_the_platform(name, tmp_path):
     assert about['test_pipeline'][1]['scale'] == 36
 
 
-@slow
+@pytest.mark.slow
 @pytest.mark.own_process
 def test_swin_is_pinned(tmp_path):
     at = write(tmp_path, NETWORKS['swin'])

@@ -63,6 +63,7 @@ class TestTraining:
         assert 'Epoch(train) [2]' in second.output
         assert 'Epoch(train) [1]' not in second.output.split('resumed epoch: 1')[1]
 
+    @pytest.mark.slow
     def test_two_processes_without_cuda(self, data, tmp_path):
         env = {**os.environ, 'PORT': str(free_port()), 'CUDA_VISIBLE_DEVICES': ''}
         options = ['--cfg-options', *data_options(data)]
@@ -105,6 +106,7 @@ class TestTransferAndTest:
         done = run('tools/test.py', STUDENT, exported.path, '--work-dir', tmp_path, '--cfg-options', *options)
         assert accuracy(done.output) == accuracy(trained.output)
 
+    @pytest.mark.slow
     def test_predictions_tta_and_drawing(self, exported, trained, tmp_path):
         out, drawn = tmp_path / 'pred.pkl', tmp_path / 'drawn'
         options = ['--out', out, '--tta', '--amp', '--work-dir', tmp_path, '--cfg-options', *data_options(trained.data)]
@@ -144,6 +146,7 @@ model = dict(
 """
 
 
+@pytest.mark.slow
 def test_a_config_of_the_original_works_from_its_place(tmp_path):
     shutil.copytree(TOOLBOX / 'configs', tmp_path / 'configs')
     (tmp_path / 'configs' / 'distillers' / 'cifar100' / 'mine.py').write_text(LEGACY)
@@ -158,6 +161,7 @@ def test_a_config_of_the_original_works_from_its_place(tmp_path):
     assert 'set model.teacher_pretrained' in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_training_by_iterations_with_an_endless_sampler(data, tmp_path):
     """Such a sampler can be read only once; the checks before the training must not touch it."""
     (tmp_path / 'config.py').write_text(
