@@ -11,6 +11,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.hub import get_config
 from mmpretrain.apis.model import ModelHub
+from mmpretrain.registry import MODELS
 
 from .errors import close_names
 from .networks.sources import Source, read_source
@@ -124,6 +125,12 @@ def network_cfg(source: str | Mapping) -> ConfigDict:
 def method_name(entry: Mapping) -> str:
     """The name of a method on the command line: that of its loss without ``loss_``."""
     return str(entry['name']).removeprefix('loss_')
+
+
+def loss_class(entry: Mapping) -> Any:
+    """The class that makes a method's loss, given by itself or by its registered name; None for an unknown name."""
+    kind = entry['type']
+    return MODELS.get(kind) if isinstance(kind, str) else kind
 
 
 def method_entries(distill_cfg: Sequence[Mapping]) -> Iterator[Mapping]:

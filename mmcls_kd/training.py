@@ -9,9 +9,9 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import ConcatDataset
 from mmengine.registry import DefaultScope
-from mmpretrain.registry import DATASETS, MODELS
+from mmpretrain.registry import DATASETS
 
-from .configs import follow_methods, method_entries, select_methods
+from .configs import follow_methods, loss_class, method_entries, select_methods
 from .engine.setup import make_resumable
 from .networks.sources import gives_rgb
 from .runtime import (
@@ -98,8 +98,7 @@ def count_samples(cfg: Config) -> None:
     if not is_distiller(cfg.model) or cfg.model.get('num_samples') is not None:
         return
     active = [e for e in method_entries(cfg.model.get('distill_cfg') or []) if e.get('use_this', True)]
-    kinds = [MODELS.get(entry['type']) if isinstance(entry['type'], str) else entry['type'] for entry in active]
-    if not any('num_samples' in getattr(kind, 'facts', {}).values() for kind in kinds):
+    if not any('num_samples' in getattr(loss_class(entry), 'facts', {}).values() for entry in active):
         return
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
         dataset = DATASETS.build(cfg.train_dataloader.dataset)

@@ -11,7 +11,7 @@ from mmengine.config import ConfigDict
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from ..configs import check_methods, find_network, method_entries, method_name, network_cfg
+from ..configs import check_methods, find_network, loss_class, method_entries, method_name, network_cfg
 from ..errors import close_names
 from .schedules import LossWeight
 from .stored_teacher import StoredTeacher
@@ -154,7 +154,7 @@ def chosen_methods(distill_cfg: Sequence[Mapping]) -> list[Method]:
             raise ValueError(f'two methods have the name {name!r}; give each its own')
         if '.' in name or hasattr(nn.ModuleDict(), name):
             raise ValueError(f'a method cannot have the name {name!r}; take one such as loss_{method_name(entry)}_1')
-        loss = MODELS.get(kind) if isinstance(kind, str) else kind
+        loss = loss_class(entry)
         if loss is None:
             raise ValueError(f'{name}: unknown loss type {kind!r}{close_names(kind, MODELS.module_dict)}')
         if not hasattr(loss, 'forward'):
@@ -177,7 +177,7 @@ def deployed_cfg(distiller: Mapping) -> ConfigDict:
         ValueError: As :func:`~mmcls_kd.configs.method_entries`.
     """
     for entry in method_entries(distiller.get('distill_cfg') or []):
-        kind = MODELS.get(entry['type']) if isinstance(entry['type'], str) else entry['type']
+        kind = loss_class(entry)
         if entry.get('use_this', True) and hasattr(kind, 'deployed'):
             networks = {key: find_network(distiller[f'{key}_cfg']).in_full for key in ('student', 'teacher')}
             others = {key: distiller[key] for key in ('teacher_classes', 'taps') if distiller.get(key)}

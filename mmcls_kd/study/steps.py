@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmpretrain.registry import MODELS
 from yapf.yapflib import yapf_api
 
-from ..configs import TOOLBOX, read_config
+from ..configs import TOOLBOX, loss_class, read_config
 from ..teacher_store import writer as _store_teacher  # noqa: F401  the tools import it: so a forked process need not
 from ..training import training_parser
 from .plan import Run
@@ -83,7 +82,7 @@ def _epochs(run: Run) -> int:
 
 def _deploys(run: Run) -> bool:
     """Whether a method makes the predictions, not the student's network alone."""
-    return any(hasattr(MODELS.get(loss['type']), 'deployed') for loss in run.losses.values())
+    return any(hasattr(loss_class(loss), 'deployed') for loss in run.losses.values())
 
 
 def perform(tool: str, arguments: Sequence[str], folder: str, threads: int) -> None:
