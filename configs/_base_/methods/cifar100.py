@@ -3,7 +3,7 @@
 The first six as the NKD authors ran them (arXiv 2303.13005, code), the others as their own authors did.
 """
 
-_base_ = 'maps.py'
+_base_ = ['any_pair.py', 'maps.py']
 
 offered = dict(
     _delete_=True,  # so that these come first
@@ -14,6 +14,8 @@ offered = dict(
     kd=dict(type='KDLoss', temp=3.0, alpha=0.5),
     nkd=dict(type='NKDLoss', temp=3.0, gamma=3.5),
     **_base_.offered,
+    **_base_.on_maps,
+    **_base_.on_pooled_maps,
 )
 offered['dist'] = dict(type='DISTLoss', temp=4.0, beta=1.0, gamma=1.0, loss_weight=2.0)
 offered['ofa_logit'] = dict(type='OFALogitLoss', eps=1.0, temp=1.0)

@@ -3,7 +3,7 @@
 The first six as the NKD authors ran them (arXiv 2303.13005, code), the others as their own authors did.
 """
 
-_base_ = 'maps.py'
+_base_ = ['any_pair.py', 'maps.py']
 
 offered = dict(
     _delete_=True,  # so that these come first
@@ -14,4 +14,6 @@ offered = dict(
     kd=dict(type='KDLoss', temp=1.0, alpha=0.5),
     nkd=dict(type='NKDLoss', temp=1.0, gamma=1.5),
     **_base_.offered,
+    **_base_.on_maps,
+    **_base_.on_pooled_maps,
 )

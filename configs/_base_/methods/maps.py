@@ -1,8 +1,9 @@
-"""Methods on feature maps, for two convolutional networks, with the settings of their own authors or RepDistiller's."""
+"""Methods on feature maps, with the settings of their own authors or RepDistiller's.
 
-_base_ = 'any_pair.py'
+Where a network has a grid of tokens in the place of a map, it is taken as one.
+"""
 
-offered = dict(
+on_maps = dict(
     at=dict(type='ATLoss', stages=[1, 2, 3, 4], loss_weight=1000.0),
     sp=dict(type='SPLoss', loss_weight=3000.0),
     nst=dict(type='NSTLoss', loss_weight=50.0),
@@ -10,5 +11,6 @@ offered = dict(
     fitnet=dict(type='FitNetLoss', stages=[2], loss_weight=100.0),
     wkd_feature=dict(type='WKDFeatureLoss', grid=1),  # its loss_weight is set by pair
     reviewkd=dict(type='ReviewKDLoss', loss_weight=dict(value=1.0, warmup=1)),
-    simkd=dict(type='SimKD', factor=2),
 )
+# the same for networks whose class scores are made of the pooled map, as a CNN's are
+on_pooled_maps = dict(simkd=dict(type='SimKD', factor=2))
