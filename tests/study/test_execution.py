@@ -16,6 +16,7 @@ from commands import tool
 from studies_kit import DOCUMENT, FILE, write_study
 
 from mmcls_kd.study import execution, plan
+from mmcls_kd.study import steps as real_steps
 from mmcls_kd.study.execution import Place, remaining
 from mmcls_kd.study.plan import Run
 from mmcls_kd.study.records import alone, read_records
@@ -312,3 +313,23 @@ class TestJobs:
         for words in (['--gpus', '0'], ['--gpus', '2', '--jobs', '2'], ['--slurm', 'day'], ['--hours', '-1']):
             assert study(*words, only=()) == 2
         assert 'as all would take the same devices' in capsys.readouterr().err
+
+
+def test_a_script_is_asked_to_end_too(tmp_path):
+    """SIGTERM to a step is for the script that does its work, which saves its state."""
+    script = tmp_path / 'script.sh'
+    script.write_text(
+        f'cd {tmp_path}\ntrap "touch saved; exit 75" TERM\necho $PORT $1 > started\nwhile :; do sleep 0.05; done\n'
+    )
+    step = multiprocessing.get_context('fork').Process(target=lambda: os._exit(real_steps._shell(script, ['word'])))
+    step.start()
+    while not (tmp_path / 'started').exists() or not (tmp_path / 'started').read_text().endswith('\n'):
+        time.sleep(0.05)
+    time.sleep(0.2)
+    step.terminate()
+    step.join()
+    assert step.exitcode == 75
+    assert (tmp_path / 'saved').exists()
+    port, word = (tmp_path / 'started').read_text().split()
+    assert int(port) > 0
+    assert word == 'word'
