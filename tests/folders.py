@@ -52,3 +52,14 @@ def cifar100(folder, count=4):
         data = random.randint(0, 256, (count, 3072)).astype(np.uint8)
         (files / split).write_bytes(pickle.dumps(dict(data=data, fine_labels=list(range(count)))))
     return folder
+
+
+def imagenet_classes(folder):
+    """JPEG files in a folder for each of ImageNet's 1000 classes, one in each, of training and validation."""
+    image = np.random.RandomState(0).randint(0, 256, (8, 8, 3)).repeat(8, 0).repeat(10, 1)
+    for split in ('train', 'val'):
+        for number in range(1000):
+            name = folder / split / f'n{number:08d}'
+            name.mkdir(parents=True)
+            Image.fromarray(image.astype(np.uint8)).save(name / f'n{number:08d}_1.JPEG')
+    return folder

@@ -11,25 +11,47 @@ from mmcls_kd.extras import need_library
 from mmcls_kd.runtime import errors_in_one_line
 from mmcls_kd.study.desk import Desk, work
 from mmcls_kd.study.execution import InterruptedStudyError
+from mmcls_kd.study.hours import TFLOPS
 from mmcls_kd.study.records import alone
 
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('study', help='the study file, e.g. studies/fashion_mnist.py')
-    parser.add_argument('--jobs', type=int, default=os.cpu_count(), help='runs at a time (default: one a processor)')
+    parser.add_argument('--jobs', type=int, help='runs at a time (default: one a processor; with --gpus one)')
+    parser.add_argument('--gpus', type=int, help='devices of each run, which share its batch; several by torchrun')
     parser.add_argument('--threads', type=int, default=1, help='threads that each computes with')
     parser.add_argument('--only', nargs='+', default=['*'], metavar='KEY', help="runs by name, e.g. 'cnn/*' '*/seed0'")
     parser.add_argument('--data-root', help="folder of the data, in the place of the configs' own")
     parser.add_argument('--work-dir', type=Path, help='folder for the runs (default: work_dirs/studies/STUDY)')
+    parser.add_argument('--slurm', metavar='PARTITION', help='with --commands: each is submitted to this partition')
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument('--list', action='store_true', help='say what there is to do, and do nothing')
     instead.add_argument('--report', action='store_true', help='make tables and plots of the results, and run nothing')
     instead.add_argument('--check', metavar='KEY', help='do a finished run afresh and compare its result')
     instead.add_argument('--drop-outdated', action='store_true', help='drop results of runs that are planned otherwise now')
+    instead.add_argument('--commands', type=Path, metavar='FILE', help='write a command for each run that is to be done')
+    instead.add_argument('--job', metavar='KEY', help='do this run, beside others, and leave its result in its folder')
+    instead.add_argument('--collect', action='store_true', help='take the results that jobs have left in their folders')
+    instead.add_argument(
+        '--hours',
+        nargs='?',
+        type=float,
+        const=TFLOPS,
+        metavar='TFLOPS',
+        help=f'estimate GPU hours, at so many TFLOP/s in the mean (default: {TFLOPS:g})',
+    )
     args = parser.parse_args(argv)
-    if args.jobs < 1 or args.threads < 1:
-        parser.error('--jobs and --threads have to be at least 1')
+    if args.jobs is None:
+        args.jobs = 1 if args.gpus else os.cpu_count()
+    if args.jobs < 1 or args.threads < 1 or (args.gpus is not None and args.gpus < 1):
+        parser.error('--jobs, --threads and --gpus have to be at least 1')
+    if args.jobs > 1 and args.gpus:
+        parser.error('with --gpus one run goes at a time, as all would take the same devices; --commands is for several')
+    if args.slurm and not args.commands:
+        parser.error('--slurm is for what --commands writes')
+    if args.hours is not None and not args.hours > 0:
+        parser.error('--hours takes a number above 0')
     return args
 
 
@@ -39,9 +61,16 @@ def main():
         for library in ('scipy', 'matplotlib'):
             need_library(library, 'the report of a study', extra='study')
         desk = Desk(args)
-        if args.list or args.report:
-            return desk.show() if args.list else desk.report()
-        with alone(desk.place.folder):
+        for wanted, do in (
+            (args.list, desk.show),
+            (args.report, desk.report),
+            (args.commands, desk.commands),
+            (args.collect, desk.collect),
+            (args.hours, desk.hours),
+        ):
+            if wanted:
+                return do()
+        with alone(desk.place.folder, shared=bool(args.job)):
             try:
                 return work(desk)
             except InterruptedStudyError as asked:

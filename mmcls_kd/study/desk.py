@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from collections import defaultdict
+from dataclasses import replace
 from datetime import timedelta
 from fnmatch import fnmatch
 from pathlib import Path
@@ -14,9 +16,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from ..checkpoint import atomic_path
-from .execution import Failure, Place, execute, remaining
+from ..errors import close_names
+from .execution import Failure, Place, execute, finished_before, remaining
 from .plan import Planner, Run, sweep_results
-from .records import Record, add_record, read_records, write_records
+from .records import Record, add_record, alone, read_records, write_records
 from .study_file import read_study
 
 
@@ -33,7 +36,8 @@ class Desk:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.study, self.console = args, read_study(args.study), Console(highlight=False)
-        self.place = Place(args.work_dir or Path('work_dirs/studies', self.study.name), args.data_root, args.threads)
+        folder = args.work_dir or Path('work_dirs/studies', self.study.name)
+        self.place = Place(folder, args.data_root, args.threads, args.gpus or 1)
         self.planner = Planner(self.study)
         self.failures: dict[str, Failure] = {}
         self.seconds: dict[str, list[float]] = defaultdict(list)
@@ -139,6 +143,70 @@ class Desk:
         for path in (document, *files):
             self.console.print(f'written: {path}', soft_wrap=True)
 
+    def commands(self) -> None:
+        """Write a command for each run that is to be done: for a cluster, where many go at once."""
+        given = [('--gpus', self.args.gpus), ('--data-root', self.args.data_root), ('--work-dir', self.args.work_dir)]
+        options = [str(word) for name, value in given if value is not None for word in (name, value)]
+        devices, lines = self.place.devices, []
+        for run in self.todo():
+            command = shlex.join(['python', sys.argv[0], self.args.study, '--job', run.key, *options])
+            if self.args.slurm:  # `exec` and B: so that Slurm's SIGTERM reaches the program
+                resources = f'--nodes=1 --ntasks=1 --gres=gpu:{devices} --cpus-per-task={5 * devices} --signal=B:TERM@120'
+                names = f'-p {shlex.quote(self.args.slurm)} --job-name={run.key}'
+                command = f'sbatch {names} {resources} --wrap {shlex.quote(f"exec {command}")}'
+            lines.append(f'{command}\n')
+        with atomic_path(self.args.commands) as unfinished:
+            unfinished.write_text(''.join(lines))
+        self.console.print(f'{len(lines)} commands written: {self.args.commands}', soft_wrap=True)
+
+    def job(self, key: str) -> int:
+        """Do one run, whose result stays in its folder; returns the exit code.
+
+        Raises:
+            ValueError: If there is no such run, or it is in progress.
+            InterruptedStudyError: As :func:`.execution.execute`.
+        """
+        runs = {run.key: run for run in self.planned()}
+        if key not in runs:
+            raise ValueError(f'--job {key}: no planned run has this name{close_names(key, runs)}; --list shows them')
+        with alone(self.place.folder / 'jobs' / key):
+            execute([runs[key]], self.place, 1, self.told, self.failed)
+        return self.failures_told()
+
+    def told(self, run: Run, record: Record, took: float) -> None:
+        """Say a result."""
+        self.console.print(f'{run.key}  {record["last"]:.2f}  {took:.0f} s', soft_wrap=True)
+
+    def collect(self) -> None:
+        """Take the results that jobs have left in their folders.
+
+        Raises:
+            ValueError: If results are of another study.
+        """
+        self.refuse_outdated()
+        with alone(self.place.folder, shared=True), alone(self.place.folder / 'jobs'):
+            found = [record for run in self.todo() if (record := finished_before(run, self.place))]
+            write_records(self.study.results, [*read_records(self.study.results), *found])
+        self.console.print(f'{len(found)} results taken, {len(self.todo())} runs to do', soft_wrap=True)
+
+    def hours(self) -> None:
+        """Print how many GPU hours the study will take, and put that into the document where it has a place for it."""
+        from .hours import estimate
+        from .report import put_part, start_of
+
+        text = estimate(self.planner, self.planned(), self.args.hours * 1e12)
+        print(text)
+        document = self.study.report.read_text(encoding='utf-8') if self.study.report.is_file() else ''
+        if start_of(self.study, 'hours') in document:
+            with atomic_path(self.study.report) as unfinished:
+                unfinished.write_text(put_part(document, self.study, 'hours', text), encoding='utf-8')
+
+    def failures_told(self) -> int:
+        """Say why runs failed; returns the exit code."""
+        for failure in self.failures.values():
+            print(f'{failure.run.key} failed: {failure.reason}\n    {failure.log}', file=sys.stderr)
+        return 1 if self.failures else 0
+
     def check(self, key: str) -> int:
         """Whether a run done afresh has the recorded result; returns the exit code.
 
@@ -151,7 +219,7 @@ class Desk:
             raise ValueError(f'--check {key}: {self.study.results} has no result of that name')
         folder = self.place.folder / 'checks' / time.strftime('%Y%m%d_%H%M%S')
         fresh: list[Record] = []
-        place = Place(folder, self.args.data_root, self.args.threads)
+        place = replace(self.place, folder=folder)
         execute(runs, place, 1, lambda _run, record, _took: fresh.append(record), self.failed)
         if not fresh:
             return 1
@@ -170,12 +238,12 @@ def work(desk: Desk) -> int | str:
     if desk.args.drop_outdated:
         desk.drop_outdated()
         return 0
+    if desk.args.job:
+        return desk.job(desk.args.job)
     if desk.args.check:
         return desk.check(desk.args.check)
     desk.run()
-    for failure in desk.failures.values():
-        print(f'{failure.run.key} failed: {failure.reason}\n    {failure.log}', file=sys.stderr)
-    if desk.failures:
+    if desk.failures_told():
         return f'study.py: {len(desk.failures)} runs failed; the same command tries them again'
     if desk.args.only == ['*']:
         desk.report()

@@ -64,11 +64,13 @@ class Place:
         folder: Each run gets a folder below it.
         data_root: Folder of the data, in the place of the configs' own.
         threads: How many threads a run may compute with.
+        devices: On how many devices a run goes.
     """
 
     folder: Path
     data_root: str | None = None
     threads: int = 1
+    devices: int = 1
 
     def of(self, run: Run) -> Path:
         """The folder of a run."""
@@ -102,7 +104,7 @@ class Job:
             return False
         with atomic_path(self.folder / RUN) as unfinished:
             unfinished.write_text(json.dumps({**said, **asdict(self.run)}, indent=1))
-        self.steps = steps_of(self.run, self.folder, self.place.data_root)
+        self.steps = steps_of(self.run, self.folder, self.place.data_root, self.place.devices)
         return self.advance()
 
     def advance(self) -> bool:
@@ -259,6 +261,12 @@ def collect(run: Run, folder: Path, place: Place) -> Record:
     return record
 
 
+def finished_before(run: Run, place: Place) -> Record | None:
+    """The result that an earlier study or a job of its own has left in a run's folder; None where there is none."""
+    folder = place.of(run)
+    return _read(folder / RESULT) if (_read(folder / RUN) or {}).get('digest') == run.digest else None
+
+
 def _curve(folder: Path) -> dict[int, float]:
     """Accuracy after each epoch, as the training logged it; one that was resumed has several files."""
     curve = {}
@@ -274,9 +282,9 @@ def _curve(folder: Path) -> dict[int, float]:
 def surroundings() -> dict[str, Any]:
     """Versions and machine, without its name."""
     versions = dict(torch=torch.__version__, mmengine=mmengine.__version__, mmpretrain=mmpretrain.__version__)
-    return dict(
-        commit=_commit(), software=dict(python=platform.python_version(), mmcls_kd=__version__, **versions), cpu=_cpu()
-    )
+    gpu = dict(gpu=torch.cuda.get_device_name()) if torch.cuda.is_available() else {}
+    software = dict(python=platform.python_version(), mmcls_kd=__version__, **versions)
+    return dict(commit=_commit(), software=software, cpu=_cpu(), **gpu)
 
 
 def _commit() -> str | None:

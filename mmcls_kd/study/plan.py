@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from mmengine.config import Config
 
 from ..configs import check_methods, method_entries, method_name, read_config
-from .study_file import BASELINE, TEACHER, Pair, Row, Settings, Study
+from ..errors import close_names
+from .study_file import BASELINE, TEACHER, Row, Settings, Study
 
 
 @dataclass(frozen=True)
@@ -78,16 +80,14 @@ class Offer:
     place: str
 
 
-def offers_of(pair: Pair) -> dict[str, Offer]:
-    """The methods that a pair's distiller configs offer, by name, in their order.
+def offers_of(models: Mapping[str, Mapping]) -> dict[str, Offer]:
+    """The methods that distiller configs offer, by name, in their order.
 
-    Raises:
-        FileNotFoundError: If a config is missing.
-        ValueError: If one is no distiller's.
+    Args:
+        models: The model of each config, by its path.
     """
     found: dict[str, Offer] = {}
-    for path in pair.distillers:
-        model = _distiller(path)
+    for path, model in models.items():
         places = [(i, j) for i, group in enumerate(model['distill_cfg']) for j in range(len(group['methods']))]
         for (i, j), entry in zip(places, method_entries(model['distill_cfg']), strict=True):
             said = {
@@ -95,6 +95,15 @@ def offers_of(pair: Pair) -> dict[str, Offer]:
             }
             found.setdefault(method_name(entry), Offer(path, said, f'model.distill_cfg.{i}.methods.{j}'))
     return found
+
+
+@contextmanager
+def _of(what: str) -> Iterator[None]:
+    """In the ``with`` block the message of a ``ValueError`` begins with what it is about."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f'{what}: {error}') from error
 
 
 def _distiller(path: str) -> Mapping:
@@ -112,26 +121,33 @@ class Planner:
 
     Raises:
         FileNotFoundError: If a config is missing.
-        ValueError: If a config is none, or a row has a method that its pair does not offer.
+        ValueError: If a config is none, a row has a method that its pair does not offer, or a number is published of a row
+            that there is not.
     """
 
     def __init__(self, study: Study) -> None:
         self.study = study
         self.offers: dict[str, dict[str, Offer]] = {}
-        self.models: dict[str, Mapping] = {}
+        self.models: dict[str, dict[str, Mapping]] = {}
         for name, pair in study.pairs.items():
             read_config(pair.student)
-            self.offers[name] = offers_of(pair)
-            self.models[name] = _distiller(pair.distillers[0]) if pair.distillers else {}
+            self.models[name] = {path: _distiller(path) for path in pair.distillers}
+            self.offers[name] = offers_of(self.models[name])
+            if pair.methods is not None:
+                with _of(f'pair {name}, methods'):
+                    check_methods(pair.methods, list(self.offers[name]))
             for title, row in (*pair.rows.items(), *self._ablations(name)):
-                with_pair = f'pair {name}, row {title}'
-                for methods in (row.methods, row.settings):
-                    try:
+                with _of(f'pair {name}, row {title}'):
+                    for methods in (row.methods, row.settings):
                         check_methods(list(methods) or list(row.methods), list(self.offers[name]))
-                    except ValueError as error:
-                        raise ValueError(f'{with_pair}: {error}') from error
             if strange := set(pair.settings) - set(self.offers[name]):
                 raise ValueError(f'pair {name}: settings of {sorted(strange)[0]!r}, which no distiller config offers')
+            known_rows = [TEACHER, BASELINE, *self.rows(name)]
+            for row_name in set(pair.published) - set(known_rows):
+                hint = close_names(row_name, known_rows)
+                raise ValueError(
+                    f'pair {name}, published: there is no row {row_name!r}{hint}; it has {", ".join(known_rows)}'
+                )
         for title, ablation in study.ablations.items():
             if ablation.against not in self.rows(ablation.pair):
                 known = ', '.join(self.rows(ablation.pair))
@@ -141,8 +157,13 @@ class Planner:
         return [item for a in self.study.ablations.values() if a.pair == pair for item in a.rows.items()]
 
     def rows(self, pair: str) -> dict[str, Row]:
-        """A pair's rows with methods by name: each method that is offered, and those that the study adds."""
-        return {name: Row((name,)) for name in self.offers[pair]} | dict(self.study.pairs[pair].rows)
+        """A pair's rows with methods by name: each method that is offered and wanted, and those that the study adds."""
+        return {name: Row((name,)) for name in self._wanted(pair)} | dict(self.study.pairs[pair].rows)
+
+    def _wanted(self, pair: str) -> dict[str, Offer]:
+        """What is offered of the methods that get a row of their own."""
+        methods = self.study.pairs[pair].methods
+        return {name: offer for name, offer in self.offers[pair].items() if methods is None or name in methods}
 
     def runs(self, found: Mapping[str, Mapping[float, float]] | None = None) -> list[Run]:
         """All runs that are known by now, in the order in which to run them.
@@ -165,7 +186,7 @@ class Planner:
         settings = self.study.pairs[pair].settings
         weights = {
             name: {**offer.entry, **settings.get(name, {})}.get('loss_weight', 1.0)
-            for name, offer in self.offers[pair].items()
+            for name, offer in self._wanted(pair).items()
         }
         return {name: weight for name, weight in weights.items() if isinstance(weight, (int, float))}
 
@@ -206,8 +227,8 @@ class Planner:
 
     def _teacher(self, pair: str) -> list[Run]:
         """The test of a pair's teacher, if it is a config with weights."""
-        model = self.models[pair]
-        config, weights = model.get('teacher_cfg'), model.get('teacher_pretrained')
+        model = next(iter(self.models[pair].values()), {})
+        config, weights = model.get('teacher_cfg'), self.study.pairs[pair].teacher or model.get('teacher_pretrained')
         if not (isinstance(config, str) and config.endswith('.py') and isinstance(weights, str)):
             return []
         return [
@@ -230,6 +251,9 @@ class Planner:
         configs = list(dict.fromkeys(offers[method].config for method in row.methods))
         if len(configs) > 1:
             raise ValueError(f'pair {pair}, row {name}: {" and ".join(row.methods)} are of different configs: {configs}')
+        teacher = self.study.pairs[pair].teacher
+        if teacher and self.models[pair][configs[0]].get('teacher_cfg'):
+            options.append(f'model.teacher_pretrained={teacher}')
         return Run(
             kind=kind,
             pair=pair,

@@ -70,8 +70,12 @@ def add_record(path: Path, record: Record) -> None:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path, shared: bool = False) -> Iterator[None]:
     """In the ``with`` block no other process is in one with the same folder.
+
+    Args:
+        folder: The folder.
+        shared: Whether others may be in one that is shared, too.
 
     Raises:
         ValueError: If another one is.
@@ -79,7 +83,7 @@ def alone(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / '.lock').open('w') as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError as error:
             raise ValueError(f'{folder}: this study is running already') from error
         yield

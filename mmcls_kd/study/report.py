@@ -11,19 +11,26 @@ from pathlib import Path
 from .records import Record
 from .results import Difference, Line, Results
 from .statistics import Summary
-from .study_file import BASELINE, KD, Study
+from .study_file import BASELINE, KD, TEACHER, Published, Study
 
 NOTHING = 'No results yet.'
 #: What the rows that others are compared with are called.
-TITLES = {BASELINE: 'student alone', KD: 'KD'}
+TITLES = {BASELINE: 'student alone', KD: 'KD', TEACHER: 'teacher'}
+#: Of a difference to a published number; what floating point adds is left out.
+DIGITS = 4
 BLOCK = '<!-- study {name}: {part} -->\n'
 END = '<!-- end -->'
 
 
 def blocks(study: Study, records: Sequence[Record]) -> dict[str, str]:
-    """The parts of the report in Markdown, by name: ``summary``, each pair, ``PAIR weights`` with a sweep, each ablation."""
+    """The parts of the report in Markdown, by name.
+
+    They are ``summary``, ``published`` where numbers are, each pair, ``PAIR weights`` with a sweep, each ablation.
+    """
     results = Results(study, records)
     made = {'summary': _summary(results)}
+    if any(pair.published for pair in study.pairs.values()):
+        made['published'] = _published(study)
     for pair in study.pairs:
         made[pair] = _pair(results, pair)
         if study.sweep:
@@ -44,13 +51,23 @@ def put(document: str, study: Study, records: Sequence[Record]) -> str:
         ValueError: If it has no place, or several, for a part.
     """
     for part, text in blocks(study, records).items():
-        start = BLOCK.format(name=study.name, part=part)
-        place = re.compile(re.escape(start) + r'.*?' + re.escape(END), re.DOTALL)
-        if (count := len(place.findall(document))) != 1:
-            raise ValueError(f'{study.report} has {count} places for {part!r}, and needs one: {start}{END}')
-        before, after = place.split(document)
-        document = f'{before}{start}\n{text}\n\n{END}{after}'
+        document = put_part(document, study, part, text)
     return document
+
+
+def put_part(document: str, study: Study, part: str, text: str) -> str:
+    """A document with one part in its place; otherwise as :func:`put`."""
+    start = start_of(study, part)
+    place = re.compile(re.escape(start) + r'.*?' + re.escape(END), re.DOTALL)
+    if (count := len(place.findall(document))) != 1:
+        raise ValueError(f'{study.report} has {count} places for {part!r}, and needs one: {start}{END}')
+    before, after = place.split(document)
+    return f'{before}{start}\n{text}\n\n{END}{after}'
+
+
+def start_of(study: Study, part: str) -> str:
+    """The mark where a part begins."""
+    return BLOCK.format(name=study.name, part=part)
 
 
 def picture(study: Study, part: str) -> Path:
@@ -71,7 +88,7 @@ def _summary(results: Results) -> str:
         f'{len(records)} runs, {hours:.1f} hours of one core, seeds {_list(results.study.seeds)}, '
         f'{results.comparisons} comparisons.'
     ]
-    for name, key in (('Processor', 'cpu'), ('Software', 'software'), ('Commit', 'commit')):
+    for name, key in (('Processor', 'cpu'), ('GPU', 'gpu'), ('Software', 'software'), ('Commit', 'commit')):
         if values := sorted({_shown(record.get(key)) for record in records if record.get(key)}):
             lines.append(f'{name}: {"; ".join(values)}.')
     return '\n\n'.join(lines)
@@ -83,7 +100,10 @@ def _pair(results: Results, pair: str) -> str:
         return ''
     head = ['', 'last epoch', 'best epoch', 'minus alone', 'p', 'minus KD', 'p']
     rows = [[_title(line, results.study), _mean(line.last), _mean(line.best), *_versus(line)] for line in lines]
-    parts = [_alone(results, pair), _table(head, rows), *_said(lines), _notes(lines)]
+    if published := results.study.pairs[pair].published:
+        head += ['published', 'minus published']
+        rows = [[*row, *_reached(published.get(line.row), line.last.mean)] for row, line in zip(rows, lines, strict=True)]
+    parts = [_alone(results, pair), table(head, rows), *_said(lines), _notes(lines)]
     if any(line.against for line in lines):
         title = results.study.pairs[pair].title
         parts.append(f'![{title}: difference to the student alone]({picture(results.study, pair)})')
@@ -96,7 +116,33 @@ def _alone(results: Results, pair: str) -> str:
     if teacher is None or student is None:
         return ''
     gap = teacher - student.last.mean
-    return f'The teacher has {teacher:.2f}, the student alone {student.last.mean:.2f}: {gap:.2f} points between them.'
+    said = f'The teacher has {teacher:.2f}, the student alone {student.last.mean:.2f}: {gap:.2f} points between them.'
+    if wanted := results.study.pairs[pair].published.get(TEACHER):
+        number, difference = _reached(wanted, teacher)
+        said += f' Published of the teacher: {number}; minus published: {difference}.'
+    return said
+
+
+def _published(study: Study) -> str:
+    """What is to be reached."""
+    rows = [
+        [f'{pair.title} (`{name}`)', TITLES.get(row, f'`{row}`'), *_reached(one, None)[:1], one.source]
+        for name, pair in study.pairs.items()
+        for row, one in pair.published.items()
+    ]
+    return table(['pair', 'row', 'top-1', 'source'], rows)
+
+
+def _reached(wanted: Published | None, found: float | None) -> list[str]:
+    """The cells of a published number and of how far from it an accuracy is; what is not within the tolerance is marked."""
+    if wanted is None:
+        return ['', '']
+    number = f'{wanted.top1:.2f} ± {wanted.tolerance:.2f}'
+    if found is None:
+        return [number, '']
+    difference = found - wanted.top1
+    outside = round(abs(difference), DIGITS) > wanted.tolerance
+    return [number, f'**{difference:+.2f}, outside**' if outside else f'{difference:+.2f}']
 
 
 def _weights(results: Results, pair: str) -> str:
@@ -125,7 +171,7 @@ def _weights(results: Results, pair: str) -> str:
         rows.append([title, *cells, '' if chosen is None else f'× {_factor(chosen)}'])
         rows[-1] += [''] * 5 if line is None or chosen is None else [_mean(line.last), *_versus(line)]
         shown += [line] if line is not None and chosen not in (None, 1) else []
-    return '\n\n'.join([_table(head, rows), *_said(shown, 'With the weights found')])
+    return '\n\n'.join([table(head, rows), *_said(shown, 'With the weights found')])
 
 
 def _ablation(results: Results, name: str) -> str:
@@ -139,7 +185,7 @@ def _ablation(results: Results, name: str) -> str:
     for line in there:
         difference = line.against.get(ablation.against) if line.row != ablation.against else None
         rows.append([_title(line, results.study), _mean(line.last), _mean(line.best), *_difference(difference)])
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def _said(lines: Sequence[Line], before: str = '') -> Iterator[str]:
@@ -175,7 +221,8 @@ def _notes(lines: Sequence[Line]) -> str:
 # ---- cells
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
     lines = [head, ['---'] * len(head), *rows]
     return '\n'.join(f'| {" | ".join(cells)} |' for cells in lines)
 

@@ -40,6 +40,21 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Published:
+    """An accuracy that a row is to reach.
+
+    Attributes:
+        top1: In percent.
+        tolerance: By how many points a mean may differ.
+        source: Who published it, and where.
+    """
+
+    top1: float
+    tolerance: float
+    source: str
+
+
+@dataclass(frozen=True)
 class Pair:
     """A teacher and a student.
 
@@ -52,6 +67,9 @@ class Pair:
         options: Options of every training and test.
         settings: As a row's, for all rows.
         rows: Further rows by name.
+        methods: Of the offered methods those that get a row; None for all.
+        teacher: Checkpoint of the teacher, in the place of the distiller configs' own.
+        published: By row, the student alone and the teacher among them, what is to be reached.
     """
 
     title: str
@@ -60,6 +78,9 @@ class Pair:
     options: tuple[str, ...] = ()
     settings: Settings = field(default_factory=dict)
     rows: Mapping[str, Row] = field(default_factory=dict)
+    methods: tuple[str, ...] | None = None
+    teacher: str | None = None
+    published: Mapping[str, Published] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -133,8 +154,8 @@ def read_study(path: str | Path) -> Study:
     """A study by its path, a Python file as mmengine's configs are.
 
     It holds ``title``, ``seeds``, ``report`` (a path from the file's folder), ``pairs``, and where wanted ``options``,
-    ``ablations`` and ``sweep``: dicts with the attributes of :class:`Pair`, :class:`Row`, :class:`Ablation` and
-    :class:`Sweep`.
+    ``ablations`` and ``sweep``: dicts with the attributes of :class:`Pair`, :class:`Row`, :class:`Published`,
+    :class:`Ablation` and :class:`Sweep`. Names that begin with an underscore are the file's own.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -142,7 +163,7 @@ def read_study(path: str | Path) -> Study:
     """
     found = find_file(path)
     try:
-        content = Config.fromfile(found)._cfg_dict.to_dict()
+        content = {k: v for k, v in Config.fromfile(found)._cfg_dict.to_dict().items() if not k.startswith('_')}
     except Exception as error:  # a program may raise anything
         raise ValueError(f'study {path} cannot be read: {type(error).__name__}: {error}') from error
     try:
@@ -198,7 +219,23 @@ def _pair(given: Any, what: str) -> Pair:
     made['options'] = _options(made.get('options', ()), f'{what}.options')
     made['settings'] = _settings(made.get('settings', {}), f'{what}.settings')
     made['rows'] = _rows(made.get('rows', {}), f'{what}.rows')
+    if made.get('methods') is not None:
+        made['methods'] = tuple(_text(method, f'{what}.methods') for method in _list(made['methods'], f'{what}.methods'))
+    if made.get('teacher') is not None:
+        made['teacher'] = _text(made['teacher'], f'{what}.teacher')
+    published = _named(made.get('published', {}), f'{what}.published')
+    made['published'] = {row: _published(one, f'{what}.published.{row}') for row, one in published}
     return Pair(**made)
+
+
+def _published(given: Any, what: str) -> Published:
+    made = _made(Published, given, what)
+    for key in ('top1', 'tolerance'):
+        value = made[key]
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 100:
+            raise ValueError(f'{what}.{key} has to be a number of percent above 0, at most 100, but is {value!r}')
+    made['source'] = _text(made['source'], f'{what}.source')
+    return Published(**made)
 
 
 def _ablation(given: Any, what: str) -> Ablation:

@@ -1,4 +1,4 @@
-"""The committed study: docs/results.md shows what the raw results say, and they are of the study as it is planned."""
+"""The committed studies: documents show what the raw results say, and those are of the studies as they are planned."""
 
 import pytest
 
@@ -9,9 +9,9 @@ from mmcls_kd.study.report import put
 from mmcls_kd.study.study_file import read_study
 
 
-@pytest.fixture(scope='module')
-def study():
-    return read_study(TOOLBOX / 'studies' / 'fashion_mnist.py')
+@pytest.fixture(scope='module', params=['fashion_mnist', 'cifar100', 'imagenet'])
+def study(request):
+    return read_study(TOOLBOX / 'studies' / f'{request.param}.py')
 
 
 @pytest.fixture(scope='module')
@@ -21,12 +21,23 @@ def records(study):
 
 def test_the_document_says_what_the_results_say(study, records):
     text = study.report.read_text(encoding='utf-8')
-    assert put(text, study, records) == text, 'python tools/study.py studies/fashion_mnist.py --report brings them together'
+    command = f'python tools/study.py studies/{study.name}.py --report'
+    assert put(text, study, records) == text, f'{command} brings them together'
 
 
 def test_the_results_are_of_the_runs_that_are_planned(study, records):
+    if not records:
+        pytest.skip('no results yet')
     planned = {run.key: run.digest for run in Planner(study).runs(sweep_results(records))}
     assert {r['key']: r['digest'] for r in records}.items() <= planned.items()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['cifar100', 'imagenet'])
+def test_what_is_published_is_of_rows_that_are_planned(name):
+    study = read_study(TOOLBOX / 'studies' / f'{name}.py')
+    planned = {(run.pair, run.row) for run in Planner(study).runs()}
+    assert {(title, row) for title, pair in study.pairs.items() for row in pair.published} <= planned
 
 
 def test_every_picture_is_there(study):
@@ -35,8 +46,9 @@ def test_every_picture_is_there(study):
             assert (study.report.parent / line.rpartition('(')[2].rstrip(')')).is_file()
 
 
-def test_no_training_image_validates(study):
+def test_no_training_image_validates():
     """The sweep's images are apart from those that are trained on."""
+    study = read_study(TOOLBOX / 'studies' / 'fashion_mnist.py')
     trained = int(next(o for o in study.options if o.startswith('train_dataloader.dataset.indices=')).partition('=')[2])
     held_out = [int(o.partition('=')[2]) for o in study.sweep.options if '.indices=' in o]
     assert len(held_out) == 2

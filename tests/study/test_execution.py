@@ -4,26 +4,33 @@ import json
 import multiprocessing
 import os
 import random
+import shlex
 import signal
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
 from commands import tool
 from studies_kit import DOCUMENT, FILE, write_study
 
-from mmcls_kd.study import execution
+from mmcls_kd.study import execution, plan
+from mmcls_kd.study import steps as real_steps
 from mmcls_kd.study.execution import Place, remaining
 from mmcls_kd.study.plan import Run
-from mmcls_kd.study.records import read_records
+from mmcls_kd.study.records import alone, read_records
 
 pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
 #: Two methods, so that a study has 16 runs before what its sweep brings.
 ONLY = ('cnn/baseline/*', 'cnn/kd/*', 'cnn/nkd*', 'cnn/teacher/*')
 
 
-def steps(run, folder, data_root=None):
+#: Reading a config takes half a second, and each call of the tool reads several.
+known_config = cache(plan.read_config)
+
+
+def steps(run, folder, data_root=None, devices=1):
     yield 'train.py', [run.key, '--methods', *run.methods]
     yield 'test.py', [run.key]
 
@@ -57,6 +64,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(execution, 'perform', perform)
     monkeypatch.setattr(execution, 'fork_server', lambda threads: multiprocessing.get_context('fork'))
     monkeypatch.setattr(execution, 'surroundings', dict)
+    monkeypatch.setattr(plan, 'read_config', known_config)
     return tmp_path
 
 
@@ -242,3 +250,88 @@ def test_the_time_left_is_estimated_by_pair():
 def test_the_place_of_a_run():
     run = Run('row', 'cnn', 'kd', 3, 'a.py', 'b.py')
     assert Place(Path('work_dirs/studies/s')).of(run) == Path('work_dirs/studies/s/cnn/kd/seed3')
+
+
+class TestJobs:
+    """Runs that go by themselves, many at once."""
+
+    def written(self, *arguments):
+        assert study('--commands', 'jobs.sh', *arguments, only=['cnn/kd/*']) == 0
+        return [shlex.split(line) for line in Path('jobs.sh').read_text().splitlines()]
+
+    def test_a_command_does_its_run_whose_result_is_collected(self, folder):
+        for words in self.written('--gpus', '2'):
+            assert words[:3] == ['python', 'study.py', 'studies/small.py']
+            assert words[-2:] == ['--gpus', '2']
+            assert study(*words[3:], only=()) == 0
+        assert results() == []
+        assert study('--collect', only=()) == 0
+        keys = [f'cnn/kd/seed{seed}' for seed in range(3)]
+        assert numbers() == {key: round(random.Random(key).gauss(80, 1), 2) for key in keys}
+        assert self.written('--gpus', '2') == []
+        assert study('--collect', only=()) == 0
+        assert len(results()) == 3
+
+    def test_slurm_gets_a_job_for_each(self, folder):
+        jobs = self.written('--gpus', '4', '--slurm', 'night shift', '--data-root', "it's here")
+        assert len(jobs) == 3
+        for words in jobs:
+            assert words[0] == 'sbatch'
+            assert words[words.index('-p') + 1] == 'night shift'
+            assert {'--gres=gpu:4', '--ntasks=1', '--cpus-per-task=20', '--signal=B:TERM@120'} < set(words)
+            assert words[-2] == '--wrap'
+            inner = shlex.split(words[-1])
+            assert inner[:4] == ['exec', 'python', 'study.py', 'studies/small.py']
+            assert inner[inner.index('--data-root') + 1] == "it's here"
+            assert inner[inner.index('--job') + 1] in words[words.index('-p') + 2]
+
+    def test_what_failed_or_never_ended_is_not_collected(self, folder, capsys):
+        Path('fails').write_text('cnn/kd/seed1')
+        assert study('--job', 'cnn/kd/seed1', only=()) == 1
+        assert 'cnn/kd/seed1 failed: train.py: error: out of luck' in capsys.readouterr().err
+        assert study('--job', 'cnn/kd/seed0', only=()) == 0
+        assert study('--collect', only=()) == 0
+        assert set(numbers()) == {'cnn/kd/seed0'}
+
+    def test_a_result_of_other_settings_is_not_collected(self, folder):
+        assert study('--job', 'cnn/mgd/seed0', only=()) == 0
+        write_study(folder, FILE.replace('alpha_mgd=0.5', 'alpha_mgd=0.7'))
+        assert study('--collect', only=()) == 0
+        assert results() == []
+
+    def test_jobs_go_beside_each_other_and_not_beside_the_study(self, folder):
+        with alone(Path('work_dirs/studies/small'), shared=True):  # another job
+            assert study('--job', 'cnn/kd/seed0', only=()) == 0
+            assert 'running already' in study()
+        with alone(Path('work_dirs/studies/small')):
+            assert 'running already' in study('--job', 'cnn/kd/seed1', only=())
+        with alone(Path('work_dirs/studies/small/jobs/cnn/kd/seed2')):
+            assert 'running already' in study('--job', 'cnn/kd/seed2', only=())
+
+    def test_an_unknown_job(self, folder):
+        assert "no planned run has this name; did you mean 'cnn/kd/seed0'" in study('--job', 'cnn/kd/sed0', only=())
+
+    def test_options_that_contradict(self, folder, capsys):
+        for words in (['--gpus', '0'], ['--gpus', '2', '--jobs', '2'], ['--slurm', 'day'], ['--hours', '-1']):
+            assert study(*words, only=()) == 2
+        assert 'as all would take the same devices' in capsys.readouterr().err
+
+
+def test_a_script_is_asked_to_end_too(tmp_path):
+    """SIGTERM to a step is for the script that does its work, which saves its state."""
+    script = tmp_path / 'script.sh'
+    script.write_text(
+        f'cd {tmp_path}\ntrap "touch saved; exit 75" TERM\necho $PORT $1 > started\nwhile :; do sleep 0.05; done\n'
+    )
+    step = multiprocessing.get_context('fork').Process(target=lambda: os._exit(real_steps._shell(script, ['word'])))
+    step.start()
+    while not (tmp_path / 'started').exists() or not (tmp_path / 'started').read_text().endswith('\n'):
+        time.sleep(0.05)
+    time.sleep(0.2)
+    step.terminate()
+    step.join()
+    assert step.exitcode == 75
+    assert (tmp_path / 'saved').exists()
+    port, word = (tmp_path / 'started').read_text().split()
+    assert int(port) > 0
+    assert word == 'word'

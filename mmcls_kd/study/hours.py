@@ -1,0 +1,136 @@
+"""How many GPU hours a study will take: an estimate from the networks' operations, without any measurement."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import torch
+from mmpretrain.registry import MODELS
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..configs import network_cfg, read_config
+from .plan import Planner, Run
+from .report import table
+from .steps import epochs_of
+
+#: Training images and their side, by data set.
+DATA = {'ImageNet': (1_281_167, 224), 'CIFAR100': (50_000, 32)}
+#: An NVIDIA A100's peak in TF32 by its data sheet, in TFLOP/s, and the share of it that is assumed to be reached.
+PEAK, SHARE = 156.0, 0.15
+TFLOPS = round(PEAK * SHARE, 1)
+#: A backward pass takes about twice the operations of the forward pass: gradients of inputs and of weights.
+TRAINING = 3
+
+
+def estimate(planner: Planner, runs: Sequence[Run], speed: float) -> str:
+    """The hours of each pair's runs in Markdown, and what they were computed from.
+
+    Args:
+        planner: Of the study.
+        runs: Its runs.
+        speed: What a GPU computes in the mean, in FLOP/s.
+
+    Raises:
+        ValueError: If the number of images of a pair's data set is not known.
+    """
+    head = [
+        'pair',
+        'GFLOP an image: student',
+        'teacher',
+        'epochs',
+        'hours alone',
+        'hours with teacher',
+        'runs',
+        'hours of all',
+    ]
+    rows, total = [], 0.0
+    for name in planner.study.pairs:
+        own = [run for run in runs if run.pair == name and run.weights is None]
+        hours = {run.key: training_flops(run, planner.models[name]) / speed / 3600 for run in own}
+        taught = [run for run in own if teacher_of(run, planner.models[name])]
+        alone = [run for run in own if run not in taught]
+        _, side = data_of(own[0])
+        teacher = teacher_of(taught[0], planner.models[name]) if taught else None
+        rows.append([
+            f'`{name}`',
+            f'{forward_flops(own[0].student, side) / 1e9:.2f}',
+            f'{forward_flops(teacher, side) / 1e9:.2f}' if teacher else '',
+            str(epochs_of(own[0])),
+            *(_shown(hours[some[0].key]) if some else '' for some in (alone, taught)),
+            str(len(own)),
+            _shown(sum(hours.values())),
+        ])  # fmt: skip
+        total += sum(hours.values())
+    rows.append(['all', *[''] * 5, str(sum(run.weights is None for run in runs)), _shown(total)])
+    return f'{_assumptions(speed)}\n\n{table(head, rows)}'
+
+
+def _shown(hours: float) -> str:
+    return f'{hours:,.0f}' if hours >= 10 else f'{hours:.1f}'
+
+
+def _assumptions(speed: float) -> str:
+    tflops = speed / 1e12
+    default = (
+        f', {SHARE:.0%} of the {PEAK:g} that the data sheet of an NVIDIA A100 names for TF32' if tflops == TFLOPS else ''
+    )
+    return '\n'.join(
+        [
+            f'Estimated, not measured: GPU hours at {tflops:g} TFLOP/s in the mean, which is assumed{default}.',
+            f'A run is images × epochs × ({TRAINING} × forward pass of the student + forward pass of the teacher).',
+            'Left out: the losses and their layers, validation, waiting for images.',
+        ]
+    )
+
+
+def training_flops(run: Run, models: Mapping[str, Mapping]) -> float:
+    """Floating point operations of a run's training.
+
+    Args:
+        run: The run.
+        models: The pair's distillers' models, by their config.
+
+    Raises:
+        ValueError: If the number of images is not known.
+    """
+    images, side = data_of(run)
+    teacher = teacher_of(run, models)
+    an_image = TRAINING * forward_flops(run.student, side) + (forward_flops(teacher, side) if teacher else 0)
+    return float(images) * epochs_of(run) * an_image
+
+
+def teacher_of(run: Run, models: Mapping[str, Mapping]) -> str | None:
+    """The teacher's config; None for a student alone or one that distils itself."""
+    return models.get(run.config, {}).get('teacher_cfg')
+
+
+def data_of(run: Run) -> tuple[int, int]:
+    """How many images a run trains on, and their side.
+
+    Raises:
+        ValueError: If that is not known.
+    """
+    kind = _data_set(run.student)
+    if kind not in DATA:
+        raise ValueError(f'{run.key}: hours are estimated for {", ".join(DATA)}, and not for {kind}')
+    return DATA[kind]
+
+
+@cache
+def _data_set(config: str) -> str:
+    return read_config(config).train_dataloader.dataset.type
+
+
+@cache
+def forward_flops(config: str, side: int) -> int:
+    """Floating point operations of a network's forward pass of one image; a multiplication and an addition are two.
+
+    Args:
+        config: Its config.
+        side: The image's height and width.
+    """
+    network = MODELS.build(network_cfg(config)).to('meta').eval()  # shapes alone: nothing is computed
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.empty(1, 3, side, side, device='meta'), mode='tensor')
+    return counter.get_total_flops()
