@@ -235,7 +235,8 @@ def test_one_step_of_the_default_methods(name):
 
 
 # Alone on the small pair, where the three ways of taking features are enough by default: vectors, several stages one by
-# one, all stages at once. On two processes (tests/engine/test_ddp.py) every config trains all of its methods together.
+# one, all stages at once. On two processes (tests/engine/test_ddp.py) every kind of config trains all of its
+# methods together.
 SMALL = ('cifar100/res34_distill_res18_cifar', 'cifar100/res18_sd_cifar')
 LONG = {*LATER, *MAPS} - {'rkd', 'at', 'reviewkd'}
 
