@@ -180,7 +180,7 @@ def _told(runner: Runner, batches: int, log: Callable[[str], Any]) -> Iterator[A
 
 
 def _share(value: float) -> str:
-    return f'{100 * value:.2f} %'
+    return f'{100 * value:.2f}%'
 
 
 def show(found: Look, console: Console) -> None:
