@@ -21,7 +21,7 @@ from ..checkpoint import load_strictly
 from ..checks import check_data_folders, check_idx_files
 from ..engine.data import plain_datasets
 from ..runtime import complete_dataloaders, is_distiller, student_only
-from .measures import accuracy, agreement, calibration, class_correlation, divergence, entropy
+from .measures import accuracy, agreement, calibration, correlation_distance, divergence, entropy
 from .outputs import ClassifierReader, Outputs, TeacherReader, collect, spread
 from .runs import Run, config_of
 
@@ -61,8 +61,7 @@ class Row:
         entropy: Mean entropy of the probabilities, in nats.
         agreement: See :class:`Point`.
         divergence: Likewise.
-        correlation_difference: How far the correlations of its logits are from its teacher's, the mean over pairs of
-            classes.
+        correlation_distance: See :func:`.measures.correlation_distance`.
     """
 
     name: str
@@ -74,7 +73,7 @@ class Row:
     entropy: float
     agreement: float | None = None
     divergence: float | None = None
-    correlation_difference: float | None = None
+    correlation_distance: float | None = None
 
 
 @dataclass
@@ -135,9 +134,8 @@ class Comparison:
         if teacher is None:
             return Row(name, step, None, *row)
         logit_t = self.outputs[teacher].logit
-        apart = (class_correlation(outputs.logit) - class_correlation(logit_t)).abs().nanmean()
-        beside = (agreement(logit_t, outputs.logit), divergence(logit_t, outputs.logit), float(apart))
-        return Row(name, step, teacher, *row, *beside)
+        pair = logit_t, outputs.logit
+        return Row(name, step, teacher, *row, agreement(*pair), divergence(*pair), correlation_distance(*pair))
 
     def as_dict(self) -> dict[str, Any]:
         """Its numbers as plain values, for JSON."""

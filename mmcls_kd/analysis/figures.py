@@ -14,14 +14,14 @@ import torch
 
 from ..checkpoint import atomic_path
 from .after import Comparison
-from .measures import calibration, class_accuracies, class_correlation
+from .measures import calibration, class_accuracies, class_correlation, correlation_distance
 from .outputs import Outputs
 
 #: Okabe and Ito's colours without black and yellow, for runs; the teachers are black.
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
 #: Where there are more runs than colours, their lines differ too.
 LINES = ('-', '--', ':', '-.')
-MARKERS = 'osD^vP'
+MARKERS = 'osD^vPX'  # one more than colours, so that pairs of both differ for long
 TEACHER_COLOUR = '#222222'
 #: Paul Tol's muted colours, for classes.
 CLASS_COLOURS = ['#332288', '#88CCEE', '#44AA99', '#117733', '#999933']
@@ -89,6 +89,11 @@ def panels(count: int, height: float, columns: int = 4, **keywords: Any) -> tupl
     return figure, axes[:count]
 
 
+def short(name: str, most: int = 22) -> str:
+    """A name that leaves its neighbours room."""
+    return name if len(name) <= most else f'{name[: most - 1]}…'
+
+
 def save(figure: Any, path: Path) -> None:
     """Write a figure, atomically."""
     with atomic_path(path) as file:
@@ -130,9 +135,9 @@ def loss_terms(found: Comparison) -> Any:
         if all(value > 0 for curve in run.terms().values() for _, value in curve):
             axes.set_yscale('log')
             _plain_log(axes)
-        axes.set(title=run.name, xlabel=UNITS[found.unit])
+        axes.set(title=short(run.name, 40), xlabel=UNITS[found.unit])
         axes.legend(fontsize=8.5)
-    all_axes[0].set_ylabel('loss term, weighted (nats)')
+    all_axes[0].set_ylabel('loss term, weighted')
     return figure
 
 
@@ -150,7 +155,7 @@ def over_training(found: Comparison) -> Any | None:
     right.set(title='KL(teacher ‖ student)', ylabel='nats', xlabel=UNITS[found.unit], ylim=(0, None))
     for axes in (left, right):
         _whole_numbers(axes)
-    left.legend(fontsize=9)
+    figure.legend(*left.get_legend_handles_labels(), loc='outside lower center', ncols=min(5, len(found.runs)))
     return figure
 
 
@@ -165,16 +170,16 @@ def class_differences(found: Comparison) -> Any | None:
     order = [int(i) for i in differences.mean(dim=0).argsort() if not differences[:, i].isnan().any()]
     if len(order) > MOST_CLASSES:
         order = order[: MOST_CLASSES // 2] + order[-MOST_CLASSES // 2 :]
-    figure = new_figure(1.3 + 0.36 * len(order))
+    figure = new_figure(1.3 + max(0.36, 0.2 + 0.07 * len(shown)) * len(order))
     axes = figure.add_subplot()
     style = looks(found)
     axes.axvline(0, color='0.35', linewidth=1)
-    spacing = min(0.22, 0.7 / len(shown))
+    spacing = min(0.22, 0.8 / len(shown))
     for i, name in enumerate(shown):
         shift = (i - (len(shown) - 1) / 2) * spacing
         y = np.arange(len(order)) - shift
         values = differences[i, order].numpy()
-        axes.hlines(y, 0, values, color=style[name].colour, linewidth=2, alpha=0.6)
+        axes.hlines(y, 0, values, color=style[name].colour, linestyle=style[name].line, linewidth=1.6, alpha=0.6)
         axes.plot(values, y, style[name].marker, color=style[name].colour, markersize=6, label=name)
     axes.set_yticks(range(len(order)), [f'{found.class_names[i]} ({base[i]:.0f}%)' for i in order])
     axes.set(
@@ -190,7 +195,7 @@ def reliability(found: Comparison) -> Any:
     names = list(found.outputs)
     columns = min(4, len(names))
     rows = math.ceil(len(names) / columns)
-    figure = new_figure(3.3 * rows)
+    figure = new_figure(3.5 * rows)
     grid = figure.add_gridspec(2 * rows, columns, height_ratios=[3, 1] * rows)
     style = looks(found)
     for i, name in enumerate(names):
@@ -199,7 +204,7 @@ def reliability(found: Comparison) -> Any:
         lower = figure.add_subplot(grid[2 * row + 1, column], sharex=upper)
         _reliability(upper, lower, found.outputs[name], style[name].colour)
         error = calibration(found.outputs[name].logit, found.outputs[name].label).error
-        upper.set_title(f'{name}: error {100 * error:.1f}%')
+        upper.set_title(f'{short(name)}\nerror {100 * error:.1f}%')
         lower.set_xlabel('confidence')
         if column == 0:
             upper.set_ylabel('accuracy')
@@ -231,12 +236,13 @@ def correlations(found: Comparison) -> Any:
     figure.set_layout_engine('compressed')  # room for square panels
     grid = figure.subplots(rows, columns, squeeze=False)
     for column, name in enumerate(names):
-        image = _matrix(grid[0, column], matrices[name], name)
+        image = _matrix(grid[0, column], matrices[name], short(name, 80 // columns))
         teacher = found.teacher_of.get(name)
         if teacher is not None:
             difference = matrices[name] - matrices[teacher]
-            title = f'{name} − {teacher}\nmean distance {np.nanmean(np.abs(difference)):.3f}'
-            _matrix(grid[1, column], difference, title)
+            apart = correlation_distance(found.outputs[name].logit, found.outputs[teacher].logit)
+            both = f'{short(name, 80 // columns)}\n− {short(teacher, 70 // columns)}'
+            _matrix(grid[1, column], difference, f'{both}\nmean {apart:.3f}')
         elif rows == 2:
             grid[1, column].set_axis_off()
     if len(found.class_names) <= MOST_CLASSES and columns <= 6:
@@ -270,7 +276,7 @@ def features(found: Comparison) -> Any | None:
     figure.set_figheight(figure.get_figheight() + 0.4)
     for axes, (name, outputs) in zip(all_axes, shown.items(), strict=True):
         _scatter(axes, embedded(outputs.vector[places]), label[places].numpy(), classes, found.class_names)  # type: ignore[index]
-        axes.set_title(name)
+        axes.set_title(short(name, 40))
     handles, names = all_axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc='outside lower center', ncols=min(5, len(names)), markerscale=1.8, fontsize=9)
     return figure

@@ -123,3 +123,14 @@ def class_correlation(logit: Tensor) -> Tensor:
         logit: Logits, (N, C), of at least two images.
     """
     return torch.corrcoef(logit.double().T)
+
+
+def correlation_distance(logit: Tensor, other: Tensor) -> float:
+    """How far two networks' :func:`class_correlation` are apart: the mean distance over all pairs of different classes.
+
+    Args:
+        logit: Logits of one, (N, C).
+        other: Logits of the other, (N, C).
+    """
+    distance = (class_correlation(logit) - class_correlation(other)).abs()
+    return float(distance[~torch.eye(len(distance), dtype=torch.bool)].nanmean())

@@ -38,7 +38,7 @@ COLUMNS = (
     'entropy (nats)',
     'same answer as teacher (%)',
     'KL(teacher ‖ student) (nats)',
-    'difference of correlations',
+    'distance of correlations',
 )
 
 
@@ -132,12 +132,11 @@ def _trained(cfg: Mapping) -> str:
 
 
 def _about_numbers(found: Comparison) -> str:
-    right = found.rows()[-1].accuracy
-    error = 100 * math.sqrt(right * (1 - right) / found.images)
+    error = 100 * max(math.sqrt(row.accuracy * (1 - row.accuracy) / found.images) for row in found.rows())
     return (
         'Of the last checkpoint of each run. Calibration error: how far confidence and accuracy are apart. Entropy: how '
         'unsure the probabilities are. The last three columns compare a run with its teacher. '
-        f'With {found.images} images an accuracy has a standard error of about {error:.1f} points; another seed moves it.'
+        f'With {found.images} images an accuracy has a standard error of up to {error:.1f} points; another seed moves it.'
     )
 
 
@@ -164,7 +163,7 @@ def cells(row: Row, unit: str) -> list[str]:
         shown(row.entropy, 3),
         shown(row.agreement, 2, 100),
         shown(row.divergence, 3),
-        shown(row.correlation_difference, 3),
+        shown(row.correlation_distance, 3),
     ]
 
 

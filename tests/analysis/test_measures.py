@@ -101,6 +101,14 @@ def test_class_correlation(pair):
     np.testing.assert_allclose(found, np.corrcoef(pair[0].double().numpy(), rowvar=False), atol=1e-12)
 
 
+def test_distance_of_correlations(pair):
+    first, second = (np.corrcoef(logit.double().numpy(), rowvar=False) for logit in pair[:2])
+    pairs = [abs(first[i, k] - second[i, k]) for i in range(C) for k in range(C) if i != k]
+    assert measures.correlation_distance(*pair[:2]) == pytest.approx(np.mean(pairs), rel=1e-9)
+    logit = pair[0].double()
+    assert measures.correlation_distance(logit, 3 * logit + 1) == pytest.approx(0, abs=1e-12)
+
+
 def test_a_constant_logit_has_no_correlation():
     logit = torch.tensor([[1.0, 2.0, 5.0], [1.0, 3.0, 4.0]])
     found = measures.class_correlation(logit)
