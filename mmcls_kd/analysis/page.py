@@ -38,7 +38,7 @@ COLUMNS = (
     'entropy (nats)',
     'same answer as teacher (%)',
     'KL(teacher ‖ student) (nats)',
-    'distance of correlations',
+    'distance in correlation',
 )
 
 

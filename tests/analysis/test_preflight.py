@@ -82,7 +82,7 @@ def test_the_student_starts_from_the_weights_that_it_is_given(preflight, tmp_pat
     assert numbers['networks']['student']['entropy'] == pytest.approx(0, abs=1e-6)
 
 
-def test_images_are_spread_over_the_data(preflight):
+def test_as_many_images_as_asked_for(preflight):
     numbers, _ = preflight(SELF, '--images', '10', '--batches', '1')
     assert numbers['images'] == 10
 
