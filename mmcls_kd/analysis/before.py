@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 from rich.console import Console
@@ -113,7 +114,7 @@ def prepare(cfg: Config) -> None:
 def temperatures(losses: Mapping[str, nn.Module]) -> dict[str, float]:
     """The temperature of each loss that has one, by name; of a learnt one that which it starts from."""
     found = {name: getattr(loss, 'temp', None) for name, loss in losses.items()}
-    return {name: float(temp) for name, temp in found.items() if temp is not None}
+    return {name: float(torch.as_tensor(temp).detach()) for name, temp in found.items() if temp is not None}
 
 
 def readers_of(model: Any) -> tuple[dict[str, Reader], list[str]]:

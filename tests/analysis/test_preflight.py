@@ -1,14 +1,17 @@
 """tools/preflight.py, run in this process on a few images."""
 
 import json
+import math
 import sys
 
 import pytest
 import torch
 from commands import DISTILLER, STUDENT, data_options, tool
 from mmpretrain.registry import MODELS
+from networks import build, method
 from stores import make
 
+from mmcls_kd.analysis.before import temperatures
 from mmcls_kd.checkpoint import load_strictly
 from mmcls_kd.configs import TOOLBOX, network_cfg
 
@@ -85,6 +88,11 @@ def test_the_student_starts_from_the_weights_that_it_is_given(preflight, tmp_pat
 def test_as_many_images_as_asked_for(preflight):
     numbers, _ = preflight(SELF, '--images', '10', '--batches', '1')
     assert numbers['images'] == 10
+
+
+def test_a_learnt_temperature_is_that_at_the_start():
+    losses = build(method('KDLoss', 'loss_ctkd', curriculum=dict(start=1.0, range=20.0)), method('SPLoss')).distill_losses
+    assert temperatures(losses) == dict(loss_ctkd=pytest.approx(1 + 20 / (1 + math.exp(-1))))
 
 
 def test_without_a_teacher_a_sentence_says_what_is_left_out(preflight):
