@@ -41,6 +41,7 @@ class BuildWithToolbox(build_py):
 
 #: What needs a library of its own; where it is missing, an error names the extra.
 EXTRAS = dict(
+    analysis=['matplotlib', 'scikit-learn', 'torchmetrics'],
     hf=['safetensors', 'transformers'],
     mim=['onedl-mim'],
     mlflow=['mlflow'],
@@ -59,10 +60,12 @@ EXTRAS = dict(
         'pytest-xdist',
         'ruff',
         'safetensors',
+        'scikit-learn',
         'scipy',
         'setuptools>=77',  # builds a wheel in the tests
         'tensorboard',
         'timm',
+        'torchmetrics',
         'transformers',
         *ONNX,
     ],

@@ -246,7 +246,7 @@ def check_start(student: nn.Module, source: str, checkpoint: Mapping) -> None:
         raise ValueError(f'load_from {source} holds another student: {other[0][0]} and {len(other) - 1} more differ')
 
 
-def preflight(runner: Runner) -> None:
+def check_training(runner: Runner) -> None:
     """All checks that need the built runner: data and labels, the file to start from, the optimizer, the first batch.
 
     Raises:

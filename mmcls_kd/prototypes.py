@@ -101,7 +101,7 @@ class Prototypes:
         Raises:
             TrainingError: If an image cannot be read, or a class has none.
         """
-        progress, left = Progress(self.runner, self.wanted), self.wanted
+        progress, left = Progress(self.runner.logger.info, self.wanted), self.wanted
         for batch in batches_from(self.loader, 0):
             if hasattr(self.runner.train_loop, 'count_unreadable'):
                 self.runner.train_loop.count_unreadable(batch)

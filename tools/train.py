@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works without being installed
 
-from mmcls_kd.checks import check_data_folders, check_idx_files, preflight
+from mmcls_kd.checks import check_data_folders, check_idx_files, check_training
 from mmcls_kd.engine.setup import find_resume_point
 from mmcls_kd.runtime import build_runner, ended_in_order, errors_in_one_line
 from mmcls_kd.training import count_samples, training_config, training_parser
@@ -33,7 +33,7 @@ def main() -> None:
         count_samples(cfg)
         find_resume_point(cfg)
         runner = build_runner(cfg)
-        preflight(runner)
+        check_training(runner)
         runner.dump_config()
     with ended_in_order('train.py'):
         runner.train()

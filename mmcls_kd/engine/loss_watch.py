@@ -12,7 +12,7 @@ from torch import Tensor
 from ..errors import NonFiniteLossError
 
 
-def _value(loss: Tensor | list[Tensor]) -> Tensor:
+def value_of(loss: Tensor | list[Tensor]) -> Tensor:
     """A loss as mmengine adds it up: its mean; of a list the sum of the means."""
     return loss.mean() if isinstance(loss, Tensor) else sum(part.mean() for part in loss)  # type: ignore[return-value]
 
@@ -55,7 +55,7 @@ class LossWatch:
             NonFiniteLossError: In every process, if a loss of any process is NaN or infinite.
         """
         total, log_vars = self._parse(self.model, losses)
-        terms = {name: _value(loss) for name, loss in losses.items()}
+        terms = {name: value_of(loss) for name, loss in losses.items()}
         self.check(terms | {'the sum of the losses': total})
         if self.gradient_norm_interval and (self.iteration + 1) % self.gradient_norm_interval == 0:
             log_vars = log_vars | self.gradient_norms({n: v for n, v in terms.items() if v.requires_grad})

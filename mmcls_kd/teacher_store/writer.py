@@ -6,7 +6,7 @@ import itertools
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -191,7 +191,7 @@ class StoreWriter:
         left = sum(rows_of(self.manifest, shard) for shard in itertools.chain(*pending))
         if (whole := self.epochs * self.manifest.rows - left) > 0:
             self.runner.logger.info(f'{whole} views of this process are stored already, in files that are whole')
-        self._progress = Progress(self.runner, left)
+        self._progress = Progress(self.runner.logger.info, left)
         for epoch, shards in enumerate(pending):
             for first, count in runs([shard.number for shard in shards]):
                 self._write_shards(epoch, first, count)
@@ -271,19 +271,20 @@ def save(folder: Path, shard: Shard, records: np.ndarray) -> None:
 
 
 class Progress:
-    """Tells how far this process is, every few seconds in the log.
+    """Tells how far this process is, every few seconds.
 
     Args:
-        runner: Whose log.
-        total: How many views this process has to do.
+        log: Takes each line.
+        total: How much this process has to do.
+        what: What is done to what.
     """
 
-    def __init__(self, runner: Runner, total: int) -> None:
-        self.log, self.total, self.done = runner.logger.info, total, 0
+    def __init__(self, log: Callable[[str], Any], total: int, what: tuple[str, str] = ('teacher', 'views')) -> None:
+        self.log, self.total, self.done, self.what = log, total, 0, what
         self.start = self.told = time.monotonic()
 
     def add(self, count: int) -> None:
-        """Count views that are done."""
+        """Count what is done."""
         self.done += count
         now = time.monotonic()
         if now - self.told < TELL_EVERY and self.done < self.total:
@@ -291,4 +292,5 @@ class Progress:
         self.told = now
         speed = self.done / max(now - self.start, 1e-9)
         left = timedelta(seconds=round(max(0, self.total - self.done) / speed))
-        self.log(f'teacher: {self.done}/{self.total} views, {speed:.0f} a second, time left {left}')
+        who, things = self.what
+        self.log(f'{who}: {self.done}/{self.total} {things}, {speed:.0f} a second, time left {left}')

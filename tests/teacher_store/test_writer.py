@@ -235,7 +235,7 @@ class TestLog:
     def test_the_time_left(self, monkeypatch):
         now, lines = [100.0], []
         monkeypatch.setattr('mmcls_kd.teacher_store.writer.time', SimpleNamespace(monotonic=lambda: now[0]))
-        progress = Progress(SimpleNamespace(logger=SimpleNamespace(info=lines.append)), 8000)
+        progress = Progress(lines.append, 8000)
         for seconds, count in ((4, 80), (8, 80), (4, 10), (5, 20), (1, 7810)):
             now[0] += seconds
             progress.add(count)

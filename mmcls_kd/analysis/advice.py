@@ -1,0 +1,162 @@
+"""What looks off before a training, and what to do about it; rules of thumb, each with its numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .gradients import TASK, Term
+from .measures import entropy
+
+#: A term's gradient in units of the task loss's, below and above which its weight looks off.
+LOW, HIGH = 0.1, 10.0
+#: The teacher's entropy in units of that of equal probabilities, below and above which it teaches little.
+ONE_HOT, UNIFORM = 0.02, 0.95
+#: What entropy a higher temperature should bring, in the same unit, and the temperatures to try.
+SOFT, TEMPS = 0.1, (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 20.0)
+#: A cosine below which a term pulls against the task loss.
+AGAINST = -0.3
+#: How many standard errors count as a difference.
+ERRORS = 3.0
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Something that looks off.
+
+    Attributes:
+        about: The method or network.
+        finding: What was measured.
+        suggestion: What to do.
+    """
+
+    about: str
+    finding: str
+    suggestion: str
+
+
+def two_digits(value: float) -> str:
+    """A number with two digits that count, without an exponent where it is no trouble.
+
+    Example:
+        >>> two_digits(0.03456), two_digits(1234.0), two_digits(8.0)
+        ('0.035', '1200', '8')
+    """
+    return f'{float(f"{value:.2g}"):g}'
+
+
+def on_terms(terms: Iterable[Term]) -> Iterator[Advice]:
+    """About the weights of the terms.
+
+    Args:
+        terms: The gradients, the task loss's among them.
+    """
+    for term in terms:
+        if not math.isfinite(term.norm) or not math.isfinite(term.value):
+            yield Advice(term.name, 'its value or gradient is not finite', 'lower its weight or look for the cause')
+        elif term.name == TASK:
+            continue
+        elif term.norm == 0:
+            yield Advice(
+                term.name,
+                'its gradient does not reach the student',
+                f'loss_weight={two_digits(term.weight or 0)}: set it above 0; or the loss reads nothing that is trained',
+            )
+        elif term.ratio is not None:
+            yield from _on_weight(term, term.ratio)
+            if term.cosine is not None and term.cosine < AGAINST:
+                yield Advice(
+                    term.name,
+                    f'it pulls against the task loss (cosine {term.cosine:.2f})',
+                    "do teacher and labels mean the same classes (model.teacher_classes), and is the loss's sign right?",
+                )
+
+
+def _on_weight(term: Term, ratio: float) -> Iterator[Advice]:
+    if LOW <= ratio <= HIGH:
+        return
+    weight = f'loss_weight={two_digits((term.weight or 1) / ratio)}' if term.weight else f'{two_digits(1 / ratio)} times'
+    times, felt = (f'{two_digits(ratio)} times that of the task loss', 'hardly felt' if ratio < LOW else 'all that is felt')
+    yield Advice(
+        term.name,
+        f'its gradient is {times}: it is {felt}',
+        f'multiply its loss_weight by {two_digits(1 / ratio)} ({weight}) for as strong a pull as the labels have',
+    )
+
+
+def on_accuracy(teacher: float, student: float, classes: int, images: int) -> Iterator[Advice]:
+    """About whether the teacher knows the data.
+
+    Args:
+        teacher: Its accuracy.
+        student: The student's, before training.
+        classes: How many classes there are.
+        images: On how many images both were measured.
+    """
+    chance = 1 / classes
+    error = ERRORS * math.sqrt(chance * (1 - chance) / images)
+    if teacher <= chance + error:
+        yield Advice(
+            'teacher',
+            f'its accuracy is {teacher:.2%}, and guessing gives {chance:.2%}',
+            'are model.teacher_pretrained, model.teacher_classes (its class for each of the student’s) and '
+            'model.teacher_pixels (mean, std, order of colours, size) right?',
+        )
+    elif student - teacher > ERRORS * math.sqrt(student * (1 - student) / images):
+        yield Advice(
+            'teacher',
+            f'its accuracy is {teacher:.2%}, below the student’s {student:.2%}',
+            'take a better teacher; or model.teacher_pixels or model.teacher_classes are wrong',
+        )
+
+
+def on_softness(logit_t: Tensor, temps: Mapping[str, float]) -> Iterator[Advice]:
+    """About how much the teacher's probabilities say beside the one class.
+
+    Args:
+        logit_t: Logits of the teacher, (N, C).
+        temps: The temperature of each method that has one; at 1 all are looked at where none has.
+    """
+    most = math.log(logit_t.shape[1])
+    for name, temp in (temps or {'teacher': 1.0}).items():
+        found = entropy(logit_t, temp)
+        if found < ONE_HOT * most:
+            higher = next((t for t in TEMPS if t > temp and entropy(logit_t, t) >= SOFT * most), TEMPS[-1])
+            yield Advice(
+                name,
+                f'at temperature {temp:g} the teacher is nearly one-hot: entropy {found:.3f} of {most:.2f} nats, so it says '
+                'little more than the labels',
+                f'raise temp: at {higher:g} the entropy is {entropy(logit_t, higher):.2f} nats',
+            )
+    if (found := entropy(logit_t)) > UNIFORM * most:
+        yield Advice(
+            'teacher',
+            f'its probabilities are nearly equal: entropy {found:.2f} of {most:.2f} nats at temperature 1',
+            'are model.teacher_pretrained and model.teacher_pixels right? If its accuracy is, lower temp',
+        )
+
+
+def advise(
+    terms: Iterable[Term],
+    teacher: float | None,
+    student: float,
+    logit_t: Tensor | None,
+    temps: Mapping[str, float],
+) -> Sequence[Advice]:
+    """All that looks off.
+
+    Args:
+        terms: The gradients.
+        teacher: The teacher's accuracy; None where there is no teacher.
+        student: The student's.
+        logit_t: The teacher's logits, (N, C).
+        temps: The temperature of each method that has one.
+    """
+    found = list(on_terms(terms))
+    if teacher is not None and logit_t is not None:
+        images, classes = logit_t.shape
+        found += [*on_accuracy(teacher, student, classes, images), *on_softness(logit_t, temps)]
+    return found

@@ -1,0 +1,324 @@
+"""What came of several trainings, side by side: each run's student on the same images, and its teacher."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+from mmpretrain.registry import MODELS
+from torch.utils.data import DataLoader
+
+from ..checkpoint import load_strictly
+from ..checks import check_data_folders, check_idx_files
+from ..engine.data import plain_datasets
+from ..runtime import complete_dataloaders, is_distiller, student_only
+from .measures import accuracy, agreement, calibration, correlation_distance, divergence, entropy
+from .outputs import ClassifierReader, Outputs, TeacherReader, collect, spread
+from .runs import Run, config_of
+
+#: What makes two runs' teachers the same one.
+TEACHER_KEYS = ('teacher_cfg', 'teacher_pretrained', 'teacher_classes', 'teacher_pixels', 'teacher_weights')
+TEACHER = 'teacher'
+
+
+@dataclass(frozen=True)
+class Point:
+    """A checkpoint of a run.
+
+    Attributes:
+        step: Its epoch or iteration.
+        accuracy: Share of right answers.
+        agreement: Share of answers that are the teacher's; None without one.
+        divergence: KL(teacher ‖ student), in nats; likewise.
+    """
+
+    step: int
+    accuracy: float
+    agreement: float | None
+    divergence: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network in numbers.
+
+    Attributes:
+        name: The run's name, or the teacher's.
+        step: Epoch or iteration of its checkpoint; None for a teacher.
+        teacher: Which teacher it is compared with; None for a teacher, or without one.
+        accuracy: Share of right answers.
+        confidence: Mean of the largest probability.
+        calibration_error: See :class:`.measures.Calibration`.
+        entropy: Mean entropy of the probabilities, in nats.
+        agreement: See :class:`Point`.
+        divergence: Likewise.
+        correlation_distance: See :func:`.measures.correlation_distance`.
+    """
+
+    name: str
+    step: int | None
+    teacher: str | None
+    accuracy: float
+    confidence: float
+    calibration_error: float
+    entropy: float
+    agreement: float | None = None
+    divergence: float | None = None
+    correlation_distance: float | None = None
+
+
+@dataclass
+class Comparison:
+    """Everything that the report shows.
+
+    Attributes:
+        runs: The runs.
+        outputs: By name what each network gave: the teachers first, then the last checkpoint of each run.
+        teacher_of: The name of each run's teacher; empty without one.
+        history: Of each run its checkpoints, in order.
+        class_names: The names of the classes.
+        notes: What a reader has to know.
+    """
+
+    runs: list[Run]
+    outputs: dict[str, Outputs] = field(default_factory=dict)
+    teacher_of: dict[str, str] = field(default_factory=dict)
+    history: dict[str, list[Point]] = field(default_factory=dict)
+    class_names: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def unit(self) -> str:
+        """What the runs are counted in."""
+        return self.runs[0].unit
+
+    @property
+    def teachers(self) -> list[str]:
+        """The names of the teachers."""
+        return list(dict.fromkeys(self.teacher_of.values()))
+
+    @property
+    def images(self) -> int:
+        """On how many images the networks were compared."""
+        return len(next(iter(self.outputs.values())).label)
+
+    @property
+    def reference(self) -> str | None:
+        """What the others are compared with class by class; None where there is nothing.
+
+        The first run without a teacher, else the first; of one run its teacher.
+        """
+        if len(self.runs) > 1:
+            return next((run.name for run in self.runs if not run.is_distiller), self.runs[0].name)
+        return self.teacher_of.get(self.runs[0].name)
+
+    def rows(self) -> list[Row]:
+        """Each network in numbers."""
+        steps = {run.name: run.last for run in self.runs}
+        return [self._row(name, of, steps.get(name)) for name, of in self.outputs.items()]
+
+    def _row(self, name: str, outputs: Outputs, step: int | None) -> Row:
+        found = calibration(outputs.logit, outputs.label)
+        right, unsure = accuracy(outputs.logit, outputs.label), entropy(outputs.logit)
+        row = (right, found.confidence, found.error, unsure)
+        teacher = self.teacher_of.get(name)
+        if teacher is None:
+            return Row(name, step, None, *row)
+        logit_t = self.outputs[teacher].logit
+        pair = logit_t, outputs.logit
+        return Row(name, step, teacher, *row, agreement(*pair), divergence(*pair), correlation_distance(*pair))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its numbers as plain values, for JSON."""
+        history = {name: [asdict(point) for point in points] for name, points in self.history.items()}
+        return dict(images=self.images, networks=[asdict(row) for row in self.rows()], history=history, notes=self.notes)
+
+
+def labels_of(loader: DataLoader) -> np.ndarray | None:
+    """The class of each image of a loader; None where the data set does not tell without being read."""
+    dataset: Any = loader.dataset
+    parts = list(plain_datasets(dataset.dataset))
+    if not all(hasattr(part, 'get_gt_labels') for part in parts):
+        return None
+    labels = np.concatenate([np.asarray(part.get_gt_labels()) for part in parts])
+    return labels[dataset.indices] if len(labels) == len(dataset.dataset) else None
+
+
+class Entrant:
+    """A run ready to be looked at: its student is built, its last checkpoint fits, its images are there.
+
+    Args:
+        run: The run.
+        data_root: Folder of the data; None for the config's own.
+        images: How many validation images, evenly spread; None for all.
+
+    Raises:
+        FileNotFoundError: If the data or a network's weights are missing.
+        ValueError: If the config cannot be built, or the checkpoint does not fit.
+    """
+
+    def __init__(self, run: Run, data_root: str | None, images: int | None) -> None:
+        self.run, self.cfg = run, config_of(run, data_root)
+        name = next((key for key in ('val_dataloader', 'test_dataloader') if self.cfg.get(key)), None)
+        if name is None:
+            raise ValueError(f'{run.folder}: its config has no val_dataloader and no test_dataloader, so no images')
+        check_data_folders(self.cfg, (name,))
+        check_idx_files(self.cfg, (name,))
+        complete_dataloaders(self.cfg, pin_memory=False, persistent_workers=False)
+        with in_scope(self.cfg):
+            self.loader = spread(Runner.build_dataloader(copy.deepcopy(self.cfg[name]), seed=0), images)
+            cfg = copy.deepcopy(self.cfg)
+            if is_distiller(cfg.model):
+                student_only(cfg)
+            self.student = MODELS.build(cfg.model).to(get_device()).eval()
+        self.load(run.checkpoints[run.last])
+        self.reader = ClassifierReader(self.student)
+
+    def load(self, path: Path) -> None:
+        """Give the student the weights of a checkpoint."""
+        load_strictly(self.student, str(path), self.run.name)
+
+    def outputs(self, path: Path, log: Callable[[str], Any]) -> Outputs:
+        """What the student gives with the weights of a checkpoint."""
+        self.load(path)
+        name = f'{self.run.name}, {path.stem}'
+        return collect({name: self.reader}, self.loader, self.student.data_preprocessor, log)[name]
+
+    @property
+    def teacher_key(self) -> str | None:
+        """What tells its teacher from another; None where it has none."""
+        model = self.cfg.model
+        return repr([model.get(key) for key in TEACHER_KEYS]) if model.get('teacher_cfg') is not None else None
+
+    def distiller(self) -> Any:
+        """A distiller with its teacher, whatever its methods.
+
+        Raises:
+            FileNotFoundError: If the teacher's weights are missing.
+            ValueError: If they do not fit.
+        """
+        model = copy.deepcopy(self.cfg.model)
+        model.distill_cfg = [dict(methods=[dict(type='KDLoss', name='loss_kd')])]
+        model.update(teacher_mode='eval', teacher_store=None, student_pretrained=None, compile=False)
+        try:
+            with in_scope(self.cfg):
+                return MODELS.build(model).to(get_device()).eval()
+        except (FileNotFoundError, ValueError) as error:
+            raise type(error)(f'{self.run.folder}: {error}; --no-teacher leaves it out') from error
+
+
+def in_scope(cfg: Config) -> Any:
+    """The registries' scope that a config names."""
+    return DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain'))
+
+
+def enter(
+    runs: Sequence[Run], data_root: str | None = None, images: int | None = None, with_teacher: bool = True
+) -> tuple[list[Entrant], dict[str, Any]]:
+    """Make runs ready and refuse those that cannot be compared, before any work.
+
+    Args:
+        runs: The runs.
+        data_root: See :class:`Entrant`.
+        images: Likewise.
+        with_teacher: Whether to build their teachers.
+
+    Returns:
+        The runs, and the distillers with the different teachers, by :attr:`Entrant.teacher_key`.
+
+    Raises:
+        FileNotFoundError: As :class:`Entrant`.
+        ValueError: Likewise; or if runs differ in classes, images, or what they are counted in.
+    """
+    entrants = [Entrant(run, data_root, images) for run in runs]
+    first = entrants[0]
+    for entrant in entrants[1:]:
+        classes = [e.reader.num_classes for e in (first, entrant)]
+        where = f'{first.run.folder} and {entrant.run.folder}'
+        if classes[0] != classes[1]:
+            raise ValueError(f'{where} tell apart {classes[0]} and {classes[1]} classes, and can’t be compared')
+        if first.run.unit != entrant.run.unit:
+            raise ValueError(f'{where}: one has checkpoints by epochs, the other by iterations, and can’t be compared')
+        labels = [labels_of(e.loader) for e in (first, entrant)]
+        if labels[0] is not None and labels[1] is not None and not np.array_equal(labels[0], labels[1]):
+            raise ValueError(f'{where} validate on other images, by their labels: give runs of the same data')
+    owners: dict[str, Entrant] = {}
+    for entrant in entrants:
+        if entrant.teacher_key is not None and with_teacher:
+            owners.setdefault(entrant.teacher_key, entrant)
+    return entrants, {key: owner.distiller() for key, owner in owners.items()}
+
+
+def compare(
+    entrants: Sequence[Entrant], distillers: Mapping[str, Any], checkpoints: int, log: Callable[[str], Any] = print
+) -> Comparison:
+    """Run teachers and students over the images.
+
+    Args:
+        entrants: The runs.
+        distillers: With their teachers, see :func:`enter`.
+        checkpoints: How many checkpoints of a run to look at, at most.
+        log: Takes lines that say how far it is.
+    """
+    found = Comparison([entrant.run for entrant in entrants])
+    named = {}
+    for key, distiller in distillers.items():
+        owner = next(e for e in entrants if e.teacher_key == key)
+        named[key] = TEACHER if len(distillers) == 1 else f'{TEACHER} of {owner.run.name}'
+        reader = {named[key]: TeacherReader(distiller)}
+        found.outputs |= collect(reader, owner.loader, distiller.data_preprocessor, log)
+    for entrant in entrants:
+        if named:
+            found.teacher_of[entrant.run.name] = named.get(str(entrant.teacher_key), next(iter(named.values())))
+        found.history[entrant.run.name] = list(_follow(entrant, found, checkpoints, log))
+    found.class_names = _class_names(entrants[0])
+    found.notes = list(_notes(found, distillers, checkpoints))
+    return found
+
+
+def _follow(entrant: Entrant, found: Comparison, checkpoints: int, log: Callable[[str], Any]) -> Iterator[Point]:
+    """A run's checkpoints; the outputs of the last one are kept."""
+    run = entrant.run
+    teacher = found.outputs.get(found.teacher_of.get(run.name, ''))
+    for step, path in run.some_checkpoints(checkpoints).items():
+        of = entrant.outputs(path, log)
+        if teacher is not None and not torch.equal(teacher.label, of.label):
+            raise ValueError(f'{run.folder}: its images are not those that the teacher saw: give runs of the same data')
+        alike = None if teacher is None else agreement(teacher.logit, of.logit)
+        apart = None if teacher is None else divergence(teacher.logit, of.logit)
+        yield Point(step, accuracy(of.logit, of.label), alike, apart)
+    found.outputs[run.name] = of
+
+
+def _class_names(entrant: Entrant) -> list[str]:
+    dataset: Any = entrant.loader.dataset
+    names = getattr(dataset.dataset, 'metainfo', {}).get('classes') or ()
+    count = entrant.reader.num_classes
+    return [str(name) for name in names] if len(names) == count else [str(i) for i in range(count)]
+
+
+def _notes(found: Comparison, distillers: Mapping[str, Any], checkpoints: int) -> Iterator[str]:
+    if not distillers:
+        yield 'There is no teacher: agreement, divergence and its own figures are left out.'
+    borrowed = [run.name for run in found.runs if run.cfg.model.get('teacher_cfg') is None]
+    if distillers and borrowed:
+        yield f'{" and ".join(borrowed)} had no teacher in training, and is compared with {found.teachers[0]}.'.replace(
+            'is compared', 'are compared' if len(borrowed) > 1 else 'is compared'
+        )
+    for run in found.runs:
+        if len(run.checkpoints) == 1:
+            yield (
+                f'{run.name} kept one checkpoint, so it is one point over training: '
+                'default_hooks.checkpoint.max_keep_ckpts says how many a run keeps.'
+            )
+        elif len(run.checkpoints) > checkpoints:
+            yield f'Of {run.name}, {checkpoints} of its {len(run.checkpoints)} checkpoints are shown.'

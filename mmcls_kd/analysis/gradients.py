@@ -1,0 +1,137 @@
+"""How strongly each term of a distiller's loss pulls at the student, beside the task loss."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..engine.loss_watch import value_of
+
+#: What the task loss is called, the student's own, of which the labels are the target.
+TASK = 'task'
+Row = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Term:
+    """A term of the loss, weighted as in training; means over batches.
+
+    Attributes:
+        name: The method's, or :data:`TASK`.
+        value: The term.
+        norm: The 2-norm of its gradient over the student's parameters.
+        ratio: That, in units of the task loss's; None where the task loss has no gradient.
+        cosine: Of the angle between both gradients; None where one of them is 0.
+        weight: The method's ``loss_weight``, after a warm-up; None for the task.
+    """
+
+    name: str
+    value: float
+    norm: float
+    ratio: float | None
+    cosine: float | None
+    weight: float | None = None
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Iterator[None]:
+    """Put back afterwards what a training step changes beside weights: buffers (batch statistics, memories), random states.
+
+    Args:
+        model: A distiller or classifier; the teachers' buffers count too.
+    """
+    networks = [model, *getattr(model, 'teachers', ())]
+    buffers = list(chain.from_iterable(network.buffers() for network in networks))
+    kept = [buffer.clone() for buffer in buffers]
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in zip(buffers, kept, strict=True):
+                buffer.copy_(before)
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+
+
+def weighted_terms(model: Any, data: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The terms of one step's loss by name, the task loss first; weights that warm up count as after the warm-up.
+
+    Args:
+        model: A distiller, or a classifier, which has the task loss alone.
+        data: A batch, preprocessed for training.
+    """
+    losses = model(**data, mode='loss')
+    methods = getattr(model, 'loss_weights', {})
+    task = [value_of(loss) for name, loss in losses.items() if name not in methods and 'loss' in name]
+    terms = {TASK: torch.stack(task).sum()}
+    for name, weight in methods.items():
+        now = weight.now()
+        terms[name] = value_of(losses[name]) * (weight.value / now if now else 1.0)
+    return terms
+
+
+def gradient(value: Tensor, parameters: list[nn.Parameter]) -> Tensor:
+    """The gradient of a term as one vector; 0 where it does not depend on a parameter."""
+    if not value.requires_grad:
+        return torch.zeros(sum(p.numel() for p in parameters))
+    parts = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+    return torch.cat([(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(parameters, parts, strict=True)])
+
+
+def gradient_terms(model: Any, batches: Iterable[Any]) -> list[Term]:
+    """The gradient of each term over the student's parameters, as the training would begin; nothing is trained.
+
+    Args:
+        model: A distiller or classifier, with the weights that the student starts from.
+        batches: Training batches as the dataloader gives them; each starts from the same state.
+
+    Returns:
+        The terms, the task loss first.
+
+    Raises:
+        ValueError: If there is no batch.
+    """
+    parameters = [p for p in getattr(model, 'student', model).parameters() if p.requires_grad]
+    measured: dict[str, list[Row]] = {}
+    training = model.training
+    model.train()
+    try:
+        for batch in batches:
+            with untouched(model):
+                terms = weighted_terms(model, model.data_preprocessor(batch, True))
+                vectors = {name: gradient(value, parameters).double().cpu() for name, value in terms.items()}
+            for name, vector in vectors.items():
+                along = float(vector @ vectors[TASK])
+                measured.setdefault(name, []).append((float(terms[name].detach()), float(vector.norm()), along))
+    finally:
+        model.train(training)
+    if not measured:
+        raise ValueError('there is no training batch to measure gradients on')
+    return [_term(name, rows, measured[TASK], getattr(model, 'loss_weights', {})) for name, rows in measured.items()]
+
+
+def _term(name: str, rows: list[Row], task: list[Row], weights: Mapping) -> Term:
+    """The means over batches; of each a row has value, norm, and inner product with the task loss's gradient."""
+    value, norm, _ = (float(column) for column in np.mean(rows, axis=0))
+    task_norm = float(np.mean([row[1] for row in task]))
+    lengths = [row[1] * other[1] for row, other in zip(rows, task, strict=True)]
+    cosines = [row[2] / length for row, length in zip(rows, lengths, strict=True) if length > 0]
+    return Term(
+        name,
+        value,
+        norm,
+        norm / task_norm if task_norm else None,
+        float(np.mean(cosines)) if cosines else None,
+        weights[name].value if name in weights else None,
+    )

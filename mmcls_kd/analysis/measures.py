@@ -1,0 +1,136 @@
+"""What outputs of classifiers say, as numbers: right or wrong, sure or unsure, alike or unlike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+#: How many intervals of equal width the confidences are sorted into.
+BINS = 15
+
+
+def accuracy(logit: Tensor, label: Tensor) -> float:
+    """The share of images whose largest logit is that of their class.
+
+    Args:
+        logit: Logits, (N, C).
+        label: Class indices, (N,).
+    """
+    return agreement(logit, label)
+
+
+def agreement(logit: Tensor, other: Tensor) -> float:
+    """The share of images for which two networks name the same class, right or wrong.
+
+    Args:
+        logit: Logits of one, (N, C).
+        other: Logits of the other, (N, C), or the classes that it names, (N,).
+
+    Example:
+        >>> agreement(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[3.0, 2.0], [2.0, 3.0]]))
+        0.5
+    """
+    named = other if other.dim() == 1 else other.argmax(dim=1)
+    return float((logit.argmax(dim=1) == named).double().mean())
+
+
+def class_accuracies(logit: Tensor, label: Tensor) -> Tensor:
+    """The accuracy on the images of each class, (C,); NaN for a class without images.
+
+    Args:
+        logit: Logits, (N, C).
+        label: Class indices, (N,).
+    """
+    from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+    counts = multiclass_confusion_matrix(logit.argmax(dim=1), label, num_classes=logit.shape[1]).double()
+    return counts.diagonal() / counts.sum(dim=1)
+
+
+def divergence(logit_t: Tensor, logit_s: Tensor) -> float:
+    """The mean Kullback-Leibler divergence from teacher to student, KL(teacher ‖ student), in nats.
+
+    Args:
+        logit_t: Logits of the teacher, (N, C).
+        logit_s: Logits of the student, (N, C).
+    """
+    from torchmetrics.functional.regression import kl_divergence
+
+    log_t, log_s = (logit.double().log_softmax(dim=1) for logit in (logit_t, logit_s))
+    return float(kl_divergence(log_t, log_s, log_prob=True))
+
+
+def entropy(logit: Tensor, temp: float = 1.0) -> float:
+    """The mean entropy of the probabilities at a temperature, in nats: 0 for one-hot ones, ln C for equal ones.
+
+    Args:
+        logit: Logits, (N, C).
+        temp: The temperature.
+
+    Example:
+        >>> round(entropy(torch.zeros(1, 10)), 4)
+        2.3026
+    """
+    return float(torch.special.entr((logit.double() / temp).softmax(dim=1)).sum(dim=1).mean())
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far confidence, the largest probability, says how often a network is right.
+
+    Attributes:
+        error: The expected calibration error: the mean over the images of how far accuracy and mean confidence of their
+            interval are apart.
+        confidence: The mean confidence.
+        counts: How many images there are in each of the intervals of confidence, from 0 to 1, (B,).
+        confidences: Their mean confidence, (B,); NaN where there are none.
+        accuracies: Their accuracy, (B,); NaN where there are none.
+    """
+
+    error: float
+    confidence: float
+    counts: Tensor
+    confidences: Tensor
+    accuracies: Tensor
+
+
+def calibration(logit: Tensor, label: Tensor, bins: int = BINS) -> Calibration:
+    """How well calibrated the probabilities are, by intervals of equal width.
+
+    Args:
+        logit: Logits, (N, C).
+        label: Class indices, (N,).
+        bins: How many intervals.
+    """
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    probability = logit.double().softmax(dim=1)
+    error = multiclass_calibration_error(probability, label, num_classes=logit.shape[1], n_bins=bins)
+    confidence, named = probability.max(dim=1)
+    place = (confidence * bins).long().clamp(max=bins - 1)
+    counts = torch.bincount(place, minlength=bins)
+    sums = torch.bincount(place, confidence, minlength=bins)
+    right = torch.bincount(place, (named == label).double(), minlength=bins)
+    return Calibration(float(error), float(confidence.mean()), counts, sums / counts, right / counts)
+
+
+def class_correlation(logit: Tensor) -> Tensor:
+    """How the logits of two classes go together over the images: their correlation, (C, C); NaN for a constant logit.
+
+    Args:
+        logit: Logits, (N, C), of at least two images.
+    """
+    return torch.corrcoef(logit.double().T)
+
+
+def correlation_distance(logit: Tensor, other: Tensor) -> float:
+    """How far two networks' :func:`class_correlation` are apart: the mean distance over all pairs of different classes.
+
+    Args:
+        logit: Logits of one, (N, C).
+        other: Logits of the other, (N, C).
+    """
+    distance = (class_correlation(logit) - class_correlation(other)).abs()
+    return float(distance[~torch.eye(len(distance), dtype=torch.bool)].nanmean())

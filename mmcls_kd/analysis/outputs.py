@@ -1,0 +1,142 @@
+"""What networks give for the images of a data set: each runs once over them, and logits, labels and features are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from mmpretrain.structures import DataSample
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from ..dis_losses.common import hard_label
+from ..distillers.assembly import TeacherHolder
+from ..distillers.classification import batch_label
+from ..distillers.default_taps import default_taps
+from ..distillers.survey import evaluating, survey
+from ..distillers.taps import record
+from ..networks.classifiers import scores
+from ..teacher_store.writer import Progress
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a network gave.
+
+    Attributes:
+        logit: Class scores, (N, C), float32.
+        label: The class of each image, (N,).
+        vector: What went into its classifier, (N, D), float32; None where that cannot be read.
+    """
+
+    logit: Tensor
+    label: Tensor
+    vector: Tensor | None = None
+
+
+class Reader(Protocol):
+    """Runs a network on preprocessed images."""
+
+    def __call__(self, inputs: Tensor, samples: Sequence[DataSample]) -> dict[str, Tensor]:
+        """The tensors ``logit`` and, where there is one, ``vector``."""
+
+
+class ClassifierReader:
+    """Reads a classifier, or the student of a distiller, in eval mode.
+
+    Args:
+        model: The classifier or the distiller.
+
+    Attributes:
+        num_classes: How many classes it tells apart.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.network: nn.Module = getattr(model, 'student', model)
+        found = survey(self.network, 'network')
+        self.num_classes = getattr(model, 'num_classes', found.num_classes)
+        taps = default_taps(self.network, found) | getattr(model, 'student_taps', {})
+        self.taps = {name: tap for name, tap in taps.items() if name == 'vector'}
+
+    def __call__(self, inputs: Tensor, samples: Sequence[DataSample]) -> dict[str, Tensor]:  # noqa: ARG002
+        """See :class:`Reader`."""
+        with evaluating(self.model), record(self.network, self.taps) as seen:
+            logit = scores(self.model(inputs, mode='tensor'))
+        return {'logit': logit, **seen}
+
+
+class TeacherReader:
+    """Reads a distiller's teacher, or several as one, in eval mode, whatever mode it trains in.
+
+    Args:
+        distiller: The distiller; it has a teacher that runs.
+    """
+
+    def __init__(self, distiller: Any) -> None:
+        self.distiller = distiller
+        self.teacher: TeacherHolder = distiller.teacher_holder
+        self.names = [name for name in ('logit', 'vector') if name in self.teacher.shapes]
+
+    def __call__(self, inputs: Tensor, samples: Sequence[DataSample]) -> dict[str, Tensor]:
+        """See :class:`Reader`."""
+        modes = nn.ModuleList(self.teacher.networks)
+        with evaluating(modes):
+            return self.teacher(self.distiller.arrange(inputs), samples, self.names)
+
+
+def spread(loader: DataLoader, images: int | None) -> DataLoader:
+    """A loader's images once, in their order; of them so many as are wanted, evenly spread, as data may be sorted by class.
+
+    Args:
+        loader: Of the data.
+        images: How many; None, or more than there are, for all.
+    """
+    dataset: Any = loader.dataset
+    wanted = len(dataset) if images is None else min(images, len(dataset))
+    places = torch.linspace(0, len(dataset) - 1, wanted).round().long().tolist()
+    batch_size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', 32)
+    return DataLoader(
+        Subset(dataset, places),
+        batch_size=batch_size,
+        num_workers=loader.num_workers,
+        collate_fn=loader.collate_fn,
+        worker_init_fn=loader.worker_init_fn,
+    )
+
+
+@torch.no_grad()
+def collect(
+    readers: Mapping[str, Reader], loader: DataLoader, preprocess: nn.Module, log: Callable[[str], Any] = print
+) -> dict[str, Outputs]:
+    """Run networks once over a loader's images.
+
+    Args:
+        readers: The networks, by name.
+        loader: Gives batches as in validation.
+        preprocess: The data preprocessor that all of them share.
+        log: Takes lines that say how far it is.
+
+    Returns:
+        What each gave, on the CPU.
+
+    Raises:
+        ValueError: If a network gives logits that are not finite.
+    """
+    found: dict[str, dict[str, list[Tensor]]] = {name: {} for name in readers}
+    labels = []
+    progress = Progress(log, len(loader.dataset), (' and '.join(readers), 'images'))  # type: ignore[arg-type]
+    for batch in loader:
+        data = preprocess(batch, False)
+        samples = data['data_samples']
+        labels.append(hard_label(batch_label(samples)).cpu())
+        for name, reader in readers.items():
+            for tensor_name, tensor in reader(data['inputs'], samples).items():
+                found[name].setdefault(tensor_name, []).append(tensor.float().cpu())
+        progress.add(len(samples))
+    joined = {name: {key: torch.cat(parts) for key, parts in of.items()} for name, of in found.items()}
+    if broken := [name for name, of in joined.items() if not of['logit'].isfinite().all()]:
+        raise ValueError(f'{broken[0]}: gives logits that are NaN or infinite; are these the right weights?')
+    return {name: Outputs(label=torch.cat(labels), **of) for name, of in joined.items()}

@@ -1,0 +1,175 @@
+"""The report as one page of HTML that needs nothing beside it: figures inside, no script, no address elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import math
+import struct
+from collections.abc import Iterator, Mapping
+from html import escape
+from pathlib import Path
+
+from ..checkpoint import atomic_path
+from .after import Comparison, Row
+from .figures import FIGURES, MOST_CLASSES, TSNE_IMAGES, UNITS, chosen_classes
+from .measures import BINS
+
+STYLE = """
+:root { color-scheme: light; }
+body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 1120px; background: #fff; color: #1c1c1c;
+  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+h1 { font-size: 1.7rem; margin: 0 0 .5rem; }
+h2 { font-size: 1.25rem; margin: 2.5rem 0 .4rem; border-top: 1px solid #ddd; padding-top: 1.2rem; }
+p, li { max-width: 75ch; }
+figure { margin: 1rem 0 0; }
+img { max-width: 100%; height: auto; display: block; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .93rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #e3e3e3; white-space: nowrap; }
+th { border-bottom: 2px solid #999; vertical-align: bottom; white-space: normal; }
+th:first-child, td:first-child { text-align: left; }
+"""
+COLUMNS = (
+    'network',
+    'checkpoint',
+    'accuracy (%)',
+    'mean confidence (%)',
+    'calibration error (%)',
+    'entropy (nats)',
+    'same answer as teacher (%)',
+    'KL(teacher ‖ student) (nats)',
+    'distance in correlation',
+)
+
+
+def texts(found: Comparison) -> dict[str, str]:
+    """What each figure shows and how to read it, by name."""
+    unit, count = UNITS[found.unit], len(found.class_names)
+    some = f' Of {count} classes ten are shown.' if chosen_classes(count) != list(range(count)) else ''
+    most = f' Of {count} classes those {MOST_CLASSES} are shown that lose and gain most.' if count > MOST_CLASSES else ''
+    below = ' The lower row is student minus teacher, in the same order: the paler, the more was passed on.'
+    each = found.images / count
+    return {
+        'learning_curves': (
+            f'Top-1 accuracy in validation after each {unit}, as the runs logged it; in brackets the last value. A broken '
+            'black line is the teacher, on the images of this report. A curve that still rises at its end says that the run '
+            'was short. Compare the ends, not the best points.'
+        ),
+        'loss_terms': (
+            'Each term of the loss in training, weighted as it was added up. A term that lies far below the task loss all '
+            'the time has little to say, and one that does not fall is not learnt. Terms of different methods have other '
+            'units: compare the shapes. Some do not go to 0, as a cross entropy ends at the entropy of its target.'
+        ),
+        'over_training': (
+            'Left: the share of images for which student and teacher name the same class, right or wrong. Right: how far '
+            'the student’s probabilities are from the teacher’s, 0 where they are equal. Distillation should bring a '
+            'student nearer than training alone does. Where accuracy is higher and closeness is not, something else helped.'
+        ),
+        'class_differences': (
+            f'For each class, how much more accurate a network is than {found.reference}.{most} With {found.images} images '
+            f'a class has {each:.0f} on average, so one image is {100 / each:.1f} points: small differences are chance.'
+        ),
+        'reliability': (
+            f'Images are sorted by confidence, the largest probability, into {BINS} intervals. A bar is the share of right '
+            'answers among them. On the broken line confidence and accuracy are equal; where bars are below it the network '
+            'is too sure of itself, where they are above it not sure enough. The error in the title is the mean distance '
+            'from the line, each bar counted by its images, whose share stands below it.'
+        ),
+        'features': (
+            f'What goes into each classifier, laid into the plane by t-SNE (up to {TSNE_IMAGES} images).{some} Groups that '
+            'stand apart are classes that the network tells apart. The axes, the sizes of groups and how far apart they are '
+            'mean nothing.'
+        ),
+        'correlations': (
+            'How the logits of two classes rise and fall together over the images: red together, blue against each other. '
+            'Red off the diagonal are classes that look alike to the network, which a teacher knows beyond the labels.'
+            + (below if found.teachers else '')
+        ),
+    }
+
+
+def write_page(found: Comparison, files: Mapping[str, Path], path: Path) -> None:
+    """Write the report, atomically.
+
+    Args:
+        found: What it shows.
+        files: The figures, by name.
+        path: The file to write.
+    """
+    with atomic_path(path) as file:
+        file.write_text('\n'.join(_page(found, files)) + '\n', encoding='utf-8')
+
+
+def _page(found: Comparison, files: Mapping[str, Path]) -> Iterator[str]:
+    names = ', '.join(run.name for run in found.runs)
+    yield '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
+    yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    yield f'<link rel="icon" href="data:,">\n<title>Comparison of {escape(names)}</title>'
+    yield f'<style>{STYLE}</style>\n</head>\n<body>'
+    yield f'<h1>Comparison of {escape(names)}</h1>'
+    yield f'<p>On {found.images} validation images of {len(found.class_names)} classes. Runs:</p>\n<ul>'
+    for run in found.runs:
+        yield f'<li>{escape(run.name)}: <code>{escape(str(run.folder))}</code>, {escape(_trained(run.cfg))}</li>'
+    yield '</ul>'
+    for note in found.notes:
+        yield f'<p>{escape(note)}</p>'
+    yield '<h2>Numbers</h2>'
+    yield f'<p>{escape(_about_numbers(found))}</p>'
+    yield from _table(found)
+    described = texts(found)
+    for name, title, _ in FIGURES:
+        if name in files:
+            yield f'<h2 id="{name}">{escape(title)}</h2>\n<p>{escape(described[name])}</p>'
+            yield _image(files[name], title)
+    yield '</body>\n</html>'
+
+
+def _trained(cfg: Mapping) -> str:
+    if 'student_cfg' not in cfg['model']:
+        return 'a student alone'
+    methods = cfg.get('methods') or ()
+    return f'distilled by {", ".join([methods] if isinstance(methods, str) else methods)}' if methods else 'distilled'
+
+
+def _about_numbers(found: Comparison) -> str:
+    error = 100 * max(math.sqrt(row.accuracy * (1 - row.accuracy) / found.images) for row in found.rows())
+    return (
+        'Of the last checkpoint of each run. Calibration error: how far confidence and accuracy are apart. Entropy: how '
+        'unsure the probabilities are. The last three columns compare a run with its teacher. '
+        f'With {found.images} images an accuracy has a standard error of up to {error:.1f} points; another seed moves it.'
+    )
+
+
+def _table(found: Comparison) -> Iterator[str]:
+    heads = ''.join(f'<th>{column}</th>' for column in COLUMNS)
+    yield f'<div class="wide"><table>\n<thead><tr>{heads}</tr></thead>\n<tbody>'
+    for row in found.rows():
+        yield '<tr>' + ''.join(f'<td>{escape(cell)}</td>' for cell in cells(row, found.unit)) + '</tr>'
+    yield '</tbody>\n</table></div>'
+
+
+def cells(row: Row, unit: str) -> list[str]:
+    """A network's row of the table, see :data:`COLUMNS`."""
+
+    def shown(value: float | None, digits: int, factor: float = 1) -> str:
+        return '' if value is None else f'{factor * value:.{digits}f}'
+
+    return [
+        row.name,
+        '' if row.step is None else f'{UNITS[unit]} {row.step}',
+        shown(row.accuracy, 2, 100),
+        shown(row.confidence, 2, 100),
+        shown(row.calibration_error, 2, 100),
+        shown(row.entropy, 3),
+        shown(row.agreement, 2, 100),
+        shown(row.divergence, 3),
+        shown(row.correlation_distance, 3),
+    ]
+
+
+def _image(path: Path, title: str) -> str:
+    content = path.read_bytes()
+    width, height = struct.unpack('>II', content[16:24])  # of a PNG's header, so that the page does not jump
+    text = base64.b64encode(content).decode()
+    size = f'width="{width}" height="{height}"'
+    return f'<figure><img {size} alt="{escape(title)}" src="data:image/png;base64,{text}"></figure>'

@@ -1,0 +1,205 @@
+"""What a training left in its work directory: its config, what it logged, its checkpoints."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from ..checkpoint import read_checkpoint
+from ..configs import read_config
+from ..runtime import datasets_of, is_distiller
+
+CHECKPOINT = re.compile(r'(epoch|iter)_(\d+)\.pth')
+#: What validation logs beside its metrics.
+NO_METRICS = ('data_time', 'time', 'step')
+MEND = 'name the --work-dir of a training by tools/train.py'
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training.
+
+    Attributes:
+        name: What the report calls it.
+        folder: Its work directory.
+        cfg: Its config.
+        unit: ``'epoch'`` or ``'iter'``, what its checkpoints are counted in.
+        checkpoints: Its checkpoints by epoch or iteration, in order.
+        training: What it logged in training, over resumed parts: ``step`` is the iteration.
+        validation: What it logged in validation: ``step`` is the epoch or iteration.
+        steps_per_unit: How many iterations an epoch has; 1 where iterations are counted.
+    """
+
+    name: str
+    folder: Path
+    cfg: Config
+    unit: str
+    checkpoints: dict[int, Path]
+    training: list[dict[str, Any]]
+    validation: list[dict[str, Any]]
+    steps_per_unit: float
+
+    @property
+    def is_distiller(self) -> bool:
+        """Whether a distiller was trained; else a classifier by itself."""
+        return is_distiller(self.cfg.model)
+
+    @property
+    def last(self) -> int:
+        """The epoch or iteration of the last checkpoint."""
+        return max(self.checkpoints)
+
+    def accuracies(self) -> list[tuple[int, float]]:
+        """The validation accuracy, in percent, after each epoch or iteration; empty where none was logged."""
+        names = [name for record in self.validation for name in record if name not in NO_METRICS]
+        chosen = next((name for name in names if name.endswith('accuracy/top1')), next(iter(names), None))
+        return [(record['step'], record[chosen]) for record in self.validation if chosen in record]
+
+    def terms(self) -> dict[str, list[tuple[float, float]]]:
+        """Each term of the loss as it was logged, weighted: over epochs (or iterations), by name; the task loss first."""
+        losses = [name for name in dict.fromkeys(n for record in self.training for n in record) if 'loss' in name]
+        parts = [name for name in losses if name != 'loss' and not name.startswith('gradient_norm/')] or ['loss']
+        shown = {name: 'task loss' if name in ('ori_loss', 'loss') else name for name in parts}
+        return {
+            shown[name]: [(r['step'] / self.steps_per_unit, r[name]) for r in self.training if name in r]
+            for name in sorted(parts, key=lambda name: shown[name] != 'task loss')
+        }
+
+    def some_checkpoints(self, most: int) -> dict[int, Path]:
+        """At most so many of the checkpoints, evenly spread, the first and the last (or the last alone) among them."""
+        steps = sorted(self.checkpoints)
+        if len(steps) > most:
+            chosen = [round(i * (len(steps) - 1) / (most - 1)) for i in range(most)] if most > 1 else [len(steps) - 1]
+            steps = [steps[i] for i in chosen]
+        return {step: self.checkpoints[step] for step in steps}
+
+
+def read_run(folder: Path, name: str) -> Run:
+    """What a training left.
+
+    Args:
+        folder: Its work directory.
+        name: What to call it.
+
+    Raises:
+        FileNotFoundError: If the folder, what was logged, or checkpoints are missing; says what to do.
+        ValueError: If a file in it cannot be read.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f'{folder}: no such folder; {MEND}')
+    parts = {path.parent: lines for path in sorted(folder.glob('*/vis_data/scalars.json')) if (lines := read_lines(path))}
+    trainings = {place: lines for place, lines in parts.items() if any('loss' in line for line in lines)}
+    if not trainings:
+        raise FileNotFoundError(f'{folder}: no */vis_data/scalars.json of a training is in it; {MEND}')
+    config = [*trainings][-1] / 'config.py'
+    if not config.is_file():
+        raise FileNotFoundError(f'{config}: no such file, and the config of the training should be there; {MEND}')
+    unit, checkpoints = find_checkpoints(folder)
+    training, validation = joined([*trainings.values()])
+    cfg = read_config(str(config.resolve()))
+    if 'model' not in cfg:
+        raise ValueError(f'{config} has no `model`; {MEND}')
+    return Run(name, folder, cfg, unit, checkpoints, training, validation, steps_per_unit(unit, checkpoints))
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """What a part of a run logged; a last line that a killed run left unfinished does not count.
+
+    Raises:
+        ValueError: If another line is not JSON.
+    """
+    found = []
+    lines = path.read_text().splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            found.append(json.loads(line))
+        except ValueError as error:
+            if number < len(lines):
+                raise ValueError(f'{path}: line {number} is no JSON: {error}') from error
+    return found
+
+
+def joined(parts: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The records of training and of validation over the parts of a run, as it was started and resumed.
+
+    What a later part did anew takes the place of what an earlier one had logged from there on; so a run that was started
+    afresh in the same folder takes the place of all.
+
+    Args:
+        parts: The records of each part, in the order in which they ran.
+    """
+    both: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    for part in parts:
+        for kept, new in zip(both, split(part), strict=True):
+            if new:
+                first = new[0]['step']
+                kept[:] = [record for record in kept if record['step'] < first] + new
+    return both
+
+
+def split(records: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The records of training, which have a loss, and those of validation."""
+    training = [dict(record) for record in records if 'loss' in record]
+    return training, [dict(record) for record in records if 'loss' not in record and 'step' in record]
+
+
+def find_checkpoints(folder: Path) -> tuple[str, dict[int, Path]]:
+    """What a run's checkpoints are counted in, and each by its number, in order.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    found: dict[str, dict[int, Path]] = {}
+    for path in folder.iterdir():
+        if match := CHECKPOINT.fullmatch(path.name):
+            found.setdefault(match[1], {})[int(match[2])] = path
+    if not found:
+        raise FileNotFoundError(f'{folder}: no checkpoint epoch_*.pth or iter_*.pth is in it; {MEND}')
+    unit = 'epoch' if 'epoch' in found else 'iter'
+    return unit, dict(sorted(found[unit].items()))
+
+
+def steps_per_unit(unit: str, checkpoints: Mapping[int, Path]) -> float:
+    """How many iterations an epoch had, as the last checkpoint says; 1 for iterations, or where it does not say."""
+    meta = read_checkpoint(checkpoints[max(checkpoints)]).get('meta') or {}
+    if unit == 'iter' or not meta.get('epoch') or not meta.get('iter'):
+        return 1.0
+    return meta['iter'] / meta['epoch']
+
+
+def names_of(folders: Sequence[Path], given: Sequence[str] | None) -> list[str]:
+    """What to call runs: as given, else their folders' names, with those above where they would be the same.
+
+    Raises:
+        ValueError: If there are not as many names as folders, or one stands twice.
+    """
+    if given is not None and len(given) != len(folders):
+        raise ValueError(f'--names gives {len(given)} names for {len(folders)} work directories')
+    whole = [folder.resolve() for folder in folders]
+    names = list(given) if given is not None else [folder.name for folder in whole]
+    depth = 1
+    while given is None and len(set(names)) < len(names) and depth < max(len(folder.parts) for folder in whole):
+        depth += 1
+        names = ['/'.join(folder.parts[-depth:]) for folder in whole]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f'two runs are called {twice!r}: name each work directory once, or give --names')
+    return names
+
+
+def config_of(run: Run, data_root: str | None) -> Config:
+    """A copy of a run's config, whose data are elsewhere if said so, and whose model has the data preprocessor."""
+    cfg = copy.deepcopy(run.cfg)
+    for _, dataset in datasets_of(cfg):
+        if data_root is not None and ('data_root' in dataset or not {'dataset', 'datasets'} & set(dataset)):
+            dataset['data_root'] = data_root
+    if cfg.get('data_preprocessor') is not None:
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    return cfg

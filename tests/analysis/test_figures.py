@@ -1,0 +1,135 @@
+"""Figures: what is drawn is what was measured, each run looks the same in all, and nothing is drawn of nothing."""
+
+import numpy as np
+import pytest
+import torch
+from analysis_kit import made_up
+from PIL import Image
+
+from mmcls_kd.analysis import figures
+from mmcls_kd.analysis.measures import calibration, class_accuracies, class_correlation
+
+
+@pytest.fixture
+def found():
+    return made_up('alone', 'kd', 'nkd')
+
+
+def curves(axes):
+    """The lines of some axes with a label of their own: label, colour, x, y."""
+    lines = [line for line in axes.get_lines() if not line.get_label().startswith('_')]
+    return {line.get_label(): (line.get_color(), *map(list, line.get_data())) for line in lines}
+
+
+def test_a_run_has_one_colour_in_all_figures(found):
+    style = figures.looks(found)
+    assert len({look.colour for look in style.values()}) == 4
+    learning = curves(figures.learning_curves(found).axes[0])
+    over = curves(figures.over_training(found).axes[0])
+    classes = curves(figures.class_differences(found).axes[0])
+    assert learning['kd (40.00)'][0] == over['kd'][0] == classes['kd'][0] == style['kd'].colour
+    assert learning['nkd (40.00)'][0] == over['nkd'][0] == classes['nkd'][0] == style['nkd'].colour
+
+
+def test_more_runs_than_colours_differ_in_lines():
+    style = figures.looks(made_up(*(f'run{i}' for i in range(14))))
+    assert len({(look.colour, look.line) for look in style.values()}) == 15
+    assert len({(look.colour, look.marker) for look in style.values()}) == 15
+
+
+def test_learning_curves_are_what_was_logged(found):
+    drawn = curves(figures.learning_curves(found).axes[0])
+    assert drawn['alone (40.00)'][1:] == ([1, 2], [20.0, 40.0])
+    teacher = next(values for label, values in drawn.items() if label.startswith('teacher'))
+    row = next(row for row in found.rows() if row.name == 'teacher')
+    assert teacher[2] == [100 * row.accuracy] * 2
+
+
+def test_loss_terms_are_over_epochs(found):
+    drawn = curves(figures.loss_terms(found).axes[1])
+    assert drawn['task loss'][1] == [0.5, 1.0, 1.5, 2.0]
+    assert drawn['loss_kd'][2] == [1 / 2, 1 / 4, 1 / 6, 1 / 8]
+
+
+def test_class_differences_are_those_to_the_run_without_teacher(found):
+    assert found.reference == 'alone'
+    axes = figures.class_differences(found).axes[0]
+    classes = [int(label.get_text().split()[1]) for label in axes.get_yticklabels()]
+    of = {name: 100 * class_accuracies(o.logit, o.label) for name, o in found.outputs.items()}
+    drawn = curves(axes)
+    assert set(drawn) == {'kd', 'nkd'}
+    assert drawn['kd'][1] == pytest.approx((of['kd'] - of['alone'])[classes].tolist())
+
+
+def test_of_many_classes_the_ends_are_shown():
+    axes = figures.class_differences(made_up('alone', 'kd', classes=50, images=500)).axes[0]
+    x = curves(axes)['kd'][1]
+    assert len(x) == figures.MOST_CLASSES
+    assert x == sorted(x)
+
+
+def test_one_run_is_compared_with_its_teacher_and_without_one_with_nothing():
+    assert made_up('kd').reference == 'teacher'
+    alone = made_up('kd', teacher=False)
+    assert alone.reference is None
+    assert figures.class_differences(alone) is None
+    assert figures.over_training(alone) is None
+    assert len(figures.correlations(alone).axes) == 2  # the matrix and its scale
+
+
+def test_a_class_without_images_is_left_out(found):
+    for outputs in found.outputs.values():
+        outputs.label[outputs.label == 2] = 1
+    axes = figures.class_differences(found).axes[0]
+    assert [label.get_text().split()[1] for label in axes.get_yticklabels()].count('2') == 0
+    assert len(axes.get_yticks()) == 3
+
+
+def test_reliability_bars_are_the_accuracies(found):
+    figure = figures.reliability(found)
+    assert [axes.get_title().split('\n')[0] for axes in figure.axes[::2]] == ['teacher', 'alone', 'kd', 'nkd']
+    expected = calibration(found.outputs['alone'].logit, found.outputs['alone'].label)
+    heights = [bar.get_height() for bar in figure.axes[2].patches]
+    assert heights == pytest.approx(expected.accuracies.nan_to_num().tolist())
+    assert [bar.get_height() for bar in figure.axes[3].patches] == pytest.approx((expected.counts / 200).tolist())
+
+
+def test_correlations_and_their_differences(found):
+    figure = figures.correlations(found)
+    shown = {axes.get_title().split('\nmean')[0]: axes.images[0].get_array() for axes in figure.axes if axes.images}
+    teacher, student = (class_correlation(found.outputs[name].logit).numpy() for name in ('teacher', 'kd'))
+    np.testing.assert_allclose(shown['kd'], student)
+    np.testing.assert_allclose(shown['kd\n− teacher'], student - teacher)
+    assert not any('teacher\n− ' in title for title in shown)
+
+
+def test_features_are_the_same_each_time_and_groups_stay_apart(found):
+    vectors = found.outputs['kd'].vector[:25]
+    vectors = torch.cat([vectors, vectors + 100])
+    places = figures.embedded(vectors)
+    np.testing.assert_array_equal(figures.embedded(vectors), places)
+    gap = places[:25].mean(0) - places[25:].mean(0)
+    side = places @ gap - places.mean(0) @ gap
+    assert (side[:25] > 0).all()
+    assert (side[25:] < 0).all()
+
+
+def test_without_vectors_there_are_no_features(found):
+    found.outputs = {name: type(o)(o.logit, o.label) for name, o in found.outputs.items()}
+    assert figures.features(found) is None
+
+
+def test_ten_of_many_classes_have_features():
+    assert figures.chosen_classes(10) == list(range(10))
+    assert figures.chosen_classes(1000) == [0, 111, 222, 333, 444, 555, 666, 777, 888, 999]
+
+
+def test_files(found, tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, 'FIGURES', figures.FIGURES[:2])
+    files = figures.draw(found, tmp_path / 'new', log=lambda _: None)
+    assert list(files) == [name for name, _, _ in figures.FIGURES]
+    for path in files.values():
+        with Image.open(path) as image:
+            image.load()
+            assert 1050 <= image.width <= 1150
+    assert sorted(p.name for p in (tmp_path / 'new').iterdir()) == sorted(p.name for p in files.values())

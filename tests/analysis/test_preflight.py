@@ -1,0 +1,155 @@
+"""tools/preflight.py, run in this process on a few images."""
+
+import json
+import math
+import sys
+
+import pytest
+import torch
+from commands import DISTILLER, STUDENT, data_options, tool
+from mmpretrain.registry import MODELS
+from networks import build, method
+from stores import make
+
+from mmcls_kd.analysis.before import temperatures
+from mmcls_kd.checkpoint import load_strictly
+from mmcls_kd.configs import TOOLBOX, network_cfg
+
+pytestmark = pytest.mark.filterwarnings('ignore:.*instance named of')
+SELF = 'configs/distillers/fashion_mnist/res18-w4_sd_fmnist.py'
+TEACHER = ('configs/fashion_mnist/resnet18-w16_9e.py', 'configs/fashion_mnist/teacher.pth')
+
+
+@pytest.fixture
+def preflight(data, tmp_path, monkeypatch, capsys):
+    """Calls the tool in an empty folder; returns its numbers and what it printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(config, *arguments, options=()):
+        words = [TOOLBOX / config, '--json', 'out/numbers.json', *arguments, '--cfg-options', *data_options(data), *options]
+        monkeypatch.setattr(sys, 'argv', ['preflight.py', *map(str, words)])
+        tool('preflight')()
+        assert [path.name for path in tmp_path.rglob('*') if path.is_file()] == ['numbers.json']
+        return json.loads((tmp_path / 'out/numbers.json').read_text()), capsys.readouterr().out
+
+    return call
+
+
+@pytest.fixture
+def refusal(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def call(config, *arguments, options=()):
+        words = [TOOLBOX / config, *arguments, '--cfg-options', *data_options(data), *options]
+        monkeypatch.setattr(sys, 'argv', ['preflight.py', *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            tool('preflight')()
+        assert not list(tmp_path.iterdir())
+        return str(stopped.value.code)
+
+    return call
+
+
+def test_teacher_student_and_terms(preflight, data):
+    numbers, said = preflight(DISTILLER, '--methods', 'kd', 'mgd', '--batches', '2')
+    teacher = MODELS.build(network_cfg(TEACHER[0])).eval()
+    load_strictly(teacher, TEACHER[1], 'teacher')
+    images = torch.frombuffer(bytearray((data / 't10k-images-idx3-ubyte').read_bytes()[16:]), dtype=torch.uint8)
+    with torch.no_grad():
+        logit = teacher((images.view(-1, 1, 28, 28).float() - 72.94) / 90.02)
+    label = torch.arange(100) % 10
+    assert numbers['images'] == 100
+    assert numbers['networks']['teacher']['accuracy'] == pytest.approx(float((logit.argmax(1) == label).double().mean()))
+    p = logit.double().softmax(1)
+    assert numbers['networks']['teacher']['entropy'] == pytest.approx(-float((p * p.log()).sum(1).mean()), rel=1e-4)
+    assert [term['name'] for term in numbers['terms']] == ['task', 'loss_mgd', 'loss_kd']
+    assert all(term['norm'] > 0 for term in numbers['terms'])
+    assert numbers['batches'] == 2
+    assert numbers['temps'] == dict(loss_kd=1.0)
+    assert 'loss_mgd: its gradient is' in said
+    assert 'multiply its loss_weight by' in said
+    assert 'Same answer by both' in said
+
+
+def test_the_student_starts_from_the_weights_that_it_is_given(preflight, tmp_path, data):
+    torch.manual_seed(0)
+    student = MODELS.build(network_cfg(STUDENT))
+    student.init_weights()
+    with torch.no_grad():
+        student.head.fc.weight.zero_()
+        student.head.fc.bias.copy_(50.0 * torch.eye(10)[3])
+    weights = tmp_path.parent / f'{tmp_path.name}_student.pth'
+    torch.save(dict(state_dict=student.state_dict()), weights)
+    numbers, _ = preflight(DISTILLER, options=[f'model.student_pretrained={weights}'])
+    assert numbers['networks']['student']['accuracy'] == pytest.approx(0.1)
+    assert numbers['networks']['student']['entropy'] == pytest.approx(0, abs=1e-6)
+
+
+def test_as_many_images_as_asked_for(preflight):
+    numbers, _ = preflight(SELF, '--images', '10', '--batches', '1')
+    assert numbers['images'] == 10
+
+
+def test_a_learnt_temperature_is_that_at_the_start():
+    losses = build(method('KDLoss', 'loss_ctkd', curriculum=dict(start=1.0, range=20.0)), method('SPLoss')).distill_losses
+    assert temperatures(losses) == dict(loss_ctkd=pytest.approx(1 + 20 / (1 + math.exp(-1))))
+
+
+def test_without_a_teacher_a_sentence_says_what_is_left_out(preflight):
+    numbers, said = preflight(SELF, '--batches', '1')
+    assert list(numbers['networks']) == ['student']
+    assert numbers['agreement'] is None
+    assert 'No method asks for a teacher' in said
+
+
+@pytest.mark.slow
+def test_of_a_stored_teacher_the_terms_are_measured_and_the_rest_left_out(preflight, data, tmp_path):
+    outside = tmp_path.with_name(f'{tmp_path.name}_stored')
+    make(TOOLBOX / DISTILLER, outside / 'store', 1, options=data_options(data))
+    without = [f'model.teacher_store={outside / "store"}', 'model.teacher_cfg=None', 'model.teacher_pretrained=nowhere.pth']
+    stored, said = preflight(DISTILLER, '--batches', '2', options=without)
+    live, _ = preflight(DISTILLER, '--batches', '2')
+    assert list(stored['networks']) == ['student']
+    assert 'The teacher is a store' in said
+    for ours, theirs in zip(stored['terms'], live['terms'], strict=True):
+        assert ours['norm'] == pytest.approx(theirs['norm'], rel=1e-2)  # a store rounds to half precision
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('methods', [['simkd'], ['ctkd', 'rkd'], ['ofa', 'reviewkd'], ['srrl', 'wkd_logit', 'vid']])
+def test_methods_of_every_kind_can_be_looked_at(preflight, methods):
+    numbers, _ = preflight(DISTILLER, '--batches', '1', '--images', '50', '--methods', *methods)
+    assert {term['name'] for term in numbers['terms']} == {'task', *(f'loss_{name}' for name in methods)}
+    assert all(term['norm'] > 0 for term in numbers['terms'] if term['name'] != 'task')
+
+
+def test_a_random_teacher_looks_off(preflight):
+    options = ['model.teacher_pretrained=False']
+    _, said = preflight(DISTILLER, '--batches', '1', options=options)
+    assert 'guessing gives 10.00%' in said.replace('\n', ' ')
+
+
+class TestRefusals:
+    def test_without_validation(self, refusal):
+        assert 'has no `val_dataloader`' in refusal(DISTILLER, options=['val_dataloader=None'])
+
+    def test_missing_data(self, refusal):
+        message = refusal(DISTILLER, options=['val_dataloader.dataset.data_root=nowhere'])
+        assert message.startswith('preflight.py: error: val_dataloader: the data set folder nowhere does not exist')
+
+    def test_a_json_that_is_a_folder(self, refusal, tmp_path):
+        assert 'is a folder' in refusal(DISTILLER, '--json', tmp_path)
+
+    def test_several_processes(self, refusal, monkeypatch):
+        for name, value in dict(MASTER_ADDR='127.0.0.1', MASTER_PORT='29511', RANK='0', WORLD_SIZE='2').items():
+            monkeypatch.setenv(name, value)
+        assert 'takes one process' in refusal(DISTILLER, '--launcher', 'pytorch')
+
+    @pytest.mark.parametrize('option', ['--images', '--batches'])
+    def test_nothing_to_look_at(self, refusal, option, capsys):
+        assert refusal(DISTILLER, option, '0') == '2'
+        assert 'at least 1' in capsys.readouterr().err
+
+    def test_a_missing_library(self, refusal, monkeypatch):
+        monkeypatch.setattr('mmcls_kd.extras.find_spec', lambda name: None)
+        assert "pip install 'mmcls_kd[analysis]'" in refusal(DISTILLER)
