@@ -101,7 +101,7 @@ def test_on_resume(named, malicious, data, tmp_path):
         assert 'epoch_1.pth is passed over: ' in run.output()
 
 
-@pytest.mark.parametrize('tool', ['tools/test.py', 'pth_transfer.py'])
+@pytest.mark.parametrize('tool', [pytest.param('tools/test.py', marks=pytest.mark.slow), 'pth_transfer.py'])
 def test_in_testing_and_transfer(tool, malicious, data, tmp_path):
     file, pwned = malicious({f'student.{k}': v for k, v in student_state().items()})
     arguments = [STUDENT, file, '--work-dir', tmp_path, '--cfg-options', *data_options(data)]

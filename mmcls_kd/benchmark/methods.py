@@ -212,9 +212,21 @@ def own_bytes(loss: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in (*loss.parameters(), *loss.buffers()))
 
 
+def beside_kd(costs: Mapping[str, Cost]) -> dict[str, tuple[str, str]]:
+    """What :func:`measure_methods` found, beside KD: the median time in units of KD's, and the memory beyond KD's in MiB."""
+    unit = costs[UNIT]
+    return {
+        name: (
+            f'{cost.timing.median / unit.timing.median:.1f}',
+            f'{(cost.memory - unit.memory) / MEBIBYTE:.1f}',
+        )
+        for name, cost in costs.items()
+    }
+
+
 def show_methods(costs: Mapping[str, Cost]) -> None:
     """Print what :func:`measure_methods` found, and how it compares with KD."""
-    unit = costs[UNIT]
+    relative = beside_kd(costs)
     show(
         'Forward and backward of each loss',
         ['method', 'median (ms)', 'spread (ms)', 'KDs', 'own (MiB)', 'peak (MiB)', 'both − KD’s (MiB)'],
@@ -223,10 +235,10 @@ def show_methods(costs: Mapping[str, Cost]) -> None:
                 name,
                 f'{1000 * cost.timing.median:.2f}',
                 f'{1000 * cost.timing.spread:.2f}',
-                f'{cost.timing.median / unit.timing.median:.1f}',
+                relative[name][0],
                 f'{cost.own / MEBIBYTE:.1f}',
                 f'{cost.peak / MEBIBYTE:.1f}',
-                f'{(cost.memory - unit.memory) / MEBIBYTE:.1f}',
+                relative[name][1],
             )
             for name, cost in costs.items()
         ],

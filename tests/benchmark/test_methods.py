@@ -1,13 +1,26 @@
 """What each method costs: all are measured, built as the distiller builds them; allocations are counted to the byte."""
 
+import json
+import re
+
 import pytest
 import torch
 from mmpretrain.registry import MODELS
 from torch import nn
 
 from mmcls_kd.benchmark import methods
-from mmcls_kd.benchmark.methods import Cost, measure_methods, own_bytes, peak_bytes, show_methods, stand_ins, wanted_methods
+from mmcls_kd.benchmark.methods import (
+    Cost,
+    beside_kd,
+    measure_methods,
+    own_bytes,
+    peak_bytes,
+    show_methods,
+    stand_ins,
+    wanted_methods,
+)
 from mmcls_kd.benchmark.timing import Timing
+from mmcls_kd.configs import TOOLBOX
 
 
 @pytest.fixture
@@ -92,3 +105,11 @@ def test_the_table_compares_with_kd(capsys):
     (line,) = (line for line in capsys.readouterr().out.splitlines() if '│ crd ' in line)
     cells = [cell.strip() for cell in line.strip('│').split('│')]
     assert cells == ['crd', '5.00', '0.00', '2.5', '10.0', '4.0', '11.0']
+
+
+def test_readme_shows_what_was_measured():
+    measured = json.loads((TOOLBOX / 'docs' / 'measurements' / 'methods.json').read_text())['results']
+    costs = {name: Cost(Timing(tuple(c['timing']['seconds'])), c['own'], c['peak']) for name, c in measured.items()}
+    rows = re.findall(r'^\| `(\w+)` \|.*\| ([\d.]+) \| ([-\d.]+) \|.*\|$', (TOOLBOX / 'README.md').read_text(), re.MULTILINE)
+    assert {name: (time, memory) for name, time, memory in rows} == beside_kd(costs)
+    assert set(costs) == {method.name for method in wanted_methods()}

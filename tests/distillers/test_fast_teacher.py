@@ -304,9 +304,8 @@ class TestWholeDistiller:
         assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
         assert len(seen) == 2
 
-    @pytest.mark.parametrize(
-        'setup', ['logits', *(pytest.param(s, marks=pytest.mark.slow) for s in SETUPS if s != 'logits')]
-    )
+    @pytest.mark.slow
+    @pytest.mark.parametrize('setup', SETUPS)
     @in_child
     def test_compiled_it_takes_the_same_steps_under_the_same_names(self, setup):
         plain, other = self.make(setup), self.make(setup, compile=dict(backend='aot_eager'))

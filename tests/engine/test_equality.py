@@ -185,6 +185,7 @@ def test_two_processes_train_what_one_does(case, in_two, alone):
     assert difference(in_two['at_once_0'][case], alone[case]) == difference(in_two['at_once_1'][case], alone[case])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', NOT_SYNCED)
 def test_without_synchronisation_the_batch_mean_tells_them_apart(case, in_two, alone):
     assert difference(in_two['at_once_0'][case], alone[case], 'student.') > 10 * TOLERANCE

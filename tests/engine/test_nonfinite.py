@@ -68,6 +68,7 @@ def test_it_gives_up_after_so_many_in_a_row(train):
     assert 'in epoch 2, iteration 7, 3 times in a row' in run.output().splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_two_processes_leave_out_the_same_step(train, tmp_path):
     run, codes = train([6], 'train_cfg.on_nonfinite=skip', processes=2, rank=1)
     assert codes == [0, 0], run.output()

@@ -270,6 +270,7 @@ train_cfg = dict(max_epochs=2, on_unreadable='skip')
 """
         return write_config(tmp_path / 'config.py', data, more)
 
+    @pytest.mark.slow
     def test_the_others_keep_their_records(self, config, images, tmp_path, monkeypatch):
         make(config, tmp_path / 'whole')
         whole = (images / '11.png').read_bytes()
@@ -334,6 +335,7 @@ class TestRefusals:
         config = write_config(tmp_path / 'config.py', data, loop)
         assert 'train_cfg.type is ResumableIterLoop' in self.refused(config, tmp_path)
 
+    @pytest.mark.slow
     def test_another_store_in_the_folder(self, config, copy, tmp_path):
         before = contents(copy)
         torch.save(

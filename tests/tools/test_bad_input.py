@@ -221,6 +221,7 @@ def test_testing_a_missing_or_foreign_checkpoint(refusal, weights):
     assert 'do not fit this ResNet_CIFAR' in message
 
 
+@pytest.mark.slow
 def test_transfer_without_a_student(weights, tmp_path):
     done = run('pth_transfer.py', '--dis_path', weights(resnet()), '--output_path', tmp_path / 'out.pth', check=False)
     assert done.returncode == 1

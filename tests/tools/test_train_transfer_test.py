@@ -101,6 +101,7 @@ class TestTransferAndTest:
         )
         assert accuracy(done.output) == accuracy(trained.output)
 
+    @pytest.mark.slow
     def test_the_training_data_are_not_needed(self, exported, trained, tmp_path):
         options = [*data_options(trained.data), 'train_dataloader.dataset.data_root=nowhere']
         done = run('tools/test.py', STUDENT, exported.path, '--work-dir', tmp_path, '--cfg-options', *options)
@@ -116,6 +117,7 @@ class TestTransferAndTest:
         run('tools/test.py', STUDENT, exported.path, *options[2:])
         assert len(list(drawn.iterdir())) == 2
 
+    @pytest.mark.slow
     def test_an_unknown_metric_lists_the_known(self, exported):
         done = run('tools/test.py', STUDENT, exported.path, '--metrics', 'auc', check=False)
         assert done.returncode != 0
