@@ -7,12 +7,12 @@ title = 'Fashion-MNIST'
 report = '../docs/results.md'
 seeds = [0, 1, 2, 3, 4]
 
-# the budget of every run: three epochs of 12,000 of the 60,000 training images, in batches of 64
+# the budget of every run: three epochs of 6,000 of the 60,000 training images, in batches of 64
 options = [
-    'train_dataloader.dataset.indices=12000',
+    'train_dataloader.dataset.indices=6000',
     'train_dataloader.batch_size=64',
     'train_cfg.max_epochs=3',
-    'param_scheduler.total_steps=564',
+    'param_scheduler.total_steps=282',
 ]
 pairs = dict(
     cnn=dict(
