@@ -146,6 +146,13 @@ def ended_in_order(tool: str, again: str = 'with --resume') -> Iterator[None]:
         _end(tool, f'{lost}; start all again {again}', final=False)
 
 
+def at_least_one(word: str) -> int:
+    """A number of a command line that counts something, as argparse's ``type``."""
+    if int(word) < 1:
+        raise argparse.ArgumentTypeError('must be at least 1')
+    return int(word)
+
+
 class Options(DictAction):
     """``KEY=VALUE ...``; refuses what has another form."""
 

@@ -13,13 +13,7 @@ from rich.table import Table
 
 from mmcls_kd.checkpoint import atomic_path, guard_loading
 from mmcls_kd.extras import need_library
-from mmcls_kd.runtime import ended_in_order, errors_in_one_line
-
-
-def at_least_one(word):
-    if int(word) < 1:
-        raise argparse.ArgumentTypeError('at least 1 is needed')
-    return int(word)
+from mmcls_kd.runtime import at_least_one, ended_in_order, errors_in_one_line
 
 
 def parse_args(argv=None):

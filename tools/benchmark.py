@@ -17,15 +17,9 @@ from mmcls_kd.benchmark.methods import measure_methods, show_methods
 from mmcls_kd.benchmark.step import Bench, measure_memory, measure_steps, profile, ratios, show_steps
 from mmcls_kd.benchmark.timing import machine, show, write_json
 from mmcls_kd.checks import check_data_folders
-from mmcls_kd.runtime import errors_in_one_line
+from mmcls_kd.runtime import at_least_one, errors_in_one_line
 from mmcls_kd.teacher_store.views import preprocessing_of
 from mmcls_kd.training import training_config, training_parser
-
-
-def at_least_one(word):
-    if int(word) < 1:
-        raise argparse.ArgumentTypeError('at least one round is needed')
-    return int(word)
 
 
 def parse_args(argv=None):

@@ -9,13 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works wi
 from mmengine.config import Config
 
 from mmcls_kd.export import FORMATS, Deployable, check_libraries, export, image_format, load_classifier, metadata_of, targets
-from mmcls_kd.runtime import Options, errors_in_one_line, is_distiller, load_config, need, student_only
-
-
-def positive(word):
-    if int(word) < 1:
-        raise argparse.ArgumentTypeError('must be at least 1')
-    return int(word)
+from mmcls_kd.runtime import Options, at_least_one, errors_in_one_line, is_distiller, load_config, need, student_only
 
 
 def parse_args(argv=None):
@@ -25,10 +19,10 @@ def parse_args(argv=None):
     parser.add_argument('--format', nargs='+', choices=list(FORMATS), default=['onnx'], help='(default: onnx)')
     parser.add_argument('--output', help='file to write, with or without suffix, or folder (default: beside the checkpoint)')
     parser.add_argument(
-        '--size', nargs='+', type=positive, metavar='PIXELS', help='height and width, where the test pipeline fixes none'
+        '--size', nargs='+', type=at_least_one, metavar='PIXELS', help='height and width, where the test pipeline fixes none'
     )
-    parser.add_argument('--batch-size', type=positive, help='pin the batch size (default: any size where that is right)')
-    parser.add_argument('--opset', type=positive, default=18, help="version of ONNX's operators (default: 18)")
+    parser.add_argument('--batch-size', type=at_least_one, help='pin the batch size (default: any size where that is right)')
+    parser.add_argument('--opset', type=at_least_one, default=18, help="version of ONNX's operators (default: 18)")
     parser.add_argument('--trust', action='store_true', help='let checkpoints run code while they are read')
     parser.add_argument(
         '--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE', help='override settings of the config'

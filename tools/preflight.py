@@ -1,6 +1,5 @@
 """Look at teacher, student and loss terms before a training: accuracy, calibration, gradients, and what looks off."""
 
-import argparse
 import json
 import sys
 import tempfile
@@ -14,14 +13,8 @@ from mmcls_kd.analysis.before import look, prepare, show
 from mmcls_kd.checkpoint import atomic_path
 from mmcls_kd.checks import check_data_folders, check_idx_files, check_training
 from mmcls_kd.extras import need_library
-from mmcls_kd.runtime import build_runner, ended_in_order, errors_in_one_line
+from mmcls_kd.runtime import at_least_one, build_runner, ended_in_order, errors_in_one_line
 from mmcls_kd.training import count_samples, training_config, training_parser
-
-
-def at_least_one(word):
-    if int(word) < 1:
-        raise argparse.ArgumentTypeError('at least 1 is needed')
-    return int(word)
 
 
 def parse_args(argv=None):
