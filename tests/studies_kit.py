@@ -70,5 +70,7 @@ def made_up(run):
     last = round(80 + 3 * (run.row != 'baseline') + drawn.gauss(0, 0.5), 2)
     known = {key: getattr(run, key) for key in ('kind', 'pair', 'row', 'seed', 'methods', 'changed', 'factor')}
     curve = [last - 1, last]
-    record = dict(key=run.key, digest=run.digest, **known, last=last, best=last, best_epoch=2, curve=curve, seconds=50.0)
+    held_out = round(last + drawn.gauss(0, 0.5), 2) if run.held_out else None
+    told = dict(last=last, best=last, best_epoch=2, curve=curve, held_out_accuracy=held_out, seconds=50.0)
+    record = dict(key=run.key, digest=run.digest, **known, **told)
     return {**record, 'methods': list(run.methods), 'cpu': 'a processor', 'software': {'torch': '2'}, 'commit': 'abc'}

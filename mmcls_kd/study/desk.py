@@ -223,7 +223,7 @@ class Desk:
         execute(runs, place, 1, lambda _run, record, _took: fresh.append(record), self.failed)
         if not fresh:
             return 1
-        same = all(fresh[0][name] == known[key][name] for name in ('last', 'curve'))
+        same = all(fresh[0][name] == known[key][name] for name in ('last', 'curve', 'held_out_accuracy'))
         told = f'{key}: recorded {known[key]["last"]:.2f}, afresh {fresh[0]["last"]:.2f}'
         self.console.print(f'{told}: {"the same in every epoch" if same else "not the same"}', soft_wrap=True)
         return 0 if same else 1

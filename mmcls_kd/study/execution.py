@@ -28,7 +28,7 @@ from ..checkpoint import atomic_path
 from ..configs import TOOLBOX
 from .plan import Run
 from .records import Record
-from .steps import TIMES, perform, steps_of
+from .steps import HELD_OUT, TEST, TIMES, perform, steps_of
 
 #: What a run is, and what came of it, in its folder.
 RUN, RESULT = 'run.json', 'result.json'
@@ -239,7 +239,7 @@ def collect(run: Run, folder: Path, place: Place) -> Record:
     """
     if result := _read(folder / RESULT):
         return result
-    last = round(json.loads((folder / 'test.json').read_text())[ACCURACY], DIGITS)
+    last = _tested(folder, TEST)
     curve = _curve(folder)
     best = max(curve, key=lambda step: (curve[step], -step)) if curve else None
     times = [json.loads(line) for line in (folder / TIMES).read_text().splitlines()]
@@ -250,6 +250,7 @@ def collect(run: Run, folder: Path, place: Place) -> Record:
         'last': last,
         'best': curve[best] if best is not None else last,
         'best_epoch': best,
+        'held_out_accuracy': _tested(folder, HELD_OUT) if run.held_out else None,
         'curve': [curve[step] for step in sorted(curve)],
         'seconds': round(sum(step['cpu'] for step in times), 1),
         'folder': str(Path(*folder.parts[-3:])),
@@ -265,6 +266,11 @@ def finished_before(run: Run, place: Place) -> Record | None:
     """The result that an earlier study or a job of its own has left in a run's folder; None where there is none."""
     folder = place.of(run)
     return _read(folder / RESULT) if (_read(folder / RUN) or {}).get('digest') == run.digest else None
+
+
+def _tested(folder: Path, test: str) -> float:
+    """The accuracy that a test has left."""
+    return round(json.loads((folder / f'{test}.json').read_text())[ACCURACY], DIGITS)
 
 
 def _curve(folder: Path) -> dict[int, float]:

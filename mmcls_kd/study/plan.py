@@ -21,8 +21,7 @@ class Run:
     """One training and the test of its student.
 
     Attributes:
-        kind: ``'teacher'`` (a test alone), ``'row'``, ``'sweep'``, ``'tuned'`` (with the weight that the sweep found) or
-            ``'ablation'``.
+        kind: ``'teacher'`` (a test alone), ``'row'``, ``'weight'`` (a row with another weight) or ``'ablation'``.
         pair: The pair's name.
         row: The row's name.
         seed: The seed.
@@ -35,7 +34,8 @@ class Run:
         options: Options of the training alone.
         stored: As a row's.
         weights: A checkpoint to test, without a training.
-        factor: What a weight is multiplied by.
+        factor: What the loss's weight is multiplied by.
+        held_out: Options of a second test, on images of which neither training nor test knows; the sweep chooses by it.
     """
 
     kind: str
@@ -51,7 +51,8 @@ class Run:
     options: tuple[str, ...] = ()
     stored: bool = False
     weights: str | None = None
-    factor: float | None = None
+    factor: float = 1.0
+    held_out: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
@@ -175,11 +176,11 @@ class Planner:
         for seed in self.study.seeds:
             for pair in self.study.pairs:
                 runs += [self._baseline(pair, seed)]
-                runs += [self._run('row', pair, name, row, seed) for name, row in self.rows(pair).items()]
+                runs += [self._row(pair, name, row, seed) for name, row in self.rows(pair).items()]
         runs += [run for pair in self.study.pairs for run in self._sweep(pair)]
         ablated = [(pair, name, row) for pair in self.study.pairs for name, row in self._ablations(pair)]
         runs += [self._run('ablation', *of, seed) for seed in self.study.seeds for of in ablated]
-        return runs + self._tuned(found or {})
+        return runs + self._chosen(found or {})
 
     def _sweepable(self, pair: str) -> dict[str, float]:
         """The methods whose weight is a number, and it."""
@@ -190,18 +191,25 @@ class Planner:
         }
         return {name: weight for name, weight in weights.items() if isinstance(weight, (int, float))}
 
+    def _row(self, pair: str, name: str, row: Row, seed: int) -> Run:
+        """With the published weight, which takes part in the sweep."""
+        run, sweep = self._run('row', pair, name, row, seed), self.study.sweep
+        swept = sweep is not None and seed == sweep.seed and name in self._sweepable(pair)
+        return replace(run, held_out=sweep.options) if sweep is not None and swept else run
+
     def _sweep(self, pair: str) -> list[Run]:
         sweep = self.study.sweep
         if sweep is None:
             return []
         return [
-            replace(run, kind='sweep', row=f'{run.row}-val', shared=(*run.shared, *sweep.options))
+            replace(self._weighted(pair, name, factor, sweep.seed), held_out=sweep.options)
             for name in self._sweepable(pair)
-            for run in (self._weighted(pair, name, factor, sweep.seed) for factor in sweep.factors)
+            for factor in sweep.factors
+            if factor != 1
         ]
 
-    def _tuned(self, found: Mapping[str, Mapping[float, float]]) -> list[Run]:
-        """Where the sweep of a method is complete and another weight than the published one won: all seeds of that one."""
+    def _chosen(self, found: Mapping[str, Mapping[float, float]]) -> list[Run]:
+        """Where the sweep of a method is complete and another weight than the published one won: its other seeds."""
         if self.study.sweep is None:
             return []
         best = {
@@ -211,15 +219,15 @@ class Planner:
             if set(found.get(f'{pair}/{name}', ())) == set(self.study.sweep.factors)
         }
         return [
-            replace(self._weighted(pair, name, factor, seed), kind='tuned')
+            self._weighted(pair, name, factor, seed)
             for seed in self.study.seeds
             for (pair, name), factor in best.items()
-            if factor != 1
+            if factor != 1 and seed != self.study.sweep.seed
         ]
 
     def _weighted(self, pair: str, name: str, factor: float, seed: int) -> Run:
-        settings = {} if factor == 1 else {name: {'loss_weight': self._sweepable(pair)[name] * factor}}
-        run = self._run('row', pair, f'{name}-x{factor:.3g}', Row((name,), settings=settings), seed)
+        settings = {name: {'loss_weight': self._sweepable(pair)[name] * factor}}
+        run = self._run('weight', pair, f'{name}-x{factor:.3g}', Row((name,), settings=settings), seed)
         return replace(run, factor=factor)
 
     def _shared(self, pair: str) -> tuple[str, ...]:
@@ -276,9 +284,9 @@ def best_factor(accuracies: Mapping[float, float]) -> float:
 
 
 def sweep_results(records: Iterable[Mapping[str, Any]]) -> dict[str, dict[float, float]]:
-    """What a study's records say of its sweep: by PAIR/METHOD the accuracy of each factor."""
+    """What a study's records say of its sweep: by PAIR/METHOD the accuracy of each factor on held-out images."""
     found: dict[str, dict[float, float]] = {}
     for record in records:
-        if record['kind'] == 'sweep':
-            found.setdefault(f'{record["pair"]}/{record["methods"][0]}', {})[record['factor']] = record['last']
+        if record['held_out_accuracy'] is not None:
+            found.setdefault(f'{record["pair"]}/{record["methods"][0]}', {})[record['factor']] = record['held_out_accuracy']
     return found

@@ -17,7 +17,7 @@ def draw(study: Study, records: Sequence[Record]) -> list[Path]:
     results = Results(study, records)
     files = []
     for pair in study.pairs:
-        lines = [line for kind in ('row', 'tuned') for line in results.of(pair, kind) if BASELINE in line.against]
+        lines = [line for kind in ('row', 'weight') for line in results.of(pair, kind) if BASELINE in line.against]
         if lines:
             files.append(study.report.parent / picture(study, pair))
             _differences(sorted(lines, key=lambda line: line.last.mean), results, study.pairs[pair].title, files[-1])
@@ -47,7 +47,7 @@ def _differences(lines: Sequence[Line], results: Results, title: str, file: Path
         axes.set_title(title, fontsize=10)
         axes.set_xlabel(
             'points of top-1 accuracy more than the student alone: mean and 95% interval, dots are seeds;\n'
-            'blue: significant after correction for all comparisons'
+            'blue: significant after correction for the number of rows'
         )
         with atomic_path(file) as unfinished:
             figure.savefig(unfinished, format='svg', facecolor='white', metadata={'Date': None})

@@ -24,6 +24,7 @@ KEYS = (
     'last',
     'best',
     'best_epoch',
+    'held_out_accuracy',
     'seconds',
 )
 

@@ -1,7 +1,8 @@
-"""What the raw results of a study say: each row in numbers, each comparison corrected for the number of all."""
+"""What the raw results of a study say: each row in numbers, each comparison corrected for the number of its family."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -10,6 +11,9 @@ from .records import Record
 from .statistics import LEVEL, Comparison, Summary, compare, holm, summary
 from .study_file import BASELINE, KD, TEACHER, Study
 
+#: The kinds of runs whose results are compared.
+ROWS = ('row', 'weight', 'ablation')
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -17,7 +21,7 @@ class Difference:
 
     Attributes:
         found: The comparison.
-        p: Its p-value, corrected for the number of all comparisons; None with fewer than two seeds.
+        p: Its p-value, corrected for the number of comparisons of its family; None with fewer than two seeds.
     """
 
     found: Comparison
@@ -104,7 +108,7 @@ class Results:
     def _lines(self) -> Iterator[Line]:
         groups: dict[tuple[str, str], dict[int, Record]] = {}
         for record in sorted(self.records, key=lambda record: record['seed']):
-            if record['kind'] in ('row', 'tuned', 'ablation') and record['pair'] in self.study.pairs:
+            if record['kind'] in ROWS and record['pair'] in self.study.pairs and not self._rejected(record):
                 groups.setdefault((record['pair'], record['row']), {})[record['seed']] = record
         accuracies = {at: {seed: r['last'] for seed, r in records.items()} for at, records in groups.items()}
         ablated = {(a.pair, row): a.against for a in self.study.ablations.values() for row in a.rows}
@@ -117,9 +121,18 @@ class Results:
             }
             yield Line(pair, row, records, {other: Difference(one) for other, one in found.items() if one})
 
+    def _rejected(self, record: Record) -> bool:
+        """Whether it is of another weight than the one that the sweep found best."""
+        return record['kind'] == 'weight' and record['factor'] != self.chosen(record['pair'], record['methods'][0])
+
     def _correct(self) -> None:
-        """Correct all p-values together."""
-        at = [(line, o) for line in self.lines.values() for o, d in line.against.items() if d.found.p is not None]
-        corrected = holm([line.against[other].found.p or 0.0 for line, other in at])
-        for (line, other), p in zip(at, corrected, strict=True):
-            line.against[other] = replace(line.against[other], p=p)
+        """Correct the p-values of each family together: what one column of one table asks, or all ablations."""
+        families = defaultdict(list)
+        for line in self.lines.values():
+            kind = line.first['kind']
+            for other, difference in line.against.items():
+                if (p := difference.found.p) is not None:
+                    families[kind if kind == 'ablation' else (kind, line.pair, other)].append((line, other, p))
+        for family in families.values():
+            for (line, other, _), p in zip(family, holm([p for *_, p in family]), strict=True):
+                line.against[other] = replace(line.against[other], p=p)

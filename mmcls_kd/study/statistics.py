@@ -83,7 +83,7 @@ def holm(ps: Sequence[float]) -> list[float]:
     """P-values corrected for their number, by Holm's method: each may be compared with the level as if it were alone.
 
     Args:
-        ps: P-values of all comparisons.
+        ps: P-values of a family of comparisons.
 
     Example:
         >>> holm([0.01, 0.04, 0.03])

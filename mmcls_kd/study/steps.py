@@ -31,6 +31,8 @@ from .plan import Run
 
 #: What each step leaves in the run's folder: how long it took.
 TIMES = 'times.jsonl'
+#: The tests: of each a folder and a JSON file of its result.
+TEST, HELD_OUT = 'test', 'held_out'
 #: The scripts that this process has started.
 _children: list[subprocess.Popen] = []
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -95,8 +97,9 @@ def _steps(run: Run, folder: Path, data_root: str | None, devices: int) -> Itera
             test = str(folder / Path(run.config).name)
     else:
         weights = run.weights
-    out = ['--work-dir', str(folder / 'test'), '--out', str(folder / 'test.json'), '--out-item', 'metrics']
-    yield 'tools/test.py', [test, weights, *out, *shared]
+    for name in [TEST, HELD_OUT] if run.held_out else [TEST]:
+        out = ['--work-dir', str(folder / name), '--out', str(folder / f'{name}.json'), '--out-item', 'metrics']
+        yield 'tools/test.py', [test, weights, *out, *shared, *(run.held_out if name == HELD_OUT else ())]
 
 
 def epochs_of(run: Run) -> int:

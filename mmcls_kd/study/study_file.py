@@ -106,8 +106,8 @@ class Sweep:
 
     Attributes:
         factors: What the weight is multiplied by; 1 is the published one.
-        options: Options that put training and test on a validation split.
-        seed: Of its runs.
+        options: Options that put the test on images that are held out: neither trained on nor those of the test.
+        seed: Of its runs, one of the study's.
     """
 
     factors: tuple[float, ...]
@@ -313,7 +313,12 @@ def _seed(given: Any, what: str) -> int:
 
 
 def _check(study: Study) -> None:
-    """Refuse names that are not there, or stand for two things."""
+    """Refuse names that are not there, or stand for two things, and a sweep without the published weight."""
+    if study.sweep and study.sweep.seed not in study.seeds:
+        raise ValueError(
+            f'sweep.seed is {study.sweep.seed}, but has to be one of seeds, {list(study.seeds)}: the rows of that seed have '
+            'the published weight'
+        )
     for name, ablation in study.ablations.items():
         if ablation.pair not in study.pairs:
             hint = close_names(ablation.pair, study.pairs)

@@ -53,26 +53,36 @@ class TestRuns:
 
 
 class TestSweep:
-    def test_three_weights_of_one_seed_on_the_validation_split(self, plan):
+    def test_three_weights_of_one_seed_are_tested_on_held_out_images_too(self, plan):
         _, planner = plan
-        sweep = [run for run in planner.runs() if run.kind == 'sweep' and run.methods == ('nkd',)]
-        assert [run.row for run in sweep] == ['nkd-x0.333-val', 'nkd-x1-val', 'nkd-x3-val']
+        sweep = [run for run in planner.runs() if run.held_out and run.methods == ('nkd',)]
+        assert [run.row for run in sweep] == ['nkd', 'nkd-x0.333', 'nkd-x3']
         assert {run.seed for run in sweep} == {1}
-        assert all('test_dataloader.dataset.split=train' in run.shared for run in sweep)
-        assert [run.changed.get('nkd') for run in sweep] == [{'loss_weight': 1 / 3}, None, {'loss_weight': 3.0}]
+        assert all(run.held_out == ('test_dataloader.dataset.split=train',) for run in sweep)
+        assert [run.changed.get('nkd') for run in sweep] == [None, {'loss_weight': 1 / 3}, {'loss_weight': 3.0}]
+
+    def test_no_training_is_done_twice(self, plan):
+        _, planner = plan
+        found = {f'cnn/{name}': {1 / 3: 80.0, 1.0: 81.0, 3.0: 82.0} for name in planner.offers['cnn']}
+        trainings = [
+            (run.config, run.seed, run.methods, str(run.losses), run.options, run.stored) for run in planner.runs(found)
+        ]
+        assert len(set(trainings)) == len(trainings)
 
     def test_the_pairs_own_weight_is_what_is_multiplied(self, tmp_path):
         _, planner = small_study(tmp_path, FILE.replace('alpha_mgd=0.5', 'loss_weight=10.0'))
-        weights = {run.factor: run.losses['mgd']['loss_weight'] for run in planner.runs() if run.row.startswith('mgd-x')}
+        weights = {run.factor: run.losses['mgd']['loss_weight'] for run in planner.runs() if run.row.startswith('mgd')}
         assert weights == {1 / 3: pytest.approx(10 / 3), 1: 10.0, 3: 30.0}
 
-    def test_what_it_finds_is_run_with_every_seed_on_the_test_set(self, plan):
+    def test_what_it_finds_is_run_with_the_other_seeds(self, plan):
         _, planner = plan
         found = {'cnn/nkd': {1 / 3: 80.0, 1.0: 81.0, 3.0: 82.0}, 'cnn/kd': {1 / 3: 80.0, 1.0: 81.0, 3.0: 80.5}}
-        tuned = [run for run in planner.runs(found) if run.kind == 'tuned']
-        assert [run.key for run in tuned] == [f'cnn/nkd-x3/seed{seed}' for seed in range(3)]
-        assert all(run.shared == ('train_cfg.max_epochs=2',) for run in tuned)
-        assert keys(planner.runs({'cnn/nkd': {1.0: 81.0, 3.0: 82.0}}), 'tuned') == []  # not complete yet
+        runs = {run.key: run for run in planner.runs(found)}
+        before = {run.key for run in planner.runs()}
+        assert set(runs) - before == {'cnn/nkd-x3/seed0', 'cnn/nkd-x3/seed2'}
+        assert runs['cnn/nkd-x3/seed0'].losses == runs['cnn/nkd-x3/seed1'].losses
+        incomplete = {'cnn/nkd': {1.0: 81.0, 3.0: 82.0}}
+        assert {run.key for run in planner.runs(incomplete)} == before
 
     def test_of_equal_weights_the_published_one_wins(self):
         assert best_factor({1 / 3: 80.0, 1.0: 80.0, 3.0: 80.0}) == 1
@@ -85,7 +95,12 @@ class TestSweep:
         found = sweep_results(records)
         scheduled = {'cnn/reviewkd'}  # whose weight is no number
         assert set(found) == {f'cnn/{name}' for name in planner.offers['cnn']} - scheduled
-        assert found['cnn/kd'][3.0] == next(r['last'] for r in records if r['row'] == 'kd-x3-val')
+        held_out = {r['key']: r['held_out_accuracy'] for r in records}
+        assert found['cnn/kd'] == {
+            1 / 3: held_out['cnn/kd-x0.333/seed1'],
+            1.0: held_out['cnn/kd/seed1'],
+            3.0: held_out['cnn/kd-x3/seed1'],
+        }
 
 
 WRONG = {
@@ -99,6 +114,7 @@ WRONG = {
     'settings=dict(mgd': ('settings=dict(mgdd', "settings of 'mgdd', which no distiller config offers"),
     "'train_cfg.max_epochs=2'": ("'train_cfg.max_epochs'", "'train_cfg.max_epochs' is not of the form KEY=VALUE"),
     'factors=[1 / 3, 1, 3]': ('factors=[1 / 3, 3]', 'positive numbers with 1 among them'),
+    'seed=1': ('seed=7', 'sweep.seed is 7, but has to be one of seeds, [0, 1, 2]'),
     "'kd+nkd'": ("'../kd'", 'becomes a folder'),
     "'nkd-train'": ("'baseline'", "two rows have the name 'baseline'"),
     "student='configs/fashion_mnist/resnet18-w4_3e.py'": ("student='configs/nowhere.py'", 'config configs/nowhere.py'),

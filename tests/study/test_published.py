@@ -75,7 +75,7 @@ class TestRuns:
         _, planner = known
         rows = {run.row for run in planner.runs() if run.kind == 'row'}
         assert rows == {'baseline', 'kd', 'nkd', 'uskd', 'kd+nkd'}
-        assert {run.row.partition('-x')[0] for run in planner.runs() if run.kind == 'sweep'} == {'kd', 'nkd', 'uskd'}
+        assert {run.methods[0] for run in planner.runs() if run.held_out} == {'kd', 'nkd', 'uskd'}
 
     def test_the_teachers_checkpoint_goes_to_whom_it_concerns(self, known):
         _, planner = known

@@ -50,14 +50,22 @@ class TestTables:
         table = blocks(study, constant(records, baseline=[80.0, 81.0, 82.0], kd=[70.0, 71.0, 72.001]))['cnn']
         assert 'Worse than the student alone: `kd`.' in table
 
-    def test_the_correction_counts_every_comparison(self, whole):
+    def test_the_correction_counts_every_comparison_of_a_column(self, whole):
         study, records = whole
         results = Results(study, records)
         rows = {line.row for line in results.lines.values()} - {'baseline', 'kd'}
         ablations = {'nkd-train'}
         assert results.comparisons == 1 + 2 * len(rows - ablations) + len(ablations)
-        smallest = min((d for line in results.lines.values() for d in line.against.values()), key=lambda d: d.found.p)
-        assert smallest.p == pytest.approx(min(1, smallest.found.p * results.comparisons))
+        for kind in ('row', 'weight'):
+            column = [
+                line.against['baseline'] for line in results.lines.values() if line.first['kind'] == kind and line.against
+            ]
+            assert len(column) > 5
+            smallest, largest = (of(column, key=lambda d: d.found.p) for of in (min, max))
+            assert smallest.p == pytest.approx(min(1, smallest.found.p * len(column)))
+            assert largest.p >= largest.found.p
+        (ablated,) = [line for line in results.lines.values() if line.row == 'nkd-train']
+        assert ablated.against['nkd'].p == pytest.approx(ablated.against['nkd'].found.p)
 
     def test_a_row_with_fewer_seeds_is_marked(self, whole):
         study, records = whole
@@ -68,9 +76,20 @@ class TestTables:
 
     def test_weights(self, whole):
         study, records = whole
-        changed = [{**r, 'last': {'nkd-x3-val': 99.0}.get(r['row'], r['last'])} for r in records]
+        swept = {('nkd', 1): 80.0, ('nkd-x0.333', 1): 79.0, ('nkd-x3', 1): 99.0}
+        changed = [
+            {**r, 'held_out_accuracy': swept.get((r['row'], r['seed']), r['held_out_accuracy']), 'last': 70.0 + r['seed']}
+            for r in records
+        ]
         cell = cells(blocks(study, changed)['cnn weights'], '`nkd`')
-        assert cell[3:5] == ['99.00', '× 3']
+        assert cell[1:5] == ['79.00', '80.00', '99.00', '× 3']
+
+    def test_a_weight_that_was_not_chosen_is_no_row(self, whole):
+        study, records = whole
+        results = Results(study, records)
+        weights = {row for _, row in results.lines if '-x' in row}
+        swept = {name.split('/')[1]: results.chosen(*name.split('/')) for name in results.sweep}
+        assert weights == {f'{name}-x{factor:.3g}' for name, factor in swept.items() if factor != 1}
 
     def test_what_is_not_as_published_is_said(self, whole):
         study, records = whole
