@@ -57,7 +57,8 @@ ablations = dict(
     ),
 )
 
-# for each method two further weights; the best of three is chosen by images of the training set that no run trains on
+# for each method, with the first pair that offers it, two further weights; the best of the three is chosen by images of
+# the training set that no run trains on
 sweep = dict(
     factors=[1 / 3, 1, 3],
     options=[f'test_dataloader.dataset.{setting}' for setting in ('split=train', 'test_mode=False', 'indices=-10000')],

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from itertools import takewhile
 from typing import Any
 
 from mmengine.config import Config
@@ -183,11 +184,15 @@ class Planner:
         return runs + self._chosen(found or {})
 
     def _sweepable(self, pair: str) -> dict[str, float]:
-        """The methods whose weight is a number, and it."""
+        """The methods whose weight is a number, and it; each is swept with the first pair that offers it."""
         settings = self.study.pairs[pair].settings
+        earlier = {
+            name for before in takewhile(lambda name: name != pair, self.study.pairs) for name in self._wanted(before)
+        }
         weights = {
             name: {**offer.entry, **settings.get(name, {})}.get('loss_weight', 1.0)
             for name, offer in self._wanted(pair).items()
+            if name not in earlier
         }
         return {name: weight for name, weight in weights.items() if isinstance(weight, (int, float))}
 

@@ -102,7 +102,7 @@ class Ablation:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A search for each method's weight.
+    """A search for each method's weight, with the first pair that offers the method.
 
     Attributes:
         factors: What the weight is multiplied by; 1 is the published one.

@@ -6,6 +6,16 @@ from studies_kit import FILE, made_up, small_study, write_study
 from mmcls_kd.study.plan import Planner, best_factor, sweep_results
 from mmcls_kd.study.study_file import read_study
 
+#: Another pair, of transformers, at the end of the first one's.
+SECOND = """
+    vit=dict(
+        title='Transformers',
+        student='configs/fashion_mnist/vit-d32_3e.py',
+        distillers=['configs/distillers/fashion_mnist/vit-d64_distill_vit-d32_fmnist.py'],
+    ),
+)
+ablations"""
+
 
 def keys(runs, kind):
     return [run.key for run in runs if run.kind == kind]
@@ -60,6 +70,12 @@ class TestSweep:
         assert {run.seed for run in sweep} == {1}
         assert all(run.held_out == ('test_dataloader.dataset.split=train',) for run in sweep)
         assert [run.changed.get('nkd') for run in sweep] == [None, {'loss_weight': 1 / 3}, {'loss_weight': 3.0}]
+
+    def test_a_method_is_swept_with_the_first_pair_that_offers_it(self, tmp_path):
+        _, planner = small_study(tmp_path, FILE.replace(')\nablations', SECOND))
+        swept = {run.key for run in planner.runs() if run.held_out}
+        assert {'cnn/kd/seed1', 'cnn/kd-x3/seed1', 'vit/vitkd/seed1', 'vit/vitkd-x3/seed1'} <= swept
+        assert {key.split('/')[1] for key in swept if key.startswith('vit/')} == {'vitkd', 'vitkd-x0.333', 'vitkd-x3'}
 
     def test_no_training_is_done_twice(self, plan):
         _, planner = plan
