@@ -174,6 +174,10 @@ class Place:
         """tools/dist_train.sh."""
         return Command('tools/dist_train.sh', list(words), environment)
 
+    def tested(self, *words, **environment):
+        """tools/dist_test.sh."""
+        return Command('tools/dist_test.sh', list(words), environment)
+
     def test(self, checkpoint, *options, config=STUDENT, data=None):
         words = [config, checkpoint, '--work-dir', self.work_dir]
         return Command('tools/test.py', [*words, '--cfg-options', *data_options(data or self.data), *options], {})
@@ -755,6 +759,17 @@ environment(
     'the port of dist_train.sh is taken',
     r'dist_train.sh: error: another program listens at port \d+; .*PORT=',
     lambda at: at.distributed(SELF, '2', PORT=str(at.taken_port())),
+)
+environment(
+    'no devices to test on', r'dist_test.sh: error: .*CHECKPOINT.*DEVICES', lambda at: at.tested(SELF, at.checkpoint)
+)
+environment(
+    'devices to test on in words', r"dist_test.sh: error: DEVICES.*'two'", lambda at: at.tested(SELF, at.checkpoint, 'two')
+)
+environment(
+    'the port of dist_test.sh is taken',
+    r'dist_test.sh: error: another program listens at port \d+; .*PORT=',
+    lambda at: at.tested(SELF, at.checkpoint, '2', PORT=str(at.taken_port())),
 )
 environment(
     'no room to download weights to',
