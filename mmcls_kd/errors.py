@@ -9,6 +9,9 @@ from collections.abc import Iterable
 class TrainingError(RuntimeError):
     """A training cannot go on; the message names the cause and what to do. The last checkpoint stays as it is."""
 
+    #: Exit code of a program that ends so.
+    exit_code = 1
+
 
 class ChoiceError(ValueError):
     """A setting is none of those that there are; the message names it and them."""
@@ -20,6 +23,12 @@ class MissingLibraryError(ValueError):
 
 class UnreadableImageError(TrainingError):
     """An image of the training data cannot be read; the message names the file."""
+
+
+class DivergenceError(TrainingError):
+    """A training cannot go on because a loss became NaN or infinite; the message names the loss, and where it did."""
+
+    exit_code = 3
 
 
 class NonFiniteLossError(TrainingError):

@@ -73,28 +73,33 @@ def base_parser(description: str | None, **keywords: Any) -> argparse.ArgumentPa
     return parser
 
 
-def _end(tool: str, message: str, final: bool = True) -> None:
-    """End the program with ``TOOL: error: MESSAGE`` and exit code 1; tell the launcher the message too.
+def _end(tool: str, message: str, final: bool = True, code: int = 1) -> None:
+    """End the program with ``TOOL: error: MESSAGE`` and an exit code; tell the launcher both.
 
     Args:
         tool: The program.
         message: What happened.
         final: Whether it would happen again. If not, the program ends at once, without Python's clean-up, which takes
             seconds where the machine is busy.
+        code: The exit code.
     """
     text = f'{tool}: error: {message}'
     if status := os.environ.get(STATUS):
         with suppress(OSError):
             if final or not Path(status, 'error').exists():  # a lost contact only follows from another's error
                 Path(status, 'error').write_text(f'{text}\n')
+                Path(status, 'code').write_text(f'{code}\n')
             if final:
                 Path(status, 'final').touch()
     if not final:
         for worker in multiprocessing.active_children():  # which would be left behind
             worker.kill()  # SIGTERM they leave to this process
         print(text, file=sys.stderr, flush=True)
-        os._exit(1)
-    sys.exit(text)
+        os._exit(code)
+    if code == 1:
+        sys.exit(text)
+    print(text, file=sys.stderr, flush=True)
+    sys.exit(code)
 
 
 @contextmanager
@@ -116,9 +121,10 @@ LOST_CONTACT = re.compile(r'gloo|NCCL|ncclRemoteError|Connection (reset|closed|r
 def ended_in_order(tool: str, again: str = 'with --resume') -> Iterator[None]:
     """End the program with one line and a telling exit code where a training cannot, or should not, go on.
 
-    Exit code 1 for an error, :data:`~mmcls_kd.engine.termination.EXIT_CODE` for a run that saved its state because it was
-    asked to end. Errors that are a fault of the toolbox's or the user's code keep their traceback. Where all went well,
-    several processes take leave of one another: gloo's threads abort a process that ends with them.
+    Exit code 1 for an error, that of :class:`~mmcls_kd.errors.DivergenceError` for a loss that became NaN or infinite,
+    :data:`~mmcls_kd.engine.termination.EXIT_CODE` for a run that saved its state because it was asked to end. Errors that
+    are a fault of the toolbox's or the user's code keep their traceback. Where all went well, several processes take leave
+    of one another: gloo's threads abort a process that ends with them.
 
     Args:
         tool: The program.
@@ -136,7 +142,8 @@ def ended_in_order(tool: str, again: str = 'with --resume') -> Iterator[None]:
             Path(status, 'terminated').touch()
         os._exit(EXIT_CODE) if is_distributed() else sys.exit(EXIT_CODE)  # no waiting for the other processes
     except TrainingError as error:
-        _end(tool, str(error).splitlines()[-1].removeprefix(f'{type(error).__module__}.{type(error).__name__}: '))
+        message = str(error).splitlines()[-1].removeprefix(f'{type(error).__module__}.{type(error).__name__}: ')
+        _end(tool, message, code=error.exit_code)
     except OSError as error:
         _end(tool, f'{error}; what is saved stays as it is: see to the cause and go on {again}')
     except RuntimeError as error:

@@ -64,13 +64,27 @@ def small_study(folder, text=FILE):
     return study, Planner(study)
 
 
+def lost(record):
+    """The result as if the training had diverged."""
+    nothing = dict(last=None, best=None, best_epoch=None, held_out_accuracy=None, curve=[])
+    return {**record, **nothing, 'diverged': 'loss_kd became NaN or infinite in epoch 1, iteration 7'}
+
+
 def made_up(run):
     """A result of a run: a number that its key decides."""
     drawn = random.Random(run.key)
     last = round(80 + 3 * (run.row != 'baseline') + drawn.gauss(0, 0.5), 2)
-    known = {key: getattr(run, key) for key in ('kind', 'pair', 'row', 'seed', 'methods', 'changed', 'factor')}
+    keys = ('kind', 'pair', 'row', 'seed', 'methods', 'changed', 'factor', 'held_out')
+    known = {key: getattr(run, key) for key in keys}
     curve = [last - 1, last]
     held_out = round(last + drawn.gauss(0, 0.5), 2) if run.held_out else None
-    told = dict(last=last, best=last, best_epoch=2, curve=curve, held_out_accuracy=held_out, seconds=50.0)
+    told = dict(last=last, best=last, best_epoch=2, curve=curve, held_out_accuracy=held_out, diverged=None, seconds=50.0)
     record = dict(key=run.key, digest=run.digest, **known, **told)
-    return {**record, 'methods': list(run.methods), 'cpu': 'a processor', 'software': {'torch': '2'}, 'commit': 'abc'}
+    return {
+        **record,
+        'methods': list(run.methods),
+        'held_out': list(run.held_out),
+        'cpu': 'a processor',
+        'software': {'torch': '2'},
+        'commit': 'abc',
+    }

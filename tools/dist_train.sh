@@ -4,7 +4,8 @@
 # Several machines: the same command on each, with NNODES, NODE_RANK, MASTER_ADDR (and PORT) set.
 # MAX_RESTARTS=n starts the processes again after a failure, up to n times; they go on from the last checkpoint. An error that
 # would come again (bad input, a loss that is NaN, a full disk) ends the run at once.
-# Exit code 75: the run was asked to end (SIGTERM) and saved its state; the same command with --resume goes on.
+# Exit code 75: the run was asked to end (SIGTERM) and saved its state; the same command with --resume goes on. 3: a loss became
+# NaN or infinite.
 set -euo pipefail
 tool=${MMCLS_KD_TOOL:-train.py} # dist_store_teacher.sh runs another
 script=dist_${tool%.py}.sh
@@ -59,7 +60,7 @@ main() { # read as a whole before it runs, so that the file may change meanwhile
     launch "${@:3}"
     while [ "$code" -ne 0 ] && [ -z "$asked" ] && [ "$MMCLS_KD_RESTARTS" -lt "${MAX_RESTARTS:-0}" ] &&
         [ ! -e "$MMCLS_KD_STATUS/terminated" ] && [ ! -e "$MMCLS_KD_STATUS/final" ]; do
-        rm -f "$MMCLS_KD_STATUS/error"
+        rm -f "$MMCLS_KD_STATUS/error" "$MMCLS_KD_STATUS/code"
         MMCLS_KD_RESTARTS=$((MMCLS_KD_RESTARTS + 1))
         echo "$script: restart $MMCLS_KD_RESTARTS of $MAX_RESTARTS, from the last checkpoint" >&2
         launch "${@:3}"
@@ -71,6 +72,7 @@ main() { # read as a whole before it runs, so that the file may change meanwhile
     fi
     if [ "$code" -ne 0 ] && [ -s "$MMCLS_KD_STATUS/error" ]; then
         cat "$MMCLS_KD_STATUS/error" >&2
+        code=$(cat "$MMCLS_KD_STATUS/code")
     fi
     exit "$code"
 }

@@ -11,7 +11,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmpretrain.registry import LOOPS
 from torch.utils.data import DataLoader
 
-from ..errors import ChoiceError, NonFiniteLossError, TrainingError
+from ..errors import ChoiceError, DivergenceError, NonFiniteLossError
 from .data import PlacedSampler, batches_from, reproducible
 from .loss_watch import LossWatch
 from .models import unwrapped
@@ -126,7 +126,7 @@ class _ResumableLoop:
         """The optimizer step of one batch; returns what to log, None if the step was left out.
 
         Raises:
-            TrainingError: If a loss is not finite and the step may not be left out.
+            DivergenceError: If a loss is not finite and the step may not be left out.
         """
         runner = self.runner
         self.watch.before_step(self._iter)
@@ -148,7 +148,7 @@ class _ResumableLoop:
             often = f', {self.left_out_in_row} times in a row' if self.on_nonfinite == 'skip' else ''
             some = ', '.join(images[:3]) + (', ...' if len(images) > 3 else '')
             last = runner.message_hub.get_info('last_ckpt', None)
-            raise TrainingError(
+            raise DivergenceError(
                 f'{error} became NaN or infinite in {where}{often} (images: {some}; all of them are in the log). '
                 f'The last good checkpoint: {last or "none yet"}. Lower the learning rate or the weight of the term, '
                 'or set train_cfg.on_nonfinite=skip'

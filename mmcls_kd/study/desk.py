@@ -19,7 +19,7 @@ from ..checkpoint import atomic_path
 from ..errors import close_names
 from .execution import Failure, Place, execute, finished_before, remaining
 from .plan import Planner, Run, sweep_results
-from .records import Record, add_record, alone, read_records, write_records
+from .records import Record, accuracy_of, add_record, alone, read_records, write_records
 from .study_file import read_study
 
 
@@ -118,7 +118,7 @@ class Desk:
         self.seconds[run.pair].append(took)
         count, left = self.update()
         best = f' (best {record["best"]:.2f})' if record['best'] != record['last'] else ''
-        self.console.print(f'{count}  {run.key}  {record["last"]:.2f}{best}  {took:.0f} s  {left}', soft_wrap=True)
+        self.console.print(f'{count}  {run.key}  {accuracy_of(record)}{best}  {took:.0f} s  {left}', soft_wrap=True)
 
     def failed(self, failure: Failure) -> None:
         """Remember a failure for the end."""
@@ -175,7 +175,7 @@ class Desk:
 
     def told(self, run: Run, record: Record, took: float) -> None:
         """Say a result."""
-        self.console.print(f'{run.key}  {record["last"]:.2f}  {took:.0f} s', soft_wrap=True)
+        self.console.print(f'{run.key}  {accuracy_of(record)}  {took:.0f} s', soft_wrap=True)
 
     def collect(self) -> None:
         """Take the results that jobs have left in their folders.
@@ -223,8 +223,8 @@ class Desk:
         execute(runs, place, 1, lambda _run, record, _took: fresh.append(record), self.failed)
         if not fresh:
             return 1
-        same = all(fresh[0][name] == known[key][name] for name in ('last', 'curve', 'held_out_accuracy'))
-        told = f'{key}: recorded {known[key]["last"]:.2f}, afresh {fresh[0]["last"]:.2f}'
+        same = all(fresh[0][name] == known[key][name] for name in ('last', 'curve', 'held_out_accuracy', 'diverged'))
+        told = f'{key}: recorded {accuracy_of(known[key])}, afresh {accuracy_of(fresh[0])}'
         self.console.print(f'{told}: {"the same in every epoch" if same else "not the same"}', soft_wrap=True)
         return 0 if same else 1
 

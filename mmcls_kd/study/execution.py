@@ -26,6 +26,7 @@ import torch
 from .. import __version__
 from ..checkpoint import atomic_path
 from ..configs import TOOLBOX
+from ..errors import DivergenceError
 from .plan import Run
 from .records import Record
 from .steps import HELD_OUT, TEST, TIMES, perform, steps_of
@@ -95,6 +96,7 @@ class Job:
         self.log = self.folder
         self.steps: Iterator[tuple[str, list[str]]] = iter(())
         self.process: Any = None
+        self.diverged: str | None = None
         self.start = time.monotonic()
 
     def begin(self) -> bool:
@@ -111,12 +113,15 @@ class Job:
         return self.advance()
 
     def advance(self) -> bool:
-        """Start the next step; False if there is none.
+        """Start the next step; False if there is none, or the training diverged.
 
         Raises:
-            RuntimeError: If the step before ended with an error.
+            RuntimeError: If the step before ended with another error.
         """
         if self.process is not None and self.process.exitcode:
+            if self.process.exitcode == DivergenceError.exit_code:
+                self.diverged = self.last_words().partition('error: ')[2].partition(' (')[0]
+                return False
             raise RuntimeError(f'ended with exit code {self.process.exitcode}')
         step = next(self.steps, None)
         if step is None:
@@ -140,9 +145,12 @@ class Job:
 
     def failure(self, error: Exception) -> Failure:
         """How it failed."""
+        return Failure(self.run, self.log, self.last_words() or str(error))
+
+    def last_words(self) -> str:
+        """The last line of the step's log, empty if there is none."""
         lines = self.log.read_text(errors='replace').split('\n') if self.log.is_file() else []
-        last = next((line.strip() for line in reversed(lines) if line.strip()), '')
-        return Failure(self.run, self.log, last or str(error))
+        return next((line.strip() for line in reversed(lines) if line.strip()), '')
 
 
 def execute(
@@ -173,7 +181,7 @@ def execute(
             if step():
                 return
             active.remove(job)
-            finished(job.run, collect(job.run, job.folder, place), time.monotonic() - job.start)
+            finished(job.run, collect(job.run, job.folder, place, job.diverged), time.monotonic() - job.start)
         except (RuntimeError, OSError, ValueError, StopIteration, KeyError) as error:
             active.remove(job) if job in active else None
             failed(job.failure(error))
@@ -230,22 +238,23 @@ def _read(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def collect(run: Run, folder: Path, place: Place) -> Record:
-    """The result of a run whose steps are done; it stays in the run's folder, and what is no longer needed goes.
+def collect(run: Run, folder: Path, place: Place, diverged: str | None = None) -> Record:
+    """The result of a run that is through; it stays in the run's folder, and what is no longer needed goes.
 
     Args:
         run: The run.
         folder: Its folder.
         place: Where it ran.
+        diverged: How the training diverged, after which there was nothing to test; None if it did not.
 
     Raises:
         FileNotFoundError: If a step has left no result.
     """
     if result := _read(folder / RESULT):
         return result
-    last = _tested(folder, TEST)
+    last = None if diverged else _tested(folder, TEST)
     curve = _curve(folder)
-    best = max(curve, key=lambda step: (curve[step], -step)) if curve else None
+    best = max(curve, key=lambda step: (curve[step], -step)) if curve and not diverged else None
     times = [json.loads(line) for line in (folder / TIMES).read_text().splitlines()]
     record = {
         'key': run.key,
@@ -254,7 +263,8 @@ def collect(run: Run, folder: Path, place: Place) -> Record:
         'last': last,
         'best': curve[best] if best is not None else last,
         'best_epoch': best,
-        'held_out_accuracy': _tested(folder, HELD_OUT) if run.held_out else None,
+        'held_out_accuracy': _tested(folder, HELD_OUT) if run.held_out and not diverged else None,
+        'diverged': diverged,
         'curve': [curve[step] for step in sorted(curve)],
         'seconds': round(sum(step['cpu'] for step in times), 1),
         'folder': str(Path(*folder.parts[-3:])),

@@ -289,9 +289,13 @@ def best_factor(accuracies: Mapping[float, float]) -> float:
 
 
 def sweep_results(records: Iterable[Mapping[str, Any]]) -> dict[str, dict[float, float]]:
-    """What a study's records say of its sweep: by PAIR/METHOD the accuracy of each factor on held-out images."""
+    """What a study's records say of its sweep: by PAIR/METHOD the accuracy of each factor on held-out images.
+
+    A training that diverged counts as 0.
+    """
     found: dict[str, dict[float, float]] = {}
     for record in records:
-        if record['held_out_accuracy'] is not None:
-            found.setdefault(f'{record["pair"]}/{record["methods"][0]}', {})[record['factor']] = record['held_out_accuracy']
+        if record['held_out']:
+            accuracy = record['held_out_accuracy'] or 0.0
+            found.setdefault(f'{record["pair"]}/{record["methods"][0]}', {})[record['factor']] = accuracy
     return found

@@ -20,7 +20,12 @@ def draw(study: Study, records: Sequence[Record]) -> list[Path]:
         lines = [line for kind in ('row', 'weight') for line in results.of(pair, kind) if BASELINE in line.against]
         if lines:
             files.append(study.report.parent / picture(study, pair))
-            _differences(sorted(lines, key=lambda line: line.last.mean), results, study.pairs[pair].title, files[-1])
+            _differences(
+                sorted(lines, key=lambda line: line.against[BASELINE].found.mean),
+                results,
+                study.pairs[pair].title,
+                files[-1],
+            )
     return files
 
 

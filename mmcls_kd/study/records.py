@@ -24,7 +24,9 @@ KEYS = (
     'last',
     'best',
     'best_epoch',
+    'held_out',
     'held_out_accuracy',
+    'diverged',
     'seconds',
 )
 
@@ -48,6 +50,11 @@ def read_records(path: Path) -> list[Record]:
             raise ValueError(f'{path}, line {number}: {record["key"]} stands there twice; leave one of the lines out')
         records[record['key']] = record
     return list(records.values())
+
+
+def accuracy_of(record: Record) -> str:
+    """The result in words: accuracy after the last epoch, in percent, or that the training diverged."""
+    return 'diverged' if record['diverged'] else f'{record["last"]:.2f}'
 
 
 def write_records(path: Path, records: Sequence[Record]) -> None:

@@ -14,6 +14,7 @@ from .statistics import Summary
 from .study_file import BASELINE, KD, TEACHER, Published, Study
 
 NOTHING = 'No results yet.'
+DIVERGED = 'diverged'
 #: What the rows that others are compared with are called.
 TITLES = {BASELINE: 'student alone', KD: 'KD', TEACHER: 'teacher'}
 #: Of a difference to a published number; what floating point adds is left out.
@@ -102,7 +103,8 @@ def _pair(results: Results, pair: str) -> str:
     rows = [[_title(line, results.study), _mean(line.last), _mean(line.best), *_versus(line)] for line in lines]
     if published := results.study.pairs[pair].published:
         head += ['published', 'minus published']
-        rows = [[*row, *_reached(published.get(line.row), line.last.mean)] for row, line in zip(rows, lines, strict=True)]
+        reached = [_reached(published.get(line.row), line.last.mean if line.last else None) for line in lines]
+        rows = [[*row, *cells] for row, cells in zip(rows, reached, strict=True)]
     parts = [_alone(results, pair), table(head, rows), *_said(lines), _notes(lines)]
     if any(line.against for line in lines):
         title = results.study.pairs[pair].title
@@ -113,7 +115,7 @@ def _pair(results: Results, pair: str) -> str:
 def _alone(results: Results, pair: str) -> str:
     """Teacher and student alone."""
     teacher, student = results.teacher(pair), results.lines.get((pair, BASELINE))
-    if teacher is None or student is None:
+    if teacher is None or student is None or student.last is None:
         return ''
     gap = teacher - student.last.mean
     said = f'The teacher has {teacher:.2f}, the student alone {student.last.mean:.2f}: {gap:.2f} points between them.'
@@ -167,7 +169,7 @@ def _weights(results: Results, pair: str) -> str:
         name = method if chosen in (None, 1) else f'{method}-x{chosen:.3g}'
         line = results.lines.get((pair, name))
         title = f'`{method}`' if line is None else _title(line, results.study, method)
-        cells = [f'{found[f]:.2f}' if f in found else '' for f in factors]
+        cells = [(f'{found[f]:.2f}' if found[f] else DIVERGED) if f in found else '' for f in factors]
         rows.append([title, *cells, '' if chosen is None else f'× {_factor(chosen)}'])
         rows[-1] += [''] * 5 if line is None or chosen is None else [_mean(line.last), *_versus(line)]
         shown += [line] if line is not None and chosen not in (None, 1) else []
@@ -205,6 +207,10 @@ def _said(lines: Sequence[Line], before: str = '') -> Iterator[str]:
             if rows
         ]
         yield ' '.join([f'{before}.' if before else '', *said]).strip()
+    for line in lines:
+        if line.diverged:
+            how = '; '.join(f'seed {seed}: {what}' for seed, what in line.diverged.items())
+            yield f'`{line.row}` diverged ({how}): the other seeds are the lucky ones, and are compared with nothing.'
 
 
 def _notes(lines: Sequence[Line]) -> str:
@@ -212,7 +218,7 @@ def _notes(lines: Sequence[Line]) -> str:
     found = [
         f'`{line.row}` has {method}.{key}={value}'
         for line in lines
-        for method, keywords in line.first['changed'].items()
+        for method, keywords in line.changed.items()
         for key, value in keywords.items()
     ]
     return f'Otherwise than published: {", ".join(found)}.' if found else ''
@@ -230,11 +236,15 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _title(line: Line, study: Study, name: str | None = None) -> str:
     title = f'`{name}`' if name else TITLES.get(line.row, f'`{line.row}`')
     planned = set(study.seeds)
-    missing = '' if planned <= set(line.records) else f' ({len(planned & set(line.records))} of {len(planned)} seeds)'
-    return title + missing
+    done = planned & {*line.records, *line.diverged}
+    notes = [f'{len(done)} of {len(planned)} seeds'] if done < planned else []
+    notes += [f'{len(line.diverged)} diverged'] if line.diverged else []
+    return f'{title} ({", ".join(notes)})' if notes else title
 
 
-def _mean(value: Summary) -> str:
+def _mean(value: Summary | None) -> str:
+    if value is None:
+        return DIVERGED
     return f'{value.mean:.2f}' + ('' if value.sd is None else f' ± {value.sd:.2f}')
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from .plan import best_factor, sweep_results
 from .records import Record
@@ -40,14 +41,20 @@ class Line:
     Attributes:
         pair: The pair.
         row: The row's name.
-        records: Its results, by seed.
-        against: By the name of another row, how it differs.
+        kind: What kind of runs they are, see :class:`.plan.Run`.
+        changed: What of its losses differs from the config.
+        records: Its results, by seed; of a training that diverged there is none.
+        against: By the name of another row, how it differs; nothing where a training diverged: the others are lucky ones.
+        diverged: How trainings diverged, by seed.
     """
 
     pair: str
     row: str
+    kind: str
+    changed: Mapping[str, Mapping[str, Any]]
     records: dict[int, Record]
     against: dict[str, Difference]
+    diverged: dict[int, str]
 
     @property
     def accuracies(self) -> dict[int, float]:
@@ -55,19 +62,14 @@ class Line:
         return {seed: record['last'] for seed, record in self.records.items()}
 
     @property
-    def last(self) -> Summary:
-        """Of the last epoch."""
-        return summary(list(self.accuracies.values()))
+    def last(self) -> Summary | None:
+        """Of the last epoch; None where every training diverged."""
+        return summary(list(self.accuracies.values())) if self.records else None
 
     @property
-    def best(self) -> Summary:
-        """Of the best epoch."""
-        return summary([record['best'] for record in self.records.values()])
-
-    @property
-    def first(self) -> Record:
-        """Of its first seed."""
-        return next(iter(self.records.values()))
+    def best(self) -> Summary | None:
+        """Of the best epoch; likewise."""
+        return summary([record['best'] for record in self.records.values()]) if self.records else None
 
 
 class Results:
@@ -86,9 +88,9 @@ class Results:
 
     def of(self, pair: str, kind: str) -> list[Line]:
         """A pair's lines of a kind: the student alone first, then KD, then the others, the best first."""
-        lines = [line for (p, _), line in self.lines.items() if p == pair and line.first['kind'] == kind]
+        lines = [line for (p, _), line in self.lines.items() if p == pair and line.kind == kind]
         order = {BASELINE: 0, KD: 1}
-        return sorted(lines, key=lambda line: (order.get(line.row, 2), -line.last.mean, line.row))
+        return sorted(lines, key=lambda line: (order.get(line.row, 2), -line.last.mean if line.last else 0, line.row))
 
     def teacher(self, pair: str) -> float | None:
         """Accuracy of a pair's teacher, in percent."""
@@ -110,16 +112,29 @@ class Results:
         for record in sorted(self.records, key=lambda record: record['seed']):
             if record['kind'] in ROWS and record['pair'] in self.study.pairs and not self._rejected(record):
                 groups.setdefault((record['pair'], record['row']), {})[record['seed']] = record
-        accuracies = {at: {seed: r['last'] for seed, r in records.items()} for at, records in groups.items()}
+        accuracies = {
+            at: {seed: record['last'] for seed, record in records.items() if not record['diverged']}
+            for at, records in groups.items()
+        }
         ablated = {(a.pair, row): a.against for a in self.study.ablations.values() for row in a.rows}
         for (pair, row), records in groups.items():
+            diverged = {seed: record['diverged'] for seed, record in records.items() if record['diverged']}
             others: Iterable[str] = [ablated[pair, row]] if (pair, row) in ablated else [BASELINE, KD]
             found = {
                 other: compare(accuracies[pair, row], accuracies[pair, other])
                 for other in others
-                if other != row and (pair, other) in accuracies and row != BASELINE
+                if other != row and (pair, other) in accuracies and row != BASELINE and not diverged
             }
-            yield Line(pair, row, records, {other: Difference(one) for other, one in found.items() if one})
+            first = next(iter(records.values()))
+            yield Line(
+                pair,
+                row,
+                first['kind'],
+                first['changed'],
+                {seed: record for seed, record in records.items() if seed not in diverged},
+                {other: Difference(one) for other, one in found.items() if one},
+                diverged,
+            )
 
     def _rejected(self, record: Record) -> bool:
         """Whether it is of another weight than the one that the sweep found best."""
@@ -127,12 +142,13 @@ class Results:
 
     def _correct(self) -> None:
         """Correct the p-values of each family together: what one column of one table asks, or all ablations."""
-        families = defaultdict(list)
+        families: dict[Hashable, list[tuple[Line, str, float]]] = defaultdict(list)
         for line in self.lines.values():
-            kind = line.first['kind']
             for other, difference in line.against.items():
                 if (p := difference.found.p) is not None:
-                    families[kind if kind == 'ablation' else (kind, line.pair, other)].append((line, other, p))
+                    question = line.kind if line.kind == 'ablation' else (line.kind, line.pair, other)
+                    families[question].append((line, other, p))
         for family in families.values():
-            for (line, other, _), p in zip(family, holm([p for *_, p in family]), strict=True):
+            corrected = holm([p for _, _, p in family])
+            for (line, other, _), p in zip(family, corrected, strict=True):
                 line.against[other] = replace(line.against[other], p=p)

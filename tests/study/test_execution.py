@@ -48,6 +48,12 @@ def perform(step, arguments, folder, threads):
         with (folder / f'{name}.log').open('a') as log:
             log.write('train.py: error: out of luck\n')
         os._exit(1)
+    if Path('diverges').exists() and key in Path('diverges').read_text():
+        with (folder / f'{name}.log').open('a') as log:
+            log.write('train.py: error: loss_kd became NaN or infinite in epoch 1, iteration 75 (images: sample 4, ...\n')
+        with (folder / 'times.jsonl').open('a') as file:
+            file.write(f'{json.dumps(dict(step=name, wall=1.0, cpu=1.0, code=3))}\n')
+        os._exit(3)
     if name in ('test', 'held_out'):
         drawn = round(random.Random(key).gauss(80, 1), 2)
         value = 99.0 if name == 'held_out' and '-x3' in key else drawn
@@ -122,6 +128,22 @@ def undisturbed(folder):
 def without_time(text):
     """The report but for the hours."""
     return '\n'.join(line for line in text.splitlines() if 'hours of one core' not in line)
+
+
+def test_a_training_that_diverged_is_a_result(folder, capsys):
+    Path('diverges').write_text('cnn/kd/seed2')
+    only = ('cnn/baseline/*', 'cnn/kd/*')
+    assert study(only=only) == 0
+    assert 'cnn/kd/seed2  diverged' in capsys.readouterr().out
+    (record,) = [r for r in results() if r['key'] == 'cnn/kd/seed2']
+    assert (record['last'], record['best']) == (None, None)
+    assert record['diverged'] == 'loss_kd became NaN or infinite in epoch 1, iteration 75'
+    assert '| KD (1 diverged) |' in report()
+    capsys.readouterr()
+    assert study(only=only) == 0
+    assert 'cnn/kd' not in capsys.readouterr().out  # not tried again
+    assert study('--check', 'cnn/kd/seed2', only=()) == 0
+    assert 'recorded diverged, afresh diverged: the same' in capsys.readouterr().out
 
 
 def test_every_run_is_done_once_and_the_sweep_brings_more(folder, capsys):

@@ -4,7 +4,7 @@ import json
 import random
 
 import pytest
-from studies_kit import DOCUMENT, made_up, small_study
+from studies_kit import DOCUMENT, lost, made_up, small_study
 
 from mmcls_kd.study.plan import sweep_results
 from mmcls_kd.study.plots import draw
@@ -57,9 +57,7 @@ class TestTables:
         ablations = {'nkd-train'}
         assert results.comparisons == 1 + 2 * len(rows - ablations) + len(ablations)
         for kind in ('row', 'weight'):
-            column = [
-                line.against['baseline'] for line in results.lines.values() if line.first['kind'] == kind and line.against
-            ]
+            column = [line.against['baseline'] for line in results.lines.values() if line.kind == kind and line.against]
             assert len(column) > 5
             smallest, largest = (of(column, key=lambda d: d.found.p) for of in (min, max))
             assert smallest.p == pytest.approx(min(1, smallest.found.p * len(column)))
@@ -73,6 +71,27 @@ class TestTables:
         table = blocks(study, some)['cnn']
         assert cells(table, '`nkd`')[0] == '`nkd` (1 of 3 seeds)'
         assert cells(table, 'KD')[0] == 'KD'
+
+    def test_a_row_with_a_training_that_diverged_is_compared_with_nothing(self, whole):
+        study, records = whole
+        kept = [lost(r) if r['row'] == 'nkd' and r['seed'] == 2 else r for r in records]
+        table = blocks(study, constant(kept, nkd=[90.0, 92.0, None]))['cnn']
+        assert cells(table, '`nkd`')[:2] == ['`nkd` (1 diverged)', '91.00 ± 1.41']
+        assert cells(table, '`nkd`')[3:] == ['', '', '', '']
+        assert '`nkd` diverged (seed 2: loss_kd became NaN or infinite in epoch 1, iteration 7)' in table
+        assert '`nkd`' not in ''.join(line for line in table.splitlines() if line.startswith(('Better', 'Worse', 'Not')))
+
+    def test_a_row_of_which_every_training_diverged(self, whole):
+        study, records = whole
+        made = blocks(study, [lost(r) if r['row'] in ('nkd', 'nkd-train') else r for r in records])
+        assert cells(made['cnn'], '`nkd`')[:3] == ['`nkd` (3 diverged)', 'diverged', 'diverged']
+        assert cells(made['mode'], '`nkd-train`')[1:] == ['diverged', 'diverged', '', '']
+
+    def test_a_weight_that_diverged_is_not_chosen(self, whole):
+        study, records = whole
+        kept = [lost(r) if r['row'] in ('nkd', 'nkd-x3') and r['seed'] == 1 else r for r in records]
+        cell = cells(blocks(study, kept)['cnn weights'], '`nkd`')
+        assert cell[2:5] == ['diverged', 'diverged', '× 1/3']
 
     def test_weights(self, whole):
         study, records = whole
