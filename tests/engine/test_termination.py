@@ -96,3 +96,10 @@ class TestDistTrain:
         done = run(*command, env=env, check=False)
         assert done.returncode == 1
         assert done.output.splitlines()[-1].startswith('train.py: error: teacher weights nowhere.pth: no such file')
+
+    def test_its_exit_code_tells_a_divergence_apart(self, data, tmp_path):
+        env = {**os.environ, 'PORT': str(free_port()), 'CUDA_VISIBLE_DEVICES': ''}
+        command = ['tools/dist_train.sh', DISTILLER, 2, '--work-dir', tmp_path]
+        done = run(*command, '--cfg-options', *data_options(data), 'param_scheduler.eta_max=1e30', env=env, check=False)
+        assert done.returncode == 3
+        assert 'became NaN or infinite in epoch 1' in done.output.splitlines()[-1]
