@@ -11,6 +11,9 @@ from .report import TITLES, picture
 from .results import Line, Results
 from .study_file import BASELINE, Study
 
+#: Up to how many points the axis is linear, and where it may have ticks.
+LINEAR, TICKS = 10, [-50, -20, *range(-10, 11, 2), 20, 50]
+
 
 def draw(study: Study, records: Sequence[Record]) -> list[Path]:
     """Draw each pair's differences to the student alone; returns the files."""
@@ -47,12 +50,17 @@ def _differences(lines: Sequence[Line], results: Results, title: str, file: Path
             axes.errorbar(found.found.mean, y, xerr=found.found.half or 0, fmt='D', color=color, markersize=5, capsize=3)
         axes.set_yticks(range(len(lines)), [TITLES.get(line.row, line.row) for line in lines])
         axes.set_ylim(-0.7, len(lines) - 0.3)
+        axes.set_xscale('symlog', linthresh=LINEAR, linscale=2)  # a row that collapsed leaves room for the others
+        left, right = axes.get_xlim()
+        axes.set_xticks([tick for tick in TICKS if left <= tick <= right], minor=False)
+        axes.xaxis.set_major_formatter('{x:+g}')
+        axes.minorticks_off()
         axes.grid(axis='x', color='0.9')
         axes.set_axisbelow(True)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel(
             'points of top-1 accuracy more than the student alone: mean and 95% interval, dots are seeds;\n'
-            'blue: significant after correction for the number of rows'
+            f'blue: significant after correction for the number of rows; beyond ±{LINEAR} the scale is logarithmic'
         )
         with atomic_path(file) as unfinished:
             figure.savefig(unfinished, format='svg', facecolor='white', metadata={'Date': None})
