@@ -208,12 +208,15 @@ class Desk:
         return 1 if self.failures else 0
 
     def check(self, key: str) -> int:
-        """Whether a run done afresh has the recorded result; returns the exit code.
+        """Whether a run done afresh has the recorded result, see :func:`.results.agreement`; returns the exit code.
 
         Raises:
             ValueError: If there is no such result.
         """
-        known = {record['key']: record for record in read_records(self.study.results)}
+        from .results import Results, agreement
+
+        records = read_records(self.study.results)
+        known = {record['key']: record for record in records}
         runs = [run for run in self.planned() if run.key == key]
         if key not in known or not runs:
             raise ValueError(f'--check {key}: {self.study.results} has no result of that name')
@@ -223,10 +226,11 @@ class Desk:
         execute(runs, place, 1, lambda _run, record, _took: fresh.append(record), self.failed)
         if not fresh:
             return 1
-        same = all(fresh[0][name] == known[key][name] for name in ('last', 'curve', 'held_out_accuracy', 'diverged'))
+        row = Results(self.study, records).lines.get((runs[0].pair, runs[0].row))
+        agrees, how = agreement(known[key], fresh[0], row)
         told = f'{key}: recorded {accuracy_of(known[key])}, afresh {accuracy_of(fresh[0])}'
-        self.console.print(f'{told}: {"the same in every epoch" if same else "not the same"}', soft_wrap=True)
-        return 0 if same else 1
+        self.console.print(f'{told}: {how}', soft_wrap=True)
+        return 0 if agrees else 1
 
 
 def work(desk: Desk) -> int | str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from fractions import Fraction
@@ -90,9 +91,16 @@ def _summary(results: Results) -> str:
         f'{results.comparisons} comparisons.'
     ]
     for name, key in (('Processor', 'cpu'), ('GPU', 'gpu'), ('Software', 'software'), ('Commit', 'commit')):
-        if values := sorted({_shown(record.get(key)) for record in records if record.get(key)}):
-            lines.append(f'{name}: {"; ".join(values)}.')
+        counts = Counter(_shown(record[key]) for record in records if record.get(key))
+        if counts:
+            lines.append(f'{name}: {"; ".join(_counted(counts))}.')
     return '\n\n'.join(lines)
+
+
+def _counted(counts: Counter[str]) -> Iterator[str]:
+    """Where there are several values, how many runs have each."""
+    for value, count in sorted(counts.items()):
+        yield value if len(counts) == 1 else f'{value} ({count} runs)'
 
 
 def _pair(results: Results, pair: str) -> str:

@@ -14,6 +14,10 @@ from .study_file import BASELINE, KD, TEACHER, Study
 
 #: The kinds of runs whose results are compared.
 ROWS = ('row', 'weight', 'ablation')
+#: What comes of a run, and what it may depend on beside what is said of it.
+OUTCOME, SURROUNDINGS = ('last', 'curve', 'held_out_accuracy', 'diverged'), ('cpu', 'gpu', 'software')
+#: Of how many standard deviations of its row a run may differ from the row's mean, where it rounds otherwise.
+SPREAD = 3
 
 
 @dataclass(frozen=True)
@@ -152,3 +156,30 @@ class Results:
             corrected = holm([p for _, _, p in family])
             for (line, other, _), p in zip(family, corrected, strict=True):
                 line.against[other] = replace(line.against[other], p=p)
+
+
+def agreement(recorded: Record, afresh: Record, row: Line | None) -> tuple[bool, str]:
+    """Whether a run done afresh has the recorded result, and in words.
+
+    On the same processor and with the same software each epoch has to be the same. Others round otherwise, and a training
+    carries that on: there the accuracy has to lie within three standard deviations of its row's mean.
+
+    Args:
+        recorded: The recorded result.
+        afresh: The new one.
+        row: The row in numbers, None if there is none.
+    """
+    if all(afresh[name] == recorded[name] for name in OUTCOME):
+        return True, 'the same in every epoch'
+    elsewhere = [name for name in SURROUNDINGS if afresh.get(name) != recorded.get(name)]
+    if not elsewhere:
+        return False, 'not the same'
+    said = f'not the same, but recorded with another {" and ".join(elsewhere)}'
+    if row is None or row.last is None or row.last.sd is None or row.diverged or afresh['diverged']:
+        return False, f'{said}; its row has no spread to compare it with'
+    off = abs(afresh['last'] - row.last.mean)
+    where = 'within' if off <= SPREAD * row.last.sd else 'outside of'
+    return (
+        where == 'within',
+        f'{said}; {where} {SPREAD} standard deviations of its row, {row.last.mean:.2f} ± {row.last.sd:.2f}',
+    )

@@ -10,7 +10,7 @@ from mmcls_kd.study.plan import sweep_results
 from mmcls_kd.study.plots import draw
 from mmcls_kd.study.records import add_record, read_records, write_records
 from mmcls_kd.study.report import blocks, put
-from mmcls_kd.study.results import Results
+from mmcls_kd.study.results import Results, agreement
 
 
 @pytest.fixture(scope='module')
@@ -146,6 +146,55 @@ class TestDocument:
         study, records = whole
         with pytest.raises(ValueError, match=r'0 places for .mode.'):
             put(DOCUMENT.replace('study small: mode', 'study small: node'), study, records)
+
+
+class TestAgreement:
+    """A run done afresh, beside the recorded one."""
+
+    @pytest.fixture
+    def nkd(self, whole):
+        """The results of a row whose mean is 90 and whose standard deviation is 1, and the row in numbers."""
+        study, records = whole
+        records = constant(records, nkd=[89.0, 90.0, 91.0])
+        of_row = {r['seed']: r for r in records if r['key'].startswith('cnn/nkd/')}
+        return of_row, Results(study, records).lines['cnn', 'nkd']
+
+    def test_the_same(self, nkd):
+        records, row = nkd
+        assert agreement(records[0], {**records[0], 'seconds': 1.0, 'cpu': 'another'}, row) == (
+            True,
+            'the same in every epoch',
+        )
+
+    @pytest.mark.parametrize('changed', [dict(last=89.01), dict(curve=[88.0, 89.0]), dict(held_out_accuracy=1.0)])
+    def test_on_the_same_machine_nothing_may_differ(self, nkd, changed):
+        records, row = nkd
+        assert agreement(records[0], {**records[0], **changed}, row) == (False, 'not the same')
+
+    @pytest.mark.parametrize(('last', 'agrees'), [(93.0, True), (87.0, True), (93.01, False), (86.99, False)])
+    def test_elsewhere_three_standard_deviations_are_allowed(self, nkd, last, agrees):
+        records, row = nkd
+        found, said = agreement(records[0], {**records[0], 'last': last, 'cpu': 'another'}, row)
+        assert found == agrees
+        where = 'within' if agrees else 'outside of'
+        assert said == (
+            f'not the same, but recorded with another cpu; {where} 3 standard deviations of its row, 90.00 ± 1.00'
+        )
+
+    def test_without_a_spread_nothing_can_be_said(self, nkd):
+        records, row = nkd
+        fresh = {**records[0], 'last': 90.0, 'software': {'torch': '3'}}
+        for other, line in ((fresh, None), (lost(fresh), row)):
+            found, said = agreement(records[0], other, line)
+            assert not found
+            assert 'another software; its row has no spread' in said
+
+
+def test_the_summary_counts_runs_of_each_processor(whole):
+    study, records = whole
+    assert 'Processor: a processor.' in blocks(study, records)['summary']
+    other = [{**r, 'cpu': 'another'} if number < 2 else r for number, r in enumerate(records)]
+    assert f'Processor: a processor ({len(records) - 2} runs); another (2 runs).' in blocks(study, other)['summary']
 
 
 def test_plots_are_the_same_each_time(whole):
