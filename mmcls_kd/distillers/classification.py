@@ -238,7 +238,9 @@ class ClassificationDistiller(BaseClassifier):
         self.teacher_names = [n for n in (teacher.shapes if teacher else ()) if f'{n}_t' in wanted]
         drop_unread_outputs(self.student, self.student_taps.values())
         facts = {'num_samples': lambda: self.num_samples, **(teacher.facts if teacher else {})}
-        self.distill_losses = nn.ModuleDict({method.name: method.build(shapes, facts) for method in methods})
+        with torch.random.fork_rng(devices=[]):  # the student's weights, drawn later, are the same under every method
+            torch.default_generator.manual_seed(int(torch.randint(2**62, ())))  # and no loss's weights are drawn as they are
+            self.distill_losses = nn.ModuleDict({method.name: method.build(shapes, facts) for method in methods})
         self.loss_weights = {method.name: method.weight for method in methods}
         predictors = [name for name, loss in self.distill_losses.items() if hasattr(loss, 'predict_logit')]
         if len(predictors) > 1:

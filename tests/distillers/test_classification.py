@@ -51,6 +51,16 @@ class TestLosses:
         expected = kd_loss(distiller.student(x), distiller.teacher(x), temp=2.0, alpha=0.75)
         torch.testing.assert_close(ours['loss_kd'], expected)
 
+    @pytest.mark.parametrize('other', [MGD, SRRL, USKD])
+    def test_a_student_starts_with_the_same_weights_under_every_method(self, other):
+        def start(one):
+            torch.manual_seed(3)
+            distiller = build(one)
+            distiller.init_weights()  # as the Runner does
+            return distiller.student.state_dict()
+
+        torch.testing.assert_close(start(other), start(TFNKD), rtol=0, atol=0)
+
     def test_loss_weight_multiplies_any_method(self):
         distiller = build(NKD, method('NKDLoss', 'loss_double', loss_weight=2.0)).eval()
         losses = distiller.loss(images(), samples())
