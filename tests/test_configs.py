@@ -48,13 +48,13 @@ CONFIGS = {
 }
 EXAMPLES = ('imagenet/res34', 'imagenet/deit-s_', 'imagenet/mv1', 'cifar100/')  # whose steps are not slow tests
 
-# As their own authors run them, or RepDistiller does; wkd_logit's weight goes by pair.
+# As their own authors run them, or RepDistiller does; wkd_logit's gamma goes by pair.
 PUBLISHED_LATER = {
     'lskd': dict(temp=2, loss_weight=9),
     'ttm': dict(gamma=0.1, loss_weight=45),
     'wttm': dict(gamma=0.1),
     'ctkd': dict(alpha=0.9, divergence=True, curriculum=dict(start=1, range=20, epochs=10)),
-    'wkd_logit': dict(temp=2, gamma=1),
+    'wkd_logit': dict(temp=2, gamma=30),
     'rkd': dict(distance_weight=25, angle_weight=50),
     'pkt': dict(loss_weight=30000),
     'cc': dict(loss_weight=0.02),
@@ -70,7 +70,7 @@ PUBLISHED_MAPS = {
     'sp': dict(loss_weight=3000),
     'nst': dict(loss_weight=50),
     'vid': dict(stages=EVERY_STAGE, init_pred_var=5),
-    'fitnet': dict(loss_weight=100, stages=[2]),
+    'fitnet': dict(loss_weight=100, stages=[2], norm_act=True),
     'wkd_feature': dict(grid=1),
     'simkd': dict(factor=2),
 }
@@ -159,15 +159,13 @@ class TestConfig:
             entry, expected = methods[method], PUBLISHED[kind].get(method, {})
             if (name, method) == ('imagenet/res50_distill_mv1_img', 'reviewkd'):
                 expected = dict(loss_weight=dict(value=8, warmup=1))
+            if (name, method) == ('imagenet/res50_distill_mv1_img', 'wkd_logit'):
+                expected = dict(temp=2, gamma=25)
             assert {k: entry[k] for k in expected} == expected
             assert entry.get('num_classes', classes) == classes
             extra = set(entry) - set(expected) - {'type', 'name', 'use_this', 'num_classes'}
             widths = {'channel', 'student_channels', 'teacher_channels', 'student_dims', 'teacher_dims'}
-            assert extra <= widths | ({'loss_weight'} if method == 'wkd_logit' else set())
-
-    def test_wkds_weight_is_that_of_the_pair(self, name):
-        if (entry := entries(read(name)).get('wkd_logit')) is not None:
-            assert entry['loss_weight'] == (25 if 'mv1' in name else 30)
+            assert extra <= widths
 
     def test_is_seeded_and_imports_the_toolbox(self, name):
         cfg = read(name)
@@ -301,7 +299,7 @@ def test_logit_losses_inside_a_config_are_the_published_functions(name):
         values = distiller.loss(**data)
         logit_s, logit_t = distiller.student(data['inputs']), distiller.teacher(data['inputs'])
     kind = 'cifar100' if 'cifar' in name else 'imagenet DeiT' if 'deit' in name else 'imagenet CNN'
-    published = PUBLISHED[kind] | dict(wkd_logit=PUBLISHED[kind]['wkd_logit'] | dict(loss_weight=30))
+    published = PUBLISHED[kind] | (dict(wkd_logit=dict(temp=2, gamma=25)) if 'mv1' in name else {})
     cost = class_cost(distiller.teacher.get_submodule('head.layers.head' if 'deit' in name else 'head.fc').weight)
     for method in logit_methods:
         keywords = dict(published[method])

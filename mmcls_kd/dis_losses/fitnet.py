@@ -32,11 +32,13 @@ class FitNetLoss(nn.Module):
     """:func:`fitnet_loss`; maps of two sizes are averaged to the smaller one first.
 
     Trainable part: ``regressor``, a 1×1 convolution, also where the widths are equal. It is trained together with the task,
-    not in a stage of its own before it, as the paper has it.
+    not in a stage of its own before it, as the paper has it. RepDistiller, whose weight of 100 is the usual one, has batch norm
+    and ReLU behind the convolution: ``norm_act``. Without them that weight can make a training diverge.
 
     Args:
         student_channels: Channels of the student's features.
         teacher_channels: Channels of the teacher's features.
+        norm_act: Whether batch norm and ReLU follow the convolution, for teacher features that come from a ReLU themselves.
 
     Raises:
         ValueError: If the features have other channels.
@@ -44,15 +46,16 @@ class FitNetLoss(nn.Module):
 
     sizes = {'student_channels': ('feat_s', 1), 'teacher_channels': ('feat_t', 1)}
 
-    def __init__(self, student_channels: int, teacher_channels: int) -> None:
+    def __init__(self, student_channels: int, teacher_channels: int, norm_act: bool = False) -> None:
         super().__init__()
         self.student_channels = student_channels
         self.teacher_channels = teacher_channels
         self.regressor = nn.Conv2d(student_channels, teacher_channels, kernel_size=1)
+        self.norm_act = nn.Sequential(nn.BatchNorm2d(teacher_channels), nn.ReLU()) if norm_act else nn.Identity()
 
     @full_precision
     def forward(self, feat_s: Tensor, feat_t: Tensor) -> Tensor:
         check_width(self, 'student_channels', feat_s.shape[1])
         check_width(self, 'teacher_channels', feat_t.shape[1])
         feat_s, feat_t = smaller_maps(feat_s, feat_t)
-        return fitnet_loss(self.regressor(feat_s), feat_t)
+        return fitnet_loss(self.norm_act(self.regressor(feat_s)), feat_t)

@@ -5,16 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from itertools import takewhile
 from typing import Any
 
 from mmengine.config import Config
 
-from ..configs import check_methods, method_entries, method_name, read_config
+from ..configs import check_methods, find_file, method_entries, method_name, read_config
 from ..errors import close_names
 from .study_file import BASELINE, TEACHER, Row, Settings, Study
+
+#: What of a config decides a result. What it says of losses is the run's own.
+DECIDING = (
+    'model',
+    'data_preprocessor',
+    'train_dataloader',
+    'test_dataloader',
+    'train_cfg',
+    'optim_wrapper',
+    'param_scheduler',
+    'custom_hooks',
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +50,7 @@ class Run:
         weights: A checkpoint to test, without a training.
         factor: What the loss's weight is multiplied by.
         held_out: Options of a second test, on images of which neither training nor test knows; the sweep chooses by it.
+        content: What its files hold, see :func:`content_of`.
     """
 
     kind: str
@@ -54,6 +68,7 @@ class Run:
     weights: str | None = None
     factor: float = 1.0
     held_out: tuple[str, ...] = ()
+    content: str = ''
 
     @property
     def key(self) -> str:
@@ -65,6 +80,27 @@ class Run:
         """A text that changes with anything that is said of the run, but its row's name."""
         said = json.dumps({k: v for k, v in asdict(self).items() if k not in ('kind', 'pair', 'row')}, sort_keys=True)
         return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
+
+
+@cache
+def content_of(*files: str) -> str:
+    """A text that changes with what files hold: of configs what decides a result, of weights everything.
+
+    Args:
+        *files: Paths of configs and of weights. An address, or a file that is not there yet, counts by its name alone.
+    """
+    content = hashlib.blake2b(digest_size=8)
+    for path in files:
+        content.update(path.encode())
+        if path.endswith('.py'):
+            cfg = read_config(path)._cfg_dict.to_dict()
+            said = {key: cfg.get(key) for key in DECIDING}
+            said['model'] = {key: value for key, value in (said['model'] or {}).items() if key != 'distill_cfg'}
+            content.update(json.dumps(said, sort_keys=True, default=str).encode())
+        else:
+            with suppress(FileNotFoundError):
+                content.update(find_file(path).read_bytes())
+    return content.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -240,17 +276,24 @@ class Planner:
 
     def _teacher(self, pair: str) -> list[Run]:
         """The test of a pair's teacher, if it is a config with weights."""
-        model = next(iter(self.models[pair].values()), {})
-        config, weights = model.get('teacher_cfg'), self.study.pairs[pair].teacher or model.get('teacher_pretrained')
-        if not (isinstance(config, str) and config.endswith('.py') and isinstance(weights, str)):
+        files = self._teacher_files(pair, next(iter(self.models[pair]), ''))
+        if len(files) < 2 or not files[0].endswith('.py'):
             return []
-        return [
-            Run('teacher', pair, TEACHER, self.study.seeds[0], config, config, shared=self.study.options, weights=weights)
-        ]
+        (config, weights), content, shared = files, content_of(*files), self.study.options
+        run = Run('teacher', pair, TEACHER, self.study.seeds[0], config, config, shared=shared, weights=weights)
+        return [replace(run, content=content)]
+
+    def _teacher_files(self, pair: str, config: str) -> list[str]:
+        """Config and weights of the teacher in a distiller's config, as far as they have a name."""
+        model = self.models[pair].get(config, {})
+        if not model.get('teacher_cfg'):
+            return []
+        weights = self.study.pairs[pair].teacher or model.get('teacher_pretrained')
+        return [given for given in (model['teacher_cfg'], weights) if isinstance(given, str)]
 
     def _baseline(self, pair: str, seed: int) -> Run:
         student = self.study.pairs[pair].student
-        return Run('row', pair, BASELINE, seed, student, student, shared=self._shared(pair))
+        return Run('row', pair, BASELINE, seed, student, student, shared=self._shared(pair), content=content_of(student))
 
     def _run(self, kind: str, pair: str, name: str, row: Row, seed: int) -> Run:
         offers = self.offers[pair]
@@ -280,6 +323,7 @@ class Planner:
             shared=self._shared(pair),
             options=(*options, *row.options),
             stored=row.stored,
+            content=content_of(configs[0], self.study.pairs[pair].student, *self._teacher_files(pair, configs[0])),
         )
 
 

@@ -230,10 +230,26 @@ def test_hierarchical_context_loss(shape):
             {f'project.{n}' for n in ('0.weight', '1.weight', '1.bias')},
         ),
         ('FitNetLoss', dict(student_channels=3, teacher_channels=3), {'regressor.weight', 'regressor.bias'}),
+        (
+            'FitNetLoss',
+            dict(student_channels=3, teacher_channels=4, norm_act=True),
+            {'regressor.weight', 'regressor.bias', 'norm_act.0.weight', 'norm_act.0.bias'},
+        ),
     ],
 )
 def test_parts_that_only_some_widths_need(loss_type, keywords, names):
     assert {name for name, _ in build(loss_type, **keywords).named_parameters()} == names
+
+
+def test_fitnets_regressor_with_norm_and_activation():
+    loss = build('FitNetLoss', student_channels=3, teacher_channels=4, norm_act=True)
+    nn.init.ones_(loss.norm_act[0].weight)
+    nn.init.zeros_(loss.norm_act[0].bias)
+    feat_s, feat_t = normal(5, 3, 2, 2), normal(5, 4, 2, 2, seed=1)
+    mapped = torch.einsum('ts,nshw->nthw', loss.regressor.weight[:, :, 0, 0], feat_s) + loss.regressor.bias[:, None, None]
+    mean, var = mapped.mean(dim=(0, 2, 3), keepdim=True), mapped.var(dim=(0, 2, 3), keepdim=True, unbiased=False)
+    expected = (((mapped - mean) / (var + 1e-5).sqrt()).clamp(min=0) - feat_t).square().mean()
+    assert_close(loss(feat_s, feat_t), expected)
 
 
 @pytest.mark.parametrize('variance', [0.3, 5.0, 700.0])

@@ -1,9 +1,12 @@
 """Studies: their files, and the runs that follow."""
 
+import shutil
+
 import pytest
 from studies_kit import FILE, made_up, small_study, write_study
 
-from mmcls_kd.study.plan import Planner, best_factor, sweep_results
+from mmcls_kd.configs import TOOLBOX
+from mmcls_kd.study.plan import Planner, best_factor, content_of, sweep_results
 from mmcls_kd.study.study_file import read_study
 
 #: Another pair, of transformers, at the end of the first one's.
@@ -47,6 +50,36 @@ class TestRuns:
         other = {run.key for run in changed.runs() if run.digest != before[run.key]}
         assert other
         assert all('/mgd' in key for key in other)
+
+    def test_the_digest_follows_configs_and_weights(self, tmp_path, monkeypatch):
+        """A study of configs in a folder of its own, where one after the other is changed."""
+        monkeypatch.chdir(tmp_path)
+        shutil.copytree(TOOLBOX / 'configs', tmp_path / 'configs')
+        distillers = tmp_path / 'configs/distillers/fashion_mnist'
+
+        def changed(file, old, new):
+            """The rows whose digest a change of a file changes."""
+            before = {run.key: run.digest for run in small_study(tmp_path)[1].runs()}
+            content = file.read_bytes()
+            assert old in content
+            file.write_bytes(content.replace(old, new))
+            content_of.cache_clear()
+            return {run.row for run in small_study(tmp_path)[1].runs() if run.digest != before[run.key]}
+
+        content_of.cache_clear()
+        every = {run.row for run in small_study(tmp_path)[1].runs()}
+        own = {'uskd', 'uskd-x0.333', 'uskd-x3', 'tfnkd', 'tfnkd-x0.333', 'tfnkd-x3'}
+        schedule = tmp_path / 'configs/_base_/schedules/fashion_mnist_3e.py'
+        assert changed(schedule, b'weight_decay=1e-4', b'weight_decay=2e-4') == every
+        assert changed(tmp_path / 'configs/fashion_mnist/teacher.pth', b'PK', b'KP') == every - own - {'baseline'}
+        pair = distillers / 'res18-w16_distill_res18-w4_fmnist.py'
+        assert changed(pair, b'model = dict(', b"model = dict(teacher_mode='train', ") == every - own - {
+            'baseline',
+            'teacher',
+        }
+        methods = tmp_path / 'configs/_base_/methods/any_pair.py'
+        assert changed(methods, b'loss_weight=30000.0', b'loss_weight=7.0') == {'pkt', 'pkt-x0.333', 'pkt-x3'}
+        content_of.cache_clear()
 
     def test_a_run_says_what_the_tools_are_told(self, plan):
         _, planner = plan

@@ -11,7 +11,7 @@ offered = dict(
     ctkd=dict(type='KDLoss', alpha=0.9, divergence=True, curriculum=dict(start=1.0, range=20.0, epochs=10)),
     ofa_logit=dict(type='OFALogitLoss', eps=1.5, temp=1.0),
     ofa=dict(type='OFALoss', eps=1.5, temp=1.0),
-    wkd_logit=dict(type='WKDLogitLoss', temp=2.0, gamma=1.0, loss_weight=30.0),  # of ResNet-34 and ResNet-18
+    wkd_logit=dict(type='WKDLogitLoss', temp=2.0, gamma=30.0),  # of ResNet-34 and ResNet-18
     rkd=dict(type='RKDLoss', distance_weight=25.0, angle_weight=50.0),
     pkt=dict(type='PKTLoss', loss_weight=30000.0),
     cc=dict(type='CCLoss', loss_weight=0.02),

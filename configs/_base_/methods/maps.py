@@ -8,7 +8,7 @@ on_maps = dict(
     sp=dict(type='SPLoss', loss_weight=3000.0),
     nst=dict(type='NSTLoss', loss_weight=50.0),
     vid=dict(type='VIDLoss', stages=[1, 2, 3, 4], init_pred_var=5.0),
-    fitnet=dict(type='FitNetLoss', stages=[2], loss_weight=100.0),
+    fitnet=dict(type='FitNetLoss', stages=[2], norm_act=True, loss_weight=100.0),
     wkd_feature=dict(type='WKDFeatureLoss', grid=1),  # its loss_weight is set by pair
     reviewkd=dict(type='ReviewKDLoss', loss_weight=dict(value=1.0, warmup=1)),
 )

@@ -19,5 +19,10 @@ model = dict(
     teacher_cfg='configs/fashion_mnist/vit-d64_8e.py',
     teacher_pretrained='configs/fashion_mnist/vit_teacher.pth',
     student_cfg='configs/fashion_mnist/vit-d32_3e.py',
-    distill_cfg=offer(dict(**_base_.offered, mgd=mgd, **_base_.on_maps), methods, wsld=dict(num_classes=10)),
+    distill_cfg=offer(
+        dict(**_base_.offered, mgd=mgd, **_base_.on_maps),
+        methods,
+        wsld=dict(num_classes=10),
+        fitnet=dict(norm_act=False),  # tokens have negative values
+    ),
 )

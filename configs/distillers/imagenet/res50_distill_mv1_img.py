@@ -19,7 +19,7 @@ model = dict(
     distill_cfg=offer(
         _base_.offered,
         methods,
-        wkd_logit=dict(loss_weight=25.0),
+        wkd_logit=dict(gamma=25.0),
         reviewkd=dict(loss_weight=dict(value=8.0, warmup=1)),
     ),
 )
