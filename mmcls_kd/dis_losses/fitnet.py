@@ -32,8 +32,8 @@ class FitNetLoss(nn.Module):
     """:func:`fitnet_loss`; maps of two sizes are averaged to the smaller one first.
 
     Trainable part: ``regressor``, a 1×1 convolution, also where the widths are equal. It is trained together with the task,
-    not in a stage of its own before it, as the paper has it. RepDistiller, whose weight of 100 is the usual one, has batch norm
-    and ReLU behind the convolution: ``norm_act``. Without them that weight can make a training diverge.
+    not in a stage of its own before it, as the paper has it. RepDistiller, whose weight of 100 is the usual one, has batch
+    norm and ReLU behind the convolution: ``norm_act``. Without them that weight can make a training diverge.
 
     Args:
         student_channels: Channels of the student's features.
