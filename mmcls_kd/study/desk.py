@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from collections import defaultdict
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import timedelta
 from fnmatch import fnmatch
@@ -43,6 +44,10 @@ class Desk:
         self.seconds: dict[str, list[float]] = defaultdict(list)
         self.progress: Progress | None = None
         self.task = TaskID(0)
+
+    def results_alone(self) -> AbstractContextManager[None]:
+        """What :func:`.records.alone` gives, for the results: studies with other work directories have the same file."""
+        return alone(self.study.results.parent / f'.{self.study.name}')
 
     def planned(self) -> list[Run]:
         """The runs that are known by now."""
@@ -184,7 +189,7 @@ class Desk:
             ValueError: If results are of another study.
         """
         self.refuse_outdated()
-        with alone(self.place.folder, shared=True), alone(self.place.folder / 'jobs'):
+        with alone(self.place.folder, shared=True), alone(self.place.folder / 'jobs'), self.results_alone():
             found = [record for run in self.todo() if (record := finished_before(run, self.place))]
             write_records(self.study.results, [*read_records(self.study.results), *found])
         self.console.print(f'{len(found)} results taken, {len(self.todo())} runs to do', soft_wrap=True)
@@ -239,14 +244,15 @@ def work(desk: Desk) -> int | str:
     Args:
         desk: The study.
     """
-    if desk.args.drop_outdated:
-        desk.drop_outdated()
-        return 0
     if desk.args.job:
         return desk.job(desk.args.job)
     if desk.args.check:
         return desk.check(desk.args.check)
-    desk.run()
+    with desk.results_alone():
+        if desk.args.drop_outdated:
+            desk.drop_outdated()
+            return 0
+        desk.run()
     if desk.failures_told():
         return f'study.py: {len(desk.failures)} runs failed; the same command tries them again'
     if desk.args.only == ['*']:

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import platform
+import re
 import shutil
 import signal
 import socket
@@ -29,7 +30,7 @@ from ..configs import TOOLBOX
 from ..errors import DivergenceError
 from .plan import Run
 from .records import Record
-from .steps import HELD_OUT, TEST, TIMES, perform, steps_of
+from .steps import HELD_OUT, STUDENT, TEST, TIMES, perform, steps_of
 
 #: What a run is, and what came of it, in its folder.
 RUN, RESULT = 'run.json', 'result.json'
@@ -37,6 +38,8 @@ ACCURACY = 'accuracy/top1'
 #: For glibc: freed memory stays with the process, in huge pages. Each step asks for the same amount again, and a tenth of a
 #: small training on a CPU went into getting it.
 MALLOC = ':'.join(f'glibc.malloc.{name}' for name in ('hugetlb=1', 'mmap_threshold=1000000000', 'trim_threshold=2000000000'))
+#: Seconds that a step has to end after it was asked to; Slurm gives a job 120 (see :meth:`.desk.Desk.commands`).
+PATIENCE = 100
 #: More than images could count; what float32 adds is left out.
 DIGITS = 4
 
@@ -134,11 +137,15 @@ class Job:
         self.process.start()
         return True
 
-    def stop(self) -> None:
-        """Ask the step to end, and wait: a training saves its state."""
+    def ask_to_end(self) -> None:
+        """Ask the step to end: a training saves its state."""
         if self.process is not None and self.process.is_alive():
             self.process.terminate()
-            self.process.join(30)
+
+    def wait(self, deadline: float) -> None:
+        """Wait until the step has ended; from a time of :func:`time.monotonic` on no longer."""
+        if self.process is not None:
+            self.process.join(max(0.0, deadline - time.monotonic()))
             if self.process.is_alive():
                 self.process.kill()
                 self.process.join()
@@ -199,7 +206,9 @@ def execute(
                     settle(job, job.advance)
         finally:
             for job in active:
-                job.stop()
+                job.ask_to_end()
+            for job in active:
+                job.wait(time.monotonic() + PATIENCE)
 
 
 def fork_server(threads: int) -> Any:
@@ -268,8 +277,12 @@ def collect(run: Run, folder: Path, place: Place, diverged: str | None = None) -
         'curve': [curve[step] for step in sorted(curve)],
         'seconds': round(sum(step['cpu'] for step in times), 1),
         'folder': str(Path(*folder.parts[-3:])),
+        'threads': place.threads,
+        'devices': place.devices,
         **surroundings(),
     }
+    if run.weights is None and not run.methods and not diverged:  # the student alone: its checkpoint is the student
+        shutil.copy((folder / 'last_checkpoint').read_text().strip(), folder / STUDENT)
     tidy(folder, place.data_root)
     with atomic_path(folder / RESULT) as unfinished:
         unfinished.write_text(json.dumps(record, indent=1))
@@ -332,10 +345,11 @@ def _cpu() -> str:
 def tidy(folder: Path, data_root: str | None = None) -> None:
     """Remove what only an unfinished run needs, and where on which machine it ran from its config and logs."""
     for path in (*folder.glob('*.pth'), folder / 'last_checkpoint'):
-        if path.name != 'student.pth':
+        if path.name != STUDENT:
             path.unlink(missing_ok=True)
     shutil.rmtree(folder / 'store', ignore_errors=True)
-    names = {f'{Path.cwd()}/': '', f'{TOOLBOX}/': '', socket.gethostname(): 'HOST'}
+    host = re.compile(rf'(?<![\w-]){re.escape(socket.gethostname())}(?![\w-])')
+    names = {f'{Path.cwd()}/': '', f'{TOOLBOX}/': ''}
     if data_root:
         names[str(Path(data_root).resolve())] = Path(data_root).name
     for path in folder.rglob('*'):
@@ -343,6 +357,8 @@ def tidy(folder: Path, data_root: str | None = None) -> None:
             text = before = path.read_text(errors='replace')
             for name in sorted(names, key=len, reverse=True):
                 text = text.replace(name, names[name])
+            if path.suffix == '.log':  # mmengine logs it; elsewhere a word that is a host's name too is not meant
+                text = host.sub('HOST', text)
             if text != before:
                 path.write_text(text)
 

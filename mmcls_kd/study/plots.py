@@ -20,19 +20,20 @@ def draw(study: Study, records: Sequence[Record]) -> list[Path]:
     results = Results(study, records)
     files = []
     for pair in study.pairs:
-        lines = [line for kind in ('row', 'weight') for line in results.of(pair, kind) if BASELINE in line.against]
-        if lines:
+        every = [line for kind in ('row', 'weight') for line in results.of(pair, kind)]
+        if lines := [line for line in every if BASELINE in line.against]:
             files.append(study.report.parent / picture(study, pair))
             _differences(
                 sorted(lines, key=lambda line: line.against[BASELINE].found.mean),
                 results,
                 study.pairs[pair].title,
+                [line.row for line in every if line.diverged],
                 files[-1],
             )
     return files
 
 
-def _differences(lines: Sequence[Line], results: Results, title: str, file: Path) -> None:
+def _differences(lines: Sequence[Line], results: Results, title: str, diverged: Sequence[str], file: Path) -> None:
     """For each row the difference of each seed, their mean and its 95% interval."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -59,8 +60,9 @@ def _differences(lines: Sequence[Line], results: Results, title: str, file: Path
         axes.set_axisbelow(True)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel(
-            'points of top-1 accuracy more than the student alone: mean and 95% interval, dots are seeds;\n'
+            'top-1 accuracy minus that of the student alone, in points: mean and 95% interval, dots are seeds;\n'
             f'blue: significant after correction for the number of rows; beyond ±{LINEAR} the scale is logarithmic'
+            + (f';\nnot shown, as they diverged: {", ".join(diverged)}' if diverged else '')
         )
         with atomic_path(file) as unfinished:
             figure.savefig(unfinished, format='svg', facecolor='white', metadata={'Date': None})

@@ -89,9 +89,9 @@ def alone(folder: Path, shared: bool = False) -> Iterator[None]:
         ValueError: If another one is.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / '.lock').open('w') as file:
+    with (folder / '.lock').open('a+') as file:  # NFS wants a readable file for a shared lock, a writable one for the other
         try:
             fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise ValueError(f'{folder}: this study is running already') from error
         yield

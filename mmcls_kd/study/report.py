@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,6 +17,8 @@ NOTHING = 'No results yet.'
 DIVERGED = 'diverged'
 #: What the rows that others are compared with are called.
 TITLES = {BASELINE: 'student alone', KD: 'KD', TEACHER: 'teacher'}
+#: By how many times more than the student alone a row scatters that is called unstable.
+UNSTABLE = 5
 #: Of a difference to a published number; what floating point adds is left out.
 DIGITS = 4
 BLOCK = '<!-- study {name}: {part} -->\n'
@@ -85,9 +86,8 @@ def _summary(results: Results) -> str:
     if not records:
         return ''
     seconds = sum(record['seconds'] for record in records)
-    hours = timedelta(seconds=seconds) / timedelta(hours=1)
     lines = [
-        f'{len(records)} runs, {hours:.1f} hours of one core, seeds {_list(results.study.seeds)}, '
+        f'{len(records)} runs, {seconds / 3600:.1f} hours of one core, seeds {_list(results.study.seeds)}, '
         f'{results.comparisons} comparisons.'
     ]
     for name, key in (('Processor', 'cpu'), ('GPU', 'gpu'), ('Software', 'software'), ('Commit', 'commit')):
@@ -113,7 +113,7 @@ def _pair(results: Results, pair: str) -> str:
         head += ['published', 'minus published']
         reached = [_reached(published.get(line.row), line.last.mean if line.last else None) for line in lines]
         rows = [[*row, *cells] for row, cells in zip(rows, reached, strict=True)]
-    parts = [_alone(results, pair), table(head, rows), *_said(lines), _notes(lines)]
+    parts = [_alone(results, pair), table(head, rows), *_said(lines), *_unstable(lines), _notes(lines)]
     if any(line.against for line in lines):
         title = results.study.pairs[pair].title
         parts.append(f'![{title}: difference to the student alone]({picture(results.study, pair)})')
@@ -179,7 +179,7 @@ def _weights(results: Results, pair: str) -> str:
         title = f'`{method}`' if line is None else _title(line, results.study, method)
         cells = [(f'{found[f]:.2f}' if found[f] else DIVERGED) if f in found else '' for f in factors]
         rows.append([title, *cells, '' if chosen is None else f'× {_factor(chosen)}'])
-        rows[-1] += [''] * 5 if line is None or chosen is None else [_mean(line.last), *_versus(line)]
+        rows[-1] += [''] * 5 if line is None or chosen in (None, 1) else [_mean(line.last), *_versus(line)]
         shown += [line] if line is not None and chosen not in (None, 1) else []
     return '\n\n'.join([table(head, rows), *_said(shown, 'With the weights found')])
 
@@ -218,7 +218,17 @@ def _said(lines: Sequence[Line], before: str = '') -> Iterator[str]:
     for line in lines:
         if line.diverged:
             how = '; '.join(f'seed {seed}: {what}' for seed, what in line.diverged.items())
-            yield f'`{line.row}` diverged ({how}): the other seeds are the lucky ones, and are compared with nothing.'
+            others = ': the other seeds are the lucky ones, and are compared with nothing' if line.records else ''
+            yield f'`{line.row}` diverged ({how}){others}.'
+
+
+def _unstable(lines: Sequence[Line]) -> Iterator[str]:
+    """Which rows scatter so much more than the student alone that no mean describes them."""
+    alone = next((line.last.sd for line in lines if line.row == BASELINE and line.last), None)
+    for line in lines:
+        if alone and line.last and line.last.sd and line.last.sd > UNSTABLE * alone:
+            low, high = min(line.accuracies.values()), max(line.accuracies.values())
+            yield f'`{line.row}` is unstable: from {low:.2f} to {high:.2f}. Mean and interval describe no run of it.'
 
 
 def _notes(lines: Sequence[Line]) -> str:

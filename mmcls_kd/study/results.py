@@ -15,7 +15,7 @@ from .study_file import BASELINE, KD, TEACHER, Study
 #: The kinds of runs whose results are compared.
 ROWS = ('row', 'weight', 'ablation')
 #: What comes of a run, and what it may depend on beside what is said of it.
-OUTCOME, SURROUNDINGS = ('last', 'curve', 'held_out_accuracy', 'diverged'), ('cpu', 'gpu', 'software')
+OUTCOME, SURROUNDINGS = ('last', 'curve', 'held_out_accuracy', 'diverged'), ('cpu', 'gpu', 'threads', 'devices', 'software')
 #: Of how many standard deviations of its row a run may differ from the row's mean, where it rounds otherwise.
 SPREAD = 3
 
@@ -48,7 +48,8 @@ class Line:
         kind: What kind of runs they are, see :class:`.plan.Run`.
         changed: What of its losses differs from the config.
         records: Its results, by seed; of a training that diverged there is none.
-        against: By the name of another row, how it differs; nothing where a training diverged: the others are lucky ones.
+        against: By the name of another row, how it differs; nothing where a training of either diverged: the others are
+            lucky ones.
         diverged: How trainings diverged, by seed.
     """
 
@@ -91,10 +92,14 @@ class Results:
         self._correct()
 
     def of(self, pair: str, kind: str) -> list[Line]:
-        """A pair's lines of a kind: the student alone first, then KD, then the others, the best first."""
+        """A pair's lines of a kind: the student alone, KD, the others from the best on, those that diverged."""
         lines = [line for (p, _), line in self.lines.items() if p == pair and line.kind == kind]
         order = {BASELINE: 0, KD: 1}
-        return sorted(lines, key=lambda line: (order.get(line.row, 2), -line.last.mean if line.last else 0, line.row))
+
+        def place(line: Line) -> tuple[int, bool, float, str]:
+            return order.get(line.row, 2), bool(line.diverged), -line.last.mean if line.last else 0, line.row
+
+        return sorted(lines, key=place)
 
     def teacher(self, pair: str) -> float | None:
         """Accuracy of a pair's teacher, in percent."""
@@ -116,10 +121,8 @@ class Results:
         for record in sorted(self.records, key=lambda record: record['seed']):
             if record['kind'] in ROWS and record['pair'] in self.study.pairs and not self._rejected(record):
                 groups.setdefault((record['pair'], record['row']), {})[record['seed']] = record
-        accuracies = {
-            at: {seed: record['last'] for seed, record in records.items() if not record['diverged']}
-            for at, records in groups.items()
-        }
+        accuracies = {at: {seed: record['last'] for seed, record in records.items()} for at, records in groups.items()}
+        lost = {at for at, records in groups.items() if any(record['diverged'] for record in records.values())}
         ablated = {(a.pair, row): a.against for a in self.study.ablations.values() for row in a.rows}
         for (pair, row), records in groups.items():
             diverged = {seed: record['diverged'] for seed, record in records.items() if record['diverged']}
@@ -127,7 +130,7 @@ class Results:
             found = {
                 other: compare(accuracies[pair, row], accuracies[pair, other])
                 for other in others
-                if other != row and (pair, other) in accuracies and row != BASELINE and not diverged
+                if row not in (other, BASELINE) and (pair, other) in accuracies and not lost & {(pair, row), (pair, other)}
             }
             first = next(iter(records.values()))
             yield Line(

@@ -31,6 +31,8 @@ from .plan import Run
 
 #: What each step leaves in the run's folder: how long it took.
 TIMES = 'times.jsonl'
+#: The trained student.
+STUDENT = 'student.pth'
 #: The tests: of each a folder and a JSON file of its result.
 TEST, HELD_OUT = 'test', 'held_out'
 #: The scripts that this process has started.
@@ -90,7 +92,7 @@ def _steps(run: Run, folder: Path, data_root: str | None, devices: int) -> Itera
         yield 'tools/train.py', [*train, '--resume', *options]
         weights = (folder / 'last_checkpoint').read_text().strip()
         if run.methods:
-            student = str(folder / 'student.pth')
+            student = str(folder / STUDENT)
             yield 'pth_transfer.py', ['--dis_path', weights, '--output_path', student]
             weights = student
         if _deploys(run):  # what predicts is more than the student: the config of the training knows it

@@ -54,6 +54,9 @@ def perform(step, arguments, folder, threads):
         with (folder / 'times.jsonl').open('a') as file:
             file.write(f'{json.dumps(dict(step=name, wall=1.0, cpu=1.0, code=3))}\n')
         os._exit(3)
+    if name == 'train':
+        (folder / 'epoch_2.pth').write_text(key)
+        (folder / 'last_checkpoint').write_text(str(folder / 'epoch_2.pth'))
     if name in ('test', 'held_out'):
         drawn = round(random.Random(key).gauss(80, 1), 2)
         value = 99.0 if name == 'held_out' and '-x3' in key else drawn
@@ -119,7 +122,7 @@ def undisturbed(folder):
     assert study() == 0
     found = numbers(), report()
     (folder / 'results.md').write_text(DOCUMENT)
-    for path in folder.glob('studies/results/*'):
+    for path in folder.glob('studies/results/*.jsonl'):
         path.unlink()
     (folder / 'work_dirs').rename(folder / 'undisturbed')
     return found
@@ -207,6 +210,21 @@ def test_a_folder_of_other_settings_is_not_taken_for_this_run(folder):
     assert not Path('work_dirs/studies/small/cnn/kd/seed0/left').exists()
 
 
+def test_the_student_alone_is_kept_too(folder):
+    assert study(only=['cnn/baseline/seed0']) == 0
+    kept = Path('work_dirs/studies/small/cnn/baseline/seed0')
+    assert (kept / 'student.pth').read_text() == 'cnn/baseline/seed0'
+    assert not (kept / 'epoch_2.pth').exists()
+    assert not (kept / 'last_checkpoint').exists()
+
+
+def test_another_work_directory_does_not_share_the_results_at_once(folder):
+    with alone(Path('studies/results/.small')):
+        assert 'this study is running already' in study('--work-dir', 'elsewhere')
+        assert 'this study is running already' in study('--collect', only=())
+    assert study(only=['cnn/kd/seed0']) == 0
+
+
 def test_failures_are_told_at_the_end_and_the_others_go_on(folder, capsys):
     Path('fails').write_text('cnn/kd/seed1')
     message = study()
@@ -259,11 +277,13 @@ def test_where_it_ran_is_not_in_what_is_kept(tmp_path, monkeypatch):
     folder = tmp_path / 'runs' / 'seed0'
     folder.mkdir(parents=True)
     (folder / 'train.log').write_text(f'{tmp_path}/runs {execution.TOOLBOX}/configs/a.py our-machine {tmp_path}/images')
+    (folder / 'a.py').write_text(f'{tmp_path}/runs our-machine')
     for name in ('epoch_2.pth', 'student.pth', 'last_checkpoint'):
         (folder / name).touch()
     execution.tidy(folder, str(tmp_path / 'images'))
     assert (folder / 'train.log').read_text() == 'runs configs/a.py HOST images'
-    assert sorted(path.name for path in folder.iterdir()) == ['student.pth', 'train.log']
+    assert (folder / 'a.py').read_text() == 'runs our-machine'  # a word that a machine may be called, too
+    assert sorted(path.name for path in folder.iterdir()) == ['a.py', 'student.pth', 'train.log']
 
 
 def test_the_time_left_is_estimated_by_pair():

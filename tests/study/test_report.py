@@ -50,6 +50,40 @@ class TestTables:
         table = blocks(study, constant(records, baseline=[80.0, 81.0, 82.0], kd=[70.0, 71.0, 72.001]))['cnn']
         assert 'Worse than the student alone: `kd`.' in table
 
+    def test_nothing_is_compared_with_a_row_that_diverged(self, whole):
+        study, records = whole
+        some = [lost(r) if r['key'] == 'cnn/kd/seed1' else r for r in records]
+        table = blocks(study, some)['cnn']
+        assert cells(table, '`nkd`')[3:5] != ['', '']
+        assert cells(table, '`nkd`')[5:] == ['', '']
+        assert cells(table, 'KD')[3:5] == ['', '']
+
+    def test_a_row_that_diverged_is_the_last(self, whole):
+        study, records = whole
+        some = [lost(r) if r['key'] == 'cnn/nkd/seed1' else {**r, 'last': 99.0} if r['row'] == 'nkd' else r for r in records]
+        assert Results(study, some).of('cnn', 'row')[-1].row == 'nkd'
+
+    def test_a_row_without_any_result_but_that_it_diverged(self, whole):
+        study, records = whole
+        table = blocks(study, [lost(r) if r['row'] == 'nkd' else r for r in records])['cnn']
+        assert cells(table, '`nkd`')[1] == 'diverged'
+        assert 'lucky' not in table
+
+    def test_a_row_that_scatters_is_called_unstable(self, whole):
+        study, records = whole
+        values = dict(baseline=[80.0, 81.0, 82.0], kd=[80.0, 85.0, 90.0], nkd=[10.0, 80.0, 85.0])
+        table = blocks(study, constant(records, **values))['cnn']
+        assert '`nkd` is unstable: from 10.00 to 85.00.' in table
+        assert '`kd` is unstable' not in table
+
+    def test_weights_that_stay_are_not_compared_a_second_time(self, whole):
+        study, records = whole
+        held = {1 / 3: 80.0, 1.0: 90.0, 3.0: 80.0}
+        some = [{**r, 'held_out_accuracy': held[r['factor']]} if r['held_out'] else r for r in records]
+        row = cells(blocks(study, some)['cnn weights'], '`nkd`')
+        assert row[4] == '× 1'
+        assert row[5:] == [''] * 5
+
     def test_the_correction_counts_every_comparison_of_a_column(self, whole):
         study, records = whole
         results = Results(study, records)
