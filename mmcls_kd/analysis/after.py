@@ -21,7 +21,7 @@ from ..checkpoint import load_strictly
 from ..checks import check_data_folders, check_idx_files
 from ..engine.data import plain_datasets
 from ..runtime import complete_dataloaders, is_distiller, student_only
-from .measures import accuracy, agreement, calibration, correlation_distance, divergence, entropy
+from .measures import accuracy, agreement, correlation_distance, divergence, summary
 from .outputs import ClassifierReader, Outputs, TeacherReader, collect, spread
 from .runs import Run, config_of
 
@@ -127,15 +127,13 @@ class Comparison:
         return [self._row(name, of, steps.get(name)) for name, of in self.outputs.items()]
 
     def _row(self, name: str, outputs: Outputs, step: int | None) -> Row:
-        found = calibration(outputs.logit, outputs.label)
-        right, unsure = accuracy(outputs.logit, outputs.label), entropy(outputs.logit)
-        row = (right, found.confidence, found.error, unsure)
+        numbers = asdict(summary(outputs.logit, outputs.label))
         teacher = self.teacher_of.get(name)
         if teacher is None:
-            return Row(name, step, None, *row)
-        logit_t = self.outputs[teacher].logit
-        pair = logit_t, outputs.logit
-        return Row(name, step, teacher, *row, agreement(*pair), divergence(*pair), correlation_distance(*pair))
+            return Row(name, step, None, **numbers)
+        pair = self.outputs[teacher].logit, outputs.logit
+        numbers |= dict(agreement=agreement(*pair), divergence=divergence(*pair))
+        return Row(name, step, teacher, **numbers, correlation_distance=correlation_distance(*pair))
 
     def as_dict(self) -> dict[str, Any]:
         """Its numbers as plain values, for JSON."""

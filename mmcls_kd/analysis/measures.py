@@ -115,6 +115,34 @@ def calibration(logit: Tensor, label: Tensor, bins: int = BINS) -> Calibration:
     return Calibration(error, float(confidence.mean()), counts, sums / counts, right / counts)
 
 
+@dataclass(frozen=True)
+class Summary:
+    """A network on labelled images in four numbers; shares from 0 to 1.
+
+    Attributes:
+        accuracy: Share of right answers.
+        confidence: Mean of the largest probability.
+        calibration_error: How far confidence and accuracy are apart, see :class:`Calibration`.
+        entropy: Mean entropy of the probabilities at temperature 1, in nats.
+    """
+
+    accuracy: float
+    confidence: float
+    calibration_error: float
+    entropy: float
+
+
+def summary(logit: Tensor, label: Tensor) -> Summary:
+    """A network in four numbers.
+
+    Args:
+        logit: Logits, (N, C).
+        label: Class indices, (N,).
+    """
+    found = calibration(logit, label)
+    return Summary(accuracy(logit, label), found.confidence, found.error, entropy(logit))
+
+
 def class_correlation(logit: Tensor) -> Tensor:
     """How the logits of two classes go together over the images: their correlation, (C, C); NaN for a constant logit.
 
