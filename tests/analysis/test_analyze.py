@@ -48,7 +48,7 @@ def analyze(monkeypatch, capsys):
 @pytest.fixture
 def refusal(monkeypatch, tmp_path):
     def call(*words):
-        monkeypatch.setattr(sys, 'argv', ['analyze.py', *map(str, words), '--out', str(tmp_path / 'out')])
+        monkeypatch.setattr(sys, 'argv', ['analyze.py', '--out', str(tmp_path / 'out'), *map(str, words)])
         with pytest.raises(SystemExit) as stopped:
             tool('analyze')()
         assert not (tmp_path / 'out').exists()
@@ -141,6 +141,17 @@ class TestRefusals:
         copied = shutil.copytree(made[0], tmp_path / 'torn')
         (copied / 'epoch_2.pth').write_bytes((copied / 'epoch_2.pth').read_bytes()[:500])
         assert 'epoch_2.pth' in refusal(copied)
+
+    @pytest.mark.parametrize('whole', [True, False])
+    def test_an_earlier_checkpoint_that_is_cut_off(self, made, refusal, tmp_path, whole):
+        copied = shutil.copytree(made[0], tmp_path / 'torn')
+        (copied / 'epoch_1.pth').write_bytes((copied / 'epoch_1.pth').read_bytes()[:500])
+        options = ['--checkpoints', '1', '--data-root', 'nowhere'] if whole else []  # the last one alone, which is whole
+        assert ('epoch_1.pth is truncated' in refusal(copied, *options)) is not whole
+
+    def test_a_folder_that_cannot_be_made(self, made, refusal, tmp_path):
+        (tmp_path / 'file').touch()
+        assert 'file/new: the folder can’t be made' in refusal(made[0], '--out', tmp_path / 'file' / 'new')
 
     def test_missing_data(self, made, refusal):
         assert 'folder nowhere does not exist' in refusal(made[0], '--data-root', 'nowhere')
