@@ -9,6 +9,8 @@ import math
 import os
 import pickle
 import re
+import struct
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -41,6 +43,9 @@ INSIDE = 'model.'
 PREDICTOR = r'distill_losses\.[^.]+\.predictor\.'
 #: The environment variable that makes every ``torch.load`` a safe one.
 FORCE_SAFE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
+#: What reading a damaged file, or one that is no checkpoint, ends in.
+DAMAGED: tuple[type[Exception], ...] = (AssertionError, AttributeError, EOFError, ImportError, LookupError, OSError)
+DAMAGED += (RuntimeError, TypeError, ValueError, struct.error)
 
 # The functions that mmengine's checkpoints refer to: statistics of its log history, and the shape of a one-cycle schedule.
 FUNCTIONS = {
@@ -153,7 +158,7 @@ def read_checkpoint(path: str | Path, trust: bool | None = None) -> dict[str, An
         found = re.search(r'WeightsUnpickler error:\s*(.+)', str(error))
         reason = found[1] if found else str(error).splitlines()[0]
         raise ValueError(f'checkpoint {path} is no PyTorch checkpoint, or damaged: {reason}') from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, ImportError, AttributeError) as error:
+    except DAMAGED as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f'checkpoint {path} is truncated, or no PyTorch checkpoint that opens here: {reason}') from error
     if not isinstance(content, Mapping):
@@ -162,6 +167,21 @@ def read_checkpoint(path: str | Path, trust: bool | None = None) -> dict[str, An
         kind = type(content['state_dict']).__name__
         raise ValueError(f'checkpoint {path} holds a {kind} in its state_dict instead of weights by name')
     return dict(content)
+
+
+def check_end(path: Path) -> None:
+    """Refuse a checkpoint that is cut off, without reading more than its ends.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: If it is empty, or begins as the archive that torch writes and does not end as one.
+    """
+    with path.open('rb') as file:
+        start = file.read(2)
+    if start in (b'', b'PK') and not zipfile.is_zipfile(path):
+        raise ValueError(f'checkpoint {path} is truncated, or no PyTorch checkpoint')
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:

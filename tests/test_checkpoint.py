@@ -14,7 +14,7 @@ from mmengine.optim import OneCycleLR
 from mmpretrain.registry import MODELS
 from networks import build, method, resnet, vit
 
-from mmcls_kd.checkpoint import fetch, load_strictly, read_checkpoint, save_atomically, transfer
+from mmcls_kd.checkpoint import check_end, fetch, load_strictly, read_checkpoint, save_atomically, transfer
 from mmcls_kd.configs import network_cfg
 
 SRRL = method('SRRLLoss', student_channels=32, teacher_channels=64)
@@ -89,13 +89,23 @@ class TestReading:
         with pytest.raises(pickle.UnpicklingError):
             torch.load(tmp_path / 'a.pth', weights_only=True)
 
-    @pytest.mark.parametrize('content', [b'', b'no checkpoint', None, b'PK\x03\x04 broken'])
+    @pytest.mark.parametrize('content', [b'', b'no checkpoint', None, b'PK\x03\x04 broken', b'abc', b'G\x04'])
     def test_damaged_files(self, tmp_path, content):
         torch.save(training_checkpoint(), tmp_path / 'a.pth')
         whole = (tmp_path / 'a.pth').read_bytes()
         (tmp_path / 'a.pth').write_bytes(whole[: len(whole) // 2] if content is None else content)
         with pytest.raises(ValueError, match=r'a\.pth is (truncated, or )?no PyTorch checkpoint'):
             read_checkpoint(tmp_path / 'a.pth')
+
+    def test_the_ends_tell_a_file_that_is_cut_off(self, tmp_path):
+        for name, as_archive in (('a.pth', True), ('old.pth', False)):
+            torch.save(training_checkpoint(), tmp_path / name, _use_new_zipfile_serialization=as_archive)
+            check_end(tmp_path / name)
+        whole = (tmp_path / 'a.pth').read_bytes()
+        for content in (b'', whole[:100], whole[: len(whole) // 2]):
+            (tmp_path / 'a.pth').write_bytes(content)
+            with pytest.raises(ValueError, match=r'a\.pth is truncated'):
+                check_end(tmp_path / 'a.pth')
 
     def test_other_content_and_no_file(self, tmp_path):
         torch.save([1, 2], tmp_path / 'list.pth')

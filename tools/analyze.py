@@ -1,17 +1,14 @@
 """Compare trainings: learning curves, classes, closeness to the teacher, calibration, features; figures and a page."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works without being installed
 
 from mmengine.logging import MMLogger
-from rich.console import Console
-from rich.table import Table
 
-from mmcls_kd.checkpoint import atomic_path, guard_loading
+from mmcls_kd.checkpoint import check_end, guard_loading
 from mmcls_kd.extras import need_library
 from mmcls_kd.runtime import at_least_one, ended_in_order, errors_in_one_line
 
@@ -43,29 +40,37 @@ def prepare(args):
         raise ValueError(f'--out {args.out} is a file: name a folder')
     names = names_of(args.work_dirs, args.names)
     runs = [read_run(folder, name) for folder, name in zip(args.work_dirs, names, strict=True)]
-    return enter(runs, args.data_root, args.images, not args.no_teacher)
+    for run in runs:
+        for path in run.some_checkpoints(args.checkpoints).values():
+            check_end(path)
+    found = enter(runs, args.data_root, args.images, not args.no_teacher)
+    make_folder(args.out)
+    return found
+
+
+def make_folder(path):
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f'--out {path}: the folder can’t be made ({error.strerror}): name another one') from error
 
 
 def work(args, entrants, distillers) -> None:
     from mmcls_kd.analysis.after import compare
     from mmcls_kd.analysis.figures import draw
     from mmcls_kd.analysis.page import COLUMNS, cells, write_page
+    from mmcls_kd.analysis.showing import screen, table, write_json
 
     def tell(line):
         print(line, file=sys.stderr)
 
     found = compare(entrants, distillers, args.checkpoints, tell)
     files = draw(found, args.out, tell)
-    with atomic_path(args.out / 'numbers.json') as file:
-        file.write_text(json.dumps(found.as_dict(), indent=1) + '\n')
+    write_json(found.as_dict(), args.out / 'numbers.json')
     write_page(found, files, args.out / 'report.html')
-    table = Table(*COLUMNS, title=f'On {found.images} validation images', title_justify='left')
-    for column in table.columns[1:]:
-        column.justify = 'right'
-    for row in found.rows():
-        table.add_row(*cells(row, found.unit))
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(table)
+    console = screen()
+    rows = [cells(row, found.unit) for row in found.rows()]
+    console.print(table(f'On {found.images} validation images', COLUMNS, rows))
     for note in found.notes:
         console.print(note, markup=False)
     print(f'report: {args.out / "report.html"}')

@@ -1,16 +1,13 @@
 """Look at teacher, student and loss terms before a training: accuracy, calibration, gradients, and what looks off."""
 
-import json
 import sys
 import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works without being installed
 
-from rich.console import Console
-
 from mmcls_kd.analysis.before import look, prepare, show
-from mmcls_kd.checkpoint import atomic_path
+from mmcls_kd.analysis.showing import screen, write_json
 from mmcls_kd.checks import check_data_folders, check_idx_files, check_training
 from mmcls_kd.extras import need_library
 from mmcls_kd.runtime import at_least_one, build_runner, ended_in_order, errors_in_one_line
@@ -37,12 +34,11 @@ def inspect(args) -> None:
         count_samples(cfg)
         runner = build_runner(cfg)
         check_training(runner)
-        console = Console(width=None if sys.stdout.isatty() else 120)
         found = look(runner, args.images, args.batches, log=lambda line: print(line, file=sys.stderr))
-        show(found, console)
+        show(found, screen())
     if args.json:
-        with ended_in_order('preflight.py', again='by the same command'), atomic_path(args.json) as file:
-            file.write_text(json.dumps(found.as_dict(), indent=1) + '\n')
+        with ended_in_order('preflight.py', again='by the same command'):
+            write_json(found.as_dict(), args.json)
 
 
 def main() -> None:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .gradients import TASK, Term
+from .gradients import Term
 from .measures import entropy
+from .softness import Softened
 
 #: A term's gradient in units of the task loss's, below and above which its weight looks off.
 LOW, HIGH = 0.1, 10.0
@@ -19,6 +20,8 @@ ONE_HOT, UNIFORM = 0.02, 0.95
 SOFT, TEMPS = 0.1, (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 20.0)
 #: A cosine below which a term pulls against the task loss.
 AGAINST = -0.3
+#: What to keep in mind about weights.
+AT_THE_START = 'Weights: measured at the first step, and some published ones are meant to be weak or strong there.'
 #: How many standard errors count as a difference.
 ERRORS = 3.0
 
@@ -31,11 +34,13 @@ class Advice:
         about: The method or network.
         finding: What was measured.
         suggestion: What to do.
+        note: What to keep in mind about this and all advice of its kind.
     """
 
     about: str
     finding: str
     suggestion: str
+    note: str = ''
 
 
 def two_digits(value: float) -> str:
@@ -57,16 +62,15 @@ def on_terms(terms: Iterable[Term]) -> Iterator[Advice]:
     for term in terms:
         if not math.isfinite(term.norm) or not math.isfinite(term.value):
             yield Advice(term.name, 'its value or gradient is not finite', 'lower its weight or look for the cause')
-        elif term.name == TASK:
+        elif term.weight is None:  # the task loss
             continue
         elif term.norm == 0:
+            mend = 'does it read what is trained, and is there something left to learn?' if term.weight else 'set it above 0'
             yield Advice(
-                term.name,
-                'its gradient does not reach the student',
-                f'loss_weight={two_digits(term.weight or 0)}: set it above 0; or the loss reads nothing that is trained',
+                term.name, 'its gradient does not reach the student', f'loss_weight={two_digits(term.weight)}: {mend}'
             )
         elif term.ratio is not None:
-            yield from _on_weight(term, term.ratio)
+            yield from _on_weight(term.name, term.weight, term.ratio)
             if term.cosine is not None and term.cosine < AGAINST:
                 yield Advice(
                     term.name,
@@ -75,15 +79,16 @@ def on_terms(terms: Iterable[Term]) -> Iterator[Advice]:
                 )
 
 
-def _on_weight(term: Term, ratio: float) -> Iterator[Advice]:
+def _on_weight(name: str, weight: float, ratio: float) -> Iterator[Advice]:
     if LOW <= ratio <= HIGH:
         return
-    weight = f'loss_weight={two_digits((term.weight or 1) / ratio)}' if term.weight else f'{two_digits(1 / ratio)} times'
-    times, felt = (f'{two_digits(ratio)} times that of the task loss', 'hardly felt' if ratio < LOW else 'all that is felt')
+    felt = 'hardly felt' if ratio < LOW else 'all that is felt'
+    factor, product = two_digits(1 / ratio), two_digits(weight / ratio)
     yield Advice(
-        term.name,
-        f'its gradient is {times}: it is {felt}',
-        f'multiply its loss_weight by {two_digits(1 / ratio)} ({weight}) for as strong a pull as the labels have',
+        name,
+        f'its gradient is {two_digits(ratio)} times that of the task loss: it is {felt}',
+        f'multiply its loss_weight by {factor} (loss_weight={product}) for as strong a pull as the labels have',
+        AT_THE_START,
     )
 
 
@@ -113,23 +118,23 @@ def on_accuracy(teacher: float, student: float, classes: int, images: int) -> It
         )
 
 
-def on_softness(logit_t: Tensor, temps: Mapping[str, float]) -> Iterator[Advice]:
+def on_softness(logit_t: Tensor, softened: Mapping[str, Softened]) -> Iterator[Advice]:
     """About how much the teacher's probabilities say beside the one class.
 
     Args:
         logit_t: Logits of the teacher, (N, C).
-        temps: The temperature of each method that has one; at 1 all are looked at where none has.
+        softened: Its logits as each method with a temperature takes them, see :func:`.softness.softened`.
     """
     most = math.log(logit_t.shape[1])
-    for name, temp in (temps or {'teacher': 1.0}).items():
-        found = entropy(logit_t, temp)
+    for name, of in softened.items():
+        found = of.entropy()
         if found < ONE_HOT * most:
-            higher = next((t for t in TEMPS if t > temp and entropy(logit_t, t) >= SOFT * most), TEMPS[-1])
+            higher = next((t for t in TEMPS if t > of.temp and of.entropy(t) >= SOFT * most), TEMPS[-1])
             yield Advice(
                 name,
-                f'at temperature {temp:g} the teacher is nearly one-hot: entropy {found:.3f} of {most:.2f} nats, so it says '
-                'little more than the labels',
-                f'raise temp: at {higher:g} the entropy is {entropy(logit_t, higher):.2f} nats',
+                f'at temperature {of.temp:g} the teacher is nearly one-hot: entropy {found:.3f} of {most:.2f} nats, so it '
+                'says little more than the labels',
+                f'raise temp: at {higher:g} the entropy is {of.entropy(higher):.2f} nats',
             )
     if (found := entropy(logit_t)) > UNIFORM * most:
         yield Advice(
@@ -144,7 +149,7 @@ def advise(
     teacher: float | None,
     student: float,
     logit_t: Tensor | None,
-    temps: Mapping[str, float],
+    softened: Mapping[str, Softened],
 ) -> Sequence[Advice]:
     """All that looks off.
 
@@ -153,10 +158,10 @@ def advise(
         teacher: The teacher's accuracy; None where there is no teacher.
         student: The student's.
         logit_t: The teacher's logits, (N, C).
-        temps: The temperature of each method that has one.
+        softened: See :func:`on_softness`.
     """
     found = list(on_terms(terms))
     if teacher is not None and logit_t is not None:
         images, classes = logit_t.shape
-        found += [*on_accuracy(teacher, student, classes, images), *on_softness(logit_t, temps)]
+        found += [*on_accuracy(teacher, student, classes, images), *on_softness(logit_t, softened)]
     return found

@@ -21,7 +21,7 @@ from ..checkpoint import load_strictly
 from ..checks import check_data_folders, check_idx_files
 from ..engine.data import plain_datasets
 from ..runtime import complete_dataloaders, is_distiller, student_only
-from .measures import accuracy, agreement, calibration, correlation_distance, divergence, entropy
+from .measures import accuracy, agreement, correlation_distance, divergence, summary
 from .outputs import ClassifierReader, Outputs, TeacherReader, collect, spread
 from .runs import Run, config_of
 
@@ -127,15 +127,13 @@ class Comparison:
         return [self._row(name, of, steps.get(name)) for name, of in self.outputs.items()]
 
     def _row(self, name: str, outputs: Outputs, step: int | None) -> Row:
-        found = calibration(outputs.logit, outputs.label)
-        right, unsure = accuracy(outputs.logit, outputs.label), entropy(outputs.logit)
-        row = (right, found.confidence, found.error, unsure)
+        numbers = asdict(summary(outputs.logit, outputs.label))
         teacher = self.teacher_of.get(name)
         if teacher is None:
-            return Row(name, step, None, *row)
-        logit_t = self.outputs[teacher].logit
-        pair = logit_t, outputs.logit
-        return Row(name, step, teacher, *row, agreement(*pair), divergence(*pair), correlation_distance(*pair))
+            return Row(name, step, None, **numbers)
+        pair = self.outputs[teacher].logit, outputs.logit
+        numbers |= dict(agreement=agreement(*pair), divergence=divergence(*pair))
+        return Row(name, step, teacher, **numbers, correlation_distance=correlation_distance(*pair))
 
     def as_dict(self) -> dict[str, Any]:
         """Its numbers as plain values, for JSON."""
@@ -270,10 +268,11 @@ def compare(
         log: Takes lines that say how far it is.
     """
     found = Comparison([entrant.run for entrant in entrants])
-    named = {}
+    owners = {key: next(e for e in entrants if e.teacher_key == key) for key in distillers}
+    names = teacher_names([owner.run.name for owner in owners.values()], [run.name for run in found.runs])
+    named = dict(zip(distillers, names, strict=True))
     for key, distiller in distillers.items():
-        owner = next(e for e in entrants if e.teacher_key == key)
-        named[key] = TEACHER if len(distillers) == 1 else f'{TEACHER} of {owner.run.name}'
+        owner = owners[key]
         reader = {named[key]: TeacherReader(distiller)}
         found.outputs |= collect(reader, owner.loader, distiller.data_preprocessor, log)
     for entrant in entrants:
@@ -281,8 +280,28 @@ def compare(
             found.teacher_of[entrant.run.name] = named.get(str(entrant.teacher_key), next(iter(named.values())))
         found.history[entrant.run.name] = list(_follow(entrant, found, checkpoints, log))
     found.class_names = _class_names(entrants[0])
-    found.notes = list(_notes(found, distillers, checkpoints))
+    found.notes = list(notes_on(found, checkpoints))
     return found
+
+
+def teacher_names(owners: Sequence[str], runs: Sequence[str]) -> list[str]:
+    """What to call teachers: as no run is called.
+
+    Args:
+        owners: The name of the first run that each of them taught.
+        runs: The names of all runs.
+
+    Example:
+        >>> teacher_names(['kd'], ['kd', 'alone']), teacher_names(['teacher', 'kd'], ['teacher', 'kd', 'teacher of kd'])
+        (['teacher'], ['teacher of teacher', 'teacher of kd network'])
+    """
+    names: list[str] = []
+    for owner in owners:
+        name = TEACHER if len(owners) == 1 else f'{TEACHER} of {owner}'
+        while name in (*runs, *names):
+            name += ' network'
+        names.append(name)
+    return names
 
 
 def _follow(entrant: Entrant, found: Comparison, checkpoints: int, log: Callable[[str], Any]) -> Iterator[Point]:
@@ -306,15 +325,24 @@ def _class_names(entrant: Entrant) -> list[str]:
     return [str(name) for name in names] if len(names) == count else [str(i) for i in range(count)]
 
 
-def _notes(found: Comparison, distillers: Mapping[str, Any], checkpoints: int) -> Iterator[str]:
-    if not distillers:
+def notes_on(found: Comparison, checkpoints: int) -> Iterator[str]:
+    """What a reader of a comparison has to know.
+
+    Args:
+        found: The comparison.
+        checkpoints: How many checkpoints of a run were looked at, at most.
+    """
+    if not found.teachers:
         yield 'There is no teacher: agreement, divergence and its own figures are left out.'
-    borrowed = [run.name for run in found.runs if run.cfg.model.get('teacher_cfg') is None]
-    if distillers and borrowed:
-        yield f'{" and ".join(borrowed)} had no teacher in training, and is compared with {found.teachers[0]}.'.replace(
-            'is compared', 'are compared' if len(borrowed) > 1 else 'is compared'
-        )
+    borrowed = [run for run in found.runs if found.teachers and run.cfg.model.get('teacher_cfg') is None]
+    for stored, past in ((False, 'had no teacher in training'), (True, 'learnt from a store of a teacher’s logits')):
+        names = [run.name for run in borrowed if (run.cfg.model.get('teacher_store') is not None) is stored]
+        if names:
+            verb = 'is' if len(names) == 1 else 'are'
+            yield f'{" and ".join(names)} {past}, and {verb} compared with {found.teachers[0]}.'
     for run in found.runs:
+        if not run.accuracies():
+            yield f'{run.name} logged no validation, so it has no learning curve.'
         if len(run.checkpoints) == 1:
             yield (
                 f'{run.name} kept one checkpoint, so it is one point over training: '

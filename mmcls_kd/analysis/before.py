@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
-from torch import nn
 
 from ..distillers.stored_teacher import StoredTeacher
 from ..engine.data import batches_from
@@ -22,38 +19,17 @@ from ..engine.models import unwrapped
 from ..runtime import need
 from .advice import Advice, advise
 from .gradients import TASK, Term, gradient_terms
-from .measures import accuracy, agreement, calibration, divergence, entropy
-from .outputs import ClassifierReader, Outputs, Reader, TeacherReader, collect, spread
+from .measures import Summary, agreement, divergence, summary
+from .outputs import ClassifierReader, Reader, TeacherReader, collect, spread
+from .showing import table
+from .softness import softened, temperatures
 
 STORED = (
     'The teacher is a store of logits of training images, which does not run on validation images: its accuracy, agreement, '
     'calibration and entropy are left out.'
 )
 NONE = 'No method asks for a teacher: what is measured of one is left out.'
-
-
-@dataclass(frozen=True)
-class NetworkLook:
-    """A network on the validation images; shares from 0 to 1, entropies in nats.
-
-    Attributes:
-        accuracy: Share of right answers.
-        confidence: Mean of the largest probability.
-        calibration_error: How far confidence and accuracy are apart, see :class:`.measures.Calibration`.
-        entropy: Mean entropy of the probabilities at temperature 1.
-    """
-
-    accuracy: float
-    confidence: float
-    calibration_error: float
-    entropy: float
-
-    @classmethod
-    def of(cls, outputs: Outputs) -> NetworkLook:
-        """That of a network's outputs."""
-        found = calibration(outputs.logit, outputs.label)
-        right = accuracy(outputs.logit, outputs.label)
-        return cls(right, found.confidence, found.error, entropy(outputs.logit))
+NO_TASK = 'The task loss has no gradient, as its weight is 0 here: the weights of the methods are not compared with it.'
 
 
 @dataclass(frozen=True)
@@ -67,7 +43,7 @@ class Look:
         agreement: Share of images for which teacher and student name the same class; None without a teacher.
         divergence: KL(teacher ‖ student), in nats; likewise.
         temps: The temperature of each method that has one.
-        softened: The teacher's entropy at that temperature, by method.
+        softened: The teacher's entropy as the method softens it, see :func:`.softness.softened`.
         terms: The gradients of the terms, the task loss's first.
         batches: On how many training batches.
         advice: What looks off.
@@ -76,7 +52,7 @@ class Look:
 
     images: int
     classes: int
-    networks: dict[str, NetworkLook]
+    networks: dict[str, Summary]
     agreement: float | None
     divergence: float | None
     temps: dict[str, float]
@@ -87,16 +63,8 @@ class Look:
     left_out: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it as plain values, for JSON; numbers that are not finite as None."""
-        return _plain(asdict(self))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(of) for key, of in value.items()}
-    if isinstance(value, list):
-        return [_plain(of) for of in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        """All of it as plain values, for JSON."""
+        return asdict(self)
 
 
 def prepare(cfg: Config) -> None:
@@ -109,12 +77,6 @@ def prepare(cfg: Config) -> None:
     if cfg.launcher != 'none':
         raise ValueError(f'--launcher {cfg.launcher}: a look before training takes one process')
     cfg.resume, cfg.visualizer, cfg.log_level = False, None, 'ERROR'
-
-
-def temperatures(losses: Mapping[str, nn.Module]) -> dict[str, float]:
-    """The temperature of each loss that has one, by name; of a learnt one that which it starts from."""
-    found = {name: getattr(loss, 'temp', None) for name, loss in losses.items()}
-    return {name: float(torch.as_tensor(temp).detach()) for name, temp in found.items() if temp is not None}
 
 
 def readers_of(model: Any) -> tuple[dict[str, Reader], list[str]]:
@@ -149,22 +111,23 @@ def look(runner: Runner, images: int | None, batches: int, log: Callable[[str], 
     outputs = collect(readers, spread(runner.val_dataloader, images), model.data_preprocessor, log)
     terms = gradient_terms(model, _told(runner, batches, log))
     student, teacher = outputs['student'], outputs.get('teacher')
-    networks = {name: NetworkLook.of(of) for name, of in outputs.items()}
-    temps = temperatures(getattr(model, 'distill_losses', {}))
+    networks = {name: summary(of.logit, of.label) for name, of in outputs.items()}
+    losses = getattr(model, 'distill_losses', {})
+    soft = softened(losses, teacher.logit) if teacher else {}
     right = networks['teacher'].accuracy if teacher else None
-    advice = advise(terms, right, networks['student'].accuracy, teacher.logit if teacher else None, temps)
+    advice = advise(terms, right, networks['student'].accuracy, teacher.logit if teacher else None, soft)
     return Look(
         images=len(student.label),
         classes=student.logit.shape[1],
         networks=networks,
         agreement=agreement(teacher.logit, student.logit) if teacher else None,
         divergence=divergence(teacher.logit, student.logit) if teacher else None,
-        temps=temps,
-        softened={name: entropy(teacher.logit, temp) for name, temp in temps.items()} if teacher else {},
+        temps=temperatures(losses),
+        softened={name: of.entropy() for name, of in soft.items()},
         terms=terms,
         batches=min(batches, len(runner.train_dataloader)),
         advice=list(advice),
-        left_out=left_out,
+        left_out=left_out + ([NO_TASK] if len(terms) > 1 and terms[0].norm == 0 else []),
     )
 
 
@@ -186,40 +149,34 @@ def _share(value: float) -> str:
 
 def show(found: Look, console: Console) -> None:
     """Print tables and advice."""
-    most = math.log(found.classes)
-    table = _table(f'On {found.images} validation images', '', *found.networks)
-    rows = {
-        'accuracy': [_share(of.accuracy) for of in found.networks.values()],
-        'mean confidence': [_share(of.confidence) for of in found.networks.values()],
-        'expected calibration error': [_share(of.calibration_error) for of in found.networks.values()],
-        f'entropy, nats (at most {most:.2f})': [f'{of.entropy:.3f}' for of in found.networks.values()],
-    }
-    for name, entropy_then in found.softened.items():
-        if found.temps[name] != 1:
-            rows[f'entropy at the temperature of {name}, {found.temps[name]:g}'] = [f'{entropy_then:.3f}', '']
-    for name, cells in rows.items():
-        table.add_row(name, *cells)
-    console.print(table)
+    console.print(table(f'On {found.images} validation images', ('', *found.networks), _network_rows(found)))
     if found.agreement is not None:
         console.print(f'Same answer by both: {_share(found.agreement)}; KL(teacher ‖ student): {found.divergence:.3f} nats')
-    table = _table(
-        f'Loss terms at the start, over {found.batches} training batches', '', 'value', 'gradient', 'of the task’s', 'cosine'
-    )
-    for term in found.terms:
-        ratio = '' if term.ratio is None or term.name == TASK else f'{term.ratio:.3g}'
-        cosine = '' if term.cosine is None or term.name == TASK else f'{term.cosine:.2f}'
-        table.add_row(term.name, f'{term.value:.4g}', f'{term.norm:.4g}', ratio, cosine)
-    console.print(table)
+    title = f'Loss terms at the start, over {found.batches} training batches'
+    console.print(table(title, ('', 'value', 'gradient', 'of the task’s', 'cosine'), map(_term_row, found.terms)))
     for text in found.left_out:
         console.print(text)
     for one in found.advice:
         console.print(f'[bold]{escape(one.about)}[/bold]: {escape(one.finding)}.\n  → {escape(one.suggestion)}')
+    for note in dict.fromkeys(one.note for one in found.advice if one.note):
+        console.print(note)
     if not found.advice:
-        console.print('Nothing looks off.')
+        console.print('Nothing of what was measured looks off.' if found.left_out else 'Nothing looks off.')
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(*columns, title=title, title_justify='left')
-    for column in table.columns[1:]:
-        column.justify = 'right'
-    return table
+def _network_rows(found: Look) -> Iterator[list[str]]:
+    networks = found.networks.values()
+    yield ['accuracy', *(_share(of.accuracy) for of in networks)]
+    yield ['mean confidence', *(_share(of.confidence) for of in networks)]
+    yield ['expected calibration error', *(_share(of.calibration_error) for of in networks)]
+    yield [f'entropy, nats (at most {math.log(found.classes):.2f})', *(f'{of.entropy:.3f}' for of in networks)]
+    for name, then in found.softened.items():
+        if then != found.networks['teacher'].entropy:
+            yield [f'entropy as {name} softens it (temperature {found.temps[name]:g})', f'{then:.3f}', '']
+
+
+def _term_row(term: Term) -> list[str]:
+    beside = term.name != TASK
+    ratio = f'{term.ratio:.3g}' if beside and term.ratio is not None else ''
+    cosine = f'{term.cosine:.2f}' if beside and term.cosine is not None else ''
+    return [term.name, f'{term.value:.4g}', f'{term.norm:.4g}', ratio, cosine]

@@ -30,11 +30,13 @@ CLASS_MARKERS = 'osD^v'
 WIDTH, DPI = 10.0, 110
 #: How many images t-SNE takes, of how many classes; and how many classes a figure of classes has room for.
 TSNE_IMAGES, TSNE_CLASSES, MOST_CLASSES = 1000, 10, 30
+#: How many matrices stand side by side.
+MATRICES = 6
 UNITS = dict(epoch='epoch', iter='iteration')
 
 
 @dataclass(frozen=True)
-class Look:
+class LineStyle:
     """How a run's lines look."""
 
     colour: str
@@ -42,13 +44,15 @@ class Look:
     marker: str
 
 
-def looks(found: Comparison) -> dict[str, Look]:
+def line_styles(found: Comparison) -> dict[str, LineStyle]:
     """How each network's lines look, by name."""
     of_runs = {
-        run.name: Look(COLOURS[i % len(COLOURS)], LINES[i // len(COLOURS) % len(LINES)], MARKERS[i % len(MARKERS)])
+        run.name: LineStyle(COLOURS[i % len(COLOURS)], LINES[i // len(COLOURS) % len(LINES)], MARKERS[i % len(MARKERS)])
         for i, run in enumerate(found.runs)
     }
-    of_teachers = {name: Look(TEACHER_COLOUR, LINES[(i + 1) % len(LINES)], '*') for i, name in enumerate(found.teachers)}
+    of_teachers = {
+        name: LineStyle(TEACHER_COLOUR, LINES[(i + 1) % len(LINES)], '*') for i, name in enumerate(found.teachers)
+    }
     return {**of_teachers, **of_runs}
 
 
@@ -90,8 +94,8 @@ def panels(count: int, height: float, columns: int = 4, **keywords: Any) -> tupl
 
 
 def short(name: str, most: int = 22) -> str:
-    """A name that leaves its neighbours room."""
-    return name if len(name) <= most else f'{name[: most - 1]}…'
+    """A name that leaves its neighbours room: of a long one the end, by which names of runs differ."""
+    return name if len(name) <= most else f'…{name[1 - most :]}'
 
 
 def save(figure: Any, path: Path) -> None:
@@ -107,16 +111,15 @@ def learning_curves(found: Comparison) -> Any | None:
         return None
     figure = new_figure(4.2)
     axes = figure.add_subplot()
-    style = looks(found)
+    style = line_styles(found)
     for name, curve in curves.items():
         if curve:
             steps, values = zip(*curve, strict=True)
             _line(axes, steps, values, style[name], f'{name} ({curve[-1][1]:.2f})')
     for row in found.rows():
         if row.name in found.teachers:
-            look = style[row.name]
-            label = f'{row.name} ({100 * row.accuracy:.2f})'
-            axes.axhline(100 * row.accuracy, color=look.colour, linestyle=look.line, linewidth=1.3, label=label)
+            of, label = style[row.name], f'{row.name} ({100 * row.accuracy:.2f})'
+            axes.axhline(100 * row.accuracy, color=of.colour, linestyle=of.line, linewidth=1.3, label=label)
     axes.set(xlabel=UNITS[found.unit], ylabel='validation accuracy (%)')
     _whole_numbers(axes)
     _legend_beside(axes)
@@ -146,7 +149,7 @@ def over_training(found: Comparison) -> Any | None:
     if not found.teachers:
         return None
     figure, (left, right) = panels(2, 3.8, columns=2)
-    style = looks(found)
+    style = line_styles(found)
     for name, points in found.history.items():
         steps = [point.step for point in points]
         _line(left, steps, [100 * (point.agreement or 0) for point in points], style[name], name)
@@ -172,7 +175,7 @@ def class_differences(found: Comparison) -> Any | None:
         order = order[: MOST_CLASSES // 2] + order[-MOST_CLASSES // 2 :]
     figure = new_figure(1.3 + max(0.36, 0.2 + 0.07 * len(shown)) * len(order))
     axes = figure.add_subplot()
-    style = looks(found)
+    style = line_styles(found)
     axes.axvline(0, color='0.35', linewidth=1)
     spacing = min(0.22, 0.8 / len(shown))
     for i, name in enumerate(shown):
@@ -183,7 +186,7 @@ def class_differences(found: Comparison) -> Any | None:
         axes.plot(values, y, style[name].marker, color=style[name].colour, markersize=6, label=name)
     axes.set_yticks(range(len(order)), [f'{found.class_names[i]} ({base[i]:.0f}%)' for i in order])
     axes.set(
-        xlabel=f'points of accuracy more than {found.reference} (whose accuracy is in brackets)',
+        xlabel=f'accuracy minus that of {found.reference}, in points (in brackets: its accuracy)',
         ylim=(-0.7, len(order) - 0.3),
     )
     _legend_beside(axes)
@@ -197,7 +200,7 @@ def reliability(found: Comparison) -> Any:
     rows = math.ceil(len(names) / columns)
     figure = new_figure(3.5 * rows)
     grid = figure.add_gridspec(2 * rows, columns, height_ratios=[3, 1] * rows)
-    style = looks(found)
+    style = line_styles(found)
     for i, name in enumerate(names):
         row, column = divmod(i, columns)
         upper = figure.add_subplot(grid[2 * row, column])
@@ -228,27 +231,36 @@ def _reliability(upper: Any, lower: Any, outputs: Outputs, colour: str) -> None:
 
 
 def correlations(found: Comparison) -> Any:
-    """The correlation of the logits of each two classes, of each network; below, how a run differs from its teacher."""
+    """The correlation of the logits of each two classes, of each network; below it, how a run differs from its teacher."""
     names = list(found.outputs)
-    matrices = {name: class_correlation(found.outputs[name].logit).numpy() for name in names}
-    rows, columns = (2 if found.teachers else 1), len(names)
-    figure = new_figure(rows * min((WIDTH - 2) / columns + 0.6, 4.5))
+    bands = math.ceil(len(names) / MATRICES)
+    columns, rows = math.ceil(len(names) / bands), 2 if found.teachers else 1
+    figure = new_figure(bands * rows * min((WIDTH - 2) / columns + 0.6, 4.5))
     figure.set_layout_engine('compressed')  # room for square panels
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for column, name in enumerate(names):
-        image = _matrix(grid[0, column], matrices[name], short(name, 80 // columns))
-        teacher = found.teacher_of.get(name)
-        if teacher is not None:
-            difference = matrices[name] - matrices[teacher]
-            apart = correlation_distance(found.outputs[name].logit, found.outputs[teacher].logit)
-            both = f'{short(name, 80 // columns)}\n− {short(teacher, 70 // columns)}'
-            _matrix(grid[1, column], difference, f'{both}\nmean {apart:.3f}')
-        elif rows == 2:
-            grid[1, column].set_axis_off()
-    if len(found.class_names) <= MOST_CLASSES and columns <= 6:
-        grid[0, 0].set_yticks(range(len(found.class_names)), found.class_names, fontsize=8)
+    grid = figure.subplots(bands * rows, columns, squeeze=False)
+    for i, name in enumerate(names):
+        band, column = divmod(i, columns)
+        image = _correlations(found, name, grid[rows * band : rows * (band + 1), column], 80 // columns)
+        if column == 0 and len(found.class_names) <= MOST_CLASSES:
+            grid[rows * band, 0].set_yticks(range(len(found.class_names)), found.class_names, fontsize=8)
+    for axes in grid.flat:
+        if not axes.images:
+            axes.set_axis_off()
     figure.colorbar(image, ax=list(grid.flat), shrink=0.6, label='correlation, or difference of two')
     return figure
+
+
+def _correlations(found: Comparison, name: str, places: Sequence[Any], room: int) -> Any:
+    """A network's matrix, and below it what that of its teacher differs by."""
+    matrix = class_correlation(found.outputs[name].logit)
+    image = _matrix(places[0], matrix.numpy(), short(name, room))
+    teacher = found.teacher_of.get(name)
+    if teacher is not None:
+        logit_t = found.outputs[teacher].logit
+        apart = correlation_distance(found.outputs[name].logit, logit_t)
+        title = f'{short(name, room)}\n− {short(teacher, room - 2)}\nmean distance {apart:.3f}'
+        _matrix(places[1], (matrix - class_correlation(logit_t)).numpy(), title)
+    return image
 
 
 def _matrix(axes: Any, matrix: np.ndarray, title: str) -> Any:
@@ -313,8 +325,8 @@ def _scatter(axes: Any, places: np.ndarray, label: np.ndarray, classes: Sequence
         side.set(visible=True, color='0.75')
 
 
-def _line(axes: Any, x: Sequence[float], y: Sequence[float | None], look: Look, label: str) -> None:
-    axes.plot(x, y, color=look.colour, linestyle=look.line, marker=look.marker, markersize=5, linewidth=1.8, label=label)
+def _line(axes: Any, x: Sequence[float], y: Sequence[float | None], style: LineStyle, label: str) -> None:
+    axes.plot(x, y, color=style.colour, linestyle=style.line, marker=style.marker, markersize=5, linewidth=1.8, label=label)
 
 
 def _whole_numbers(axes: Any) -> None:

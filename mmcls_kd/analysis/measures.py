@@ -97,23 +97,50 @@ class Calibration:
 
 
 def calibration(logit: Tensor, label: Tensor, bins: int = BINS) -> Calibration:
-    """How well calibrated the probabilities are, by intervals of equal width.
+    """How well calibrated the probabilities are, by intervals of equal width, each with its lower end, the last with both.
+
+    The error is that of these intervals. (torchmetrics has an interval more, for a confidence of exactly 1.)
 
     Args:
         logit: Logits, (N, C).
         label: Class indices, (N,).
         bins: How many intervals.
     """
-    from torchmetrics.functional.classification import multiclass_calibration_error
-
-    probability = logit.double().softmax(dim=1)
-    error = multiclass_calibration_error(probability, label, num_classes=logit.shape[1], n_bins=bins)
-    confidence, named = probability.max(dim=1)
+    confidence, named = logit.double().softmax(dim=1).max(dim=1)
     place = (confidence * bins).long().clamp(max=bins - 1)
     counts = torch.bincount(place, minlength=bins)
     sums = torch.bincount(place, confidence, minlength=bins)
     right = torch.bincount(place, (named == label).double(), minlength=bins)
-    return Calibration(float(error), float(confidence.mean()), counts, sums / counts, right / counts)
+    error = float((sums - right).abs().sum() / len(label))
+    return Calibration(error, float(confidence.mean()), counts, sums / counts, right / counts)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A network on labelled images in four numbers; shares from 0 to 1.
+
+    Attributes:
+        accuracy: Share of right answers.
+        confidence: Mean of the largest probability.
+        calibration_error: How far confidence and accuracy are apart, see :class:`Calibration`.
+        entropy: Mean entropy of the probabilities at temperature 1, in nats.
+    """
+
+    accuracy: float
+    confidence: float
+    calibration_error: float
+    entropy: float
+
+
+def summary(logit: Tensor, label: Tensor) -> Summary:
+    """A network in four numbers.
+
+    Args:
+        logit: Logits, (N, C).
+        label: Class indices, (N,).
+    """
+    found = calibration(logit, label)
+    return Summary(accuracy(logit, label), found.confidence, found.error, entropy(logit))
 
 
 def class_correlation(logit: Tensor) -> Tensor:

@@ -46,9 +46,7 @@ def texts(found: Comparison) -> dict[str, str]:
     """What each figure shows and how to read it, by name."""
     unit, count = UNITS[found.unit], len(found.class_names)
     some = f' Of {count} classes ten are shown.' if chosen_classes(count) != list(range(count)) else ''
-    most = f' Of {count} classes those {MOST_CLASSES} are shown that lose and gain most.' if count > MOST_CLASSES else ''
-    below = ' The lower row is student minus teacher, in the same order: the paler, the more was passed on.'
-    each = found.images / count
+    below = ' Below each run is student minus teacher: the paler, the closer to the teacher.'
     return {
         'learning_curves': (
             f'Top-1 accuracy in validation after each {unit}, as the runs logged it; in brackets the last value. A broken '
@@ -66,8 +64,7 @@ def texts(found: Comparison) -> dict[str, str]:
             'student nearer than training alone does. Where accuracy is higher and closeness is not, something else helped.'
         ),
         'class_differences': (
-            f'For each class, how much more accurate a network is than {found.reference}.{most} With {found.images} images '
-            f'a class has {each:.0f} on average, so one image is {100 / each:.1f} points: small differences are chance.'
+            f'For each class, how much more accurate a network is than {found.reference}.{_about_classes(found)}'
         ),
         'reliability': (
             f'Images are sorted by confidence, the largest probability, into {BINS} intervals. A bar is the share of right '
@@ -82,10 +79,24 @@ def texts(found: Comparison) -> dict[str, str]:
         ),
         'correlations': (
             'How the logits of two classes rise and fall together over the images: red together, blue against each other. '
+            'Columns stand in the order of the rows. '
             'Red off the diagonal are classes that look alike to the network, which a teacher knows beyond the labels.'
             + (below if found.teachers else '')
         ),
     }
+
+
+def _about_classes(found: Comparison) -> str:
+    """Which classes the figure of them shows, and how much one image counts there."""
+    there, count = len(next(iter(found.outputs.values())).label.unique()), len(found.class_names)
+    missing, each = count - there, found.images / there
+    left_out = f' {missing} of {count} classes {"has" if missing == 1 else "have"} no image here.' if missing else ''
+    most = f' Of {there} classes those {MOST_CLASSES} are shown that lose and gain most.' if there > MOST_CLASSES else ''
+    whose = 'a class with images' if missing else 'a class'
+    return (
+        f'{left_out}{most} With {found.images} images {whose} has {round(each, 1):g} on average, so one image is '
+        f'{100 / each:.1f} points: small differences are chance.'
+    )
 
 
 def write_page(found: Comparison, files: Mapping[str, Path], path: Path) -> None:
@@ -136,7 +147,8 @@ def _about_numbers(found: Comparison) -> str:
     return (
         'Of the last checkpoint of each run. Calibration error: how far confidence and accuracy are apart. Entropy: how '
         'unsure the probabilities are. The last three columns compare a run with its teacher. '
-        f'With {found.images} images an accuracy has a standard error of up to {error:.1f} points; another seed moves it.'
+        f'With {found.images} images an accuracy has a standard error of up to {error:.1f} points; another seed gives '
+        'another accuracy.'
     )
 
 

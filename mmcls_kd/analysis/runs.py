@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ..checkpoint import read_checkpoint
-from ..configs import read_config
+from ..configs import method_entries, read_config
 from ..runtime import datasets_of, is_distiller
 
 CHECKPOINT = re.compile(r'(epoch|iter)_(\d+)\.pth')
@@ -52,6 +53,11 @@ class Run:
         return is_distiller(self.cfg.model)
 
     @property
+    def methods(self) -> list[str]:
+        """The names of the methods that its config offers, by which it logs those that are on; empty without a distiller."""
+        return [str(entry['name']) for entry in method_entries(self.cfg.model.get('distill_cfg') or ())]
+
+    @property
     def last(self) -> int:
         """The epoch or iteration of the last checkpoint."""
         return max(self.checkpoints)
@@ -64,7 +70,8 @@ class Run:
 
     def terms(self) -> dict[str, list[tuple[float, float]]]:
         """Each term of the loss as it was logged, weighted: over epochs (or iterations), by name; the task loss first."""
-        losses = [name for name in dict.fromkeys(n for record in self.training for n in record) if 'loss' in name]
+        logged = dict.fromkeys(name for record in self.training for name in record)
+        losses = [name for name in logged if 'loss' in name or name in self.methods]
         parts = [name for name in losses if name != 'loss' and not name.startswith('gradient_norm/')] or ['loss']
         shown = {name: 'task loss' if name in ('ori_loss', 'loss') else name for name in parts}
         return {
@@ -101,11 +108,11 @@ def read_run(folder: Path, name: str) -> Run:
     config = [*trainings][-1] / 'config.py'
     if not config.is_file():
         raise FileNotFoundError(f'{config}: no such file, and the config of the training should be there; {MEND}')
-    unit, checkpoints = find_checkpoints(folder)
     training, validation = joined([*trainings.values()])
     cfg = read_config(str(config.resolve()))
     if 'model' not in cfg:
         raise ValueError(f'{config} has no `model`; {MEND}')
+    unit, checkpoints = find_checkpoints(folder, last_logged(training, log_interval(cfg)))
     return Run(name, folder, cfg, unit, checkpoints, training, validation, steps_per_unit(unit, checkpoints))
 
 
@@ -150,18 +157,44 @@ def split(records: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], l
     return training, [dict(record) for record in records if 'loss' not in record and 'step' in record]
 
 
-def find_checkpoints(folder: Path) -> tuple[str, dict[int, Path]]:
+def log_interval(cfg: Config) -> int:
+    """Each how many iterations a training logs; mmengine's own number where its config does not say."""
+    return cfg.get('default_hooks', {}).get('logger', {}).get('interval', 10)
+
+
+def last_logged(training: Sequence[Mapping[str, Any]], interval: int) -> dict[str, int]:
+    """How far a run came by what it logged, in epochs and iterations.
+
+    Args:
+        training: Its records of training.
+        interval: Each how many iterations it logs, so that fewer may follow the last record.
+
+    Example:
+        >>> last_logged([dict(epoch=1, step=50), dict(epoch=2, step=100)], 50)
+        {'epoch': 2, 'iter': 149}
+    """
+    epochs = [record['epoch'] for record in training if 'epoch' in record]
+    found = {'iter': max(record['step'] for record in training) + interval - 1}
+    return {'epoch': max(epochs), **found} if epochs else found
+
+
+def find_checkpoints(folder: Path, logged: Mapping[str, int]) -> tuple[str, dict[int, Path]]:
     """What a run's checkpoints are counted in, and each by its number, in order.
+
+    Args:
+        folder: Its work directory, in which an earlier run may have left later checkpoints: these do not count.
+        logged: How far it came in ``'epoch'`` and ``'iter'``; what is not there has no end.
 
     Raises:
         FileNotFoundError: If there is none.
     """
     found: dict[str, dict[int, Path]] = {}
     for path in folder.iterdir():
-        if match := CHECKPOINT.fullmatch(path.name):
+        match = CHECKPOINT.fullmatch(path.name)
+        if match and int(match[2]) <= logged.get(match[1], math.inf):
             found.setdefault(match[1], {})[int(match[2])] = path
     if not found:
-        raise FileNotFoundError(f'{folder}: no checkpoint epoch_*.pth or iter_*.pth is in it; {MEND}')
+        raise FileNotFoundError(f'{folder}: no checkpoint epoch_*.pth or iter_*.pth of what is logged in it; {MEND}')
     unit = 'epoch' if 'epoch' in found else 'iter'
     return unit, dict(sorted(found[unit].items()))
 

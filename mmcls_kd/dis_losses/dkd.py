@@ -67,6 +67,8 @@ class DKDLoss(nn.Module):
         standardize: Standardise both logits over the classes first.
     """
 
+    masks_target = True  # the temperature softens the other classes by themselves
+
     def __init__(self, temp: float = 4.0, alpha: float = 1.0, beta: float = 6.0, standardize: bool = False) -> None:
         super().__init__()
         self.temp = temp

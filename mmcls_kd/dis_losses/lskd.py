@@ -41,6 +41,8 @@ class LSKDLoss(nn.Module):
         temp: Temperature T.
     """
 
+    standardize = True  # as of losses with a keyword for it
+
     def __init__(self, temp: float = 2.0) -> None:
         super().__init__()
         self.temp = temp

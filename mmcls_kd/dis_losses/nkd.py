@@ -69,6 +69,8 @@ class NKDLoss(nn.Module):
         standardize: Standardise both logits over the classes first.
     """
 
+    masks_target = True  # the temperature softens the other classes by themselves
+
     def __init__(self, temp: float = 1.0, gamma: float = 1.5, standardize: bool = False) -> None:
         super().__init__()
         self.temp = temp

@@ -136,6 +136,7 @@ class WKDLogitLoss(nn.Module):
     """
 
     facts = {'cost': ('teacher_weight', class_cost)}
+    masks_target = True  # the temperature softens the other classes by themselves
     cost: Tensor
 
     def __init__(

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from mmcls_kd.analysis.advice import HIGH, LOW, advise, on_accuracy, on_softness, on_terms
+from mmcls_kd.analysis.advice import AT_THE_START, HIGH, LOW, advise, on_accuracy, on_softness, on_terms
 from mmcls_kd.analysis.gradients import TASK, Term
 from mmcls_kd.analysis.measures import entropy
+from mmcls_kd.analysis.softness import Softened
 
 
 def term(ratio, weight=2.0, cosine=0.9, norm=1.0, value=1.0, name='loss_kd'):
@@ -23,6 +24,7 @@ def test_a_weak_term_is_told_by_how_much_to_multiply_its_weight():
     assert found.about == 'loss_kd'
     assert '0.02 times that of the task loss: it is hardly felt' in found.finding
     assert 'multiply its loss_weight by 50 (loss_weight=100)' in found.suggestion
+    assert found.note == AT_THE_START
 
 
 def test_a_strong_term_likewise():
@@ -37,8 +39,9 @@ def test_a_term_against_the_task():
 
 
 def test_a_term_that_does_not_reach_the_student():
-    (found,) = on_terms([term(0.0, norm=0.0, weight=0.0, cosine=None)])
-    assert 'loss_weight=0: set it above 0' in found.suggestion
+    without_weight, unread = on_terms([term(0.0, norm=0.0, weight=weight, cosine=None) for weight in (0.0, 2.0)])
+    assert without_weight.suggestion == 'loss_weight=0: set it above 0'
+    assert 'loss_weight=2: does it read what is trained' in unread.suggestion
 
 
 @pytest.mark.parametrize('bad', [dict(norm=math.nan), dict(value=math.inf)])
@@ -68,30 +71,37 @@ def one_hot(sure):
     return sure * torch.eye(10).repeat(3, 1)
 
 
+def at(temp, sure=12.0):
+    return dict(loss_kd=Softened(one_hot(sure), temp))
+
+
 def test_a_one_hot_teacher_is_told_the_temperature_that_helps():
-    (found,) = on_softness(one_hot(12.0), dict(loss_kd=1.0))
+    (found,) = on_softness(one_hot(12.0), at(1.0))
     assert found.about == 'loss_kd'
     assert 'at temperature 1 the teacher is nearly one-hot' in found.finding
     temp = float(found.suggestion.split('at ')[1].split()[0])
     assert temp > 1
     assert entropy(one_hot(12.0), temp) >= 0.1 * math.log(10)
-    assert not list(on_softness(one_hot(12.0), dict(loss_kd=temp)))
+    assert not list(on_softness(one_hot(12.0), at(temp)))
 
 
-def test_without_a_temperature_the_teacher_is_looked_at_at_1():
-    (found,) = on_softness(one_hot(12.0), {})
-    assert found.about == 'teacher'
+def test_it_is_the_logits_of_the_method_that_count():
+    assert not list(on_softness(one_hot(12.0), dict(loss_lskd=Softened(one_hot(1.0), 1.0))))
+
+
+def test_without_a_temperature_none_is_to_be_raised():
+    assert not list(on_softness(one_hot(12.0), {}))
 
 
 def test_a_teacher_that_knows_nothing():
-    (found,) = on_softness(one_hot(0.1), dict(loss_kd=4.0))
+    (found,) = on_softness(one_hot(0.1), at(4.0, sure=0.1))
     assert 'nearly equal' in found.finding
     assert 'model.teacher_pretrained' in found.suggestion
 
 
 def test_without_a_teacher_only_the_terms_count():
     assert advise([term(1.0)], None, 0.1, None, {}) == []
-    assert [a.about for a in advise([term(0.001)], 0.1, 0.1, one_hot(12.0), dict(loss_kd=1.0))] == [
+    assert [a.about for a in advise([term(0.001)], 0.1, 0.1, one_hot(12.0), at(1.0))] == [
         'loss_kd',
         'teacher',
         'loss_kd',

@@ -9,11 +9,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from analysis_kit import write_run
+from analysis_kit import made_up, write_run
 from commands import DISTILLER, STUDENT, tool
 from mmpretrain.registry import MODELS
 from stores import run
 
+from mmcls_kd.analysis.after import notes_on
 from mmcls_kd.analysis.figures import FIGURES
 from mmcls_kd.checkpoint import load_strictly
 from mmcls_kd.configs import TOOLBOX, network_cfg
@@ -48,7 +49,7 @@ def analyze(monkeypatch, capsys):
 @pytest.fixture
 def refusal(monkeypatch, tmp_path):
     def call(*words):
-        monkeypatch.setattr(sys, 'argv', ['analyze.py', *map(str, words), '--out', str(tmp_path / 'out')])
+        monkeypatch.setattr(sys, 'argv', ['analyze.py', '--out', str(tmp_path / 'out'), *map(str, words)])
         with pytest.raises(SystemExit) as stopped:
             tool('analyze')()
         assert not (tmp_path / 'out').exists()
@@ -110,12 +111,31 @@ def test_without_a_teacher_and_by_other_names(made, data, analyze, tmp_path):
 
 
 @pytest.mark.usefixtures('_one_figure')
-def test_its_place_is_the_first_work_directory(made, analyze, tmp_path):
-    copied = shutil.copytree(made[1], tmp_path / 'kd')
+def test_its_place_is_the_first_work_directory_and_a_run_may_be_called_teacher(made, analyze, tmp_path):
+    copied = shutil.copytree(made[1], tmp_path / 'teacher')
     (copied / 'epoch_1.pth').unlink()
     said = analyze(copied, '--images', '20')
     assert (copied / 'analysis' / 'report.html').is_file()
-    assert 'kd kept one checkpoint' in said.replace('\n', ' ')
+    assert 'teacher kept one checkpoint' in said.replace('\n', ' ')
+    network, run = json.loads((copied / 'analysis' / 'numbers.json').read_text())['networks']
+    assert (network['name'], run['name'], run['teacher']) == ('teacher network', 'teacher', 'teacher network')
+    assert run['agreement'] < 1
+
+
+def test_notes_say_what_each_run_learnt_from():
+    found = made_up('is compared', 'b', 'stored', 'c')
+    del found.runs[1].cfg.model['teacher_cfg']
+    found.runs[2].cfg.model.update(teacher_cfg=None, teacher_store='store')
+    assert list(notes_on(found, 12)) == [
+        'is compared and b had no teacher in training, and are compared with teacher.',
+        'stored learnt from a store of a teacher’s logits, and is compared with teacher.',
+    ]
+
+
+def test_a_run_without_validation_is_noted():
+    found = made_up('alone', 'kd')
+    found.runs[1].validation.clear()
+    assert 'kd logged no validation, so it has no learning curve.' in list(notes_on(found, 12))
 
 
 class TestRefusals:
@@ -141,6 +161,17 @@ class TestRefusals:
         copied = shutil.copytree(made[0], tmp_path / 'torn')
         (copied / 'epoch_2.pth').write_bytes((copied / 'epoch_2.pth').read_bytes()[:500])
         assert 'epoch_2.pth' in refusal(copied)
+
+    @pytest.mark.parametrize('whole', [True, False])
+    def test_an_earlier_checkpoint_that_is_cut_off(self, made, refusal, tmp_path, whole):
+        copied = shutil.copytree(made[0], tmp_path / 'torn')
+        (copied / 'epoch_1.pth').write_bytes((copied / 'epoch_1.pth').read_bytes()[:500])
+        options = ['--checkpoints', '1', '--data-root', 'nowhere'] if whole else []  # the last one alone, which is whole
+        assert ('epoch_1.pth is truncated' in refusal(copied, *options)) is not whole
+
+    def test_a_folder_that_cannot_be_made(self, made, refusal, tmp_path):
+        (tmp_path / 'file').touch()
+        assert 'file/new: the folder can’t be made' in refusal(made[0], '--out', tmp_path / 'file' / 'new')
 
     def test_missing_data(self, made, refusal):
         assert 'folder nowhere does not exist' in refusal(made[0], '--data-root', 'nowhere')

@@ -22,8 +22,8 @@ def curves(axes):
 
 
 def test_a_run_has_one_colour_in_all_figures(found):
-    style = figures.looks(found)
-    assert len({look.colour for look in style.values()}) == 4
+    style = figures.line_styles(found)
+    assert len({of.colour for of in style.values()}) == 4
     learning = curves(figures.learning_curves(found).axes[0])
     over = curves(figures.over_training(found).axes[0])
     classes = curves(figures.class_differences(found).axes[0])
@@ -32,9 +32,9 @@ def test_a_run_has_one_colour_in_all_figures(found):
 
 
 def test_more_runs_than_colours_differ_in_lines():
-    style = figures.looks(made_up(*(f'run{i}' for i in range(14))))
-    assert len({(look.colour, look.line) for look in style.values()}) == 15
-    assert len({(look.colour, look.marker) for look in style.values()}) == 15
+    style = figures.line_styles(made_up(*(f'run{i}' for i in range(14))))
+    assert len({(of.colour, of.line) for of in style.values()}) == 15
+    assert len({(of.colour, of.marker) for of in style.values()}) == 15
 
 
 def test_learning_curves_are_what_was_logged(found):
@@ -101,6 +101,25 @@ def test_correlations_and_their_differences(found):
     np.testing.assert_allclose(shown['kd'], student)
     np.testing.assert_allclose(shown['kd\n− teacher'], student - teacher)
     assert not any('teacher\n− ' in title for title in shown)
+
+
+@pytest.mark.parametrize(('runs', 'teacher', 'shape'), [(5, True, (2, 6)), (6, True, (4, 4)), (13, False, (3, 5))])
+def test_many_matrices_stand_in_several_rows(runs, teacher, shape):
+    found = made_up(*(f'run{i}' for i in range(runs)), teacher=teacher)
+    axes = figures.correlations(found).axes[:-1]
+    assert axes[0].get_gridspec().get_geometry() == shape
+    titles = [one.get_title() for one in axes if one.images]
+    assert sorted(title for title in titles if '−' not in title) == sorted(found.outputs)
+    assert sum('mean distance' in title for title in titles) == (runs if teacher else 0)
+    for one in axes:
+        if '−' in one.get_title():
+            above = axes[axes.index(one) - shape[1]]
+            assert one.get_title().startswith(f'{above.get_title()}\n')
+
+
+def test_a_long_name_keeps_the_end_that_tells_it_from_others():
+    assert figures.short('resnet18_kd_seed1', 17) == 'resnet18_kd_seed1'
+    assert figures.short('resnet18_kd_seed1', 6) == '…seed1'
 
 
 def test_features_are_the_same_each_time_and_groups_stay_apart(found):

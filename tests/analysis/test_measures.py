@@ -66,26 +66,40 @@ def test_entropy_of_the_extremes():
     assert measures.entropy(torch.zeros(2, 5)) == pytest.approx(math.log(5))
 
 
-def test_calibration_by_a_loop(pair):
-    teacher, _, label = pair
-    p = softmax(teacher.double().numpy())
+def calibration_by_a_loop(logit, label, bins):
+    """The error, and how many images each interval has."""
+    p = softmax(logit.double().numpy())
     confidence, right = p.max(1), p.argmax(1) == label.numpy()
-    expected, counts = 0.0, []
-    for i in range(10):
-        inside = (confidence >= i / 10) & ((confidence < (i + 1) / 10) if i < 9 else (confidence <= 1))
+    error, counts = 0.0, []
+    for i in range(bins):
+        inside = (confidence >= i / bins) & ((confidence < (i + 1) / bins) if i < bins - 1 else (confidence <= 1))
         counts.append(inside.sum())
         if inside.any():
-            expected += inside.sum() / N * abs(right[inside].mean() - confidence[inside].mean())
+            error += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    return error, counts
+
+
+def test_calibration_by_a_loop(pair):
+    teacher, _, label = pair
+    error, counts = calibration_by_a_loop(teacher, label, 10)
     found = measures.calibration(teacher, label, bins=10)
-    assert found.error == pytest.approx(expected, rel=1e-5)
-    assert found.confidence == pytest.approx(confidence.mean(), rel=1e-9)
+    assert found.error == pytest.approx(error, rel=1e-12)
+    assert found.confidence == pytest.approx(softmax(teacher.double().numpy()).max(1).mean(), rel=1e-12)
     assert found.counts.tolist() == counts
+
+
+def test_a_confidence_of_1_is_in_the_last_interval():
+    logit, label = torch.tensor([[3.0, 0.0], [3.0, 0.0], [60.0, 0.0], [60.0, 0.0]]), torch.tensor([0, 0, 0, 1])
+    found = measures.calibration(logit, label)
+    assert softmax(logit.double().numpy()).max() == 1
+    assert found.error == pytest.approx(calibration_by_a_loop(logit, label, measures.BINS)[0], rel=1e-12)
+    assert found.counts.tolist() == [0] * 14 + [4]
 
 
 def test_the_bins_give_the_error(pair):
     found = measures.calibration(pair[1], pair[2])
     gaps = (found.accuracies - found.confidences).abs().nan_to_num()
-    assert float((found.counts / N * gaps).sum()) == pytest.approx(found.error, rel=1e-5)
+    assert float((found.counts.double() / N * gaps).sum()) == pytest.approx(found.error, rel=1e-12)
     assert found.counts.sum() == N
 
 

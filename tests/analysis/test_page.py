@@ -5,6 +5,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
+import torch
 from analysis_kit import made_up
 
 from mmcls_kd.analysis.figures import FIGURES
@@ -92,3 +93,14 @@ def test_many_classes_say_what_is_shown():
     found = texts(made_up('alone', 'kd', classes=50, images=500))
     assert 'those 30 are shown' in found['class_differences']
     assert 'ten are shown' in found['features']
+
+
+def test_classes_without_images_are_counted():
+    said = texts(made_up('kd'))['class_differences']
+    assert 'With 200 images a class has 50 on average, so one image is 2.0 points' in said
+    found = made_up('kd', classes=50, images=50)
+    for outputs in found.outputs.values():
+        outputs.label[5:] = torch.arange(45) % 2
+    said = texts(found)['class_differences']
+    assert ' 45 of 50 classes have no image here. With 50 images a class with images has 10 on average' in said
+    assert 'one image is 10.0 points' in said

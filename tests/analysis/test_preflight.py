@@ -1,19 +1,21 @@
 """tools/preflight.py, run in this process on a few images."""
 
 import json
-import math
 import sys
 
 import pytest
 import torch
 from commands import DISTILLER, STUDENT, data_options, tool
 from mmpretrain.registry import MODELS
-from networks import build, method
 from stores import make
 
-from mmcls_kd.analysis.before import temperatures
+from mmcls_kd.analysis.advice import AT_THE_START, Advice
+from mmcls_kd.analysis.before import Look, show
+from mmcls_kd.analysis.gradients import TASK, Term
+from mmcls_kd.analysis.measures import Summary
+from mmcls_kd.analysis.showing import screen
 from mmcls_kd.checkpoint import load_strictly
-from mmcls_kd.configs import TOOLBOX, network_cfg
+from mmcls_kd.configs import TOOLBOX, method_entries, network_cfg, read_config
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*instance named of')
 SELF = 'configs/distillers/fashion_mnist/res18-w4_sd_fmnist.py'
@@ -90,9 +92,37 @@ def test_as_many_images_as_asked_for(preflight):
     assert numbers['images'] == 10
 
 
-def test_a_learnt_temperature_is_that_at_the_start():
-    losses = build(method('KDLoss', 'loss_ctkd', curriculum=dict(start=1.0, range=20.0)), method('SPLoss')).distill_losses
-    assert temperatures(losses) == dict(loss_ctkd=pytest.approx(1 + 20 / (1 + math.exp(-1))))
+def looked(advice=(), soft=0.5, temp=4.0):
+    """What a look may have seen of teacher and student."""
+    networks = dict.fromkeys(('teacher', 'student'), Summary(0.9, 0.8, 0.1, 0.5))
+    terms = [Term(TASK, 1.0, 1.0, 1.0, 1.0), Term('loss_[kd]', 1.0, 1.0, 1.0, 1.0, 1.0)]
+    return Look(10, 10, networks, 0.9, 0.1, dict(loss_kd=temp), dict(loss_kd=soft), terms, 1, list(advice))
+
+
+def test_what_holds_for_all_advice_of_a_kind_is_said_once(capsys):
+    show(looked([Advice(name, 'is weak', 'raise it', AT_THE_START) for name in ('loss_kd', 'loss_mgd')]), screen())
+    assert capsys.readouterr().out.count(AT_THE_START) == 1
+    show(looked([Advice('teacher', 'guesses', 'take another')]), screen())
+    assert AT_THE_START not in capsys.readouterr().out
+
+
+def test_an_entropy_of_its_own_has_a_line_of_its_own(capsys):
+    show(looked(soft=0.7, temp=1.0), screen())
+    said = capsys.readouterr().out
+    assert 'entropy as loss_kd softens it (temperature 1) │   0.700 │' in said
+    assert 'loss_[kd]' in said  # no markup
+    show(looked(soft=0.5, temp=1.0), screen())
+    assert 'softens it' not in capsys.readouterr().out
+
+
+def test_without_a_task_loss_it_says_that_weights_are_not_compared(preflight):
+    entries = method_entries(read_config(DISTILLER).model.distill_cfg)
+    place = [entry['name'] for entry in entries].index('loss_kd')
+    options = [f'model.distill_cfg.{place}.methods.0.alpha=1.0']
+    numbers, said = preflight(DISTILLER, '--methods', 'kd', '--batches', '1', '--images', '10', options=options)
+    assert numbers['terms'][1]['ratio'] is None
+    assert 'the weights of the methods are not compared' in said.replace('\n', ' ')
+    assert 'Nothing looks off' not in said
 
 
 def test_without_a_teacher_a_sentence_says_what_is_left_out(preflight):

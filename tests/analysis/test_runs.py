@@ -5,7 +5,7 @@ import json
 import pytest
 from analysis_kit import records, write_lines, write_run
 
-from mmcls_kd.analysis.runs import find_checkpoints, joined, names_of, read_lines, read_run
+from mmcls_kd.analysis.runs import find_checkpoints, joined, last_logged, names_of, read_lines, read_run
 
 
 def steps(lines):
@@ -77,14 +77,40 @@ def test_an_unfinished_last_line_does_not_count(tmp_path):
 def test_only_whole_checkpoints_of_epochs_or_iterations_count(tmp_path):
     for name in ('epoch_2.pth', 'epoch_10.pth', 'epoch_1-abcdef12.pth', 'best_accuracy_epoch_3.pth', 'student.pth'):
         (tmp_path / name).touch()
-    assert find_checkpoints(tmp_path) == ('epoch', {2: tmp_path / 'epoch_2.pth', 10: tmp_path / 'epoch_10.pth'})
+    assert find_checkpoints(tmp_path, {}) == ('epoch', {2: tmp_path / 'epoch_2.pth', 10: tmp_path / 'epoch_10.pth'})
 
 
 def test_iterations(tmp_path):
     for name in ('iter_200.pth', 'iter_1000.pth'):
         (tmp_path / name).touch()
-    unit, found = find_checkpoints(tmp_path)
+    unit, found = find_checkpoints(tmp_path, {'epoch': 3})
     assert (unit, list(found)) == ('iter', [200, 1000])
+    assert list(find_checkpoints(tmp_path, {'iter': 999})[1]) == [200]
+
+
+def test_later_checkpoints_of_an_earlier_run_do_not_count(data, tmp_path):
+    folder = write_run(tmp_path / 'kd', data, ['kd'])
+    (folder / 'epoch_9.pth').write_bytes(b'left by another run')
+    run = read_run(folder, 'kd')
+    assert (run.last, list(run.checkpoints), run.steps_per_unit) == (2, [1, 2], 4.0)
+    for number in (1, 2):
+        (folder / f'epoch_{number}.pth').unlink()
+    with pytest.raises(FileNotFoundError, match='no checkpoint epoch_'):
+        read_run(folder, 'kd')
+
+
+def test_iterations_after_the_last_record_count():
+    assert last_logged([dict(step=100), dict(step=200)], 100) == {'iter': 299}
+
+
+def test_a_method_without_loss_in_its_name_is_a_term(folder):
+    run = read_run(folder, 'kd')
+    entry = next(group.methods[0] for group in run.cfg.model.distill_cfg if group.methods[0].name == 'loss_kd')
+    entry.name = 'imitation'
+    for record in run.training:
+        record['imitation'] = record.pop('loss_kd')
+        record['temp_imitation'] = 4.0
+    assert list(run.terms()) == ['task loss', 'imitation']
 
 
 class TestRefusals:
