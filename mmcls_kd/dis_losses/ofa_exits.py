@@ -104,6 +104,7 @@ class OFALoss(nn.Module):
         temp: Temperature.
         kind: ``'conv'`` for :func:`conv_exit`, ``'attention'`` for :func:`attention_exit`; if None, attention for a student
             whose stages all have one size, as a ViT's, and else convolutions.
+        loss_weight: Weight of this loss.
 
     Raises:
         ValueError: If ``kind`` is neither, widths and heights are not equally many, or stages or logits have other widths.
@@ -119,6 +120,7 @@ class OFALoss(nn.Module):
         eps: float = 1.5,
         temp: float = 1.0,
         kind: str | None = None,
+        loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
         if kind is not None and kind not in KINDS:
@@ -133,6 +135,7 @@ class OFALoss(nn.Module):
         self.eps = eps
         self.temp = temp
         self.kind = kind or ('attention' if len(set(student_sizes)) == 1 < len(student_sizes) else 'conv')
+        self.loss_weight = loss_weight
         self.exits = nn.ModuleList(map(self._exit, range(len(student_channels))))
 
     def _exit(self, stage: int) -> nn.Module:
@@ -146,4 +149,4 @@ class OFALoss(nn.Module):
         check_width(self, 'student_channels', tuple(stage.shape[1] for stage in stages_s))
         check_width(self, 'num_classes', logit_s.shape[1])
         logits = [leave(stage) for leave, stage in zip(self.exits, stages_s, strict=True)]
-        return ofa_loss([*logits, logit_s], logit_t, gt_label, self.eps, self.temp)
+        return self.loss_weight * ofa_loss([*logits, logit_s], logit_t, gt_label, self.eps, self.temp)

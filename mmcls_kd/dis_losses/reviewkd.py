@@ -93,6 +93,7 @@ class ReviewKDLoss(nn.Module):
         student_dims: Width of the student's vector.
         teacher_dims: Width of the teacher's vector.
         mid_channels: Channels in which stages are mixed; not given: those of the student's vector, at most 512.
+        loss_weight: Weight of this loss.
 
     Raises:
         ValueError: If the two have different numbers of stages, or stages or vectors have other widths, or a batch in
@@ -113,6 +114,7 @@ class ReviewKDLoss(nn.Module):
         student_dims: int,
         teacher_dims: int,
         mid_channels: int | None = None,
+        loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
         if len(student_channels) != len(teacher_channels):
@@ -124,6 +126,7 @@ class ReviewKDLoss(nn.Module):
         self.teacher_channels = tuple(teacher_channels)
         self.student_dims = student_dims
         self.teacher_dims = teacher_dims
+        self.loss_weight = loss_weight
         self.mid_channels = mid_channels or min(512, student_dims)
         widths = zip((*student_channels, student_dims), (*teacher_channels, teacher_dims), strict=True)
         self.fusions = nn.ModuleList(
@@ -147,4 +150,4 @@ class ReviewKDLoss(nn.Module):
         for fusion, feat_s, feat_t in zip(self.fusions, levels_s, levels_t, strict=True):
             predicted, deeper = fusion(feat_s, deeper)
             total = total + hcl_loss(*smaller_maps(predicted, feat_t))
-        return total
+        return self.loss_weight * total

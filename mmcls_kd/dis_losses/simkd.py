@@ -92,6 +92,7 @@ class SimKD(nn.Module):
         teacher_channels: Channels of the teacher's last stage.
         factor: What divides the teacher's width inside of the projector.
         head: The teacher's head; the distiller gives it.
+        loss_weight: Weight of this loss.
 
     Raises:
         ValueError: If there is no such head, or the features have other channels.
@@ -102,13 +103,21 @@ class SimKD(nn.Module):
     #: What the task loss is multiplied by.
     task_weight = 0.0
 
-    def __init__(self, student_channels: int, teacher_channels: int, factor: int = 2, head: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        student_channels: int,
+        teacher_channels: int,
+        factor: int = 2,
+        head: nn.Module | None = None,
+        loss_weight: float = 1.0,
+    ) -> None:
         super().__init__()
         if head is None:
             raise ValueError(NO_HEAD)
         self.student_channels = student_channels
         self.teacher_channels = teacher_channels
         self.factor = factor
+        self.loss_weight = loss_weight
         self.predictor = ReusedHead(student_channels, teacher_channels, factor, copy.deepcopy(head))
 
     @staticmethod
@@ -125,7 +134,7 @@ class SimKD(nn.Module):
         check_width(self, 'student_channels', feat_s.shape[1])
         check_width(self, 'teacher_channels', feat_t.shape[1])
         feat_s, feat_t = smaller_maps(feat_s, feat_t)
-        return simkd_loss(self.predictor.projector(feat_s), feat_t)
+        return self.loss_weight * simkd_loss(self.predictor.projector(feat_s), feat_t)
 
     def predict_logit(self, feat_s: Tensor) -> Tensor:
         """The logits that the teacher's head gives, (N, C), of the student's map, (N, c_s, H, W)."""

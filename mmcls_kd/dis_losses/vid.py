@@ -46,6 +46,7 @@ class VIDLoss(nn.Module):
         teacher_channels: Channels of the teacher's features.
         mid_channels: Channels between the convolutions; not given: as many as the teacher's.
         init_pred_var: Variance that training starts from.
+        loss_weight: Weight of this loss.
 
     Raises:
         ValueError: If that variance is not above 1e-5, or the features have other channels.
@@ -59,6 +60,7 @@ class VIDLoss(nn.Module):
         teacher_channels: int,
         mid_channels: int | None = None,
         init_pred_var: float = 5.0,
+        loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
         if not init_pred_var > EPSILON:
@@ -67,6 +69,7 @@ class VIDLoss(nn.Module):
         self.teacher_channels = teacher_channels
         self.mid_channels = mid_channels or teacher_channels
         self.init_pred_var = init_pred_var
+        self.loss_weight = loss_weight
         self.regressor = nn.Sequential(
             nn.Conv2d(student_channels, self.mid_channels, kernel_size=1, bias=False),
             nn.ReLU(),
@@ -83,4 +86,4 @@ class VIDLoss(nn.Module):
         check_width(self, 'student_channels', feat_s.shape[1])
         check_width(self, 'teacher_channels', feat_t.shape[1])
         feat_s, feat_t = smaller_maps(feat_s, feat_t)
-        return vid_loss(self.regressor(feat_s), feat_t, F.softplus(self.log_scale) + EPSILON)
+        return self.loss_weight * vid_loss(self.regressor(feat_s), feat_t, F.softplus(self.log_scale) + EPSILON)

@@ -64,6 +64,13 @@ class TestValues:
             losses = distiller.loss(images(), samples())
             torch.testing.assert_close(losses['loss_changing'], weight * losses['loss_nkd'])
 
+    @pytest.mark.parametrize('stages', [None, [1, 2]])
+    def test_one_that_the_loss_has_as_well_counts_once(self, stages):
+        entries = method('ATLoss', 'loss_one', stages=stages), method('ATLoss', 'loss_three', stages=stages, loss_weight=3.0)
+        distiller = build(*entries).eval()
+        losses = distiller.loss(images(), samples())
+        torch.testing.assert_close(losses['loss_three'], 3 * losses['loss_one'])
+
 
 @pytest.mark.parametrize(
     ('given', 'message'),
