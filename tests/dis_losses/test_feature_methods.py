@@ -16,6 +16,7 @@ from torch import nn
 
 from mmcls_kd import dis_losses
 from mmcls_kd.dis_losses import (
+    VIDLoss,
     at_loss,
     cc_loss,
     hcl_loss,
@@ -257,6 +258,16 @@ def test_vids_parts_start_as_told(variance):
     loss = MODELS.build(dict(type='VIDLoss', student_channels=2, teacher_channels=5, init_pred_var=variance))
     assert [tuple(conv.weight.shape[:2]) for conv in loss.regressor[::2]] == [(5, 2), (5, 5), (5, 5)]
     assert_close((nn.functional.softplus(loss.log_scale) + 1e-5).detach(), torch.full((5,), variance))
+
+
+def test_vids_channels_stand_in_their_order():
+    shapes = [tuple(conv.weight.shape[:2]) for conv in VIDLoss(4, 5, 6).regressor[::2]]
+    assert shapes == [(5, 4), (5, 5), (6, 5)]
+
+
+def test_vid_refuses_to_guess_the_teachers_channels():
+    with pytest.raises(ValueError, match=r'VIDLoss\(teacher_channels=None\): set teacher_channels'):
+        VIDLoss(4, 5)
 
 
 def test_vid_refuses_a_variance_of_nothing():

@@ -512,7 +512,7 @@ DEFAULTS |= {
     'RKDLoss': dict(distance_weight=25.0, angle_weight=50.0),
     **{name: {} for name in ('PKTLoss', 'ATLoss', 'SPLoss', 'NSTLoss')},
     'CCLoss': dict(student_dims=None, teacher_dims=None, feat_dim=128),
-    'VIDLoss': dict(student_channels=..., teacher_channels=..., mid_channels=None, init_pred_var=5.0),
+    'VIDLoss': dict(student_channels=..., mid_channels=None, teacher_channels=None, init_pred_var=5.0),
     'FitNetLoss': dict(student_channels=..., teacher_channels=..., norm_act=False),
     'SimKD': dict(student_channels=..., teacher_channels=..., factor=2, head=None),
     'WKDFeatureLoss': dict(grid=1, mean_weight=1.0, std_weight=1.0, student_channels=None, teacher_channels=None),
