@@ -2,6 +2,18 @@
 
 What the exits are made of, the paper says in words only (depth-wise separable convolutions for convolutional students,
 transformer blocks for the others). Here each convolution leads to the next stage of the student, in width and size.
+
+The released code (Hao840/OFAKD) has larger exits:
+
+- Between two stages it has two separable convolutions with batch norm and ReLU behind each, the first of stride 2. Widths
+  double from block to block up to the last, which leads to the larger one of the last stages of student and teacher. Here
+  it is one, and the widths and sizes are the student's own.
+- The exit of a CNN's last stage begins with a 1×1 convolution to that width; here the map is pooled and classified.
+- Its exits of tokens have max(4 − stage, 1) blocks of four heads, merge patches down to a grid of 7 × 7 first, and read the
+  class token where there is one. Here it is one block, and the mean of the patch tokens behind a layer norm.
+- Students without class token whose stages are tokens, Swin's for one, get transformer blocks there. Here a student whose
+  maps shrink gets convolutions, unless ``kind='attention'`` is set.
+- ε may be another one for each exit there.
 """
 
 import math
