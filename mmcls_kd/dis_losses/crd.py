@@ -1,7 +1,8 @@
 """CRD: contrastive representation distillation (Tian et al., ICLR 2020, arXiv 1910.10699).
 
-The paper draws the negatives of a sample from other images; its code gives the choice to take only those of other classes.
-Here they are the paper's, so no labels are needed.
+The paper draws the negatives of a sample from all other images, and so they are drawn here; no labels are needed.
+RepDistiller always draws them from other classes than the sample's: its weight of 0.8 and the published numbers are with
+that. With few classes many of the negatives here are of the sample's own class.
 """
 
 import math

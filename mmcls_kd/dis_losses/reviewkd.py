@@ -84,15 +84,16 @@ class ReviewKDLoss(nn.Module):
     """The :func:`hcl_loss` of every stage, summed; the student's stages are fused from the deepest on.
 
     The deepest stage is the vector that goes into the classifier, as a map of one place; then come the stages, the last one
-    first. Trainable parts: ``fusions``, an :class:`AttentionFusion` each, in this order. A predicted map and the teacher's
-    of two sizes are averaged to the smaller one.
+    first. Trainable parts: ``fusions``, an :class:`AttentionFusion` each, in this order. A map is predicted at the student's
+    size; where the teacher's has another, both are averaged to the smaller one afterwards.
 
     Args:
         student_channels: Channels of the student's stages, shallow to deep.
         teacher_channels: Channels of the teacher's stages, shallow to deep.
         student_dims: Width of the student's vector.
         teacher_dims: Width of the teacher's vector.
-        mid_channels: Channels in which stages are mixed; not given: those of the student's vector, at most 512.
+        mid_channels: Channels in which stages are mixed; not given: those of the student's vector, at most 512. (The authors
+            take 256 for ResNet-50 and MobileNetV1.)
         loss_weight: Weight of this loss.
 
     Raises:
