@@ -9,9 +9,11 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import ConcatDataset
 from mmengine.registry import DefaultScope
-from mmpretrain.registry import DATASETS
+from mmengine.runner import IterBasedTrainLoop
+from mmpretrain.registry import DATASETS, LOOPS
 
 from .configs import follow_methods, loss_class, method_entries, select_methods
+from .distillers.assembly import chosen_methods
 from .engine.setup import make_resumable
 from .networks.sources import gives_rgb
 from .runtime import (
@@ -56,7 +58,7 @@ def training_config(args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: If there is no such config.
-        ValueError: If it is not one of a training, or a method is not offered.
+        ValueError: If it is not one of a training, a method is not offered, or a method counts epochs where there are none.
     """
     cfg = load_config(args)
     need(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
@@ -82,8 +84,35 @@ def training_config(args: argparse.Namespace) -> Config:
         cfg.model.setdefault('rgb_images', gives_rgb(cfg.train_dataloader.dataset))
     complete_dataloaders(cfg, not args.no_pin_memory, not args.no_persistent_workers)
     make_resumable(cfg)
+    check_schedules(cfg)
     make_self_contained(cfg)
     return cfg
+
+
+def check_schedules(cfg: Config) -> None:
+    """Refuse methods that change from epoch to epoch in a training by iterations, which stays in its first one to the end.
+
+    Args:
+        cfg: Config of a training, whose loop is known.
+
+    Raises:
+        ValueError: Names the method, and what to set.
+    """
+    kind = cfg.train_cfg.type
+    loop = kind if isinstance(kind, type) else LOOPS.get(kind)
+    if not is_distiller(cfg.model) or not (isinstance(loop, type) and issubclass(loop, IterBasedTrainLoop)):
+        return
+    for method in chosen_methods(cfg.model.get('distill_cfg') or []):
+        if method.weight.by_epoch and not method.weight.fixed:
+            raise ValueError(
+                f'{method.name}: its loss_weight changes with the epochs, which a training by iterations does not count: '
+                'give warmup and decay in iterations, and by_epoch=False in loss_weight'
+            )
+        if method.curriculum is not None:
+            raise ValueError(
+                f'{method.name}: its curriculum is counted in epochs, which a training by iterations does not count: train '
+                'by epochs (train_cfg: by_epoch=True, max_epochs), or leave curriculum out'
+            )
 
 
 def count_samples(cfg: Config) -> None:

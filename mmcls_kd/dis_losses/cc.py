@@ -41,6 +41,7 @@ class CCLoss(nn.Module):
         student_dims: Width of the student's vectors.
         teacher_dims: Width of the teacher's vectors.
         feat_dim: Width of the embedded vectors.
+        loss_weight: Weight of this loss.
 
     Raises:
         ValueError: If the vectors have other widths.
@@ -48,11 +49,18 @@ class CCLoss(nn.Module):
 
     sizes = {'student_dims': ('vector_s', 1), 'teacher_dims': ('vector_t', 1)}
 
-    def __init__(self, student_dims: int | None = None, teacher_dims: int | None = None, feat_dim: int = 128) -> None:
+    def __init__(
+        self,
+        student_dims: int | None = None,
+        teacher_dims: int | None = None,
+        feat_dim: int = 128,
+        loss_weight: float = 1.0,
+    ) -> None:
         super().__init__()
         self.student_dims = student_dims
         self.teacher_dims = teacher_dims
         self.feat_dim = feat_dim
+        self.loss_weight = loss_weight
         self.embed_s: nn.Linear | None = None
         self.embed_t: nn.Linear | None = None
         if student_dims and teacher_dims and student_dims != teacher_dims:
@@ -64,4 +72,4 @@ class CCLoss(nn.Module):
         check_widths(self, 'dims', vector_s, vector_t)
         if self.embed_s is not None and self.embed_t is not None:
             vector_s, vector_t = self.embed_s(vector_s), self.embed_t(vector_t)
-        return cc_loss(vector_s, vector_t)
+        return self.loss_weight * cc_loss(vector_s, vector_t)

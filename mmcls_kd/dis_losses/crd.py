@@ -1,7 +1,8 @@
 """CRD: contrastive representation distillation (Tian et al., ICLR 2020, arXiv 1910.10699).
 
-The paper draws the negatives of a sample from other images; its code gives the choice to take only those of other classes.
-Here they are the paper's, so no labels are needed.
+The paper draws the negatives of a sample from all other images, and so they are drawn here; no labels are needed.
+RepDistiller always draws them from other classes than the sample's: its weight of 0.8 and the published numbers are with
+that. With few classes many of the negatives here are of the sample's own class.
 """
 
 import math
@@ -168,6 +169,7 @@ class CRDLoss(nn.Module):
         nce_k: Number k of negatives for a sample.
         nce_t: Temperature of the scores.
         nce_m: Momentum m of the memories.
+        loss_weight: Weight of this loss.
 
     Raises:
         ValueError: If the number of samples is not known or too small for ``nce_k``, or vectors have another width.
@@ -189,6 +191,7 @@ class CRDLoss(nn.Module):
         nce_k: int = 16384,
         nce_t: float = 0.07,
         nce_m: float = 0.5,
+        loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
         if num_samples is None:
@@ -207,6 +210,7 @@ class CRDLoss(nn.Module):
         self.nce_k = nce_k
         self.nce_t = nce_t
         self.nce_m = nce_m
+        self.loss_weight = loss_weight
         self.embed_s = nn.Linear(student_dims, feat_dim)
         self.embed_t = nn.Linear(teacher_dims, feat_dim)
         bound = (3 / feat_dim) ** 0.5  # entries of length 1 on average
@@ -238,7 +242,7 @@ class CRDLoss(nn.Module):
             self._remember(self.memory_s, new_s, sample_idx)
             self._remember(self.memory_t, new_t, sample_idx)
             self.log_z.copy_(log_z)
-        return terms[0] + terms[1]
+        return self.loss_weight * (terms[0] + terms[1])
 
     def _check_index(self, sample_idx: Tensor) -> None:
         """Refuse indices that are not those of the samples; on CUDA without waiting for them."""

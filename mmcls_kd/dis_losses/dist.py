@@ -61,14 +61,16 @@ class DISTLoss(nn.Module):
         temp: Temperature T.
         beta: Weight of the correlation over classes.
         gamma: Weight of the correlation over samples.
+        loss_weight: Weight of this loss.
     """
 
-    def __init__(self, temp: float = 1.0, beta: float = 1.0, gamma: float = 1.0) -> None:
+    def __init__(self, temp: float = 1.0, beta: float = 1.0, gamma: float = 1.0, loss_weight: float = 1.0) -> None:
         super().__init__()
         self.temp = temp
         self.beta = beta
         self.gamma = gamma
+        self.loss_weight = loss_weight
 
     @full_precision
     def forward(self, logit_s: Tensor, logit_t: Tensor) -> Tensor:
-        return dist_loss(logit_s, logit_t, self.temp, self.beta, self.gamma)
+        return self.loss_weight * dist_loss(logit_s, logit_t, self.temp, self.beta, self.gamma)

@@ -39,6 +39,7 @@ class FitNetLoss(nn.Module):
         student_channels: Channels of the student's features.
         teacher_channels: Channels of the teacher's features.
         norm_act: Whether batch norm and ReLU follow the convolution, for teacher features that come from a ReLU themselves.
+        loss_weight: Weight of this loss.
 
     Raises:
         ValueError: If the features have other channels.
@@ -46,10 +47,13 @@ class FitNetLoss(nn.Module):
 
     sizes = {'student_channels': ('feat_s', 1), 'teacher_channels': ('feat_t', 1)}
 
-    def __init__(self, student_channels: int, teacher_channels: int, norm_act: bool = False) -> None:
+    def __init__(
+        self, student_channels: int, teacher_channels: int, norm_act: bool = False, loss_weight: float = 1.0
+    ) -> None:
         super().__init__()
         self.student_channels = student_channels
         self.teacher_channels = teacher_channels
+        self.loss_weight = loss_weight
         self.regressor = nn.Conv2d(student_channels, teacher_channels, kernel_size=1)
         self.norm_act = nn.Sequential(nn.BatchNorm2d(teacher_channels), nn.ReLU()) if norm_act else nn.Identity()
 
@@ -58,4 +62,4 @@ class FitNetLoss(nn.Module):
         check_width(self, 'student_channels', feat_s.shape[1])
         check_width(self, 'teacher_channels', feat_t.shape[1])
         feat_s, feat_t = smaller_maps(feat_s, feat_t)
-        return fitnet_loss(self.norm_act(self.regressor(feat_s)), feat_t)
+        return self.loss_weight * fitnet_loss(self.norm_act(self.regressor(feat_s)), feat_t)

@@ -39,14 +39,16 @@ class LSKDLoss(nn.Module):
 
     Args:
         temp: Temperature T.
+        loss_weight: Weight of this loss.
     """
 
     standardize = True  # as of losses with a keyword for it
 
-    def __init__(self, temp: float = 2.0) -> None:
+    def __init__(self, temp: float = 2.0, loss_weight: float = 1.0) -> None:
         super().__init__()
         self.temp = temp
+        self.loss_weight = loss_weight
 
     @full_precision
     def forward(self, logit_s: Tensor, logit_t: Tensor) -> Tensor:
-        return lskd_loss(logit_s, logit_t, self.temp)
+        return self.loss_weight * lskd_loss(logit_s, logit_t, self.temp)

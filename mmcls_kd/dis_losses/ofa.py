@@ -42,13 +42,15 @@ class OFALogitLoss(nn.Module):
     Args:
         eps: Power ε.
         temp: Temperature T.
+        loss_weight: Weight of this loss.
     """
 
-    def __init__(self, eps: float = 1.5, temp: float = 1.0) -> None:
+    def __init__(self, eps: float = 1.5, temp: float = 1.0, loss_weight: float = 1.0) -> None:
         super().__init__()
         self.eps = eps
         self.temp = temp
+        self.loss_weight = loss_weight
 
     @full_precision
     def forward(self, logit_s: Tensor, logit_t: Tensor, gt_label: Tensor) -> Tensor:
-        return ofa_logit_loss(logit_s, logit_t, gt_label, self.eps, self.temp)
+        return self.loss_weight * ofa_logit_loss(logit_s, logit_t, gt_label, self.eps, self.temp)

@@ -2,6 +2,18 @@
 
 What the exits are made of, the paper says in words only (depth-wise separable convolutions for convolutional students,
 transformer blocks for the others). Here each convolution leads to the next stage of the student, in width and size.
+
+The released code (Hao840/OFAKD) has larger exits:
+
+- Between two stages it has two separable convolutions with batch norm and ReLU behind each, the first of stride 2. Widths
+  double from block to block up to the last, which leads to the larger one of the last stages of student and teacher. Here
+  it is one, and the widths and sizes are the student's own.
+- The exit of a CNN's last stage begins with a 1×1 convolution to that width; here the map is pooled and classified.
+- Its exits of tokens have max(4 − stage, 1) blocks of four heads, merge patches down to a grid of 7 × 7 first, and read the
+  class token where there is one. Here it is one block, and the mean of the patch tokens behind a layer norm.
+- Students without class token whose stages are tokens, Swin's for one, get transformer blocks there. Here a student whose
+  maps shrink gets convolutions, unless ``kind='attention'`` is set.
+- ε may be another one for each exit there.
 """
 
 import math
@@ -104,6 +116,7 @@ class OFALoss(nn.Module):
         temp: Temperature.
         kind: ``'conv'`` for :func:`conv_exit`, ``'attention'`` for :func:`attention_exit`; if None, attention for a student
             whose stages all have one size, as a ViT's, and else convolutions.
+        loss_weight: Weight of this loss.
 
     Raises:
         ValueError: If ``kind`` is neither, widths and heights are not equally many, or stages or logits have other widths.
@@ -119,6 +132,7 @@ class OFALoss(nn.Module):
         eps: float = 1.5,
         temp: float = 1.0,
         kind: str | None = None,
+        loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
         if kind is not None and kind not in KINDS:
@@ -133,6 +147,7 @@ class OFALoss(nn.Module):
         self.eps = eps
         self.temp = temp
         self.kind = kind or ('attention' if len(set(student_sizes)) == 1 < len(student_sizes) else 'conv')
+        self.loss_weight = loss_weight
         self.exits = nn.ModuleList(map(self._exit, range(len(student_channels))))
 
     def _exit(self, stage: int) -> nn.Module:
@@ -146,4 +161,4 @@ class OFALoss(nn.Module):
         check_width(self, 'student_channels', tuple(stage.shape[1] for stage in stages_s))
         check_width(self, 'num_classes', logit_s.shape[1])
         logits = [leave(stage) for leave, stage in zip(self.exits, stages_s, strict=True)]
-        return ofa_loss([*logits, logit_s], logit_t, gt_label, self.eps, self.temp)
+        return self.loss_weight * ofa_loss([*logits, logit_s], logit_t, gt_label, self.eps, self.temp)

@@ -48,8 +48,16 @@ def pkt_loss(vector_s: Tensor, vector_t: Tensor) -> Tensor:
 
 @MODELS.register_module()
 class PKTLoss(nn.Module):
-    """:func:`pkt_loss`: no hyper-parameters, no trainable parts."""
+    """:func:`pkt_loss`: no hyper-parameters but its weight, no trainable parts.
+
+    Args:
+        loss_weight: Weight of this loss.
+    """
+
+    def __init__(self, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
 
     @full_precision
     def forward(self, vector_s: Tensor, vector_t: Tensor) -> Tensor:
-        return pkt_loss(vector_s, vector_t)
+        return self.loss_weight * pkt_loss(vector_s, vector_t)

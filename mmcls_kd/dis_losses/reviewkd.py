@@ -84,15 +84,17 @@ class ReviewKDLoss(nn.Module):
     """The :func:`hcl_loss` of every stage, summed; the student's stages are fused from the deepest on.
 
     The deepest stage is the vector that goes into the classifier, as a map of one place; then come the stages, the last one
-    first. Trainable parts: ``fusions``, an :class:`AttentionFusion` each, in this order. A predicted map and the teacher's
-    of two sizes are averaged to the smaller one.
+    first. Trainable parts: ``fusions``, an :class:`AttentionFusion` each, in this order. A map is predicted at the student's
+    size; where the teacher's has another, both are averaged to the smaller one afterwards.
 
     Args:
         student_channels: Channels of the student's stages, shallow to deep.
         teacher_channels: Channels of the teacher's stages, shallow to deep.
         student_dims: Width of the student's vector.
         teacher_dims: Width of the teacher's vector.
-        mid_channels: Channels in which stages are mixed; not given: those of the student's vector, at most 512.
+        mid_channels: Channels in which stages are mixed; not given: those of the student's vector, at most 512. (The authors
+            take 256 for ResNet-50 and MobileNetV1.)
+        loss_weight: Weight of this loss.
 
     Raises:
         ValueError: If the two have different numbers of stages, or stages or vectors have other widths, or a batch in
@@ -113,6 +115,7 @@ class ReviewKDLoss(nn.Module):
         student_dims: int,
         teacher_dims: int,
         mid_channels: int | None = None,
+        loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
         if len(student_channels) != len(teacher_channels):
@@ -124,6 +127,7 @@ class ReviewKDLoss(nn.Module):
         self.teacher_channels = tuple(teacher_channels)
         self.student_dims = student_dims
         self.teacher_dims = teacher_dims
+        self.loss_weight = loss_weight
         self.mid_channels = mid_channels or min(512, student_dims)
         widths = zip((*student_channels, student_dims), (*teacher_channels, teacher_dims), strict=True)
         self.fusions = nn.ModuleList(
@@ -147,4 +151,4 @@ class ReviewKDLoss(nn.Module):
         for fusion, feat_s, feat_t in zip(self.fusions, levels_s, levels_t, strict=True):
             predicted, deeper = fusion(feat_s, deeper)
             total = total + hcl_loss(*smaller_maps(predicted, feat_t))
-        return total
+        return self.loss_weight * total

@@ -67,13 +67,15 @@ class RKDLoss(nn.Module):
     Args:
         distance_weight: Weight λ_D of the distances.
         angle_weight: Weight λ_A of the angles.
+        loss_weight: Weight of this loss.
     """
 
-    def __init__(self, distance_weight: float = 25.0, angle_weight: float = 50.0) -> None:
+    def __init__(self, distance_weight: float = 25.0, angle_weight: float = 50.0, loss_weight: float = 1.0) -> None:
         super().__init__()
         self.distance_weight = distance_weight
         self.angle_weight = angle_weight
+        self.loss_weight = loss_weight
 
     @full_precision
     def forward(self, vector_s: Tensor, vector_t: Tensor) -> Tensor:
-        return rkd_loss(vector_s, vector_t, self.distance_weight, self.angle_weight)
+        return self.loss_weight * rkd_loss(vector_s, vector_t, self.distance_weight, self.angle_weight)

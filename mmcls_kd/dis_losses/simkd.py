@@ -44,13 +44,13 @@ class ReusedHead(nn.Module):
         student_channels: Channels of the student's last stage.
         teacher_channels: Channels of the teacher's last stage.
         factor: What divides the width inside.
-        head: What makes class scores of the teacher's map; frozen, always in eval mode.
+        head: What makes class scores of the teacher's map; frozen, always in eval mode. If None, nothing is predicted.
 
     Raises:
-        ValueError: If the teacher's width divided by ``factor`` is below 1.
+        ValueError: If the teacher's width divided by ``factor`` is below 1, or class scores are wanted without a head.
     """
 
-    def __init__(self, student_channels: int, teacher_channels: int, factor: int, head: nn.Module) -> None:
+    def __init__(self, student_channels: int, teacher_channels: int, factor: int, head: nn.Module | None) -> None:
         super().__init__()
         if not 1 <= factor <= teacher_channels:
             raise ValueError(f'SimKD(factor={factor}): choose one from 1 to teacher_channels={teacher_channels}')
@@ -60,16 +60,19 @@ class ReusedHead(nn.Module):
             *conv_bn_relu(inside, inside, 3),
             *conv_bn_relu(inside, teacher_channels, 1),
         )
-        self.head = head.requires_grad_(False).eval()
+        self.head = head.requires_grad_(False).eval() if head is not None else None
 
     def train(self, mode: bool = True) -> 'ReusedHead':
         """As in torch; the head stays in eval mode."""
         super().train(mode)
-        self.head.eval()
+        if self.head is not None:
+            self.head.eval()
         return self
 
     def forward(self, feat_s: Tensor) -> Tensor:
         """The logits, (N, C), of the student's features, (N, c_s, H, W)."""
+        if self.head is None:
+            raise ValueError('SimKD was built without a head, so it predicts nothing: give it the teacher’s (head=...)')
         return self.head(self.projector(feat_s))
 
 
@@ -83,32 +86,45 @@ def conv_bn_relu(channels_in: int, channels_out: int, kernel_size: int) -> tuple
 class SimKD(nn.Module):
     """:func:`simkd_loss`, alone: the task loss does not count, and the teacher's head makes the predictions.
 
-    Maps of two sizes are averaged to the smaller one. Trainable part: ``predictor.projector``, see :class:`ReusedHead`; the
-    teacher's head is in ``predictor.head``, so that a checkpoint holds all that predicts. ``pth_transfer.py`` keeps both,
-    and :class:`~mmcls_kd.distillers.simkd_classifier.SimKDClassifier` is the network that takes them.
+    The student's map is projected first; then maps of two sizes are averaged to the smaller one. So a head behind a global
+    average pool predicts from what was trained, and needs no map of the teacher's for it. (The authors' code averages a
+    larger map of the student before it is projected, in training and prediction.)
+
+    Trainable part: ``predictor.projector``, see :class:`ReusedHead`; the teacher's head is in ``predictor.head``, so that a
+    checkpoint holds all that predicts. ``pth_transfer.py`` keeps both, and
+    :class:`~mmcls_kd.distillers.simkd_classifier.SimKDClassifier` is the network that takes them.
 
     Args:
         student_channels: Channels of the student's last stage.
         teacher_channels: Channels of the teacher's last stage.
         factor: What divides the teacher's width inside of the projector.
-        head: The teacher's head; the distiller gives it.
+        head: The teacher's head; the distiller gives it. Without one the loss is there, but no prediction.
+        loss_weight: Weight of this loss.
 
     Raises:
-        ValueError: If there is no such head, or the features have other channels.
+        ValueError: If the features have other channels, or a prediction is wanted without a head.
     """
 
     sizes = {'student_channels': ('feat_s', 1), 'teacher_channels': ('feat_t', 1)}
     facts = {'head': 'teacher_head'}
+    #: What a distiller says if there is no such fact.
+    needed_facts = {'head': NO_HEAD}
     #: What the task loss is multiplied by.
     task_weight = 0.0
 
-    def __init__(self, student_channels: int, teacher_channels: int, factor: int = 2, head: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        student_channels: int,
+        teacher_channels: int,
+        factor: int = 2,
+        head: nn.Module | None = None,
+        loss_weight: float = 1.0,
+    ) -> None:
         super().__init__()
-        if head is None:
-            raise ValueError(NO_HEAD)
         self.student_channels = student_channels
         self.teacher_channels = teacher_channels
         self.factor = factor
+        self.loss_weight = loss_weight
         self.predictor = ReusedHead(student_channels, teacher_channels, factor, copy.deepcopy(head))
 
     @staticmethod
@@ -124,8 +140,7 @@ class SimKD(nn.Module):
     def forward(self, feat_s: Tensor, feat_t: Tensor) -> Tensor:
         check_width(self, 'student_channels', feat_s.shape[1])
         check_width(self, 'teacher_channels', feat_t.shape[1])
-        feat_s, feat_t = smaller_maps(feat_s, feat_t)
-        return simkd_loss(self.predictor.projector(feat_s), feat_t)
+        return self.loss_weight * simkd_loss(*smaller_maps(self.predictor.projector(feat_s), feat_t))
 
     def predict_logit(self, feat_s: Tensor) -> Tensor:
         """The logits that the teacher's head gives, (N, C), of the student's map, (N, c_s, H, W)."""

@@ -38,8 +38,16 @@ def sp_loss(feat_s: Tensor, feat_t: Tensor) -> Tensor:
 
 @MODELS.register_module()
 class SPLoss(nn.Module):
-    """:func:`sp_loss`: no hyper-parameters, no trainable parts."""
+    """:func:`sp_loss`: no hyper-parameters but its weight, no trainable parts.
+
+    Args:
+        loss_weight: Weight of this loss.
+    """
+
+    def __init__(self, loss_weight: float = 1.0) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
 
     @full_precision
     def forward(self, feat_s: Tensor, feat_t: Tensor) -> Tensor:
-        return sp_loss(feat_s, feat_t)
+        return self.loss_weight * sp_loss(feat_s, feat_t)

@@ -66,15 +66,17 @@ class TTMLoss(nn.Module):
 
     Args:
         gamma: Power γ.
+        loss_weight: Weight of this loss.
     """
 
-    def __init__(self, gamma: float = 0.1) -> None:
+    def __init__(self, gamma: float = 0.1, loss_weight: float = 1.0) -> None:
         super().__init__()
         self.gamma = gamma
+        self.loss_weight = loss_weight
 
     @full_precision
     def forward(self, logit_s: Tensor, logit_t: Tensor) -> Tensor:
-        return ttm_loss(logit_s, logit_t, self.gamma)
+        return self.loss_weight * ttm_loss(logit_s, logit_t, self.gamma)
 
 
 @MODELS.register_module()
@@ -83,12 +85,14 @@ class WTTMLoss(nn.Module):
 
     Args:
         gamma: Power γ.
+        loss_weight: Weight of this loss.
     """
 
-    def __init__(self, gamma: float = 0.1) -> None:
+    def __init__(self, gamma: float = 0.1, loss_weight: float = 1.0) -> None:
         super().__init__()
         self.gamma = gamma
+        self.loss_weight = loss_weight
 
     @full_precision
     def forward(self, logit_s: Tensor, logit_t: Tensor) -> Tensor:
-        return wttm_loss(logit_s, logit_t, self.gamma)
+        return self.loss_weight * wttm_loss(logit_s, logit_t, self.gamma)

@@ -43,12 +43,13 @@ class VIDLoss(nn.Module):
 
     Args:
         student_channels: Channels of the student's features.
-        teacher_channels: Channels of the teacher's features.
-        mid_channels: Channels between the convolutions; not given: as many as the teacher's.
+        mid_channels: Channels between the convolutions; if None, as many as the teacher's.
+        teacher_channels: Channels of the teacher's features; they have to be given.
         init_pred_var: Variance that training starts from.
+        loss_weight: Weight of this loss.
 
     Raises:
-        ValueError: If that variance is not above 1e-5, or the features have other channels.
+        ValueError: If the teacher's channels are missing, that variance is not above 1e-5, or features have other channels.
     """
 
     sizes = {'student_channels': ('feat_s', 1), 'teacher_channels': ('feat_t', 1)}
@@ -56,17 +57,21 @@ class VIDLoss(nn.Module):
     def __init__(
         self,
         student_channels: int,
-        teacher_channels: int,
         mid_channels: int | None = None,
+        teacher_channels: int | None = None,
         init_pred_var: float = 5.0,
+        loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        if teacher_channels is None:
+            raise ValueError('VIDLoss(teacher_channels=None): set teacher_channels to those of the teacher’s features')
         if not init_pred_var > EPSILON:
             raise ValueError(f'VIDLoss(init_pred_var={init_pred_var}): choose a variance above {EPSILON}')
         self.student_channels = student_channels
         self.teacher_channels = teacher_channels
         self.mid_channels = mid_channels or teacher_channels
         self.init_pred_var = init_pred_var
+        self.loss_weight = loss_weight
         self.regressor = nn.Sequential(
             nn.Conv2d(student_channels, self.mid_channels, kernel_size=1, bias=False),
             nn.ReLU(),
@@ -83,4 +88,4 @@ class VIDLoss(nn.Module):
         check_width(self, 'student_channels', feat_s.shape[1])
         check_width(self, 'teacher_channels', feat_t.shape[1])
         feat_s, feat_t = smaller_maps(feat_s, feat_t)
-        return vid_loss(self.regressor(feat_s), feat_t, F.softplus(self.log_scale) + EPSILON)
+        return self.loss_weight * vid_loss(self.regressor(feat_s), feat_t, F.softplus(self.log_scale) + EPSILON)

@@ -82,6 +82,7 @@ class WKDFeatureLoss(nn.Module):
         std_weight: Weight of the standard deviations.
         student_channels: Channels of the student's features.
         teacher_channels: Channels of the teacher's features.
+        loss_weight: Weight of this loss.
 
     Raises:
         ValueError: If the grid has no cells, or cells of a single place, or the features have other channels.
@@ -96,6 +97,7 @@ class WKDFeatureLoss(nn.Module):
         std_weight: float = 1.0,
         student_channels: int | None = None,
         teacher_channels: int | None = None,
+        loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
         if grid < 1:
@@ -105,6 +107,7 @@ class WKDFeatureLoss(nn.Module):
         self.std_weight = std_weight
         self.student_channels = student_channels
         self.teacher_channels = teacher_channels
+        self.loss_weight = loss_weight
         self.project: nn.Sequential | None = None
         if student_channels and teacher_channels and student_channels != teacher_channels:
             self.project = nn.Sequential(
@@ -115,4 +118,4 @@ class WKDFeatureLoss(nn.Module):
     def forward(self, feat_s: Tensor, feat_t: Tensor) -> Tensor:
         check_widths(self, 'channels', feat_s, feat_t)
         feat_s = feat_s if self.project is None else self.project(feat_s)
-        return wkd_feature_loss(feat_s, feat_t, self.grid, self.mean_weight, self.std_weight)
+        return self.loss_weight * wkd_feature_loss(feat_s, feat_t, self.grid, self.mean_weight, self.std_weight)

@@ -129,6 +129,7 @@ class WKDLogitLoss(nn.Module):
         sinkhorn_iter: How many of Sinkhorn's iterations.
         cost: The cost of each move, (C, C), or the path of a file of it that tools/class_cost.py wrote; the distiller takes
             :func:`class_cost` of the teacher's classifier where it is None. It is in no checkpoint.
+        loss_weight: Weight of this loss.
 
     Raises:
         ValueError: If there is no cost, or it is not a square of finite numbers.
@@ -146,12 +147,14 @@ class WKDLogitLoss(nn.Module):
         sinkhorn_reg: float = 0.05,
         sinkhorn_iter: int = 10,
         cost: Any = None,
+        loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.temp = temp
         self.gamma = gamma
         self.sinkhorn_reg = sinkhorn_reg
         self.sinkhorn_iter = sinkhorn_iter
+        self.loss_weight = loss_weight
         self.register_buffer('cost', self._checked(cost), persistent=False)
 
     @staticmethod
@@ -169,7 +172,7 @@ class WKDLogitLoss(nn.Module):
 
     @full_precision
     def forward(self, logit_s: Tensor, logit_t: Tensor, gt_label: Tensor) -> Tensor:
-        return wkd_logit_loss(
+        return self.loss_weight * wkd_logit_loss(
             logit_s,
             logit_t,
             gt_label,

@@ -74,7 +74,7 @@ class Method:
             facts: What else is known of networks and data, by name; a loss says in ``facts`` which keywords are such.
 
         Raises:
-            ValueError: If a size is given and wrong, or a keyword does not fit.
+            ValueError: If a size is given and wrong, a keyword does not fit, or a fact is not known that is needed.
         """
         if self.curriculum is not None and not isinstance(self.curriculum, Mapping):
             raise ValueError(f'{self.name}: curriculum={self.curriculum!r} has to be a dict of start, range, epochs')
@@ -112,6 +112,9 @@ class Method:
             name, made = fact if isinstance(fact, tuple) else (fact, None)
             if keywords.get(keyword) is None and name in facts and (value := facts[name]()) is not None:
                 keywords[keyword] = made(value) if made else value
+        for keyword, message in getattr(self.kind, 'needed_facts', {}).items():
+            if keywords.get(keyword) is None:
+                raise ValueError(message)
         return self.kind(**keywords)
 
 

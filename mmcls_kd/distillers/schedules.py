@@ -82,8 +82,13 @@ class LossWeight:
         share = min((step - first) / (last - first), 1.0)
         return self.value + share * (self.final - self.value)
 
+    @property
+    def fixed(self) -> bool:
+        """Whether it is the same in every step."""
+        return self.warmup <= 1 and self.decay is None
+
     def now(self) -> float:
         """The weight at the present place in the training."""
-        if self.warmup <= 1 and self.decay is None:  # the same in every step
+        if self.fixed:
             return self.value
         return self.at(steps_done(self.by_epoch) + 1)

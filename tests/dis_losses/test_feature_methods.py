@@ -16,6 +16,8 @@ from torch import nn
 
 from mmcls_kd import dis_losses
 from mmcls_kd.dis_losses import (
+    SimKD,
+    VIDLoss,
     at_loss,
     cc_loss,
     hcl_loss,
@@ -259,6 +261,16 @@ def test_vids_parts_start_as_told(variance):
     assert_close((nn.functional.softplus(loss.log_scale) + 1e-5).detach(), torch.full((5,), variance))
 
 
+def test_vids_channels_stand_in_their_order():
+    shapes = [tuple(conv.weight.shape[:2]) for conv in VIDLoss(4, 5, 6).regressor[::2]]
+    assert shapes == [(5, 4), (5, 5), (6, 5)]
+
+
+def test_vid_refuses_to_guess_the_teachers_channels():
+    with pytest.raises(ValueError, match=r'VIDLoss\(teacher_channels=None\): set teacher_channels'):
+        VIDLoss(4, 5)
+
+
 def test_vid_refuses_a_variance_of_nothing():
     with pytest.raises(ValueError, match=r'init_pred_var=0\): choose a variance above'):
         MODELS.build(dict(type='VIDLoss', student_channels=2, teacher_channels=2, init_pred_var=0))
@@ -268,6 +280,31 @@ def test_vid_refuses_a_variance_of_nothing():
 def test_reviewkds_channels_in_the_middle(student_dims, given, mid):
     widths = dict(student_channels=[4], teacher_channels=[4], student_dims=student_dims, teacher_dims=4)
     assert MODELS.build(dict(type='ReviewKDLoss', mid_channels=given, **widths)).fusions[0].reduce[0].out_channels == mid
+
+
+def test_simkd_without_a_head_is_the_square_alone():
+    feat_s, feat_t = normal(3, 2, 4, 4), normal(3, 6, 4, 4, seed=1)
+    loss = build('SimKD', student_channels=2, teacher_channels=6)
+    assert_close(loss(feat_s, feat_t), (loss.predictor.projector(feat_s) - feat_t).square().mean())
+    with pytest.raises(ValueError, match='SimKD was built without a head.*head='):
+        loss.predict_logit(feat_s)
+    loss.eval().train()
+    assert loss.predictor.training
+    with_head = SimKD(2, 6, head=nn.Linear(6, 5))
+    assert with_head.state_dict().keys() - loss.state_dict().keys() == {'predictor.head.weight', 'predictor.head.bias'}
+
+
+@pytest.mark.parametrize('size_s', [(8, 8), (4, 12), (2, 2)])
+def test_simkds_head_predicts_from_what_was_trained(size_s, monkeypatch):
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 5))
+    loss = build('SimKD', student_channels=3, teacher_channels=6, head=head).eval()
+    trained = []
+    monkeypatch.setattr('mmcls_kd.dis_losses.simkd.simkd_loss', lambda *maps: trained.append(maps) or 0.0)
+    feat_s = normal(2, 3, *size_s)
+    loss(feat_s, normal(2, 6, 4, 4, seed=1))
+    ((projected, feat_t),) = trained
+    assert projected.shape == feat_t.shape == (2, 6, min(size_s[0], 4), min(size_s[1], 4))
+    assert_close(loss.predict_logit(feat_s), loss.predictor.head(projected))
 
 
 class TestRefusals:

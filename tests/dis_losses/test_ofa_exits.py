@@ -4,6 +4,8 @@ import pytest
 import torch
 from kit import assert_close, labels, logits, seeded
 from mmpretrain.registry import MODELS
+from networks import build as distilling
+from networks import images, method, resnet, samples, vit
 from torch import nn
 
 CLASSES = 5
@@ -187,6 +189,38 @@ def test_one_stage_alone_is_pooled_and_classified():
 def test_maps_of_another_size_than_the_dry_runs_do_as_well():
     larger = inputs(CNN | dict(student_sizes=(12, 6, 3)))
     assert build(CNN)(**larger).isfinite()
+
+
+@pytest.mark.parametrize(
+    ('student', 'teacher', 'kind'), [(vit(16), resnet(8), 'attention'), (resnet(4), vit(24), 'conv')], ids=['vit', 'cnn']
+)
+def test_a_teacher_of_the_other_kind_trains_every_exit(student, teacher, kind):
+    distiller = distilling(method('OFALoss', 'loss_ofa'), student=student, teacher=teacher).train()
+    loss = distiller.distill_losses['loss_ofa']
+    assert (loss.kind, len(loss.exits)) == (kind, 4)
+    value = distiller.loss(images(), samples())['loss_ofa']
+    value.backward()
+    assert value.isfinite()
+    for leave in loss.exits:
+        for name, parameter in leave.named_parameters():
+            assert parameter.grad.isfinite().all(), name
+            assert parameter.grad.any(), name
+    assert all(parameter.grad is None for parameter in distiller.teacher.parameters())
+
+
+def test_a_swins_exits_are_convolutions_or_by_hand_attention():
+    backbone = dict(
+        type='SwinTransformer',
+        arch=dict(embed_dims=8, depths=[1] * 4, num_heads=[1, 2, 4, 8]),
+        img_size=64,
+        pad_small_map=True,
+    )
+    head = dict(type='LinearClsHead', num_classes=10, in_channels=64)
+    swin = dict(type='ImageClassifier', backbone=backbone, neck=dict(type='GlobalAveragePooling'), head=head)
+    for given, kind in (({}, 'conv'), (dict(kind='attention'), 'attention')):
+        distiller = distilling(dict(methods=[dict(type='OFALoss', name='loss_ofa', **given)]), student=swin)
+        assert distiller.distill_losses['loss_ofa'].kind == kind
+        assert distiller.loss(images(size=64), samples())['loss_ofa'].isfinite()
 
 
 # ---- refusals

@@ -498,6 +498,9 @@ DEFAULTS = {
     'MGDLoss': dict(student_channels=..., teacher_channels=..., alpha_mgd=7e-5, lambda_mgd=0.15),
     'SRRLLoss': dict(student_channels=..., teacher_channels=..., alpha=1.0, beta=5.0),
     'ViTKDLoss': dict(student_dims=..., teacher_dims=..., alpha_vitkd=3e-5, beta_vitkd=3e-6, lambda_vitkd=0.5),
+}
+LATER = [name for name in FORWARD if name not in DEFAULTS]
+DEFAULTS |= {
     'DISTLoss': dict(temp=1.0, beta=1.0, gamma=1.0),
     'LSKDLoss': dict(temp=2.0),
     'TTMLoss': dict(gamma=0.1),
@@ -509,8 +512,8 @@ DEFAULTS |= {
     'RKDLoss': dict(distance_weight=25.0, angle_weight=50.0),
     **{name: {} for name in ('PKTLoss', 'ATLoss', 'SPLoss', 'NSTLoss')},
     'CCLoss': dict(student_dims=None, teacher_dims=None, feat_dim=128),
-    'VIDLoss': dict(student_channels=..., teacher_channels=..., mid_channels=None, init_pred_var=5.0),
-    'FitNetLoss': dict(student_channels=..., teacher_channels=...),
+    'VIDLoss': dict(student_channels=..., mid_channels=None, teacher_channels=None, init_pred_var=5.0),
+    'FitNetLoss': dict(student_channels=..., teacher_channels=..., norm_act=False),
     'SimKD': dict(student_channels=..., teacher_channels=..., factor=2, head=None),
     'WKDFeatureLoss': dict(grid=1, mean_weight=1.0, std_weight=1.0, student_channels=None, teacher_channels=None),
     'ReviewKDLoss': dict(student_channels=..., teacher_channels=..., student_dims=..., teacher_dims=..., mid_channels=None),
@@ -519,15 +522,22 @@ DEFAULTS |= {
     'CRDLoss': dict(student_dims=..., teacher_dims=..., num_samples=None, feat_dim=128, nce_k=16384, nce_t=0.07, nce_m=0.5),
     'OFALoss': dict(student_channels=..., student_sizes=..., num_classes=..., eps=1.5, temp=1.0, kind=None),
 }
+for _name in LATER:
+    DEFAULTS[_name]['loss_weight'] = 1.0
 
 
 @each_registered_loss
 def test_keywords_and_defaults_are_the_originals(loss_type):
     parameters = inspect.signature(MODELS.get(loss_type)).parameters.values()
-    parameters = [
-        p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD
-    ]  # a module without keywords has *args, **kwargs
     assert {p.name: ... if p.default is p.empty else p.default for p in parameters} == DEFAULTS[loss_type]
+
+
+@pytest.mark.parametrize('loss_type', LATER)
+def test_loss_weight_stands_last_and_multiplies_the_value(loss_type):
+    *_, last = inspect.signature(MODELS.get(loss_type)).parameters
+    assert last == 'loss_weight'
+    given = inputs(loss_type)
+    assert torch.equal(run(build(loss_type, loss_weight=2.0), given), 2 * run(build(loss_type), given))
 
 
 @pytest.mark.parametrize(

@@ -33,9 +33,9 @@ class Knowing(nn.Module):
         return logit_s.mean() + logit_t.mean()
 
 
-def known(teacher=None, keywords=None, **distiller):
+def known(teacher=None, keywords=None, loss=Knowing, **distiller):
     """The distiller of a loss that knows everything, and that loss."""
-    distiller = build(method(Knowing, 'loss_x', **(keywords or {})), teacher=teacher, num_samples=77, **distiller)
+    distiller = build(method(loss, 'loss_x', **(keywords or {})), teacher=teacher, num_samples=77, **distiller)
     return distiller, distiller.distill_losses['loss_x']
 
 
@@ -98,6 +98,16 @@ class TestFacts:
 
         with pytest.raises(ValueError, match='loss_x: rows are too few'):
             build(method(Strict, 'loss_x'))
+
+    def test_or_refused_where_the_loss_says_that_it_needs_it(self):
+        class Needing(Knowing):
+            needed_facts = {'judge': 'it needs a judge'}
+
+        with pytest.raises(ValueError, match='^loss_x: it needs a judge$'):
+            known(vit(16), loss=Needing)
+        assert known(loss=Needing)[1].judge is not None
+        with pytest.raises(ValueError, match='loss_simkd: SimKD needs a teacher whose class scores'):
+            build(method('SimKD', 'loss_simkd'), teacher=vit(16))
 
     def test_also_at_several_stages(self):
         class AtMaps(Knowing):

@@ -3,11 +3,14 @@
 import pytest
 import torch
 from interruption import logged
+from mmengine.config import Config
 from mmengine.logging import MessageHub
-from networks import build, images, method, samples
+from mmengine.runner import IterBasedTrainLoop
+from networks import build, images, method, resnet, samples
 from stores import refused, train, write_config
 
 from mmcls_kd.distillers.schedules import LossWeight, steps_done
+from mmcls_kd.training import check_schedules
 
 
 @pytest.fixture
@@ -64,6 +67,13 @@ class TestValues:
             losses = distiller.loss(images(), samples())
             torch.testing.assert_close(losses['loss_changing'], weight * losses['loss_nkd'])
 
+    @pytest.mark.parametrize('stages', [None, [1, 2]])
+    def test_one_that_the_loss_has_as_well_counts_once(self, stages):
+        entries = method('ATLoss', 'loss_one', stages=stages), method('ATLoss', 'loss_three', stages=stages, loss_weight=3.0)
+        distiller = build(*entries).eval()
+        losses = distiller.loss(images(), samples())
+        torch.testing.assert_close(losses['loss_three'], 3 * losses['loss_one'])
+
 
 @pytest.mark.parametrize(
     ('given', 'message'),
@@ -91,6 +101,51 @@ def test_refused_by_the_methods_name(given, message):
         build(method('NKDLoss', loss_weight=given))
     assert str(caught.value).startswith('loss_nkd: loss_weight')
     assert '\n' not in str(caught.value)
+
+
+class TestByIterations:
+    """A training by iterations never leaves its first epoch, so nothing may count epochs there."""
+
+    EPOCHS = ('EpochBasedTrainLoop', 'ResumableEpochLoop', 'SomebodysLoop')
+    ITERATIONS = ('IterBasedTrainLoop', 'ResumableIterLoop', 'mmengine.IterBasedTrainLoop', IterBasedTrainLoop)
+
+    @staticmethod
+    def config(loop, kind='KDLoss', **entry):
+        model = dict(
+            type='ClassificationDistiller',
+            student_cfg=resnet(4),
+            distill_cfg=[method('NKDLoss'), method(kind, 'loss_x', **entry)],
+        )
+        return Config(dict(model=model, train_cfg=dict(type=loop)))
+
+    @pytest.mark.parametrize('loop', ITERATIONS)
+    @pytest.mark.parametrize(
+        ('entry', 'message'),
+        [
+            (dict(loss_weight=dict(value=8, warmup=20)), 'give warmup and decay in iterations, and by_epoch=False'),
+            (dict(loss_weight=dict(value=8, decay=(0, 9))), 'give warmup and decay in iterations, and by_epoch=False'),
+            (dict(curriculum=dict(epochs=3)), 'train by epochs .* or leave curriculum out'),
+            (dict(curriculum={}), 'train by epochs .* or leave curriculum out'),
+        ],
+    )
+    def test_what_counts_epochs_is_refused(self, loop, entry, message):
+        with pytest.raises(ValueError, match=message) as caught:
+            check_schedules(self.config(loop, **entry))
+        assert str(caught.value).startswith('loss_x: its ')
+        assert '\n' not in str(caught.value)
+        check_schedules(self.config(loop, use_this=False, **entry))
+        for by_epochs in self.EPOCHS:
+            check_schedules(self.config(by_epochs, **entry))
+
+    @pytest.mark.parametrize('weight', [2.0, {}, dict(value=8, warmup=1), dict(warmup=20, decay=(30, 40), by_epoch=False)])
+    def test_what_does_not_is_left_alone(self, weight):
+        for loop in (*self.EPOCHS, *self.ITERATIONS):
+            check_schedules(self.config(loop, loss_weight=weight))
+
+    def test_the_tool_refuses_it(self, data, tmp_path):
+        config = write_config(tmp_path / 'config.py', data, TestTraining.MORE, images=16)
+        loop = ['train_cfg.by_epoch=False', 'train_cfg.max_iters=4', 'train_cfg.max_epochs=None']
+        assert 'loss_epochs: its loss_weight changes with the epochs' in refused('train', config, tmp_path, options=loop)
 
 
 class TestTraining:
