@@ -113,7 +113,7 @@ def _pair(results: Results, pair: str) -> str:
         head += ['published', 'minus published']
         reached = [_reached(published.get(line.row), line.last.mean if line.last else None) for line in lines]
         rows = [[*row, *cells] for row, cells in zip(rows, reached, strict=True)]
-    parts = [_alone(results, pair), table(head, rows), *_said(lines), *_unstable(lines), _notes(lines)]
+    parts = [_alone(results, pair), table(head, rows), *_said(lines), *_unstable(lines), _notes(lines), _elsewhere(lines)]
     if any(line.against for line in lines):
         title = results.study.pairs[pair].title
         parts.append(f'![{title}: difference to the student alone]({picture(results.study, pair)})')
@@ -240,6 +240,14 @@ def _notes(lines: Sequence[Line]) -> str:
         for key, value in keywords.items()
     ]
     return f'Otherwise than published: {", ".join(found)}.' if found else ''
+
+
+def _elsewhere(lines: Sequence[Line]) -> str:
+    """Which rows have results of another processor than the student alone."""
+    processors = {line.row: {record.get('cpu') for record in line.records.values()} for line in lines}
+    home = processors.get(BASELINE, set())
+    others = ', '.join(f'`{row}`' for row, found in processors.items() if home and found - home)
+    return others and f'Recorded on another processor than the student alone, in whole or in part: {others}.'
 
 
 # ---- cells

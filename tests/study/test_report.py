@@ -231,6 +231,15 @@ def test_the_summary_counts_runs_of_each_processor(whole):
     assert f'Processor: a processor ({len(records) - 2} runs); another (2 runs).' in blocks(study, other)['summary']
 
 
+def test_rows_of_another_processor_are_named(whole):
+    study, records = whole
+    some = [{**r, 'cpu': 'another'} if r['key'] in ('cnn/kd/seed2', 'cnn/nkd/seed0') else r for r in records]
+    said = 'Recorded on another processor than the student alone, in whole or in part: '
+    assert said not in blocks(study, records)['cnn']
+    (line,) = [line for line in blocks(study, some)['cnn'].splitlines() if line.startswith(said)]
+    assert sorted(line.removeprefix(said).strip('.').split(', ')) == ['`kd`', '`nkd`']
+
+
 def test_plots_are_the_same_each_time(whole):
     study, records = whole
     (file,) = draw(study, records)
