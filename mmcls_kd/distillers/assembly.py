@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from mmengine.config import ConfigDict
 from mmpretrain.registry import MODELS
 from torch import nn
@@ -193,6 +194,28 @@ def preprocessor_cfg(given: Mapping | None, train_cfg: Mapping | None, student_c
     cfg = {'type': 'ClsDataPreprocessor', **(given or student_cfg.get('data_preprocessor') or {})}
     cfg.setdefault('batch_augments', train_cfg or student_cfg.get('train_cfg'))
     return cfg
+
+
+def refuse_narrow(network: nn.Module) -> None:
+    """Refuse a network whose training, channels-last, would damage memory on this processor.
+
+    With AVX2 alone torch 2.14.1 writes past its memory in the backward pass of a 1 × 1 convolution that has a stride and
+    fewer than eight channels.
+
+    Args:
+        network: The network to train.
+
+    Raises:
+        ValueError: Names such a convolution.
+    """
+    if torch.cuda.is_available() or torch.backends.cpu.get_cpu_capability() != 'AVX2':
+        return
+    for name, conv in network.named_modules():
+        if isinstance(conv, nn.Conv2d) and conv.kernel_size == (1, 1) and max(conv.stride) > 1 and conv.in_channels < 8:
+            raise ValueError(
+                f'channels_last: torch would damage memory on this processor, which has no AVX-512, in the backward pass of '
+                f'{name}, a 1 × 1 convolution with a stride and {conv.in_channels} channels (fewer than 8); leave it out'
+            )
 
 
 def check_classes(num_classes: int, teacher: TeacherHolder | None) -> None:

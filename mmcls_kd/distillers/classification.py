@@ -32,6 +32,7 @@ from .assembly import (
     chosen_methods,
     parameters_of,
     preprocessor_cfg,
+    refuse_narrow,
     teacher_settings,
 )
 from .default_taps import default_taps, drop_unread_outputs
@@ -220,6 +221,7 @@ class ClassificationDistiller(BaseClassifier):
         self._connect(methods, default_taps(self.student, found) | given_taps(taps, '_s', found), found)
         self.channels_last = channels_last
         if channels_last:
+            refuse_narrow(self.student)
             self.to(memory_format=torch.channels_last)
         if compile_options is not None:
             compile_parts(self.student, compile_options)

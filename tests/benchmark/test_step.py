@@ -10,6 +10,7 @@ from commands import DISTILLER, STUDENT, TOOLBOX, run
 
 from mmcls_kd.benchmark.step import KINDS, Bench, Request, measure_memory, measure_steps, profile, ratios, show_steps
 from mmcls_kd.benchmark.timing import Timing
+from mmcls_kd.configs import read_config
 from mmcls_kd.distillers.fast_network import FastNetwork
 from mmcls_kd.teacher_store.store import Shard, is_whole
 from mmcls_kd.training import training_config, training_parser
@@ -23,6 +24,10 @@ each_setting = pytest.mark.parametrize('setting', ['plain', 'channels_last', 'am
 @pytest.fixture(scope='module')
 def bench():
     cfg = training_config(training_parser(None).parse_args([str(TOOLBOX / DISTILLER)]))
+    student = read_config(str(TOOLBOX / STUDENT)).model
+    student.backbone.update(base_channels=8, stem_channels=8)  # docs/performance.md says why not fewer, channels-last
+    student.head.in_channels = 64
+    cfg.model.student_cfg = student
     with Bench(cfg, image_size=28) as bench:
         yield bench
 

@@ -278,6 +278,15 @@ SETUPS = {
 }
 
 
+#: For convolutions that are channels-last: see docs/performance.md for why a student has eight channels at least.
+WIDE = resnet(8)
+CHANNELS_LAST = {
+    'logits': dict(student=WIDE),
+    'features': dict(student=WIDE, methods=[method('MGDLoss'), method('SRRLLoss')]),
+    'tokens': {},
+}
+
+
 each_setup = pytest.mark.parametrize('setup', SETUPS)
 
 
@@ -286,9 +295,20 @@ class TestWholeDistiller:
         keywords = {**SETUPS[setup], **changes}
         return build(*keywords.pop('methods'), **keywords)
 
+    @pytest.mark.parametrize(('processor', 'width', 'refused'), [('AVX2', 4, 1), ('AVX2', 8, 0), ('AVX512', 4, 0)])
+    def test_what_would_damage_memory_channels_last_is_refused(self, processor, width, refused, monkeypatch):
+        monkeypatch.setattr(torch.backends.cpu, 'get_cpu_capability', lambda: processor)
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+        if refused:
+            with pytest.raises(ValueError, match=r'channels_last: .* of backbone\.layer1\.0\.downsample\.0, .* 4 channels'):
+                self.make('logits', student=resnet(width), channels_last=True)
+        else:
+            self.make('logits', student=resnet(width), channels_last=True)
+
     @each_setup
     def test_channels_last_changes_the_layout_alone(self, setup):
-        plain, other = self.make(setup), self.make(setup, channels_last=True)
+        wide = CHANNELS_LAST[setup]
+        plain, other = self.make(setup, **wide), self.make(setup, **wide, channels_last=True)
         names = list(plain.state_dict())
         assert list(other.state_dict()) == names
         for part in (other.student, other.teacher):
@@ -338,7 +358,7 @@ class TestWholeDistiller:
 @in_child
 def test_a_training_step_with_all_of_it():
     keywords = dict(channels_last=True, teacher_precision='bf16', compile=dict(backend='aot_eager'))
-    distiller = build(NKD, **keywords)
+    distiller = build(NKD, student=WIDE, **keywords)
     wrapper = CPUAmpOptimWrapper(optimizer=torch.optim.SGD(distiller.student.parameters(), lr=0.1))
     distiller.train()
     values = [distiller.train_step(batch(8), wrapper)['loss'] for _ in range(8)]
