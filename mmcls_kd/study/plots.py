@@ -16,12 +16,12 @@ LINEAR, TICKS = 10, [-50, -20, *range(-10, 11, 2), 20, 50]
 
 
 def draw(study: Study, records: Sequence[Record]) -> list[Path]:
-    """Draw each pair's differences to the student alone; returns the files."""
+    """Draw each pair's differences to the student alone, of rows with several seeds; returns the files."""
     results = Results(study, records)
     files = []
     for pair in study.pairs:
         every = [line for kind in ('row', 'weight') for line in results.of(pair, kind)]
-        if lines := [line for line in every if BASELINE in line.against]:
+        if lines := [line for line in every if BASELINE in line.against and line.against[BASELINE].p is not None]:
             files.append(study.report.parent / picture(study, pair))
             _differences(
                 sorted(lines, key=lambda line: line.against[BASELINE].found.mean),
