@@ -207,8 +207,9 @@ def execute(
         finally:
             for job in active:
                 job.ask_to_end()
+            deadline = time.monotonic() + PATIENCE  # one for all: Slurm does not wait for each
             for job in active:
-                job.wait(time.monotonic() + PATIENCE)
+                job.wait(deadline)
 
 
 def fork_server(threads: int) -> Any:
