@@ -65,7 +65,7 @@ def base_parser(description: str | None, **keywords: Any) -> argparse.ArgumentPa
         nargs='+',
         action=Options,
         metavar='KEY=VALUE',
-        help='override settings of the config, e.g. train_cfg.max_epochs=3 or key="[(a,b),(c,d)]" (no white space)',
+        help='override settings of the config, e.g. train_cfg.max_epochs=3 or key="[(a,b),(c,d)]"',
     )
     parser.add_argument('--trust', action='store_true', help='let checkpoints run code while they are read')
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='how the processes were started')
@@ -160,15 +160,54 @@ def at_least_one(word: str) -> int:
     return int(word)
 
 
+def option_parts(text: str) -> list[str]:
+    """What commas outside of brackets separate.
+
+    Raises:
+        ValueError: If brackets do not match.
+
+    Example:
+        >>> option_parts('a b, [c, d]')
+        ['a b', ' [c, d]']
+    """
+    parts, depth = [''], 0
+    for letter in text:
+        depth += (letter in '([') - (letter in ')]')
+        if letter == ',' and depth == 0:
+            parts.append('')
+        else:
+            parts[-1] += letter
+    if depth and ',' in text:
+        raise ValueError(f'brackets do not match in {text!r}')
+    return parts
+
+
 class Options(DictAction):
-    """``KEY=VALUE ...``; refuses what has another form."""
+    """``KEY=VALUE ...``; refuses what has another form. Spaces inside of text stay, which mmengine leaves out."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         """Take the words of the command line."""
         for word in values:
             if '=' not in word:
                 raise argparse.ArgumentError(self, f'{word!r} is not of the form KEY=VALUE')
-        super().__call__(parser, namespace, values, option_string)
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except ValueError as error:
+            raise argparse.ArgumentError(self, str(error)) from error
+
+    @staticmethod
+    def _parse_iterable(val: str) -> Any:
+        """The value of a word: a number, True, False, None, a text, or a list or tuple of such."""
+        text = val.strip().strip('\'"').strip()
+        brackets = text[:1] + text[-1:]
+        inner = text[1:-1] if brackets in ('()', '[]') else text
+        parts = option_parts(inner)
+        if inner is text and len(parts) == 1:
+            return DictAction._parse_int_float_bool(text)
+        if not parts[-1].strip():  # a comma at the end
+            parts.pop()
+        values = [Options._parse_iterable(part) for part in parts]
+        return tuple(values) if brackets == '()' else values
 
 
 def load_config(args: argparse.Namespace) -> Config:

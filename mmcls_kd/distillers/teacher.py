@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from mmengine.dist import broadcast
 from mmengine.logging import print_log
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -220,6 +221,9 @@ def load_network(settings: TeacherSettings, student: Student) -> tuple[nn.Module
         network = MODELS.build(cfg).float()  # some libraries keep the half precision of their files
     if settings.pretrained is not False and not weights and cfg.get('pretrained'):
         refuse_partial(network, 'teacher')
+    if settings.pretrained is False:  # drawn at random: the first process's, for nothing else brings them together
+        for tensor in network.state_dict().values():
+            broadcast(tensor)
     names = names_in(load_strictly(network, weights, 'teacher')) if weights else None
     pixels = network_pixels(network, source, student.pixels, student.rgb_images)
     return network, changed(pixels, settings.pixels or {}), names

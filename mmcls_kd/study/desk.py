@@ -99,6 +99,8 @@ class Desk:
             InterruptedStudyError: As :func:`.execution.execute`.
         """
         self.refuse_outdated()
+        if self.args.only == ['*']:
+            self.document()  # what it lacks is said before the runs, not behind them
         if not any(self.chosen(run) for run in self.planned()):
             raise ValueError(f'--only {" ".join(self.args.only)}: no planned run has such a name; --list shows them')
         columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TextColumn('{task.fields[left]}')]
@@ -131,22 +133,32 @@ class Desk:
         self.console.print(f'{failure.run.key} failed, see {failure.log}', soft_wrap=True)
 
     def report(self) -> None:
-        """Put the tables into the document, and draw the plots.
+        """Put the tables into the document, which is made where there is none, and draw the plots.
 
         Raises:
-            FileNotFoundError: If there is no document.
-            ValueError: If it has no place for a part.
+            ValueError: If results are of another study, or the document has no place for a part.
         """
         from .plots import draw  # these need libraries of the extra `study`
-        from .report import put
 
-        records, document = read_records(self.study.results), self.study.report
-        text = put(document.read_text(encoding='utf-8'), self.study, records)
-        files = draw(self.study, records)
+        self.refuse_outdated()
+        text, document = self.document(), self.study.report
+        files = draw(self.study, read_records(self.study.results))
         with atomic_path(document) as unfinished:
             unfinished.write_text(text, encoding='utf-8')
         for path in (document, *files):
             self.console.print(f'written: {path}', soft_wrap=True)
+
+    def document(self) -> str:
+        """The document with the tables of today's results.
+
+        Raises:
+            ValueError: If it has no place for a part.
+        """
+        from .report import places, put
+
+        file = self.study.report
+        text = file.read_text(encoding='utf-8') if file.is_file() else places(self.study)
+        return put(text, self.study, read_records(self.study.results))
 
     def commands(self) -> None:
         """Write a command for each run that is to be done: for a cluster, where many go at once."""

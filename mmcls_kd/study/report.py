@@ -42,6 +42,12 @@ def blocks(study: Study, records: Sequence[Record]) -> dict[str, str]:
     return {name: text or NOTHING for name, text in made.items()}
 
 
+def places(study: Study) -> str:
+    """A document with a title and a place for each part."""
+    marks = [f'{start_of(study, part)}{END}\n' for part in blocks(study, [])]
+    return '\n'.join([f'# {study.title}\n', *marks])
+
+
 def put(document: str, study: Study, records: Sequence[Record]) -> str:
     """A document with the parts of the report in their places.
 

@@ -99,6 +99,9 @@ def teachers_of_their_own(rank):
     """Train with other networks in each process; returns their weights before and after, and what of them DDP has."""
     torch.manual_seed(rank)
     distiller = build(method('NKDLoss'), method('MGDLoss', student_channels=32, teacher_channels=64))
+    drawn = {name: value.clone() for name, value in distiller.teacher.state_dict().items()}
+    with torch.no_grad():
+        distiller.teacher.head.fc.bias.add_(rank)
 
     def weights():
         networks = dict(student=distiller.student, teacher=distiller.teacher)
@@ -111,7 +114,7 @@ def teachers_of_their_own(rank):
         name: [id(tensor) in wrapped for tensor in (*network.parameters(), *network.buffers())]
         for name, network in (('student', distiller.student), ('teacher', distiller.teacher))
     }
-    return dict(before=before, after=weights(), wrapped=own)
+    return dict(drawn=drawn, before=before, after=weights(), wrapped=own)
 
 
 def masks():
@@ -159,6 +162,10 @@ def differing(a, b):
 
 
 class TestTeacher:
+    def test_random_weights_are_the_same_in_every_process(self, found):
+        first, second = (of_one['teachers']['drawn'] for of_one in found)
+        assert not differing(first, second)
+
     def test_it_stays_each_processs_own(self, found):
         first, second = (of_one['teachers'] for of_one in found)
         assert differing(first['before']['teacher'], second['before']['teacher'])

@@ -116,6 +116,32 @@ def report():
     return Path('results.md').read_text()
 
 
+def test_a_document_that_is_not_there_is_made_with_its_places(folder):
+    assert study() == 0
+    (folder / 'results.md').unlink()
+    made = report()
+    assert made.startswith('# Small\n')
+    assert [line for line in made.splitlines() if line.startswith('<!-- study')] == [
+        f'<!-- study small: {part} -->' for part in ('summary', 'cnn', 'cnn weights', 'mode')
+    ]
+    assert report() == made
+
+
+def test_results_of_another_study_are_not_reported(folder):
+    assert study() == 0
+    before = report()
+    write_study(folder, FILE.replace('max_epochs=2', 'max_epochs=50'))
+    message = study('--report', only=())
+    assert 'plan otherwise now; --drop-outdated drops them' in message
+    assert Path('results.md').read_text() == before
+
+
+def test_a_document_without_a_place_is_refused_before_the_runs(folder):
+    (folder / 'results.md').write_text(DOCUMENT.replace('study small: mode', 'study small: node'))
+    assert "has 0 places for 'mode'" in study(only=())
+    assert not results()
+
+
 @pytest.fixture
 def undisturbed(folder):
     """What a study gives that nothing happens to: its results by key, and its report."""
