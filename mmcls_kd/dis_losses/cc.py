@@ -3,7 +3,7 @@
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from .common import check_widths, full_precision
+from .common import check_widths, full_precision, whole_batch
 
 
 def cc_loss(vector_s: Tensor, vector_t: Tensor) -> Tensor:
@@ -42,6 +42,8 @@ class CCLoss(nn.Module):
         teacher_dims: Width of the teacher's vectors.
         feat_dim: Width of the embedded vectors.
         loss_weight: Weight of this loss.
+        sync_batch: Compare the samples of all processes' batches, not those of this process's alone, see
+            :func:`~mmcls_kd.dis_losses.common.whole_batch`: the loss is then the same however a batch is divided among them.
 
     Raises:
         ValueError: If the vectors have other widths.
@@ -55,12 +57,14 @@ class CCLoss(nn.Module):
         teacher_dims: int | None = None,
         feat_dim: int = 128,
         loss_weight: float = 1.0,
+        sync_batch: bool = False,
     ) -> None:
         super().__init__()
         self.student_dims = student_dims
         self.teacher_dims = teacher_dims
         self.feat_dim = feat_dim
         self.loss_weight = loss_weight
+        self.sync_batch = sync_batch
         self.embed_s: nn.Linear | None = None
         self.embed_t: nn.Linear | None = None
         if student_dims and teacher_dims and student_dims != teacher_dims:
@@ -72,4 +76,5 @@ class CCLoss(nn.Module):
         check_widths(self, 'dims', vector_s, vector_t)
         if self.embed_s is not None and self.embed_t is not None:
             vector_s, vector_t = self.embed_s(vector_s), self.embed_t(vector_t)
+        vector_s, vector_t = whole_batch(vector_s, self.sync_batch), whole_batch(vector_t, self.sync_batch)
         return self.loss_weight * cc_loss(vector_s, vector_t)

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import all_gather, is_distributed
+from mmengine.dist import all_gather, get_rank, is_distributed
 from torch import Tensor, nn
 
 HALF = (torch.float16, torch.bfloat16)
@@ -124,13 +124,40 @@ def all_samples(values: Tensor) -> Tensor:
     Args:
         values: One row a sample, (N, ...).
     """
+    return torch.cat(_parts(values)) if is_distributed() else values.detach()
+
+
+def _parts(values: Tensor) -> list[Tensor]:
+    """Each process's rows, without gradient."""
     values = values.detach()
-    if not is_distributed():
-        return values
     counts = [int(count) for count in all_gather(torch.tensor(len(values), device=values.device))]
     padded = values.new_zeros(max(counts), *values.shape[1:])
     padded[: len(values)] = values
-    return torch.cat([part[:count] for part, count in zip(all_gather(padded), counts, strict=True)])
+    return [part[:count] for part, count in zip(all_gather(padded), counts, strict=True)]
+
+
+def whole_batch(values: Tensor, sync: bool) -> Tensor:
+    """The rows of all processes' batches, for losses that compare samples with one another.
+
+    They stand in the order in which samplers deal images out to processes: the first of each, then the second of each. The
+    gradient flows to the own rows alone, times the number of processes, for DistributedDataParallel takes the mean of the
+    processes' gradients: so a parameter gets that of the same loss of the whole batch in one process. The batches need not
+    be equally large. Every process has to call it.
+
+    Args:
+        values: One row a sample, (N, ...).
+        sync: False to return them as they are, as without a process group.
+
+    Example:
+        >>> whole_batch(torch.tensor([1.0, 2.0]), sync=True)
+        tensor([1., 2.])
+    """
+    if not (sync and is_distributed()):
+        return values
+    parts = _parts(values)
+    parts[get_rank()] = values.detach() + len(parts) * (values - values.detach())
+    place = torch.cat([torch.arange(len(part)) * len(parts) + rank for rank, part in enumerate(parts)])
+    return torch.cat(parts)[place.argsort().to(values.device)]
 
 
 def mask_classes(logit: Tensor, classes: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from .common import full_precision
+from .common import full_precision, whole_batch
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:
@@ -62,15 +62,21 @@ class DISTLoss(nn.Module):
         beta: Weight of the correlation over classes.
         gamma: Weight of the correlation over samples.
         loss_weight: Weight of this loss.
+        sync_batch: Compare the samples of all processes' batches, not those of this process's alone, see
+            :func:`~mmcls_kd.dis_losses.common.whole_batch`: the loss is then the same however a batch is divided among them.
     """
 
-    def __init__(self, temp: float = 1.0, beta: float = 1.0, gamma: float = 1.0, loss_weight: float = 1.0) -> None:
+    def __init__(
+        self, temp: float = 1.0, beta: float = 1.0, gamma: float = 1.0, loss_weight: float = 1.0, sync_batch: bool = False
+    ) -> None:
         super().__init__()
         self.temp = temp
         self.beta = beta
         self.gamma = gamma
         self.loss_weight = loss_weight
+        self.sync_batch = sync_batch
 
     @full_precision
     def forward(self, logit_s: Tensor, logit_t: Tensor) -> Tensor:
+        logit_s, logit_t = whole_batch(logit_s, self.sync_batch), whole_batch(logit_t, self.sync_batch)
         return self.loss_weight * dist_loss(logit_s, logit_t, self.temp, self.beta, self.gamma)

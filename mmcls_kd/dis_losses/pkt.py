@@ -4,7 +4,7 @@ import torch
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from .common import full_precision
+from .common import full_precision, whole_batch
 
 EPSILON = 1e-7
 
@@ -48,16 +48,20 @@ def pkt_loss(vector_s: Tensor, vector_t: Tensor) -> Tensor:
 
 @MODELS.register_module()
 class PKTLoss(nn.Module):
-    """:func:`pkt_loss`: no hyper-parameters but its weight, no trainable parts.
+    """:func:`pkt_loss`; without trainable parts.
 
     Args:
         loss_weight: Weight of this loss.
+        sync_batch: Compare the samples of all processes' batches, not those of this process's alone, see
+            :func:`~mmcls_kd.dis_losses.common.whole_batch`: the loss is then the same however a batch is divided among them.
     """
 
-    def __init__(self, loss_weight: float = 1.0) -> None:
+    def __init__(self, loss_weight: float = 1.0, sync_batch: bool = False) -> None:
         super().__init__()
         self.loss_weight = loss_weight
+        self.sync_batch = sync_batch
 
     @full_precision
     def forward(self, vector_s: Tensor, vector_t: Tensor) -> Tensor:
+        vector_s, vector_t = whole_batch(vector_s, self.sync_batch), whole_batch(vector_t, self.sync_batch)
         return self.loss_weight * pkt_loss(vector_s, vector_t)

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from .common import full_precision, unit
+from .common import full_precision, unit, whole_batch
 
 
 def relations(vectors: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,14 +68,20 @@ class RKDLoss(nn.Module):
         distance_weight: Weight λ_D of the distances.
         angle_weight: Weight λ_A of the angles.
         loss_weight: Weight of this loss.
+        sync_batch: Compare the samples of all processes' batches, not those of this process's alone, see
+            :func:`~mmcls_kd.dis_losses.common.whole_batch`: the loss is then the same however a batch is divided among them.
     """
 
-    def __init__(self, distance_weight: float = 25.0, angle_weight: float = 50.0, loss_weight: float = 1.0) -> None:
+    def __init__(
+        self, distance_weight: float = 25.0, angle_weight: float = 50.0, loss_weight: float = 1.0, sync_batch: bool = False
+    ) -> None:
         super().__init__()
         self.distance_weight = distance_weight
         self.angle_weight = angle_weight
         self.loss_weight = loss_weight
+        self.sync_batch = sync_batch
 
     @full_precision
     def forward(self, vector_s: Tensor, vector_t: Tensor) -> Tensor:
+        vector_s, vector_t = whole_batch(vector_s, self.sync_batch), whole_batch(vector_t, self.sync_batch)
         return self.loss_weight * rkd_loss(vector_s, vector_t, self.distance_weight, self.angle_weight)

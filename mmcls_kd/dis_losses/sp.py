@@ -4,7 +4,7 @@ from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from .common import full_precision, unit
+from .common import full_precision, unit, whole_batch
 
 
 def sample_similarity(feat: Tensor) -> Tensor:
@@ -38,16 +38,20 @@ def sp_loss(feat_s: Tensor, feat_t: Tensor) -> Tensor:
 
 @MODELS.register_module()
 class SPLoss(nn.Module):
-    """:func:`sp_loss`: no hyper-parameters but its weight, no trainable parts.
+    """:func:`sp_loss`; without trainable parts.
 
     Args:
         loss_weight: Weight of this loss.
+        sync_batch: Compare the samples of all processes' batches, not those of this process's alone, see
+            :func:`~mmcls_kd.dis_losses.common.whole_batch`: the loss is then the same however a batch is divided among them.
     """
 
-    def __init__(self, loss_weight: float = 1.0) -> None:
+    def __init__(self, loss_weight: float = 1.0, sync_batch: bool = False) -> None:
         super().__init__()
         self.loss_weight = loss_weight
+        self.sync_batch = sync_batch
 
     @full_precision
     def forward(self, feat_s: Tensor, feat_t: Tensor) -> Tensor:
+        feat_s, feat_t = whole_batch(feat_s, self.sync_batch), whole_batch(feat_t, self.sync_batch)
         return self.loss_weight * sp_loss(feat_s, feat_t)

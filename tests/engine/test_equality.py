@@ -5,6 +5,7 @@ with group norm. What has batch statistics, and what becomes of it:
 
 * The batch mean of USKD and tf-NKD: ``sync_batch_mean``. Without it the students differ, which these tests see too. It
   does not reach over the parts of an accumulated batch.
+* Losses that compare the samples of a batch with one another, RKD, PKT, CC, SP and DIST: ``sync_batch``, likewise.
 * SRRL's connector has a batch norm. It is in eval mode here, so that it normalises by its running statistics; all else of
   SRRL is as ever. In train mode it needs SyncBN like any batch norm, which torch has on CUDA only: the last test.
 """
@@ -21,7 +22,7 @@ from networks import build, images, method, resnet, samples, vit
 from processes import run_in_two
 from torch import nn
 
-from mmcls_kd.dis_losses import TFNKDLoss, USKDLoss, tfnkd_loss, uskd_loss
+from mmcls_kd.dis_losses import RKDLoss, TFNKDLoss, USKDLoss, tfnkd_loss, uskd_loss
 from mmcls_kd.dis_losses.common import batch_mean
 
 WHOLE, STEPS = 8, 10  # images in a whole batch, optimizer steps
@@ -50,10 +51,17 @@ SYNCED = {
     'uskd, scores': (VITS, method('USKDLoss', **USKD, sync_batch_mean=True), True),
     'tfnkd': (VITS, method('TFNKDLoss', sync_batch_mean=True), False),
     'tfnkd, scores': (VITS, method('TFNKDLoss', sync_batch_mean=True), True),
+    'rkd': (VITS, method('RKDLoss', sync_batch=True), False),
+    'pkt': (VITS, method('PKTLoss', sync_batch=True, loss_weight=100.0), False),
+    'cc': (VITS, method('CCLoss', sync_batch=True, feat_dim=8), False),
+    'sp': (RESNETS, method('SPLoss', sync_batch=True), False),
+    'dist': (VITS, method('DISTLoss', sync_batch=True), False),
 }
 NOT_SYNCED = {
     'uskd, not synced': (VITS, method('USKDLoss', **USKD), False),
     'tfnkd, not synced': (VITS, method('TFNKDLoss'), False),
+    'rkd, not synced': (VITS, method('RKDLoss'), False),
+    'dist, not synced': (VITS, method('DISTLoss'), False),
 }
 NO_METHOD = {
     'no method, vit': (VITS, method('NKDLoss', loss_weight=0.0), False),
@@ -152,9 +160,17 @@ def train_all_in_two(rank, folder):
     done = {case: train(distiller_of(case), [mine[:2], mine[2:]], wrap=parallel) for case in BOTH_WAYS}
     torch.save(done, folder / f'accumulated_{rank}.pth')
     torch.save(batch_mean(UNEVEN[rank], sync=True), folder / f'mean_{rank}.pth')
+    torch.save(relation_gradient(UNEVEN[rank], sync_batch=True), folder / f'gradient_{rank}.pth')
 
 
 UNEVEN = torch.randn(5, 2, generator=seeded(0)).split([3, 2])
+
+
+def relation_gradient(rows, **keywords):
+    """RKD's gradient by the student's vectors; the teacher's are a function of them."""
+    student = rows.clone().requires_grad_()
+    RKDLoss(**keywords)(student, rows.square()).backward()
+    return student.grad
 
 
 @pytest.fixture(scope='module')
@@ -223,6 +239,11 @@ def test_the_mean_of_uneven_batches_is_that_of_all_samples(in_two):
     for rank in (0, 1):
         torch.testing.assert_close(in_two[f'mean_{rank}'], expected)
         assert not torch.allclose(batch_mean(UNEVEN[rank]), expected)
+
+
+def test_the_gradient_by_uneven_batches_is_that_by_all_samples(in_two):
+    both = torch.cat([in_two[f'gradient_{rank}'] for rank in (0, 1)]) / 2  # the mean over processes, as DDP takes it
+    torch.testing.assert_close(both, relation_gradient(torch.cat(UNEVEN)))
 
 
 def test_without_a_process_group_synchronisation_changes_nothing():
