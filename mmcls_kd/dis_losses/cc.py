@@ -41,9 +41,9 @@ class CCLoss(nn.Module):
         student_dims: Width of the student's vectors.
         teacher_dims: Width of the teacher's vectors.
         feat_dim: Width of the embedded vectors.
-        loss_weight: Weight of this loss.
         sync_batch: Compare the samples of all processes' batches, not those of this process's alone, see
             :func:`~mmcls_kd.dis_losses.common.whole_batch`: the loss is then the same however a batch is divided among them.
+        loss_weight: Weight of this loss.
 
     Raises:
         ValueError: If the vectors have other widths.
@@ -56,15 +56,15 @@ class CCLoss(nn.Module):
         student_dims: int | None = None,
         teacher_dims: int | None = None,
         feat_dim: int = 128,
-        loss_weight: float = 1.0,
         sync_batch: bool = False,
+        loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
         self.student_dims = student_dims
         self.teacher_dims = teacher_dims
         self.feat_dim = feat_dim
-        self.loss_weight = loss_weight
         self.sync_batch = sync_batch
+        self.loss_weight = loss_weight
         self.embed_s: nn.Linear | None = None
         self.embed_t: nn.Linear | None = None
         if student_dims and teacher_dims and student_dims != teacher_dims:

@@ -61,20 +61,20 @@ class DISTLoss(nn.Module):
         temp: Temperature T.
         beta: Weight of the correlation over classes.
         gamma: Weight of the correlation over samples.
-        loss_weight: Weight of this loss.
         sync_batch: Compare the samples of all processes' batches, not those of this process's alone, see
             :func:`~mmcls_kd.dis_losses.common.whole_batch`: the loss is then the same however a batch is divided among them.
+        loss_weight: Weight of this loss.
     """
 
     def __init__(
-        self, temp: float = 1.0, beta: float = 1.0, gamma: float = 1.0, loss_weight: float = 1.0, sync_batch: bool = False
+        self, temp: float = 1.0, beta: float = 1.0, gamma: float = 1.0, sync_batch: bool = False, loss_weight: float = 1.0
     ) -> None:
         super().__init__()
         self.temp = temp
         self.beta = beta
         self.gamma = gamma
-        self.loss_weight = loss_weight
         self.sync_batch = sync_batch
+        self.loss_weight = loss_weight
 
     @full_precision
     def forward(self, logit_s: Tensor, logit_t: Tensor) -> Tensor:

@@ -67,19 +67,19 @@ class RKDLoss(nn.Module):
     Args:
         distance_weight: Weight λ_D of the distances.
         angle_weight: Weight λ_A of the angles.
-        loss_weight: Weight of this loss.
         sync_batch: Compare the samples of all processes' batches, not those of this process's alone, see
             :func:`~mmcls_kd.dis_losses.common.whole_batch`: the loss is then the same however a batch is divided among them.
+        loss_weight: Weight of this loss.
     """
 
     def __init__(
-        self, distance_weight: float = 25.0, angle_weight: float = 50.0, loss_weight: float = 1.0, sync_batch: bool = False
+        self, distance_weight: float = 25.0, angle_weight: float = 50.0, sync_batch: bool = False, loss_weight: float = 1.0
     ) -> None:
         super().__init__()
         self.distance_weight = distance_weight
         self.angle_weight = angle_weight
-        self.loss_weight = loss_weight
         self.sync_batch = sync_batch
+        self.loss_weight = loss_weight
 
     @full_precision
     def forward(self, vector_s: Tensor, vector_t: Tensor) -> Tensor:

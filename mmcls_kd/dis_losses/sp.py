@@ -41,15 +41,15 @@ class SPLoss(nn.Module):
     """:func:`sp_loss`; without trainable parts.
 
     Args:
-        loss_weight: Weight of this loss.
         sync_batch: Compare the samples of all processes' batches, not those of this process's alone, see
             :func:`~mmcls_kd.dis_losses.common.whole_batch`: the loss is then the same however a batch is divided among them.
+        loss_weight: Weight of this loss.
     """
 
-    def __init__(self, loss_weight: float = 1.0, sync_batch: bool = False) -> None:
+    def __init__(self, sync_batch: bool = False, loss_weight: float = 1.0) -> None:
         super().__init__()
-        self.loss_weight = loss_weight
         self.sync_batch = sync_batch
+        self.loss_weight = loss_weight
 
     @full_precision
     def forward(self, feat_s: Tensor, feat_t: Tensor) -> Tensor:

@@ -486,8 +486,8 @@ def test_uskds_soft_label_gives_no_gradient(label, rank_by):
 # ---- interface and refusals
 
 
-# those of the original, and rank_by, sync_batch_mean and standardize, whose defaults change nothing; of later methods those
-# of their papers
+# those of the original, and rank_by, sync_batch_mean, sync_batch and standardize, whose defaults change nothing; of later
+# methods those of their papers
 DEFAULTS = {
     'KDLoss': dict(temp=4.0, alpha=0.5, standardize=False, divergence=False),
     'DKDLoss': dict(temp=4.0, alpha=1.0, beta=6.0, standardize=False),
@@ -524,6 +524,8 @@ DEFAULTS |= {
 }
 for _name in LATER:
     DEFAULTS[_name]['loss_weight'] = 1.0
+for _name in ('RKDLoss', 'PKTLoss', 'CCLoss', 'SPLoss', 'DISTLoss'):
+    DEFAULTS[_name]['sync_batch'] = False
 
 
 @each_registered_loss
