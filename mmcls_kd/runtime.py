@@ -26,6 +26,7 @@ from mmengine.runner import Runner
 from .checkpoint import guard_loading
 from .configs import RunConfig, find_file, find_network, follow_methods, method_entries, read_config
 from .distillers.assembly import deployed_cfg
+from .engine.console import ConsoleRunner, hide_platform_warnings
 from .engine.termination import EXIT_CODE, TerminationError
 from .errors import MissingLibraryError, TrainingError
 from .extras import check_backends
@@ -407,7 +408,7 @@ def start_cpu_processes(cfg: Config) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Mmengine's Runner, or the one that ``runner_type`` names.
+    """Build mmengine's Runner with a short console, or the one that ``runner_type`` names.
 
     The config of an earlier run stays in the work directory; ``dump_config()`` of the runner replaces it, after the checks.
 
@@ -415,6 +416,7 @@ def build_runner(cfg: Config) -> Runner:
         ValueError: If the config logs to something whose library is not installed.
     """
     check_backends(cfg)
+    hide_platform_warnings()
     start_cpu_processes(cfg)
     with RunConfig.kept_back():
-        return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        return RUNNERS.build(cfg) if 'runner_type' in cfg else ConsoleRunner.from_cfg(cfg)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.dataset import ConcatDataset
 from mmengine.registry import DefaultScope
-from mmengine.runner import IterBasedTrainLoop
+from mmengine.runner import IterBasedTrainLoop, Runner
 from mmpretrain.registry import DATASETS, LOOPS
 
 from .configs import follow_methods, loss_class, method_entries, select_methods
@@ -138,3 +141,35 @@ def count_samples(cfg: Config) -> None:
         )
     dataset.full_init()
     cfg.model.num_samples = len(dataset)
+
+
+def closing_line(runner: Runner) -> str:
+    """Return the result of a finished training and the commands that come next.
+
+    Args:
+        runner: Of the training.
+    """
+    scalars = runner.message_hub.log_scalars
+    metrics = [name for name in scalars if name.startswith('val/') and not name.endswith('time')]
+    metric = next((name for name in metrics if name.endswith('accuracy/top1')), next(iter(metrics), None))
+    result = 'not validated'
+    if metric:
+        values = scalars[metric].data[0]
+        result = f'{metric.removeprefix("val/")} {values[-1]:.2f}'
+        if len(values) > 1 and metric.endswith('accuracy/top1'):
+            result += f' (best of {len(values)} validations: {max(values):.2f})'
+    checkpoint = str(runner.message_hub.get_info('last_ckpt', None) or Path(runner.work_dir, 'CHECKPOINT.pth'))
+    config = str(Path(runner.work_dir, Path(runner.cfg.filename).name)) if runner.cfg.filename else 'CONFIG'
+    student = str(Path(checkpoint).with_name('student.pth'))
+    commands = [_command('test.py', config, checkpoint)]
+    if is_distiller(runner.cfg.model):
+        transfer = _command('pth_transfer.py', '--dis_path', checkpoint, '--output_path', student)
+        commands = [transfer, _command('test.py', config, student)]
+    return '\n'.join([f'finished: {result}. Next:', *(f'  {command}' for command in commands)])
+
+
+def _command(tool: str, *words: str) -> str:
+    """Return the command line of a tool that stands beside the program that runs, or one folder above."""
+    here = Path(sys.argv[0]).parent
+    path = next((p for p in (here / tool, here.parent / tool) if p.is_file()), Path(tool))
+    return shlex.join(['python', str(path), *words])

@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works wi
 from mmcls_kd.checks import check_data_folders, check_idx_files, check_training
 from mmcls_kd.engine.setup import find_resume_point
 from mmcls_kd.runtime import build_runner, ended_in_order, errors_in_one_line
-from mmcls_kd.training import count_samples, training_config, training_parser
+from mmcls_kd.training import closing_line, count_samples, training_config, training_parser
 
 
 def parse_args(argv=None):
@@ -37,6 +37,7 @@ def main() -> None:
         runner.dump_config()
     with ended_in_order('train.py'):
         runner.train()
+        runner.logger.info(closing_line(runner))
 
 
 if __name__ == '__main__':

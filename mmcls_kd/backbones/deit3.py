@@ -5,8 +5,6 @@ that belongs to the attention (mmpretrain issue 1614: top-1 35.26 where 81.35 is
 parameters are the same, so mmpretrain's weights load.
 """
 
-import logging
-
 from mmengine.logging import print_log
 from mmpretrain.models.backbones.deit3 import DeiT3 as UpstreamDeiT3
 from mmpretrain.models.backbones.deit3 import DeiT3TransformerEncoderLayer
@@ -30,8 +28,4 @@ class DeiT3(UpstreamDeiT3):
         super().__init__(*args, **kwargs)
         for block in self.layers:
             block.__class__ = DeiT3Block
-
-
-print_log(
-    "mmcls_kd's DeiT3 takes the place of mmpretrain's, whose feed-forward reads the wrong norm", 'current', logging.INFO
-)
+        print_log("mmcls_kd's DeiT3 takes the place of mmpretrain's, whose feed-forward reads the wrong norm", 'current')

@@ -166,7 +166,7 @@ class CRDLoss(nn.Module):
         teacher_dims: Width of the teacher's vectors.
         num_samples: Number M of training samples; the distiller knows it.
         feat_dim: Width of the embeddings.
-        nce_k: Number k of negatives for a sample.
+        nce_k: Number k of negatives for a sample; None for 16,384, or all other samples where there are fewer.
         nce_t: Temperature of the scores.
         nce_m: Momentum m of the memories.
         loss_weight: Weight of this loss.
@@ -188,7 +188,7 @@ class CRDLoss(nn.Module):
         teacher_dims: int,
         num_samples: int | None = None,
         feat_dim: int = 128,
-        nce_k: int = 16384,
+        nce_k: int | None = 16384,
         nce_t: float = 0.07,
         nce_m: float = 0.5,
         loss_weight: float = 1.0,
@@ -198,6 +198,8 @@ class CRDLoss(nn.Module):
             raise ValueError(
                 'CRDLoss(num_samples=None): set num_samples to the number of training images (tools/train.py finds it)'
             )
+        if nce_k is None:
+            nce_k = min(16384, num_samples - 1)
         if not 1 <= nce_k < num_samples:
             raise ValueError(
                 f'CRDLoss(nce_k={nce_k}): there are {num_samples} training samples, so a sample has {num_samples - 1} '

@@ -1,12 +1,14 @@
 """What makes a training survive: loops, data, checkpoints and hooks beside mmengine's own."""
 
 from .checkpoint_hook import ResumableCheckpointHook, last_whole_checkpoint
+from .console import ConsoleRunner
 from .data import PlacedSampler, SeededDataset, reproducible
 from .loops import ResumableEpochLoop, ResumableIterLoop
 from .termination import BroadcastBuffersHook, TerminationError, TerminationHook
 
 __all__ = [
     'BroadcastBuffersHook',
+    'ConsoleRunner',
     'PlacedSampler',
     'ResumableCheckpointHook',
     'ResumableEpochLoop',
