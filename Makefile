@@ -1,14 +1,16 @@
 # make demo | make test | make teacher      each on a fresh clone, with python3, make and pip alone
+# PIP_ARGS=... are further words for pip, e.g. the index of torch's wheels without CUDA (the install page of torch names it).
 # VENV=folder chooses the virtual environment, PYTHON=python3.11 the interpreter that makes it.
 VENV ?= .venv
 PYTHON ?= python3
+PIP_ARGS ?=
 BIN = $(VENV)/bin
 
 .PHONY: demo test teacher
 
 $(VENV)/installed: setup.py requirements.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -e '.[dev]'
+	$(BIN)/pip install $(PIP_ARGS) -e '.[dev]'
 	touch $@
 
 demo: $(VENV)/installed

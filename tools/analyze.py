@@ -15,15 +15,60 @@ from mmcls_kd.runtime import at_least_one, ended_in_order, errors_in_one_line
 
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('work_dirs', nargs='+', type=Path, metavar='WORK_DIR', help='work directory of a training')
+    parser.add_argument(
+        'work_dirs',
+        nargs='+',
+        type=Path,
+        metavar='WORK_DIR',
+        help="work directory of a training; or a study's raw results (.jsonl) or folder of runs, to compare its rows",
+    )
     parser.add_argument('--out', type=Path, help='folder for figures and report.html (default: analysis/ in the first one)')
     parser.add_argument('--names', nargs='+', help='what to call the runs (default: the names of their folders)')
     parser.add_argument('--images', type=at_least_one, help='validation images to use, evenly spread (default: all)')
     parser.add_argument('--checkpoints', type=at_least_one, default=12, help='of a run to look at, at most (default: 12)')
     parser.add_argument('--data-root', help="folder of the data, in the place of the configs' own")
     parser.add_argument('--no-teacher', action='store_true', help='leave out what needs the teacher')
+    parser.add_argument(
+        '--rows', nargs='+', default=[], help='rows of studies, e.g. cnn/kd cnn/nkd; the first is compared with'
+    )
     parser.add_argument('--trust', action='store_true', help='let checkpoints run code while they are read')
     return parser.parse_args(argv)
+
+
+def of_studies(args) -> bool:
+    """Return whether all that is named is of studies; refuse a mixture."""
+    from mmcls_kd.study.curves import is_of_study
+
+    found = [is_of_study(source) for source in args.work_dirs]
+    if any(found):
+        for library in ('matplotlib', 'scipy'):
+            need_library(library, 'the comparison of rows', extra='study')
+    if any(found) and not all(found):
+        other = args.work_dirs[found.index(False)]
+        raise ValueError(f'{other} is no study: name results of studies alone, or work directories of trainings alone')
+    if args.rows and not any(found):
+        raise ValueError('--rows is for studies: name the raw results of one (.jsonl)')
+    return all(found)
+
+
+def compare_studies(args) -> None:
+    """Compare rows of studies, of which there are no checkpoints any more."""
+    from mmcls_kd.analysis.showing import screen, table
+    from mmcls_kd.checkpoint import atomic_path
+    from mmcls_kd.study.curves import COLUMNS, compare_rows, draw_curves, read_rows
+
+    rows = read_rows(args.work_dirs, args.rows)
+    first = args.work_dirs[0]
+    out = args.out or (first if first.is_dir() else first.parent) / 'analysis'
+    make_folder(out)
+    cells, notes = compare_rows(rows)
+    with atomic_path(out / 'curves.png') as file:
+        draw_curves(rows).savefig(file, format='png', dpi=110)
+    console = screen()
+    console.print(table('Rows', COLUMNS, cells))
+    for note in notes:
+        console.print(note, markup=False)
+    print(f'curves: {out / "curves.png"}')
 
 
 def prepare(args):
@@ -79,6 +124,9 @@ def work(args, entrants, distillers) -> None:
 def main() -> None:
     args = parse_args()
     with errors_in_one_line('analyze.py'):
+        if of_studies(args):
+            compare_studies(args)
+            return
         entrants, distillers = prepare(args)
     with errors_in_one_line('analyze.py'), ended_in_order('analyze.py', again='by the same command'):
         work(args, entrants, distillers)

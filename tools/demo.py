@@ -1,6 +1,6 @@
 """The demo: a small student alone and under NKD, same budget and seed, on Fashion-MNIST; then exported and tested.
 
-Logs, checkpoints and results are left in work_dirs/demo/.
+Logs, checkpoints and results are left in work_dirs/demo/. What an interrupted demo has finished is not done again.
 """
 
 import argparse
@@ -25,6 +25,26 @@ DISTILLER = 'configs/distillers/fashion_mnist/res18-w16_distill_res18-w4_fmnist.
 LAST = 'epoch_3.pth'
 
 
+class Progress:
+    """Says before each training which one it is, and about how long all that are left will take."""
+
+    def __init__(self, trainings: int) -> None:
+        self.trainings, self.done, self.seconds = trainings, 0, 0.0
+
+    def train(self, config: str, folder: Path, *options: str) -> float:
+        """Train, or go on with a training that was interrupted; returns the seconds of this time."""
+        left = (self.trainings - self.done) * self.seconds / self.done if self.done else 0
+        when = f', about {max(left / 60, 1):.0f} min left' if self.done else ''
+        print(f'--- training {self.done + 1} of {self.trainings}{when} ---', flush=True)
+        seconds = 0.0
+        if not (folder / LAST).is_file():
+            resume = ['--resume'] if (folder / 'last_checkpoint').is_file() else []
+            seconds = run('tools/train.py', config, '--work-dir', folder, *resume, *options, log=folder / 'train.log')
+        self.done += 1
+        self.seconds += seconds
+        return seconds
+
+
 def run(*command: object, log: Path | None = None) -> float:
     """Run a Python command from the toolbox's folder; returns its seconds.
 
@@ -37,12 +57,12 @@ def run(*command: object, log: Path | None = None) -> float:
         subprocess.run(words, cwd=ROOT, check=True)
         return time.monotonic() - start
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open('w') as file:
+    with log.open('a') as file:
         process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert process.stdout is not None
         for line in process.stdout:
             file.write(line)
-            if 'Epoch(' in line:
+            if 'Epoch(train)' in line or 'accuracy/top1:' in line:
                 print('   ', line.split('INFO - ')[-1].rstrip(), flush=True)
     if process.wait():
         sys.exit(f'demo.py: error: the command failed; the end of {log}:\n{"".join(log.read_text().splitlines(True)[-15:])}')
@@ -69,19 +89,20 @@ def main() -> None:
 
     run('tools/fetch_fashion_mnist.py')
     rows = [('teacher, shipped', *test(TEACHER, TEACHER_WEIGHTS, folder / 'teacher'), None)]
+    progress = Progress(2 * len(args.seeds))
     for seed in args.seeds:
         alone, nkd = folder / f'alone_seed{seed}', folder / f'nkd_seed{seed}'
         options = ('--cfg-options', f'randomness.seed={seed}')
-        seconds = run('tools/train.py', STUDENT, '--work-dir', alone, *options, log=alone / 'train.log')
+        seconds = progress.train(STUDENT, alone, *options)
         rows.append((f'student alone, seed {seed}', *test(STUDENT, alone / LAST, alone), seconds))
 
-        seconds = run('tools/train.py', DISTILLER, '--work-dir', nkd, *options, log=nkd / 'train.log')
+        seconds = progress.train(DISTILLER, nkd, *options)
         run('pth_transfer.py', '--dis_path', nkd / LAST, '--output_path', nkd / 'student.pth')
         rows.append((f'student with NKD, seed {seed}', *test(STUDENT, nkd / 'student.pth', nkd), seconds))
 
     table = Table('model', 'parameters', 'top-1 (%)', 'training time', title='Fashion-MNIST, 10,000 test images')
     for name, accuracy, parameters, seconds in rows:
-        table.add_row(name, f'{parameters:,}', f'{accuracy:.2f}', '' if seconds is None else f'{seconds / 60:.1f} min')
+        table.add_row(name, f'{parameters:,}', f'{accuracy:.2f}', f'{seconds / 60:.1f} min' if seconds else '')
     Console().print(table)
 
 

@@ -1,0 +1,129 @@
+"""Compare any rows of any studies: their learning curves, and the paired differences to one of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from ..errors import close_names
+from .execution import RESULT
+from .records import Record, read_records
+from .statistics import compare, holm, summary
+
+COLUMNS = ('row', 'seeds', 'last epoch', 'best epoch', 'minus the first', 'p')
+#: What two rows have to share for their difference to be the method's; the rest is what is compared.
+PROTOCOL = ('student', 'shared', 'cpu', 'gpu')
+
+
+def is_of_study(source: Path) -> bool:
+    """Return whether a path is a study's raw results (``.jsonl``) or the folder of its runs."""
+    return source.suffix == '.jsonl' or any(True for _ in source.glob(f'*/*/seed*/{RESULT}'))
+
+
+def read_rows(sources: Sequence[Path], wanted: Sequence[str]) -> dict[str, dict[int, Record]]:
+    """Read the rows of studies.
+
+    Args:
+        sources: Files of raw results and folders of runs. Where two have a row of one name, the names of the sources are
+            put before it.
+        wanted: The rows, by name (PAIR/ROW) or pattern, in the order to show them; all where there are none.
+
+    Returns:
+        The results of each row by seed.
+
+    Raises:
+        FileNotFoundError: If a source is missing.
+        ValueError: If a line is no result, or no row has a wanted name.
+    """
+    found: dict[tuple[str, str], dict[int, Record]] = {}
+    for source in sources:
+        if not source.exists():
+            raise FileNotFoundError(f'{source}: no such file or folder')
+        folder = sorted(source.glob(f'*/*/seed*/{RESULT}'))
+        records = [json.loads(path.read_text()) for path in folder] if source.is_dir() else read_records(source)
+        for record in records:
+            if record['kind'] != 'teacher':
+                found.setdefault((source.stem, f'{record["pair"]}/{record["row"]}'), {})[record['seed']] = record
+    names = [row for _, row in found]
+    rows = {row if names.count(row) == 1 else f'{source}:{row}': records for (source, row), records in found.items()}
+    chosen = dict.fromkeys(row for pattern in wanted or ['*'] for row in rows if fnmatchcase(row, pattern))
+    for pattern in wanted:
+        if not any(fnmatchcase(row, pattern) for row in rows):
+            raise ValueError(f'no row {pattern!r}{close_names(pattern, rows)}; rows are {", ".join(sorted(rows))}')
+    return {row: rows[row] for row in chosen}
+
+
+def compare_rows(rows: dict[str, dict[int, Record]]) -> tuple[list[list[str]], list[str]]:
+    """Compare rows with the first of them, seed by seed.
+
+    Args:
+        rows: The results of each row by seed.
+
+    Returns:
+        Cells under :data:`COLUMNS`, and sentences on what limits the comparison. p is of the paired t-test, corrected by
+        Holm's method for the number of rows.
+    """
+    finished = {name: {s: r['last'] for s, r in row.items() if not r['diverged']} for name, row in rows.items()}
+    lost = [name for name, row in rows.items() if len(finished[name]) < len(row)]
+    first = next(iter(rows))
+    found = {
+        name: compare(values, finished[first])
+        for name, values in finished.items()
+        if name != first and not {name, first} & set(lost)
+    }
+    tested = {name: one.p for name, one in found.items() if one and one.p is not None}
+    corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
+    cells = []
+    for name, row in rows.items():
+        best = [record['best'] for record in row.values() if not record['diverged']]
+        difference = found.get(name)
+        minus = f'{difference.mean:+.2f}' if difference else ''
+        if difference and difference.half is not None:
+            minus += f' [{difference.mean - difference.half:+.2f}, {difference.mean + difference.half:+.2f}]'
+        p = f'{corrected[name]:.3f}' if name in corrected else ''
+        cells.append([name, str(len(row)), _mean([*finished[name].values()]), _mean(best), minus, p])
+    notes = [f'{name}: a training diverged, so the row is compared with nothing' for name in lost]
+    for key in PROTOCOL:
+        if len({str(record.get(key)) for row in rows.values() for record in row.values()}) > 1:
+            notes.append(f'the rows do not share {key!r}: differences are not of the methods alone')
+    return cells, notes
+
+
+def _mean(values: Sequence[float]) -> str:
+    if not values:
+        return 'diverged'
+    found = summary(values)
+    return f'{found.mean:.2f}' + ('' if found.sd is None else f' ± {found.sd:.2f}')
+
+
+def draw_curves(rows: dict[str, dict[int, Record]]) -> Any:
+    """Draw each row's validation accuracy over epochs: the mean over its seeds, and each seed faintly.
+
+    Args:
+        rows: The results of each row by seed.
+
+    Returns:
+        A matplotlib figure.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.6), layout='constrained')
+    axes = figure.add_subplot()
+    for i, (name, row) in enumerate(rows.items()):
+        curves = [record['curve'] for record in row.values() if record['curve']]
+        style = dict(color=f'C{i % 10}', linestyle=('-', '--', ':', '-.')[i // 10 % 4])
+        for curve in curves:
+            axes.plot(range(1, len(curve) + 1), curve, alpha=0.2, **style)
+        mean = [fmean(values) for values in zip(*curves)]  # noqa: B905  (a training that diverged is shorter)
+        if mean:
+            text = name.replace('$', r'\$')
+            axes.plot(range(1, len(mean) + 1), mean, marker='o', markersize=3, label=f'{text} ({mean[-1]:.2f})', **style)
+    axes.set(xlabel='epoch', ylabel='validation accuracy (%)')
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(color='0.9')
+    figure.legend(loc='outside right upper', frameon=False, fontsize=8)
+    return figure

@@ -1,0 +1,99 @@
+"""What somebody meets who has images in folders and has read the README."""
+
+import re
+import runpy
+import shlex
+import sys
+
+import numpy as np
+import pytest
+import timm
+import torch
+from commands import tool
+from PIL import Image
+
+from mmcls_kd import __main__ as command
+from mmcls_kd.configs import TOOLBOX
+
+OPTIONS = (
+    'train_cfg.max_epochs=3 train_dataloader.batch_size=6 train_dataloader.num_workers=0 val_dataloader.num_workers=0 '
+    'test_dataloader.num_workers=0 train_dataloader.dataset.pipeline.1.scale=32 val_dataloader.dataset.pipeline.1.scale=32 '
+    'val_dataloader.dataset.pipeline.2.crop_size=32 test_dataloader.dataset.pipeline.1.scale=32 '
+    'test_dataloader.dataset.pipeline.2.crop_size=32'
+)
+SMALL = dict(resnet50='resnet10t', resnet18='resnet10t')
+METHODS = ['dist', 'crd', 'wsld', 'nkd']
+
+
+def own_config():
+    """README's config, of smaller networks."""
+    block = re.search(r'<!-- own images -->\n```python\n(.*?)```', (TOOLBOX / 'README.md').read_text(), re.DOTALL)
+    text = block[1]
+    assert len(text.splitlines()) <= 12
+    for name, small in SMALL.items():
+        text = text.replace(f"'{name}'", f"'{small}'")
+    return text
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """Images in class folders, a teacher's weights and the config."""
+    root = tmp_path_factory.mktemp('own')
+    random = np.random.RandomState(0)
+    for split in ('train', 'val'):
+        for number, name in enumerate(('apple', 'leaf', 'sky')):
+            images = root / 'my_images' / split / name
+            images.mkdir(parents=True)
+            for i in range(4):
+                pixels = random.randint(0, 120, (40, 48, 3)) + 120 * (np.arange(3) == number)
+                Image.fromarray(pixels.astype(np.uint8)).save(images / f'{i}.jpg')
+    torch.save(timm.create_model('resnet10t', num_classes=3).state_dict(), root / 'teacher.pth')
+    (root / 'my_config.py').write_text(own_config())
+    return root
+
+
+def run(monkeypatch, capfd, main, *words):
+    """What a program prints that runs in this process."""
+    monkeypatch.setattr(sys, 'argv', [str(word) for word in words])
+    capfd.readouterr()
+    main()
+    return capfd.readouterr().out
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_readmes_config_trains_and_the_closing_lines_are_commands_that_run(folder, monkeypatch, capfd):
+    monkeypatch.chdir(folder)
+    words = ['--methods', *METHODS, '--cfg-options', *OPTIONS.split()]
+    shown = run(monkeypatch, capfd, tool('train'), TOOLBOX / 'tools/train.py', 'my_config.py', *words)
+    lines = shown.splitlines()
+    first = next(i for i, line in enumerate(lines) if 'Epoch(train)' in line)
+    assert first <= 12
+    assert all(f'loss_{name}: ' in lines[first] for name in METHODS)
+    accuracies = re.findall(r'accuracy/top1: ([\d.]+)', shown)
+    closing = shown[shown.index('finished:') :].splitlines()
+    last, best = float(accuracies[-1]), max(map(float, accuracies))
+    assert closing[0] == f'finished: accuracy/top1 {last:.2f} (best of 3 validations: {best:.2f}). Next:'
+    log = next(folder.glob('work_dirs/my_config/*/*.log')).read_text()
+    assert 'Hooks will be executed' in log
+    assert "type='CRDLoss'" in log
+    transfer, test = (shlex.split(line)[1:] for line in closing[1:3])
+    run(monkeypatch, capfd, lambda: runpy.run_path(transfer[0], run_name='__main__'), *transfer)
+    tested = run(monkeypatch, capfd, tool('test'), *test)
+    assert re.findall(r'accuracy/top1: ([\d.]+)', tested)[-1] == accuracies[-1]
+
+
+class TestTheCommand:
+    def test_it_runs_the_tool_of_a_verb(self, monkeypatch, capsys):
+        monkeypatch.setattr(sys, 'argv', ['mmcls_kd', 'transfer', '--help'])
+        with pytest.raises(SystemExit, match='0'):
+            command.main()
+        assert 'usage: pth_transfer.py' in capsys.readouterr().out
+
+    def test_every_verb_has_its_program(self):
+        programs = {path.stem for path in (*TOOLBOX.glob('tools/*.py'), TOOLBOX / 'pth_transfer.py')}
+        assert set(command.VERBS.values()) == programs - {'fetch_fashion_mnist'}
+
+    def test_an_unknown_verb_is_refused_with_close_ones(self, monkeypatch):
+        monkeypatch.setattr(sys, 'argv', ['mmcls_kd', 'trian'])
+        with pytest.raises(SystemExit, match="unknown verb 'trian'; did you mean 'train'"):
+            command.main()
