@@ -110,12 +110,13 @@ def draw_curves(rows: dict[str, dict[int, Record]]) -> Any:
         A matplotlib figure.
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(10, 4.6), layout='constrained')
     axes = figure.add_subplot()
     for i, (name, row) in enumerate(rows.items()):
         curves = [record['curve'] for record in row.values() if record['curve']]
-        style = dict(color=f'C{i % 10}', linestyle=('-', '--', ':', '-.')[i // 10 % 4])
+        style: Any = dict(color=f'C{i % 10}', linestyle=('-', '--', ':', '-.')[i // 10 % 4])
         for curve in curves:
             axes.plot(range(1, len(curve) + 1), curve, alpha=0.2, **style)
         mean = [fmean(values) for values in zip(*curves)]  # noqa: B905  (a training that diverged is shorter)
@@ -123,7 +124,7 @@ def draw_curves(rows: dict[str, dict[int, Record]]) -> Any:
             text = name.replace('$', r'\$')
             axes.plot(range(1, len(mean) + 1), mean, marker='o', markersize=3, label=f'{text} ({mean[-1]:.2f})', **style)
     axes.set(xlabel='epoch', ylabel='validation accuracy (%)')
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(color='0.9')
     figure.legend(loc='outside right upper', frameon=False, fontsize=8)
     return figure
