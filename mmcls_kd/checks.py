@@ -16,6 +16,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import get_dist_info
 from mmengine.runner import Runner
+from mmpretrain.registry import DATASETS
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -43,7 +44,7 @@ IDX_FILES = {
 
 
 def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
-    """Refuse a data set whose folder is missing.
+    """Refuse a data set whose folder is missing, or that reads another split than it names.
 
     Args:
         cfg: Config of the run.
@@ -51,9 +52,12 @@ def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
 
     Raises:
         FileNotFoundError: Names the folder, the expected layout and, where there is one, the command that fetches it.
+        ValueError: See :func:`refuse_other_split`.
     """
     for loader, dataset in datasets_of(cfg):
         kind, root = dataset.get('type'), dataset.get('data_root')
+        if loader in loaders:
+            refuse_other_split(loader, dataset)
         if loader not in loaders or kind in SELF_FETCHING or not isinstance(root, str) or '://' in root:
             continue
         folders = [root, *(str(Path(root, part)) for part in [dataset.get('split')] if kind == 'ImageNet' and part)]
@@ -61,6 +65,30 @@ def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
             if root and not Path(folder).is_dir():
                 layout = f'; expected in {root}: {LAYOUTS[kind]}' if kind in LAYOUTS else ''
                 raise FileNotFoundError(f'{loader}: the data set folder {folder} does not exist{layout}')
+
+
+def refuse_other_split(loader: str, dataset: Mapping) -> None:
+    """Refuse a data set that reads another split than it names: mmpretrain's MNIST and FashionMNIST go by ``test_mode``.
+
+    Args:
+        loader: The dataloader, for the message.
+        dataset: Config of its data set.
+
+    Raises:
+        ValueError: Names both keys, and which to set.
+    """
+    from mmpretrain.datasets import MNIST  # prints a line of its own where it is imported first
+
+    kind = dataset.get('type')
+    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    if not (isinstance(kind, type) and issubclass(kind, MNIST)) or 'split' not in dataset:
+        return
+    split, test_mode = dataset['split'], bool(dataset.get('test_mode', False))
+    if split in ('train', 'test') and (split == 'test') != test_mode:
+        raise ValueError(
+            f'{loader}: {kind.__name__}(split={split!r}, test_mode={test_mode}) reads the '
+            f'{"test" if test_mode else "training"} images, as mmpretrain goes by test_mode: set test_mode={not test_mode}'
+        )
 
 
 def check_idx_files(cfg: Config, loaders: tuple[str, ...]) -> None:

@@ -221,6 +221,7 @@ def load_config(args: argparse.Namespace) -> Config:
         ValueError: If it has the form of the original toolbox's older branch, or the environment is not the launcher's.
     """
     guard_loading(args.trust)
+    hide_platform_warnings()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.launcher != 'none':
         take_environment(args.launcher)
@@ -416,7 +417,6 @@ def build_runner(cfg: Config) -> Runner:
         ValueError: If the config logs to something whose library is not installed.
     """
     check_backends(cfg)
-    hide_platform_warnings()
     start_cpu_processes(cfg)
     with RunConfig.kept_back():
         return RUNNERS.build(cfg) if 'runner_type' in cfg else ConsoleRunner.from_cfg(cfg)

@@ -10,9 +10,12 @@ import pytest
 import timm
 import torch
 from commands import tool
+from mmengine.config import Config
+from mmpretrain.registry import DATASETS
 from PIL import Image
 
 from mmcls_kd import __main__ as command
+from mmcls_kd.checks import check_data_folders
 from mmcls_kd.configs import TOOLBOX
 
 OPTIONS = (
@@ -97,3 +100,23 @@ class TestTheCommand:
         monkeypatch.setattr(sys, 'argv', ['mmcls_kd', 'trian'])
         with pytest.raises(SystemExit, match="unknown verb 'trian'; did you mean 'train'"):
             command.main()
+
+
+@pytest.mark.parametrize(
+    ('keywords', 'message'),
+    [
+        (dict(split='test'), r"FashionMNIST\(split='test', test_mode=False\) reads the training images.*set test_mode=True"),
+        (dict(split='train', test_mode=True), 'reads the test images.*set test_mode=False'),
+    ],
+)
+def test_a_data_set_that_reads_another_split_than_it_names_is_refused(data, keywords, message):
+    dataset = dict(type='FashionMNIST', data_root=str(data), **keywords)
+    wrapped = dict(type='RepeatDataset', times=2, dataset=dataset)
+    with pytest.raises(ValueError, match=message):
+        check_data_folders(Config(dict(val_dataloader=dict(dataset=wrapped))), ('val_dataloader',))
+
+
+def test_it_does_read_the_other_split(data):
+    """Else the refusal would be wrong."""
+    assert len(DATASETS.build(dict(type='FashionMNIST', data_root=str(data), split='test'))) == 256
+    assert len(DATASETS.build(dict(type='FashionMNIST', data_root=str(data), split='train', test_mode=True))) == 100

@@ -21,7 +21,7 @@ val_cfg, val_evaluator = dict(_delete_=True), dict(_delete_=True, type='Accuracy
 val_dataloader = dict(
     _delete_=True,
     batch_size=50,
-    dataset=dict(type='FashionMNIST', data_root='{data}', split='test', pipeline=[dict(type='PackInputs')]),
+    dataset=dict(type='FashionMNIST', data_root='{data}', split='test', test_mode=True, pipeline=[dict(type='PackInputs')]),
     sampler=dict(type='DefaultSampler', shuffle=False),
 )
 test_cfg, test_evaluator, test_dataloader = val_cfg, val_evaluator, val_dataloader
