@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import codecs
 import io
 import json
 import math
 import os
+import pathlib
 import pickle
 import re
 import struct
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -23,15 +25,25 @@ from urllib.error import URLError
 import numpy as np
 import torch
 from mmengine.dist import barrier, get_local_rank
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, print_log
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from mmengine.runner import CheckpointLoader
 from mmengine.utils import apply_to
 from torch import Tensor, nn
 
+from . import plain_data
 from .configs import find_file
 from .extras import need_library
-from .networks.weights import as_in_memory
+from .networks.weights import (
+    AVERAGES,
+    about_contents,
+    as_in_memory,
+    find_weights,
+    listed,
+    say_average,
+    student_weights,
+    weights_of,
+)
 
 #: The files of weights in a folder of Hugging Face's, the first one there counts.
 WEIGHTS_FILES = tuple(
@@ -39,8 +51,6 @@ WEIGHTS_FILES = tuple(
 )
 #: Where a classifier keeps the network of another library that it wraps.
 INSIDE = 'model.'
-#: The weights of a loss that makes the predictions.
-PREDICTOR = r'distill_losses\.[^.]+\.predictor\.'
 #: The environment variable that makes every ``torch.load`` a safe one.
 FORCE_SAFE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
 #: What reading a damaged file, or one that is no checkpoint, ends in.
@@ -73,7 +83,11 @@ def _named(function: Callable, path: str) -> Callable:
 
 
 def _allowed_globals() -> list[Any]:
-    """What the checkpoints of mmengine hold beside tensors: see :data:`FUNCTIONS`, and numpy numbers, old and new names."""
+    """What checkpoints hold beside tensors and is plain data.
+
+    Mmengine's have :data:`FUNCTIONS` and numpy numbers, under old and new names; those of scripts their options, in which
+    paths may be.
+    """
     multiarray = import_module('numpy._core.multiarray' if hasattr(np, '_core') else 'numpy.core.multiarray')
     numpy_functions = [
         _named(getattr(multiarray, name), f'{module}.multiarray.{name}')
@@ -81,10 +95,17 @@ def _allowed_globals() -> list[Any]:
         for name in ('_reconstruct', 'scalar')
     ]
     dtypes = {type(np.dtype(t)) for t in (np.float32, np.float64, np.int32, np.int64, np.uint32, np.bool_)}
+    paths = [
+        _named(kind, f'{module}.{name}')
+        for module in ('pathlib', 'pathlib._local')
+        for name, kind in (('PosixPath', pathlib.PurePosixPath), ('WindowsPath', pathlib.PureWindowsPath))
+    ]
     encode = codecs.encode  # the bytes of a numpy number; torch 2.4 does not allow it by itself
     return [
         *FUNCTIONS,
         encode,
+        argparse.Namespace,
+        *paths,
         _named(_restricted_getattr, 'builtins.getattr'),
         np.ndarray,
         np.dtype,
@@ -116,10 +137,6 @@ def _unguarded() -> Iterator[None]:
             os.environ[FORCE_SAFE] = guarded
 
 
-#: Whether files may run code while they are read, where the caller does not say: ``--trust`` of the tools.
-_trusting = False
-
-
 def read_checkpoint(path: str | Path, trust: bool | None = None) -> dict[str, Any]:
     """Read a checkpoint onto the CPU, without running code from it.
 
@@ -143,7 +160,7 @@ def read_checkpoint(path: str | Path, trust: bool | None = None) -> dict[str, An
     if path.name.endswith('.index.json'):
         return _read_parts(path, trust)
     try:
-        if _trusting if trust is None else trust:
+        if plain_data.trusted if trust is None else trust:
             with _unguarded():
                 content = torch.load(path, map_location='cpu', weights_only=False)
         else:
@@ -161,6 +178,8 @@ def read_checkpoint(path: str | Path, trust: bool | None = None) -> dict[str, An
     except DAMAGED as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f'checkpoint {path} is truncated, or no PyTorch checkpoint that opens here: {reason}') from error
+    if isinstance(content, nn.Module):  # of a trusted file
+        content = content.state_dict()
     if not isinstance(content, Mapping):
         raise ValueError(f'checkpoint {path} holds a {type(content).__name__} instead of weights by name')
     if not isinstance(content.get('state_dict', {}), Mapping):
@@ -199,12 +218,22 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 def _read_parts(path: Path, trust: bool | None) -> dict[str, Any]:
     """The weights in all files that an index (Hugging Face's ``*.index.json``) lists."""
     try:
-        files = sorted(set(json.loads(path.read_text())['weight_map'].values()))
+        places = {str(key): str(file) for key, file in json.loads(path.read_text())['weight_map'].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f'checkpoint {path} is no index of weights in several files: {error}') from error
+    files = sorted(set(places.values()))
+    if wrong := [file for file in files if Path(file).name != file or file.endswith('.index.json')]:
+        raise ValueError(f'checkpoint {path} is no index: it names {listed(wrong)}, and no file of weights beside it')
+    if missing := [file for file in files if not (path.parent / file).is_file()]:
+        raise FileNotFoundError(
+            f'checkpoint {path}: of the {len(files)} files that it names {len(missing)} are not here: {listed(missing)}: '
+            'no such file'
+        )
     weights: dict[str, Any] = {}
     for file in files:
         weights |= read_checkpoint(path.parent / file, trust)
+    if lost := [key for key in places if key not in weights]:
+        raise ValueError(f'checkpoint {path}: {places[lost[0]]} does not hold what it should: {listed(lost)}')
     return weights
 
 
@@ -251,15 +280,15 @@ def fetch(source: str, role: str) -> Path:
 
 
 def guard_loading(trust: bool) -> None:
-    """Let nothing in this process run code from a checkpoint, mmengine's own loading (``Pretrained``, resume) included.
+    """Let nothing in this process run code from a file of data, mmengine's own loading (``Pretrained``, resume) included.
 
-    mmengine reads a file anew, and lets it run code, where the safe way fails.
+    mmengine reads a checkpoint anew, and lets it run code, where the safe way fails; and it builds what a YAML file or a
+    pickled annotation list names.
 
     Args:
         trust: Let files run code after all.
     """
-    global _trusting
-    _trusting = trust
+    plain_data.guard_files(trust)
     if trust:
         os.environ.pop(FORCE_SAFE, None)
     else:
@@ -272,6 +301,12 @@ def guard_loading(trust: bool) -> None:
 def _load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     """What mmengine calls to read a local file."""
     content = read_checkpoint(Path(filename).expanduser())
+    weights = weights_of(content)
+    if not weights:
+        raise ValueError(f'checkpoint {filename} {about_contents(content)}')
+    say_average(content, f'weights {filename}')
+    if weights.keys() != content.get('state_dict', content).keys():
+        content = {**content, 'state_dict': weights}  # where mmengine looks for them
     return content if map_location is None else apply_to(content, lambda x: isinstance(x, Tensor), _mover(map_location))
 
 
@@ -284,43 +319,18 @@ def _mover(map_location: Any) -> Callable[[Tensor], Tensor]:
     return (lambda x: x) if callable(map_location) else (lambda x: x.to(map_location))
 
 
-def weights_of(checkpoint: Mapping[str, Any]) -> OrderedDict[str, Tensor]:
-    """The weights in a checkpoint by parameter name, without a ``module.`` that a parallel wrapper put before it."""
-    weights = checkpoint.get('state_dict', checkpoint)
-    if not isinstance(weights, Mapping):
-        raise ValueError(f'the checkpoint has a {type(weights).__name__} where its weights should be')
-    return OrderedDict((str(k).removeprefix('module.'), v) for k, v in weights.items() if isinstance(v, Tensor))
-
-
-def student_weights(weights: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
-    """Of a distiller's weights those that predict, under their own names; empty for weights of any other network.
-
-    These are the student's; where a method predicts (SimKD), ``student.*`` and ``predictor.*``.
-    """
-    predictor = {k: f'predictor.{k.split(".predictor.", 1)[1]}' for k in weights if re.match(PREDICTOR, k)}
-    if predictor:
-        kept = [k for k in weights if k in predictor or k.startswith('student.')]
-        return OrderedDict((predictor.get(k, k), weights[k]) for k in kept)
-    if any(k.startswith('predictor.') for k in weights):  # such a student, transferred
-        return OrderedDict()
-    return OrderedDict((k.removeprefix('student.'), v) for k, v in weights.items() if k.startswith('student.'))
-
-
-def _list(names: list[str], most: int = 6) -> str:
-    more = f' and {len(names) - most} more' if len(names) > most else ''
-    return ', '.join(names[:most]) + more
-
-
-def load_strictly(network: nn.Module, source: str, role: str) -> dict[str, Any]:
+def load_strictly(network: nn.Module, source: str, role: str, classes: int | None = None) -> dict[str, Any]:
     """Load weights into a network, all of them and no others.
 
     Args:
         network: The network, changed in place.
         source: Path or address of its weights, see :func:`fetch`. Of a distiller's checkpoint the student is taken.
         role: Whose weights they are (``'teacher'``, ``'student'``), for messages.
+        classes: How many classes the network tells apart, to let weights of the same network for another number fill all
+            of it but the classifier, which starts afresh; None to refuse them.
 
-    Layers that only distillation needs (see :func:`transfer`) may be on either side alone. A classifier that wraps another
-    library's network takes that library's names too.
+    Layers that only distillation needs (see :func:`transfer`) may be on either side alone. A network may have been saved
+    by itself or inside of another module: what is beside it in the file is left out.
 
     Returns:
         What the file says beside the weights (``meta``).
@@ -331,39 +341,124 @@ def load_strictly(network: nn.Module, source: str, role: str) -> dict[str, Any]:
             not finite; names them.
     """
     checkpoint = read_checkpoint(fetch(source, role))
-    weights: Mapping[str, Tensor] = weights_of(checkpoint)
+    what = f'{role} weights {source}'
+    found = weights_of(checkpoint)
+    if not found:
+        raise ValueError(f'{what}: the file {about_contents(checkpoint)}')
+    say_average(checkpoint, what)
     own = network.state_dict()
-    weights = as_in_memory(network, _own_names(student_weights(weights) or weights, own))
+    weights = as_in_memory(network, _own_names(student_weights(found) or found, own, what))
     if infinite := [key for key, value in weights.items() if not value.isfinite().all()]:
-        raise ValueError(f'{role} weights {source} hold NaN or infinite numbers: {_list(infinite)}')
-    shapes = []
-    try:
-        missing, unexpected = network.load_state_dict(weights, strict=False)
-    except RuntimeError as error:  # torch lists the shapes that differ, a line each
-        shapes = [line.strip() for line in str(error).splitlines()[1:]]
-        fitting = {k: v for k, v in weights.items() if k not in own or own[k].shape == v.shape}
-        missing, unexpected = network.load_state_dict(fitting, strict=False)
-    optional = {*_distillation_only(own), *_distillation_only(weights)}
-    misshapen = {key.removeprefix(INSIDE) for key in weights if key in own}
-    missing = [key for key in missing if key.removeprefix(INSIDE) not in misshapen and key not in optional]
-    unexpected = [key for key in unexpected if key not in optional]
-    found = (('missing', missing), ('unexpected', unexpected), ('other shapes', shapes))
-    problems = [f'{what}: {_list(names)}' for what, names in found if names]
-    if problems:
-        inner = getattr(network, 'backbone', getattr(network, 'model', network))
-        raise ValueError(f'{role} weights {source} do not fit this {type(inner).__name__}; {"; ".join(problems)}')
+        raise ValueError(f'{what} hold NaN or infinite numbers: {listed(infinite)}')
+    _load(network, weights, what, 'teacher' if role == 'teacher' else '', classes)
     meta = checkpoint.get('meta')
     return dict(meta) if isinstance(meta, Mapping) else {}
 
 
-def _own_names(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Weights under a classifier's own names: the network that it wraps may have been saved by itself."""
-    forms = (
-        OrderedDict(weights),
-        OrderedDict((INSIDE + key, value) for key, value in weights.items()),
-        OrderedDict((key.removeprefix(INSIDE), value) for key, value in weights.items()),
+def _load(network: nn.Module, weights: Mapping[str, Tensor], what: str, role: str, classes: int | None) -> None:
+    """Load weights under a network's own names, as :func:`load_strictly` says."""
+    own, shapes = network.state_dict(), {}
+    try:
+        missing, unexpected = network.load_state_dict(weights, strict=False)
+    except RuntimeError as error:  # torch lists the shapes that differ, a line each
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        shapes = {
+            found[1].removeprefix(INSIDE): line for line in lines if (found := re.match(r'size mismatch for (\S+):', line))
+        }
+        if not shapes:
+            raise ValueError(f'{what} do not fit: {"; ".join(lines)}') from error
+        if other := _other_classes(network, weights, shapes):
+            if classes != other[1]:
+                raise ValueError(f'{what} {_about_classes(shapes, *other, role)}') from error
+            print_log(
+                f'{what} are of {other[0]} classes, not {classes}: all but the classifier ({listed([*shapes])}) is loaded',
+                'current',
+            )
+            head: Any = getattr(network, 'head', None)
+            if hasattr(head, 'init_weights'):
+                head.init_weights()  # as where nothing is loaded
+        fitting = OrderedDict((key, value) for key, value in weights.items() if key.removeprefix(INSIDE) not in shapes)
+        fitting._metadata = getattr(weights, '_metadata', None)  # type: ignore[attr-defined]
+        missing, unexpected = network.load_state_dict(fitting, strict=False)
+        missing = [key for key in missing if key.removeprefix(INSIDE) not in shapes]
+        shapes = {} if other else shapes
+    optional = {*_distillation_only(own), *_distillation_only(weights)}
+    counts = {key for key, value in weights.items() if not value.ndim and '.' not in key}  # an `epoch` beside the weights
+    problems = {
+        'missing': [key for key in missing if key not in optional],
+        'unexpected': [key for key in unexpected if key not in optional | counts],
+        'other shapes': list(shapes.values()),
+    }
+    if any(problems.values()):
+        inner = getattr(network, 'backbone', getattr(network, 'model', network))
+        said = '; '.join(f'{problem}: {listed(names)}' for problem, names in problems.items() if names)
+        raise ValueError(f'{what} do not fit this {type(inner).__name__}; {said}')
+
+
+def _other_classes(network: nn.Module, weights: Mapping[str, Tensor], misshapen: Collection[str]) -> tuple[int, int] | None:
+    """Of weights that do not fit because they are for another number of classes, their number and the network's; else None.
+
+    Those are of linear layers (or 1×1 convolutions), and differ in the number of outputs alone, all by the same.
+    """
+    modules, pairs = dict(network.named_modules()), set()
+    if any(f'{key.rpartition(".")[0]}.weight' not in misshapen for key in misshapen):
+        return None
+    for key in misshapen:
+        path, _, name = key.rpartition('.')
+        layer = modules.get(INSIDE + path, modules.get(path))
+        theirs = next(weights[k].shape for k in (key, INSIDE + key) if k in weights)
+        linear = isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1))
+        if not linear or not theirs or theirs[1:] != getattr(layer, name).shape[1:]:
+            return None
+        pairs.add((theirs[0], len(getattr(layer, name))))
+    return pairs.pop() if len(pairs) == 1 else None
+
+
+def _about_classes(keys: Iterable[str], theirs: int, ours: int, role: str) -> str:
+    """What to do about weights for another number of classes."""
+    mend = f'give the config of a network of {theirs} classes, or weights of one of {ours}'
+    if role == 'teacher':
+        mend = (
+            f'set the number of classes in model.teacher_cfg (num_classes) to {theirs}, and say by model.teacher_classes '
+            'which of them are the student’s'
+        )
+    return f'are of {theirs} classes and this network has {ours} ({listed([*keys])}): {mend}'
+
+
+def _own_names(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], what: str) -> Mapping[str, Tensor]:
+    """Weights under a classifier's own names.
+
+    The network that it wraps may have been saved by itself, or the classifier inside of another module (``model.`` in
+    Lightning's files).
+
+    Raises:
+        ValueError: If several parts of the file have all of the network's names.
+    """
+    needed = {key for key in own if not key.endswith('num_batches_tracked')} - {*_distillation_only(own)}
+
+    def under(prefix: str) -> OrderedDict[str, Tensor]:
+        inner = OrderedDict((key[len(prefix) :], value) for key, value in weights.items() if key.startswith(prefix))
+        forms = (inner, OrderedDict((INSIDE + key, value) for key, value in inner.items()))
+        return max(forms, key=lambda form: len(form.keys() & needed))
+
+    whole = under('')
+    if needed <= whole.keys():
+        return whole
+    starts = Counter(
+        '.'.join(parts[:n]) + '.' for parts in (key.split('.') for key in weights) for n in (1, 2, 3) if n < len(parts)
     )
-    return max(forms, key=lambda form: len(form.keys() & own.keys()))
+    forms = {start: under(start) for start, count in starts.items() if 2 * count >= len(needed)}
+    full = [start for start, form in forms.items() if needed <= form.keys()]
+    if len(full) > 1:
+        raise ValueError(
+            f'{what} hold this network more than once, under {" and ".join(map(repr, full))}: save the one that is meant by '
+            'itself, without that beginning of its names'
+        )
+    if not full:
+        return max((whole, *forms.values()), key=lambda form: len(form.keys() & needed))
+    if left_out := [key for key in weights if not key.startswith(full[0])]:
+        print_log(f'{what}: the network is under {full[0]!r}; left out is {listed(left_out)}', 'current')
+    return forms[full[0]]
 
 
 @dataclass
@@ -464,11 +559,15 @@ def transfer(dis_path: str | Path, output_path: str | Path, trust: bool | None =
     if not student:
         raise ValueError(
             f'checkpoint {dis_path} has no student weights (names that start with "student."), but '
-            f'{_list(list(weights), 3) or "no weights at all"}; give a checkpoint that a distiller wrote in training'
+            f'{listed(list(weights), 3) or "no weights at all"}; give a checkpoint that a distiller wrote in training'
         )
     dropped = _distillation_only(student)
     kept = OrderedDict((k, v) for k, v in student.items() if k not in dropped)
-    parts = {k.split('.', 1)[0] for k in weights} - {'student'} | (set(checkpoint) - {'state_dict', 'meta'} - set(weights))
+    place, _ = find_weights(checkpoint)
+    others = set(checkpoint) - {place or 'state_dict', 'meta'} - ({*weights} if not place else set())
+    parts = {k.split('.', 1)[0] for k in weights} - {'student'} | others
     save_atomically({'meta': _plain(checkpoint.get('meta', {})), 'state_dict': kept}, Path(output_path))
     simkd = any(k.startswith('predictor.') for k in kept)
-    return Transfer(list(kept), dropped, sorted(parts), 'ema_state_dict' in checkpoint, _is_deit3(kept), simkd)
+    return Transfer(
+        list(kept), dropped, sorted(parts), place in AVERAGES or 'ema_state_dict' in checkpoint, _is_deit3(kept), simkd
+    )

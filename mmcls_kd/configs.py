@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.hub import get_config
+from mmengine.utils import import_modules_from_strings
 from mmpretrain.apis.model import ModelHub
 from mmpretrain.registry import MODELS
 
+from . import plain_data
 from .errors import close_names
 from .networks.sources import Source, read_source
+from .plain_data import files_guarded, read_plain_config, refuse_calls
 
 PACKAGE = Path(__file__).resolve().parent
 CONFIGS = PACKAGE / '.mim' / 'configs'
@@ -52,16 +56,52 @@ def read_config(path: str) -> Config:
     """
     if '::' not in path and (found := _found(path)):
         try:
-            return Config.fromfile(found)
-        except (SyntaxError, NameError, ImportError, AssertionError) as error:  # the last for `_base_ = 'unknown::...'`
-            reason = str(error).split(', the current sys.path', 1)[0]  # which mmengine would list
-            raise ValueError(f'config {path} cannot be read: {type(error).__name__}: {reason}') from error
+            with files_guarded():
+                cfg = Config.fromfile(found)
+        except FileNotFoundError:
+            raise
+        except Exception as error:  # a program may raise anything
+            raise ValueError(f'config {path} cannot be read: {_reason(error)}') from error
+        if found.suffix != '.py' and not plain_data.trusted:
+            refuse_calls(cfg._cfg_dict.to_dict(), f'config {path}')
+        return cfg
     try:
         return get_config(path if '::' in path else f'mmpretrain::{path.removeprefix("configs/")}')
     except (FileNotFoundError, ValueError, AssertionError) as error:
         raise FileNotFoundError(
             f'config {path}: neither in the working directory nor in the toolbox ({TOOLBOX}) nor in mmpretrain'
         ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """Why a config cannot be read, in a line; of modules that it imports which one, and why."""
+    if isinstance(error, ImportError):
+        failed = error.__cause__ or error  # mmengine's, of all that are to be imported, and of one
+        if named := re.match(r'Failed to import (\S+)$', str(failed)):
+            why = failed.__context__
+            mend = 'Is it installed, or its folder in PYTHONPATH?'
+            return f'custom_imports: {named[1]} cannot be imported ({type(why).__name__}: {why}). {mend}'
+    reason = (str(error).splitlines() or [''])[0]
+    return reason if type(error) is ValueError else f'{type(error).__name__}: {reason}'
+
+
+def read_left_config(path: Path) -> Config:
+    """The config that a training has left in its work directory, as data: only with ``--trust`` is it run.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: If it is no plain config, see :func:`~.plain_data.read_plain_config`, or cannot be read.
+    """
+    if plain_data.trusted:
+        return read_config(str(path.resolve()))
+    cfg = read_plain_config(path)
+    try:
+        import_modules_from_strings(**cfg.get('custom_imports', dict(imports=[])))
+    except ImportError as error:
+        raise ValueError(f'config {path} cannot be read: {_reason(error)}') from error
+    return cfg
 
 
 class RunConfig(Config):

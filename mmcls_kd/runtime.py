@@ -68,7 +68,7 @@ def base_parser(description: str | None, **keywords: Any) -> argparse.ArgumentPa
         metavar='KEY=VALUE',
         help='override settings of the config, e.g. train_cfg.max_epochs=3 or key="[(a,b),(c,d)]"',
     )
-    parser.add_argument('--trust', action='store_true', help='let checkpoints run code while they are read')
+    parser.add_argument('--trust', action='store_true', help='let checkpoints and other files run code while they are read')
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='how the processes were started')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by some launchers')
     return parser

@@ -9,9 +9,11 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')  # before torch is imported, and f
 import folders
 import pytest
 import torch
+from mmengine.fileio.handlers import file_handlers
 from processes import Worker, in_child
 
 from mmcls_kd.checkpoint import FORCE_SAFE
+from mmcls_kd.plain_data import MMENGINES
 
 ALLOWED = list(torch.serialization.get_safe_globals())
 WORKER = pytest.StashKey()
@@ -19,12 +21,13 @@ WORKER = pytest.StashKey()
 
 @pytest.fixture(autouse=True)
 def _unguarded_afterwards(monkeypatch):
-    """What a tool that ran in this process allowed or forbade ``torch.load`` is over with the test."""
+    """What a tool that ran in this process allowed or forbade the reading of files is over with the test."""
     monkeypatch.setenv(FORCE_SAFE, '0')
-    monkeypatch.setattr('mmcls_kd.checkpoint._trusting', False)
+    monkeypatch.setattr('mmcls_kd.plain_data.trusted', False)
     torch.serialization.clear_safe_globals()  # of fixtures that came before, too
     torch.serialization.add_safe_globals(ALLOWED)
     yield
+    file_handlers.update(MMENGINES)
     torch.serialization.clear_safe_globals()
     torch.serialization.add_safe_globals(ALLOWED)
 

@@ -1,21 +1,28 @@
-"""Reading without running code, and the student out of every kind of checkpoint."""
+"""Reading without running code, weights as other programs save them, and the student out of every kind of checkpoint."""
 
+import argparse
+import json
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
+import torchvision
 from mmengine.logging import HistoryBuffer
 from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import OneCycleLR
 from mmpretrain.registry import MODELS
 from networks import build, method, resnet, vit
 
+from mmcls_kd import checkpoint as checkpoint_module
 from mmcls_kd.checkpoint import check_end, fetch, load_strictly, read_checkpoint, save_atomically, transfer
 from mmcls_kd.configs import network_cfg
+from mmcls_kd.networks import weights as weights_module
 
 SRRL = method('SRRLLoss', student_channels=32, teacher_channels=64)
 
@@ -115,6 +122,164 @@ class TestReading:
             read_checkpoint(tmp_path / 'none.pth')
 
 
+@pytest.fixture(scope='module')
+def weights():
+    return MODELS.build(resnet()).state_dict()
+
+
+class TestOtherPrograms:
+    """Weights under the names of other libraries and training scripts."""
+
+    @pytest.fixture
+    def said(self, monkeypatch):
+        lines = []
+        for module in (checkpoint_module, weights_module):
+            monkeypatch.setattr(module, 'print_log', lambda text, *_: lines.append(text))
+        return lines
+
+    def loaded(self, content, tmp_path, network=None, role='teacher', **keywords):
+        """What a network holds after it was given a file; it starts as zeros."""
+        network = network or MODELS.build(resnet())
+        with torch.no_grad():
+            for parameter in network.parameters():
+                parameter.zero_()
+        torch.save(content, tmp_path / 'w.pth')
+        load_strictly(network, str(tmp_path / 'w.pth'), role, **keywords)
+        return network.state_dict()
+
+    def same(self, found, wanted):
+        return all(torch.equal(value, wanted[key]) for key, value in found.items())
+
+    @pytest.mark.parametrize('place', ['state_dict', 'model', 'net', 'network', 'model_state_dict'])
+    @pytest.mark.parametrize('prefix', ['', 'module.', '_orig_mod.', 'module._orig_mod.', '_orig_mod.module.', 'model.'])
+    def test_places_and_wrappers(self, weights, place, prefix, tmp_path):
+        content = {place: {prefix + k: v for k, v in weights.items()}, 'accuracy': 0.9, 'epoch': 3, 'optimizer': {}}
+        assert self.same(self.loaded(content, tmp_path), weights)
+        assert self.same(self.loaded(dict(content[place], epoch=torch.tensor(3)), tmp_path), weights)
+
+    def test_a_compiled_part(self, weights, tmp_path):
+        compiled = {k.replace('backbone.', 'backbone._orig_mod.'): v for k, v in weights.items()}
+        assert self.same(self.loaded(compiled, tmp_path), weights)
+
+    @pytest.mark.parametrize('places', [('state_dict', 'state_dict_ema'), ('model', 'model_ema')])
+    def test_the_average_is_taken_as_timm_takes_it(self, places, tmp_path, said):
+        network = timm.create_model('test_resnet', num_classes=5)
+        average = {k: v + 1 if v.is_floating_point() else v for k, v in network.state_dict().items()}
+        content = {places[0]: network.state_dict(), places[1]: average}
+        classifier = MODELS.build(dict(type='TimmClassifier', model_name='test_resnet', num_classes=5))
+        found = self.loaded(content, tmp_path, classifier)
+        theirs = timm.create_model('test_resnet', num_classes=5, checkpoint_path=str(tmp_path / 'w.pth'))
+        assert self.same(found, theirs.state_dict())
+        assert re.search(f'{places[1]!r}, the moving average, is taken, as timm does, not {places[0]!r}', said[0])
+
+    def test_the_average_of_torchvisions_training_script(self, weights, tmp_path):
+        average = torch.optim.swa_utils.AveragedModel(MODELS.build(resnet()))
+        content = dict(model=weights, model_ema=average.state_dict())  # it counts its steps
+        assert self.same(self.loaded(content, tmp_path), average.module.state_dict())
+
+    def test_what_stands_beside_the_network_is_said(self, weights, tmp_path, said):
+        content = {**{f'model.{k}': v for k, v in weights.items()}, 'criterion.weight': torch.ones(3)}
+        assert self.same(self.loaded(dict(state_dict=content), tmp_path), weights)
+        assert said == [f"teacher weights {tmp_path / 'w.pth'}: the network is under 'model.'; left out is criterion.weight"]
+
+    def test_two_networks_in_a_file(self, weights, tmp_path):
+        twice = {f'{name}.{k}': v for name in ('net1', 'net2') for k, v in weights.items()}
+        with pytest.raises(ValueError, match=r"more than once, under 'net1\.' and 'net2\.'"):
+            self.loaded(twice, tmp_path)
+
+    @pytest.mark.parametrize('name', ['densenet121', 'mnasnet1_0'])
+    def test_torchvisions_own_files(self, name, tmp_path):
+        state = torchvision.models.get_model(name, num_classes=5).state_dict()
+        published = {re.sub(r'(denselayer\d+\.\w+)([12])\.', r'\1.\2.', k): v for k, v in state.items()}
+        assert (published.keys() == state.keys()) == (name != 'densenet121')
+        classifier = MODELS.build(dict(type='TorchvisionClassifier', model_name=name, num_classes=5))
+        found = self.loaded(published, tmp_path, classifier)
+        assert self.same({k.removeprefix('model.'): v for k, v in found.items()}, state)
+
+    @pytest.mark.parametrize(
+        ('content', 'match'),
+        [
+            (dict(epoch=1, optimizer={}), "has no weights .* It has: 'epoch', 'optimizer'$"),
+            (dict(acc=torch.tensor(1.0), mine=dict(a=torch.ones(1), b=torch.ones(1))), "2 tensors by name, is under 'mine'"),
+        ],
+    )
+    def test_weights_that_are_not_found(self, content, match, tmp_path):
+        with pytest.raises(ValueError, match=match):
+            self.loaded(content, tmp_path)
+        with pytest.raises(ValueError, match=match):
+            checkpoint_module._load_from_local(str(tmp_path / 'w.pth'))
+
+    def test_mmengines_own_loading_finds_them_too(self, weights, tmp_path):
+        torch.save(dict(model={f'_orig_mod.{k}': v for k, v in weights.items()}), tmp_path / 'w.pth')
+        found = checkpoint_module._load_from_local(str(tmp_path / 'w.pth'))
+        assert self.same(found['state_dict'], weights)
+        assert found['state_dict'].keys() == weights.keys()
+
+    @pytest.mark.parametrize('kind', ['mmpretrain', 'timm'])
+    def test_another_number_of_classes(self, kind, tmp_path, said):
+        def build_for(classes):
+            if kind == 'timm':
+                return MODELS.build(dict(type='TimmClassifier', model_name='test_resnet', num_classes=classes))
+            return MODELS.build(resnet(classes=classes))
+
+        weights, network = build_for(7).state_dict(), build_for(5)
+        with pytest.raises(
+            ValueError, match=r'are of 7 classes and this network has 5 \(.*fc\.weight.*model\.teacher_classes'
+        ):
+            self.loaded(weights, tmp_path, network)
+        found = self.loaded(weights, tmp_path, network, 'student', classes=5)
+        fresh = {key for key, value in found.items() if value.shape != weights[key].shape}
+        assert {key.rsplit('.', 2)[-2] for key in fresh} == {'fc'}
+        assert self.same({k: v for k, v in found.items() if k not in fresh}, weights)
+        assert 'are of 7 classes, not 5: all but the classifier' in said[-1]
+        assert kind == 'timm' or found['head.fc.weight'].std() > 0  # as mmpretrain starts it
+
+    def test_another_width_is_no_other_number_of_classes(self, weights, tmp_path):
+        other = dict(weights, **{'backbone.conv1.weight': torch.zeros(1, 3, 3, 3)})
+        with pytest.raises(ValueError, match=r'do not fit this ResNet_CIFAR; other shapes: .*backbone\.conv1\.weight'):
+            self.loaded(other, tmp_path, role='student', classes=10)
+
+    def test_options_of_a_script_are_plain_data(self, weights, tmp_path):
+        args = argparse.Namespace(lr=0.1, output=Path('out'), device=torch.device('cpu'), inner=argparse.Namespace(a=[1]))
+        torch.save(dict(model=weights, args=args), tmp_path / 'w.pth')
+        assert read_checkpoint(tmp_path / 'w.pth')['args'].inner == argparse.Namespace(a=[1])
+        args.evil = Malicious(tmp_path / 'ran')
+        torch.save(dict(model=weights, args=args), tmp_path / 'w.pth')
+        with pytest.raises(ValueError, match='could run code'):
+            read_checkpoint(tmp_path / 'w.pth')
+        assert not (tmp_path / 'ran').exists()
+
+    def test_a_whole_network_in_a_trusted_file(self, tmp_path):
+        network = torch.nn.Sequential(torch.nn.Linear(1, 1))
+        for content in (network, dict(model=network)):
+            torch.save(content, tmp_path / 'w.pth')
+            with pytest.raises(ValueError, match='could run code'):
+                read_checkpoint(tmp_path / 'w.pth')
+            assert weights_module.weights_of(read_checkpoint(tmp_path / 'w.pth', trust=True)).keys() == {
+                '0.weight',
+                '0.bias',
+            }
+
+
+class TestIndex:
+    """Weights in several files."""
+
+    @pytest.mark.parametrize(
+        ('places', 'match'),
+        [
+            (dict(a='model.safetensors.index.json'), r'no index: it names model\.safetensors\.index\.json'),
+            (dict(a='../1.bin'), 'no index: it names'),
+            (dict(a='1.bin', b='2.bin'), r'of the 2 files that it names 1 are not here: 2\.bin: no such file'),
+            (dict(a='1.bin', b='1.bin'), r'1\.bin does not hold what it should: b'),
+        ],
+    )
+    def test_one_that_cannot_be(self, places, match, tmp_path):
+        torch.save(dict(a=torch.ones(1)), tmp_path / '1.bin')
+        (tmp_path / 'model.safetensors.index.json').write_text(json.dumps(dict(weight_map=places)))
+        with pytest.raises((ValueError, FileNotFoundError), match=match):
+            read_checkpoint(tmp_path / 'model.safetensors.index.json')
+
+
 class TestFetching:
     def test_an_address_is_downloaded_once_into_torchs_cache(self, tmp_path, monkeypatch):
         monkeypatch.setenv('TORCH_HOME', str(tmp_path))
@@ -190,6 +355,14 @@ class TestTransfer:
     def test_a_deit3_student_is_noticed(self, tmp_path, kind, expected):
         distiller = build(method('NKDLoss'), student=vit(16, kind))
         assert self.export(training_checkpoint(distiller), tmp_path)[0].deit3 == expected
+
+    def test_another_programs_average(self, tmp_path):
+        state = build(SRRL).state_dict()
+        average = {k: v + 1 if v.is_floating_point() else v for k, v in state.items()}
+        done, content = self.export(dict(model=state, model_ema=average, epoch=1), tmp_path)
+        assert done.ema
+        assert torch.equal(content['state_dict']['head.fc.weight'], average['student.head.fc.weight'])
+        assert done.left_out == ['distill_losses', 'epoch', 'model']
 
     def test_without_a_student(self, tmp_path):
         weights = MODELS.build(resnet()).state_dict()

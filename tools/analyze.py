@@ -7,6 +7,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works without being installed
 
 from mmengine.logging import MMLogger
+from rich.text import Text
 
 from mmcls_kd.checkpoint import check_end, guard_loading
 from mmcls_kd.extras import need_library
@@ -31,7 +32,7 @@ def parse_args(argv=None):
     parser.add_argument(
         '--rows', nargs='+', default=[], help='rows of studies, e.g. cnn/kd cnn/nkd; the first is compared with'
     )
-    parser.add_argument('--trust', action='store_true', help='let checkpoints run code while they are read')
+    parser.add_argument('--trust', action='store_true', help='let checkpoints and other files run code while they are read')
     return parser.parse_args(argv)
 
 
@@ -117,7 +118,7 @@ def work(args, entrants, distillers) -> None:
     rows = [cells(row, found.unit) for row in found.rows()]
     console.print(table(f'On {found.images} validation images', COLUMNS, rows))
     for note in found.notes:
-        console.print(note, markup=False)
+        console.print(Text(note))
     print(f'report: {args.out / "report.html"}')
 
 

@@ -56,7 +56,10 @@ def evaluators(metrics, configured) -> list[dict]:
 
 
 def add_drawing(cfg: Config, args) -> None:
-    """Draw predictions through mmpretrain's VisualizationHook."""
+    """Draw predictions through mmpretrain's VisualizationHook; names of classes are text, no formulas."""
+    import matplotlib
+
+    matplotlib.rcParams['text.parse_math'] = False
     cfg.default_hooks['visualization'] = dict(
         type='VisualizationHook',
         enable=True,

@@ -11,7 +11,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import Runner
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from ..distillers.stored_teacher import StoredTeacher
 from ..engine.data import batches_from
@@ -155,11 +155,11 @@ def show(found: Look, console: Console) -> None:
     title = f'Loss terms at the start, over {found.batches} training batches'
     console.print(table(title, ('', 'value', 'gradient', 'of the task’s', 'cosine'), map(_term_row, found.terms)))
     for text in found.left_out:
-        console.print(text)
+        console.print(Text(text))
     for one in found.advice:
-        console.print(f'[bold]{escape(one.about)}[/bold]: {escape(one.finding)}.\n  → {escape(one.suggestion)}')
+        console.print(Text.assemble((one.about, 'bold'), f': {one.finding}.\n  → {one.suggestion}'))
     for note in dict.fromkeys(one.note for one in found.advice if one.note):
-        console.print(note)
+        console.print(Text(note))
     if not found.advice:
         console.print('Nothing of what was measured looks off.' if found.left_out else 'Nothing looks off.')
 

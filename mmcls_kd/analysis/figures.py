@@ -70,6 +70,7 @@ def drawing() -> Iterator[None]:
         'axes.axisbelow': True,
         'grid.color': '0.9',
         'legend.frameon': False,
+        'text.parse_math': False,  # names are text, whatever is in them
     }
     with rc_context(style):
         yield
@@ -98,6 +99,11 @@ def short(name: str, most: int = 22) -> str:
     return name if len(name) <= most else f'…{name[1 - most :]}'
 
 
+def entry(name: str) -> str:
+    """A name in a legend, which leaves out those that begin with an underscore."""
+    return f' {name}' if name.startswith('_') else name
+
+
 def save(figure: Any, path: Path) -> None:
     """Write a figure, atomically."""
     with atomic_path(path) as file:
@@ -119,7 +125,7 @@ def learning_curves(found: Comparison) -> Any | None:
     for row in found.rows():
         if row.name in found.teachers:
             of, label = style[row.name], f'{row.name} ({100 * row.accuracy:.2f})'
-            axes.axhline(100 * row.accuracy, color=of.colour, linestyle=of.line, linewidth=1.3, label=label)
+            axes.axhline(100 * row.accuracy, color=of.colour, linestyle=of.line, linewidth=1.3, label=entry(label))
     axes.set(xlabel=UNITS[found.unit], ylabel='validation accuracy (%)')
     _whole_numbers(axes)
     _legend_beside(axes)
@@ -134,7 +140,7 @@ def loss_terms(found: Comparison) -> Any:
         for name, curve in run.terms().items():
             i = names.index(name)
             steps, values = zip(*curve, strict=True)
-            axes.plot(steps, values, color=(TEACHER_COLOUR, *COLOURS)[i % 7], linestyle=LINES[i // 7 % 4], label=name)
+            axes.plot(steps, values, color=(TEACHER_COLOUR, *COLOURS)[i % 7], linestyle=LINES[i // 7 % 4], label=entry(name))
         if all(value > 0 for curve in run.terms().values() for _, value in curve):
             axes.set_yscale('log')
             _plain_log(axes)
@@ -183,7 +189,7 @@ def class_differences(found: Comparison) -> Any | None:
         y = np.arange(len(order)) - shift
         values = differences[i, order].numpy()
         axes.hlines(y, 0, values, color=style[name].colour, linestyle=style[name].line, linewidth=1.6, alpha=0.6)
-        axes.plot(values, y, style[name].marker, color=style[name].colour, markersize=6, label=name)
+        axes.plot(values, y, style[name].marker, color=style[name].colour, markersize=6, label=entry(name))
     axes.set_yticks(range(len(order)), [f'{found.class_names[i]} ({base[i]:.0f}%)' for i in order])
     axes.set(
         xlabel=f'accuracy minus that of {found.reference}, in points (in brackets: its accuracy)',
@@ -317,7 +323,7 @@ def _scatter(axes: Any, places: np.ndarray, label: np.ndarray, classes: Sequence
     for i, number in enumerate(classes):
         of = places[label == number]
         colour, marker = CLASS_COLOURS[i % len(CLASS_COLOURS)], CLASS_MARKERS[i % len(CLASS_MARKERS)]
-        options = dict(color=colour, markersize=3.4, markeredgewidth=0, alpha=0.85, label=names[number])
+        options = dict(color=colour, markersize=3.4, markeredgewidth=0, alpha=0.85, label=entry(names[number]))
         axes.plot(of[:, 0], of[:, 1], marker, **options)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -326,7 +332,8 @@ def _scatter(axes: Any, places: np.ndarray, label: np.ndarray, classes: Sequence
 
 
 def _line(axes: Any, x: Sequence[float], y: Sequence[float | None], style: LineStyle, label: str) -> None:
-    axes.plot(x, y, color=style.colour, linestyle=style.line, marker=style.marker, markersize=5, linewidth=1.8, label=label)
+    look = dict(color=style.colour, linestyle=style.line, marker=style.marker, markersize=5, linewidth=1.8)
+    axes.plot(x, y, **look, label=entry(label))
 
 
 def _whole_numbers(axes: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from mmengine.config import Config
 
 from ..checkpoint import read_checkpoint
-from ..configs import method_entries, read_config
+from ..configs import method_entries, read_left_config
 from ..runtime import datasets_of, is_distiller
 
 CHECKPOINT = re.compile(r'(epoch|iter)_(\d+)\.pth')
@@ -109,7 +109,7 @@ def read_run(folder: Path, name: str) -> Run:
     if not config.is_file():
         raise FileNotFoundError(f'{config}: no such file, and the config of the training should be there; {MEND}')
     training, validation = joined([*trainings.values()])
-    cfg = read_config(str(config.resolve()))
+    cfg = read_left_config(config)
     if 'model' not in cfg:
         raise ValueError(f'{config} has no `model`; {MEND}')
     unit, checkpoints = find_checkpoints(folder, last_logged(training, log_interval(cfg)))

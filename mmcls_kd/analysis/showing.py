@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ..checkpoint import atomic_path
 
@@ -22,18 +22,18 @@ def screen() -> Console:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table whose columns but the first are aligned to the right; what is in its cells is text and no markup.
+    """A table whose columns but the first are aligned to the right; what is in it is text and no markup.
 
     Args:
         title: What stands above it.
         columns: The heads of its columns.
         rows: The cells of each row.
     """
-    found = Table(*columns, title=title, title_justify='left')
-    for column in found.columns[1:]:
-        column.justify = 'right'
+    found = Table(title=Text(title), title_justify='left')
+    for i, column in enumerate(columns):
+        found.add_column(Text(column), justify='right' if i else 'left')
     for row in rows:
-        found.add_row(*map(escape, row))
+        found.add_row(*map(Text, row))
     return found
 
 

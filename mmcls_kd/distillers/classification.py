@@ -19,6 +19,7 @@ from ..checkpoint import load_strictly
 from ..configs import find_network
 from ..networks.pixels import preprocessed
 from ..networks.sources import Source, brings_weights
+from ..networks.weights import left_random, listed
 from ..teacher_store import TeacherStore
 from .assembly import (
     ALIASES,
@@ -63,8 +64,10 @@ def sample_indices(data_samples: Sequence[DataSample]) -> Tensor:
     return torch.tensor(indices)
 
 
-def build_student(source: Source, pretrained: str | bool | None) -> nn.Module:
-    """The student; where it has weights to start from, the runner's ``init_weights`` leaves it alone.
+def build_student(source: Source, pretrained: str | bool | None) -> tuple[nn.Module, Survey]:
+    """The student and its survey; where it has weights to start from, the runner's ``init_weights`` leaves it alone.
+
+    Weights for another number of classes fill all of it but the classifier.
 
     Args:
         source: Its network.
@@ -76,11 +79,14 @@ def build_student(source: Source, pretrained: str | bool | None) -> nn.Module:
     """
     cfg, weights = source.with_weights(pretrained, 'student')
     student = MODELS.build(cfg).float()  # some libraries keep the half precision of their files
+    found = survey(student, 'student', source.pixels.get('size'))
     if weights:
-        load_strictly(student, weights, 'student')
+        load_strictly(student, weights, 'student', found.num_classes)
+    elif brings_weights(cfg) and (random := left_random(student)):
+        print_log(f'the weights that come with the student do not fill it: {listed(random)} starts afresh', 'current')
     if weights or brings_weights(cfg):
         student.is_init = True
-    return student
+    return student, found
 
 
 def students_own_names(distiller: ClassificationDistiller, state: dict[str, Any], prefix: str, *_: Any) -> None:
@@ -195,8 +201,7 @@ class ClassificationDistiller(BaseClassifier):
         if not isinstance(data_preprocessor, nn.Module):
             data_preprocessor = MODELS.build(preprocessor_cfg(data_preprocessor, train_cfg, source.cfg))
         super().__init__(init_cfg=init_cfg, data_preprocessor=data_preprocessor)
-        self.student = build_student(source, student_pretrained)
-        found = survey(self.student, 'student', source.pixels.get('size'))
+        self.student, found = build_student(source, student_pretrained)
         self.num_classes = found.num_classes
 
         compile_options = dict(compile) if isinstance(compile, Mapping) else {} if compile else None

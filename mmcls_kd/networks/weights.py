@@ -1,14 +1,124 @@
-"""What each library's own files of weights need before they fit its networks, and whether they are all there."""
+"""Where files of weights have them, what each library's own need before they fit its networks, and what they lack."""
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmpretrain.models.classifiers import HuggingFaceClassifier, TimmClassifier
 from torch import Tensor, nn
+
+#: Where programs keep a moving average of the weights; timm takes it in the place of the weights, and so does this toolbox.
+#: mmengine's own average needs no name: it swaps the two when it saves.
+AVERAGES = ('state_dict_ema', 'model_ema', 'params_ema')
+#: Where programs keep the weights in a checkpoint, in the order in which they count.
+PLACES = (
+    *AVERAGES,
+    'state_dict',
+    'model',
+    'model_state_dict',
+    'model_state',
+    'net',
+    'network',
+    'module',
+    'weights',
+    'params',
+)
+#: What counts the steps of an average, in torch's and in mmengine's.
+COUNTERS = ('n_averaged', 'steps')
+#: A name in torchvision's published DenseNets, whose networks have `norm1` for `norm.1` today.
+DENSE_LAYER = re.compile(r'(denselayer\d+\.(?:norm|conv))\.([12])\.')
+#: The weights of a loss that makes the predictions.
+PREDICTOR = r'distill_losses\.[^.]+\.predictor\.'
+
+
+def find_weights(checkpoint: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Where a checkpoint has its weights, and what is there.
+
+    Args:
+        checkpoint: What its file holds.
+
+    Returns:
+        One of :data:`PLACES`, or an empty name where the file holds the weights themselves, or none that can be told.
+    """
+    for place in PLACES:
+        inside = checkpoint.get(place)
+        if isinstance(inside, nn.Module):  # of a trusted file
+            inside = inside.state_dict()
+        if isinstance(inside, Mapping) and (tensors_in(inside) or tensors_in(find_weights(inside)[1])):
+            return place, inside if tensors_in(inside) else find_weights(inside)[1]
+    return '', checkpoint
+
+
+def tensors_in(content: Any) -> int:
+    """How many tensors by name a part of a checkpoint holds."""
+    return sum(isinstance(value, Tensor) for value in content.values()) if isinstance(content, Mapping) else 0
+
+
+def about_contents(checkpoint: Mapping[str, Any]) -> str:
+    """What a checkpoint without weights that can be told has, for a message."""
+    inside = {str(key): tensors_in(value) for key, value in checkpoint.items()}
+    likely = max(inside, key=lambda key: inside[key], default=None)
+    found = 'has no weights by name under a name that is known here. '
+    found += f'It has: {listed([repr(key) for key in inside], 12) or "nothing"}'
+    if likely is None or not inside[likely]:
+        return found
+    return (
+        f'{found}. What looks like weights, {inside[likely]} tensors by name, is under {likely!r}: save that by itself, '
+        f"torch.save(torch.load(FILE)[{likely!r}], 'weights.pth')"
+    )
+
+
+def say_average(checkpoint: Mapping[str, Any], what: str) -> None:
+    """Say in a line that of two sets of weights in a file the moving average is taken."""
+    place = find_weights(checkpoint)[0]
+    if place in AVERAGES:
+        others = [repr(other) for other in PLACES if other != place and tensors_in(checkpoint.get(other))]
+        beside = f', not {" or ".join(others)} beside it' if others else ''
+        print_log(f'{what}: {place!r}, the moving average, is taken, as timm does{beside}', 'current')
+
+
+def weights_of(checkpoint: Mapping[str, Any]) -> OrderedDict[str, Tensor]:
+    """The weights in a checkpoint by parameter name; empty where it has none that can be told.
+
+    Names are without what wrappers put into them: ``module.`` of a parallel one, ``_orig_mod.`` of ``torch.compile``.
+
+    Args:
+        checkpoint: What its file holds: the weights themselves, or the weights in one of :data:`PLACES`.
+    """
+    _, inside = find_weights(checkpoint)
+    if any(tensors_in(value) > tensors_in(inside) for value in inside.values()):
+        return OrderedDict()  # these are a count or two beside weights under an unknown name
+    weights = {re.sub(r'(^|\.)_orig_mod\.', r'\1', str(k)): v for k, v in inside.items() if isinstance(v, Tensor)}
+    if all(key.startswith('module.') or key in COUNTERS for key in weights):
+        weights = {key: value for key, value in weights.items() if key not in COUNTERS}
+    return OrderedDict(
+        (DENSE_LAYER.sub(r'\1\2.', re.sub(r'^(module\.)+', '', key)), value) for key, value in weights.items()
+    )
+
+
+def student_weights(weights: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
+    """Of a distiller's weights those that predict, under their own names; empty for weights of any other network.
+
+    These are the student's; where a method predicts (SimKD), ``student.*`` and ``predictor.*``.
+    """
+    predictor = {k: f'predictor.{k.split(".predictor.", 1)[1]}' for k in weights if re.match(PREDICTOR, k)}
+    if predictor:
+        kept = [k for k in weights if k in predictor or k.startswith('student.')]
+        return OrderedDict((predictor.get(k, k), weights[k]) for k in kept)
+    if any(k.startswith('predictor.') for k in weights):  # such a student, transferred
+        return OrderedDict()
+    return OrderedDict((k.removeprefix('student.'), v) for k, v in weights.items() if k.startswith('student.'))
+
+
+def listed(names: list[str], most: int = 6) -> str:
+    """Names for a message, the first of many."""
+    more = f' and {len(names) - most} more' if len(names) > most else ''
+    return ', '.join(names[:most]) + more
 
 
 def as_in_memory(network: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -23,7 +133,12 @@ def as_in_memory(network: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[s
     Returns:
         The weights; ones that do not fit are among them, ones that are missing are not.
     """
-    if not isinstance(network, HuggingFaceClassifier) or weights.keys() == network.state_dict().keys():
+    own = network.state_dict()
+    if weights.keys() == own.keys():
+        current = OrderedDict(weights)
+        current._metadata = getattr(own, '_metadata', None)  # type: ignore[attr-defined]  # versions: MNASNet asks for its own
+        return current
+    if not isinstance(network, HuggingFaceClassifier):
         return weights
     inner = network.model
     with torch.random.fork_rng(devices=[]):
@@ -34,16 +149,35 @@ def as_in_memory(network: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[s
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    misshapen = {name: torch.empty(shape) for name, shape, _ in info['mismatched_keys']}
+    misshapen = {name: torch.zeros(shape) for name, shape, _ in info['mismatched_keys']}
     unfit = {name: weights[name] for name in info['unexpected_keys'] if name in weights}
     found = {name: value for name, value in made.state_dict().items() if name not in info['missing_keys']}
     return OrderedDict({**found, **misshapen, **unfit})
 
 
-def refuse_partial(network: nn.Module, role: str) -> None:
-    """Refuse a network whose library has loaded its own weights in part and left the rest random.
+def left_random(network: nn.Module) -> list[str]:
+    """What a network's library has left random where it has loaded its own weights.
 
     timm does so without a word where the number of classes is another, Hugging Face with a warning where a file has no head.
+
+    Args:
+        network: A classifier that has loaded its library's weights.
+    """
+    inner: Any = getattr(network, 'model', None)
+    if isinstance(network, TimmClassifier):
+        published = (getattr(inner, 'pretrained_cfg', None) or {}).get('num_classes')
+        if published is not None and published != inner.num_classes:
+            return [f'the classifier of {inner.num_classes} classes, where the weights have {published}']
+    elif isinstance(network, HuggingFaceClassifier):
+        name, cfg = inner.config.name_or_path, inner.config
+        options = dict(config=cfg, output_loading_info=True, ignore_mismatched_sizes=True)
+        _, info = type(inner).from_pretrained(name, **options)
+        return sorted({*info['missing_keys'], *(key for key, *_ in info['mismatched_keys'])})
+    return []
+
+
+def refuse_partial(network: nn.Module, role: str) -> None:
+    """Refuse a network whose library has loaded its own weights in part, see :func:`left_random`.
 
     Args:
         network: A classifier that has loaded its library's weights.
@@ -52,17 +186,7 @@ def refuse_partial(network: nn.Module, role: str) -> None:
     Raises:
         ValueError: Names what would be random.
     """
-    inner: Any = getattr(network, 'model', None)
-    random: list[str] = []
-    if isinstance(network, TimmClassifier):
-        published = (getattr(inner, 'pretrained_cfg', None) or {}).get('num_classes')
-        if published is not None and published != inner.num_classes:
-            random = [f'the classifier of {inner.num_classes} classes, where the weights have {published}']
-    elif isinstance(network, HuggingFaceClassifier):
-        name, cfg = inner.config.name_or_path, inner.config
-        _, info = type(inner).from_pretrained(name, config=cfg, output_loading_info=True)
-        random = sorted(info['missing_keys'])
-    if random:
+    if random := left_random(network):
         raise ValueError(
             f'the weights that come with the {role} do not fill it: random would stay {", ".join(random[:6])}. Take a '
             f'network that was trained to classify, or set model.{role}_pretrained to weights for these classes'

@@ -36,7 +36,8 @@ class Desk:
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.args, self.study, self.console = args, read_study(args.study), Console(highlight=False)
+        self.args, self.study = args, read_study(args.study)
+        self.console = Console(highlight=False, markup=False, emoji=False)
         folder = args.work_dir or Path('work_dirs/studies', self.study.name)
         self.place = Place(folder, args.data_root, args.threads, args.gpus or 1)
         self.planner = Planner(self.study)

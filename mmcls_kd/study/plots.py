@@ -39,7 +39,7 @@ def _differences(lines: Sequence[Line], results: Results, title: str, diverged: 
     from matplotlib.figure import Figure
 
     alone = results.lines[lines[0].pair, BASELINE].accuracies
-    with rc_context({'svg.hashsalt': 'study', 'font.size': 9}):  # the same file each time
+    with rc_context({'svg.hashsalt': 'study', 'font.size': 9, 'text.parse_math': False}):  # the same file each time
         figure = Figure(figsize=(7, 1.2 + 0.26 * len(lines)), layout='constrained')
         axes = figure.add_subplot()
         axes.axvline(0, color='0.6', linewidth=1)

@@ -260,9 +260,10 @@ def _elsewhere(lines: Sequence[Line]) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """A table in Markdown; a line or a column ends where a cell does, not where one's text has such a mark."""
     lines = [head, ['---'] * len(head), *rows]
-    return '\n'.join(f'| {" | ".join(cells)} |' for cells in lines)
+    escaped = [[re.sub(r'\s*\n\s*', ' ', cell).replace('|', '\\|') for cell in cells] for cells in lines]
+    return '\n'.join(f'| {" | ".join(cells)} |' for cells in escaped)
 
 
 def _title(line: Line, study: Study, name: str | None = None) -> str:

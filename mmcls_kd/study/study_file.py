@@ -12,6 +12,7 @@ from mmengine.config import Config, ConfigDict
 
 from ..configs import find_file
 from ..errors import close_names
+from ..plain_data import files_guarded
 
 #: The rows that every other one of a pair is compared with, and the teacher alone.
 BASELINE, KD, TEACHER = 'baseline', 'kd', 'teacher'
@@ -163,7 +164,9 @@ def read_study(path: str | Path) -> Study:
     """
     found = find_file(path)
     try:
-        content = {k: v for k, v in Config.fromfile(found)._cfg_dict.to_dict().items() if not k.startswith('_')}
+        with files_guarded():
+            content = Config.fromfile(found)._cfg_dict.to_dict()
+        content = {k: v for k, v in content.items() if not k.startswith('_')}
     except Exception as error:  # a program may raise anything
         raise ValueError(f'study {path} cannot be read: {type(error).__name__}: {error}') from error
     try:

@@ -1,9 +1,12 @@
 """Figures: what is drawn is what was measured, each run looks the same in all, and nothing is drawn of nothing."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from analysis_kit import made_up
+from matplotlib.text import Text
 from PIL import Image
 
 from mmcls_kd.analysis import figures
@@ -141,6 +144,25 @@ def test_without_vectors_there_are_no_features(found):
 def test_ten_of_many_classes_have_features():
     assert figures.chosen_classes(10) == list(range(10))
     assert figures.chosen_classes(1000) == [0, 111, 222, 333, 444, 555, 666, 777, 888, 999]
+
+
+NAMES = ['$\\frac{$', '_x', 'cash $5 to $10', '<b>&amp;</b>']
+
+
+def texts(figure):
+    return {text.get_text().strip() for text in figure.findobj(Text) if text.get_visible()}
+
+
+def test_names_are_text_whatever_is_in_them(tmp_path, monkeypatch):
+    named = dataclasses.replace(made_up('$alone', '_kd', 'a_$b$'), class_names=NAMES)
+    drawn, save = {}, figures.save
+    monkeypatch.setattr(figures, 'save', lambda figure, path: drawn.update({path.stem: figure}) or save(figure, path))
+    figures.draw(named, tmp_path, log=lambda _: None)
+    for name in ('class_differences', 'correlations', 'features'):
+        assert all(any(of in text for text in texts(drawn[name])) for of in NAMES), name
+    for name in ('over_training', 'class_differences'):
+        assert {'_kd', 'a_$b$'} <= texts(drawn[name])
+    assert {'_kd (40.00)', '$alone (40.00)'} <= texts(drawn['learning_curves'])
 
 
 def test_files(found, tmp_path, monkeypatch):

@@ -6,8 +6,9 @@ from mmcls_kd.analysis.showing import screen, table, write_json
 
 
 def test_cells_are_text_and_no_markup(capsys):
-    screen().print(table('Title', ('run', 'number'), [('kd[1]', '2.5'), ('[red]', '11.25')]))
+    screen().print(table('Title', ('run', 'number'), [('kd[1]', '2.5'), ('[red]', '11.25'), (':cat:', '1')]))
     said = capsys.readouterr().out
+    assert '│ :cat: │      1 │' in said
     assert '│ kd[1] │    2.5 │' in said
     assert '│ [red] │  11.25 │' in said
 

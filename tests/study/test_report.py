@@ -9,7 +9,7 @@ from studies_kit import DOCUMENT, lost, made_up, small_study
 from mmcls_kd.study.plan import sweep_results
 from mmcls_kd.study.plots import draw
 from mmcls_kd.study.records import add_record, read_records, write_records
-from mmcls_kd.study.report import blocks, put
+from mmcls_kd.study.report import blocks, put, table
 from mmcls_kd.study.results import Results, agreement
 
 
@@ -31,6 +31,14 @@ def cells(table, row):
 def constant(records, **rows):
     """The results with other accuracies: for a row one of each seed."""
     return [{**r, 'last': rows[r['row']][r['seed']]} if r['row'] in rows else r for r in records]
+
+
+def test_a_cell_is_one_cell_whatever_is_in_it():
+    assert table(['', 'a|b'], [['`x|y`', 'two\nlines']]).splitlines() == [
+        '|  | a\\|b |',
+        '| --- | --- |',
+        '| `x\\|y` | two lines |',
+    ]
 
 
 class TestTables:
