@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from ..analysis.figures import drawing, entry
 from ..errors import close_names
 from .execution import RESULT
 from .records import Record, read_records
@@ -112,8 +113,17 @@ def draw_curves(rows: dict[str, dict[int, Record]]) -> Any:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(10, 4.6), layout='constrained')
-    axes = figure.add_subplot()
+    with drawing():
+        figure = Figure(figsize=(10, 4.6), layout='constrained')
+        axes = figure.add_subplot()
+        _draw(axes, rows)
+        figure.legend(loc='outside right upper', fontsize=8)
+    axes.set(xlabel='epoch', ylabel='validation accuracy (%)')
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def _draw(axes: Any, rows: dict[str, dict[int, Record]]) -> None:
     for i, (name, row) in enumerate(rows.items()):
         curves = [record['curve'] for record in row.values() if record['curve']]
         style: Any = dict(color=f'C{i % 10}', linestyle=('-', '--', ':', '-.')[i // 10 % 4])
@@ -121,10 +131,5 @@ def draw_curves(rows: dict[str, dict[int, Record]]) -> Any:
             axes.plot(range(1, len(curve) + 1), curve, alpha=0.2, **style)
         mean = [fmean(values) for values in zip(*curves)]  # noqa: B905  (a training that diverged is shorter)
         if mean:
-            text = name.replace('$', r'\$')
-            axes.plot(range(1, len(mean) + 1), mean, marker='o', markersize=3, label=f'{text} ({mean[-1]:.2f})', **style)
-    axes.set(xlabel='epoch', ylabel='validation accuracy (%)')
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(color='0.9')
-    figure.legend(loc='outside right upper', frameon=False, fontsize=8)
-    return figure
+            label = entry(f'{name} ({mean[-1]:.2f})')
+            axes.plot(range(1, len(mean) + 1), mean, marker='o', markersize=3, label=label, **style)
