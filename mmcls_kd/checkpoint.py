@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import hashlib
 import io
 import json
 import math
@@ -506,6 +507,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.generic):
         return value.item()
     return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file."""
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @contextmanager

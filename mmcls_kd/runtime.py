@@ -7,6 +7,7 @@ import fcntl
 import multiprocessing
 import os
 import re
+import signal
 import socket
 import struct
 import subprocess
@@ -15,19 +16,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.dist import is_distributed
+from mmengine.dist import init_dist, is_distributed
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from mmengine.utils.dl_utils import set_multi_processing
 
 from .checkpoint import guard_loading
 from .configs import RunConfig, find_file, find_network, follow_methods, method_entries, read_config
 from .distillers.assembly import deployed_cfg
 from .engine.console import ConsoleRunner, hide_platform_warnings
-from .engine.termination import EXIT_CODE, TerminationError
+from .engine.termination import EXIT_CODE, TerminationError, on_sigterm
 from .errors import MissingLibraryError, TrainingError
 from .extras import check_backends
 
@@ -93,14 +95,47 @@ def _end(tool: str, message: str, final: bool = True, code: int = 1) -> None:
             if final:
                 Path(status, 'final').touch()
     if not final:
-        for worker in multiprocessing.active_children():  # which would be left behind
-            worker.kill()  # SIGTERM they leave to this process
-        print(text, file=sys.stderr, flush=True)
-        os._exit(code)
+        _end_at_once(text, code)
     if code == 1:
         sys.exit(text)
     print(text, file=sys.stderr, flush=True)
     sys.exit(code)
+
+
+def _end_at_once(text: str, code: int) -> NoReturn:
+    """End the program without waiting for anything."""
+    for worker in multiprocessing.active_children():  # which would be left behind
+        worker.kill()  # SIGTERM they leave to this process
+    print(text, file=sys.stderr, flush=True)
+    os._exit(code)
+
+
+def _note_termination() -> None:
+    """Tell the launcher that the run was asked to end."""
+    if status := os.environ.get(STATUS):
+        Path(status, 'terminated').touch()
+
+
+@contextmanager
+def ended_when_asked(tool: str, again: str) -> Iterator[None]:
+    """In the ``with`` block SIGTERM ends the program with one line and the exit code that says "try again".
+
+    A training takes over the signal when it has begun, see :class:`~mmcls_kd.engine.termination.TerminationHook`.
+
+    Args:
+        tool: The program.
+        again: How it goes on.
+    """
+
+    def end() -> None:
+        _note_termination()
+        _end_at_once(f'{tool}: asked to end; {again}', EXIT_CODE)
+
+    before = on_sigterm(end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 @contextmanager
@@ -112,10 +147,20 @@ def errors_in_one_line(tool: str) -> Iterator[None]:
         _end(tool, str(error.args[0] if error.args else repr(error)))
     except (OSError, ValueError, TypeError, TrainingError) as error:
         _end(tool, str(error))
+    except RuntimeError as error:
+        _end_if_lost(tool, error, 'by the same command')
+        raise
 
 
 #: How the messages of the communication libraries begin or what they contain when a process does not answer.
 LOST_CONTACT = re.compile(r'gloo|NCCL|ncclRemoteError|Connection (reset|closed|refused)|[Tt]imed out|Broken pipe')
+
+
+def _end_if_lost(tool: str, error: RuntimeError, again: str) -> None:
+    """End the program if an error says that another process does not answer."""
+    if is_distributed() and LOST_CONTACT.search(str(error)):
+        lost = f'contact with another process is lost ({str(error).splitlines()[0]})'
+        _end(tool, f'{lost}; start all again {again}', final=False)
 
 
 @contextmanager
@@ -125,7 +170,7 @@ def ended_in_order(tool: str, again: str = 'with --resume') -> Iterator[None]:
     Exit code 1 for an error, that of :class:`~mmcls_kd.errors.DivergenceError` for a loss that became NaN or infinite,
     :data:`~mmcls_kd.engine.termination.EXIT_CODE` for a run that saved its state because it was asked to end. Errors that
     are a fault of the toolbox's or the user's code keep their traceback. Where all went well, several processes take leave
-    of one another: gloo's threads abort a process that ends with them.
+    of one another.
 
     Args:
         tool: The program.
@@ -139,8 +184,7 @@ def ended_in_order(tool: str, again: str = 'with --resume') -> Iterator[None]:
             torch.distributed.destroy_process_group()
     except TerminationError as ended:
         print(f'{tool}: {ended}', file=sys.stderr, flush=True)
-        if status := os.environ.get(STATUS):
-            Path(status, 'terminated').touch()
+        _note_termination()
         os._exit(EXIT_CODE) if is_distributed() else sys.exit(EXIT_CODE)  # no waiting for the other processes
     except TrainingError as error:
         message = str(error).splitlines()[-1].removeprefix(f'{type(error).__module__}.{type(error).__name__}: ')
@@ -148,10 +192,8 @@ def ended_in_order(tool: str, again: str = 'with --resume') -> Iterator[None]:
     except OSError as error:
         _end(tool, f'{error}; what is saved stays as it is: see to the cause and go on {again}')
     except RuntimeError as error:
-        if not (is_distributed() and LOST_CONTACT.search(str(error))):
-            raise
-        lost = f'contact with another process is lost ({str(error).splitlines()[0]})'
-        _end(tool, f'{lost}; start all again {again}', final=False)
+        _end_if_lost(tool, error, again)
+        raise
 
 
 def at_least_one(word: str) -> int:
@@ -384,10 +426,29 @@ def interface_towards(host: str) -> str | None:
     return None
 
 
-def start_cpu_processes(cfg: Config) -> None:
-    """On a machine without CUDA, join the launched processes over gloo; mmengine's launchers need CUDA for that."""
-    if cfg.launcher == 'none' or is_distributed() or torch.cuda.is_available():
+def join_processes(cfg: Config) -> None:
+    """Join the launched processes, as mmengine's runner would later, or over gloo where there is no CUDA; in place."""
+    if cfg.launcher == 'none':
         return
+    if not torch.cuda.is_available():
+        cfg.model_wrapper_cfg = dict(
+            type='MMDistributedDataParallel',
+            device_ids=None,
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        )
+    if is_distributed():
+        return
+    if torch.cuda.is_available():
+        environment = cfg.get('env_cfg') or {}
+        set_multi_processing(**environment.get('mp_cfg', {}), distributed=True)
+        init_dist(cfg.launcher, **environment.get('dist_cfg', {}))
+    else:
+        _join_over_gloo(cfg)
+
+
+def _join_over_gloo(cfg: Config) -> None:
+    """Mmengine's launchers need CUDA for that."""
     if 'GLOO_SOCKET_IFNAME' not in os.environ and (interface := interface_towards(os.environ['MASTER_ADDR'])):
         os.environ['GLOO_SOCKET_IFNAME'] = interface  # gloo itself may take the loopback
     seconds = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')
@@ -400,12 +461,6 @@ def start_cpu_processes(cfg: Config) -> None:
             f'{own["MASTER_PORT"]}: {str(error).splitlines()[0]}. All have to be started at the same time, with the same '
             'address and with a free port (PORT=... for dist_train.sh)'
         ) from error
-    cfg.model_wrapper_cfg = dict(
-        type='MMDistributedDataParallel',
-        device_ids=None,
-        broadcast_buffers=False,
-        find_unused_parameters=cfg.get('find_unused_parameters', False),
-    )
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -417,6 +472,6 @@ def build_runner(cfg: Config) -> Runner:
         ValueError: If the config logs to something whose library is not installed.
     """
     check_backends(cfg)
-    start_cpu_processes(cfg)
+    join_processes(cfg)
     with RunConfig.kept_back():
         return RUNNERS.build(cfg) if 'runner_type' in cfg else ConsoleRunner.from_cfg(cfg)

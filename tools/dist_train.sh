@@ -32,9 +32,11 @@ main() { # read as a whole before it runs, so that the file may change meanwhile
     fi
 
     # the launcher passes on neither a process's exit code nor its message: the processes leave both in this folder
+    asked='' launcher=''
+    trap 'asked=yes; [ -z "$launcher" ] || kill -TERM "$launcher" 2>/dev/null || true' TERM
     MMCLS_KD_STATUS=$(mktemp -d)
-    MMCLS_KD_STARTED=$(date +%s)
-    export MMCLS_KD_STATUS MMCLS_KD_STARTED
+    MMCLS_KD_LAUNCH=$(basename "$MMCLS_KD_STATUS") # a name that no other launch has; checkpoints hold it
+    export MMCLS_KD_STATUS MMCLS_KD_LAUNCH
     trap 'rm -rf "$MMCLS_KD_STATUS"' EXIT
 
     # a new launcher for each attempt: torch's own restarts meet at a place that still has the addresses of the dead processes
@@ -54,8 +56,6 @@ main() { # read as a whole before it runs, so that the file may change meanwhile
         done
     }
 
-    asked=''
-    trap 'asked=yes; kill -TERM "$launcher" 2>/dev/null || true' TERM
     export MMCLS_KD_RESTARTS=0
     launch "${@:3}"
     while [ "$code" -ne 0 ] && [ -z "$asked" ] && [ "$MMCLS_KD_RESTARTS" -lt "${MAX_RESTARTS:-0}" ] &&
@@ -66,8 +66,9 @@ main() { # read as a whole before it runs, so that the file may change meanwhile
         launch "${@:3}"
     done
 
-    if [ "$code" -ne 0 ] && [ -e "$MMCLS_KD_STATUS/terminated" ]; then
-        echo "$script: asked to end: the state is saved; the same command with --resume goes on" >&2
+    if [ "$code" -ne 0 ] && { [ -e "$MMCLS_KD_STATUS/terminated" ] || [ -n "$asked" ]; } && [ ! -e "$MMCLS_KD_STATUS/final" ]; then
+        [ "$tool" = train.py ] && how=' with --resume' || how=''
+        echo "$script: asked to end: what there is of the run is saved; the same command$how goes on" >&2
         exit 75
     fi
     if [ "$code" -ne 0 ] && [ -s "$MMCLS_KD_STATUS/error" ]; then

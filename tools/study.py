@@ -8,11 +8,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works without being installed
 
 from mmcls_kd.extras import need_library
+from mmcls_kd.locks import alone
 from mmcls_kd.runtime import errors_in_one_line
 from mmcls_kd.study.desk import Desk, work
 from mmcls_kd.study.execution import InterruptedStudyError
 from mmcls_kd.study.hours import TFLOPS
-from mmcls_kd.study.records import alone
+from mmcls_kd.study.records import RUNNING
 
 
 def parse_args(argv=None):
@@ -70,7 +71,7 @@ def main():
         ):
             if wanted:
                 return do()
-        with alone(desk.place.folder, shared=bool(args.job)):
+        with alone(desk.place.folder, RUNNING, shared=bool(args.job)):
             try:
                 return work(desk)
             except InterruptedStudyError as asked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from .optimizer_state import match_by_name, parameter_names
 POINTER = 'last_checkpoint'
 #: The checkpoint of a run that was asked to end; the next regular one takes its place.
 TERMINATED = 'terminated.pth'
+#: Where the environment names the launch; dist_train.sh sets it.
+LAUNCH = 'MMCLS_KD_LAUNCH'
 
 
 class AtomicBackend(LocalBackend):
@@ -42,33 +45,56 @@ class AtomicBackend(LocalBackend):
 register_backend('atomic', AtomicBackend, force=True)
 
 
-def candidates(work_dir: Path) -> Iterator[Path]:
-    """Checkpoints in a work directory: the one that ``last_checkpoint`` names, then the others, the newest first.
+def launch_id() -> str | None:
+    """What all processes of a launch have in common, also those that are started again; None without a launcher."""
+    if LAUNCH in os.environ:
+        return os.environ[LAUNCH]
+    launcher = Path(f'/proc/{os.getppid()}/stat')
+    if 'TORCHELASTIC_RUN_ID' not in os.environ or not launcher.is_file():
+        return None
+    started = launcher.read_text().rpartition(')')[2].split()[19]  # in ticks since the machine started
+    return f'{os.getppid()}-{started}'
 
-    The directory may have been moved, so what the name says is looked for in it first.
+
+def candidates(work_dir: Path) -> Iterator[Path]:
+    """Checkpoints in a work directory: the one that ``last_checkpoint`` names, those numbered before it, then the others.
+
+    The directory may have been moved, so what the name says is looked for in it first; and files may have got other times.
     """
     pointer, named = work_dir / POINTER, None
     if pointer.is_file() and (name := pointer.read_text(errors='replace').strip()):
         named = work_dir / Path(name).name
         yield named if named.is_file() else Path(name)
     others = [p for p in work_dir.glob('*.pth') if p != named and p.stem.split('_')[0] in ('epoch', 'iter', 'terminated')]
-    yield from sorted(others, key=lambda p: p.stat().st_mtime, reverse=True)
+    kind, last = _numbered(named) if named else ('', -1)
+
+    def newness(path: Path) -> tuple[int, float]:
+        own, number = _numbered(path)
+        return number if own == kind and number < last else -1, path.stat().st_mtime
+
+    yield from sorted(others, key=newness, reverse=True)
 
 
-def last_whole_checkpoint(work_dir: str | Path, since: float = 0) -> tuple[Path, dict[str, Any]] | None:
+def _numbered(path: Path) -> tuple[str, int]:
+    """The parts of a checkpoint's name: ``epoch_3.pth`` is ('epoch', 3)."""
+    kind, _, number = path.stem.partition('_')
+    return kind, int(number) if number.isdecimal() else -1
+
+
+def last_whole_checkpoint(work_dir: str | Path, launch: str | None = None) -> tuple[Path, dict[str, Any]] | None:
     """The newest checkpoint of a work directory that can be read to its end, and what it holds; None if there is none.
 
     A warning names each that is passed over.
 
     Args:
         work_dir: The work directory.
-        since: Leave out files that are older than this time, in seconds as ``time.time()`` gives them.
+        launch: Leave out what processes of another launch have saved, see :func:`launch_id`.
     """
     for path in candidates(Path(work_dir)):
         try:
-            if path.stat().st_mtime < since:
-                continue
             content = read_checkpoint(path)
+            if launch is not None and (content.get('meta') or {}).get('launch') != launch:
+                continue
             if 'optimizer' in content:
                 return path, content
             reason = 'it has no state of an optimizer'
@@ -144,7 +170,7 @@ class ResumableCheckpointHook(CheckpointHook):
                 self.file_client_args,
                 save_optimizer=self.save_optimizer,
                 save_param_scheduler=self.save_param_scheduler,
-                meta=meta,
+                meta={**meta, 'launch': launch_id()},
                 by_epoch=self.by_epoch,
                 backend_args=self.backend_args,
                 **self.args,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mmengine.config import Config
+from mmengine.dist import all_gather_object, broadcast_object_list, is_distributed, is_main_process
 from mmengine.logging import print_log
 
-from ..checkpoint import fetch, read_checkpoint
-from .checkpoint_hook import last_whole_checkpoint
+from ..checkpoint import fetch, read_checkpoint, sha256
+from .checkpoint_hook import last_whole_checkpoint, launch_id
 
 #: What takes the place of mmengine's own.
 INSTEAD = {
@@ -18,11 +22,9 @@ INSTEAD = {
     'IterBasedTrainLoop': 'ResumableIterLoop',
     'CheckpointHook': 'ResumableCheckpointHook',
 }
-HOOKS = ('BroadcastBuffersHook', 'TerminationHook')
+HOOKS = ('SameStartHook', 'BroadcastBuffersHook', 'TerminationHook')
 #: Where the environment says how often the processes were started again: by dist_train.sh, by torchrun itself.
 RESTARTS = ('MMCLS_KD_RESTARTS', 'TORCHELASTIC_RESTART_COUNT')
-#: Where the environment says when the launcher started, in seconds: a restarted process takes no older checkpoint.
-STARTED = 'MMCLS_KD_STARTED'
 
 
 def make_resumable(cfg: Config) -> None:
@@ -41,8 +43,30 @@ def make_resumable(cfg: Config) -> None:
     cfg.custom_hooks = own + [dict(type=kind) for kind in HOOKS if kind not in [hook.get('type') for hook in own]]
 
 
+def decided_by_first(decide: Callable[[], Any]) -> Any:
+    """What the first process decides, in all of them; if it cannot, its error.
+
+    Args:
+        decide: Called in the first process alone.
+
+    Raises:
+        OSError: As ``decide``.
+        ValueError: Likewise.
+    """
+    outcome: list[Any] = [None, None]
+    if is_main_process():
+        try:
+            outcome[0] = decide()
+        except (OSError, ValueError) as error:
+            outcome[1] = error
+    broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise outcome[1]
+    return outcome[0]
+
+
 def find_resume_point(cfg: Config) -> None:
-    """Settle which checkpoint a run goes on from, and its seed, in place.
+    """Settle which checkpoint a run goes on from, and its seed, in place: the first process decides for all.
 
     A process that the launcher has restarted goes on from what the run has saved since it was launched. ``resume`` without
     ``load_from`` means the newest whole checkpoint of the work directory; where there is none, the run starts anew, and a
@@ -50,10 +74,28 @@ def find_resume_point(cfg: Config) -> None:
 
     Raises:
         FileNotFoundError: If the checkpoint that ``load_from`` names is missing.
-        ValueError: If it is damaged, or is no checkpoint of a training.
+        ValueError: If it is damaged, or is no checkpoint of a training, or another process does not have it.
     """
+    if cfg.get('resume') and '://' in (cfg.get('load_from') or ''):
+        cfg.load_from = str(fetch(cfg.load_from, 'resume'))  # on each machine
+    found = decided_by_first(lambda: _resume_point(cfg))
+    cfg.resume = found is not None
+    if found is None:
+        return
+    path, digest, seed = found
+    cfg.load_from = str(path if digest is None else _of_all(path, digest, cfg.work_dir))
+    randomness = dict(cfg.get('randomness') or {})
+    if seed is not None:
+        if randomness.get('seed') not in (None, seed):
+            text = f'the seed is {seed}, as in {Path(path).name}, not {randomness["seed"]}, as in the config'
+            print_log(text, 'current', logging.WARNING)
+        cfg.randomness = {**randomness, 'seed': seed}
+
+
+def _resume_point(cfg: Config) -> tuple[Path, str | None, int | None] | None:
+    """The checkpoint to go on from, its checksum where other processes need that, and its seed; None to start anew."""
     restarted = any(int(os.environ.get(name, '0')) > 0 for name in RESTARTS)
-    found = last_whole_checkpoint(cfg.work_dir, float(os.environ.get(STARTED, '0'))) if restarted else None
+    found = last_whole_checkpoint(cfg.work_dir, launch_id()) if restarted else None
     if found is None and cfg.get('resume'):
         if cfg.get('load_from'):
             path = fetch(cfg.load_from, 'resume')
@@ -62,17 +104,33 @@ def find_resume_point(cfg: Config) -> None:
             found = last_whole_checkpoint(cfg.work_dir)
             if found is None:
                 print_log(f'nothing to resume in {cfg.work_dir}: the run starts anew', 'current', logging.WARNING)
-    cfg.resume = found is not None
     if found is None:
-        return
+        return None
     path, content = found
     meta = content.get('meta') or {}
     if 'optimizer' not in content or not {'epoch', 'iter'} <= set(meta):
         raise ValueError(f'{path} is no checkpoint of a training that could go on: it has weights alone; use load_from')
-    cfg.load_from = str(path)
-    seed, randomness = meta.get('seed'), dict(cfg.get('randomness') or {})
-    if seed is not None:
-        if randomness.get('seed') not in (None, seed):
-            text = f'the seed is {seed}, as in {Path(path).name}, not {randomness["seed"]}, as in the config'
-            print_log(text, 'current', logging.WARNING)
-        cfg.randomness = {**randomness, 'seed': seed}
+    return path.absolute(), sha256(path) if is_distributed() else None, meta.get('seed')
+
+
+def _of_all(path: Path, digest: str, work_dir: str) -> Path:
+    """This process's copy of the checkpoint that all go on from: at the same place, or in its own work directory.
+
+    Args:
+        path: Where the first process has it.
+        digest: Its checksum.
+        work_dir: This process's work directory.
+
+    Raises:
+        ValueError: If a process has none; in all of them.
+    """
+    places = dict.fromkeys([path, Path(work_dir, path.name).absolute()])
+    found = next((place for place in places if place.is_file() and sha256(place) == digest), None)
+    lacking = [host for host in all_gather_object(None if found else socket.gethostname()) if host]
+    if lacking:
+        raise ValueError(
+            f'the first process goes on from {path}, and {len(lacking)} others ({lacking[0]}) do not have this file: give '
+            'all machines one work directory on a disk that they share, or copy the file into the work directory of each'
+        )
+    assert found is not None
+    return found

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
+import socket
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from mmengine.dist import is_distributed
+from mmengine.dist import all_gather_object, is_distributed
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from ..errors import TrainingError
 from .checkpoint_hook import ResumableCheckpointHook
 from .models import unwrapped
 
@@ -24,6 +30,20 @@ EXIT_CODE = 75
 
 class TerminationError(Exception):
     """The run was asked to end, and its state is saved; the message names the file."""
+
+
+def on_sigterm(do: Callable[[], None]) -> Any:
+    """Let SIGTERM call something, in this process alone, and not in those that it forks; returns what it did before."""
+    owner = os.getpid()
+
+    def note(number: int, _frame: Any) -> None:
+        if os.getpid() == owner:
+            do()
+        else:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    return signal.signal(signal.SIGTERM, note)
 
 
 @HOOKS.register_module()
@@ -46,20 +66,22 @@ class TerminationHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Take over SIGTERM."""
-        owner = os.getpid()
-
-        def note(number: int, _frame: Any) -> None:
-            if os.getpid() == owner:
-                self.asked = True
-            else:  # a child process that got the handler from this one
-                signal.signal(number, signal.SIG_DFL)
-                os.kill(os.getpid(), number)
-
-        signal.signal(signal.SIGTERM, note)
+        on_sigterm(self.note)
         if is_distributed():
             seconds = runner.cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')
             timeout = None if seconds is None else timedelta(seconds=seconds)
             self._group = dist.new_group(backend='gloo', timeout=timeout)  # agrees without waiting for a device
+
+    def note(self) -> None:
+        """Remember that this process was asked to end."""
+        self.asked = True
+
+    def after_train(self, runner: Runner) -> None:  # noqa: ARG002
+        """Leave the group in order: its threads must not outlive the training."""
+        if self._group is not None:
+            dist.barrier(self._group)
+            dist.destroy_process_group(self._group)
+            self._group = None
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """End here if any process was asked to."""
@@ -93,6 +115,49 @@ class TerminationHook(Hook):
 
     def _end(self, saved: str) -> None:
         raise TerminationError(f'asked to end: the state is saved in {saved}; --resume goes on from there')
+
+
+def fingerprint(network: nn.Module) -> str:
+    """A checksum of a network's weights and buffers."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(network.state_dict().items()):
+        if isinstance(tensor, Tensor):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+@HOOKS.register_module()
+class SameStartHook(Hook):
+    """Before the first iteration: refuse processes that would average gradients of different weights.
+
+    Machines may have other files at the same paths: what the run goes on or starts from, the teacher's weights, the data.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Compare.
+
+        Raises:
+            TrainingError: If a process has something else than the first one; names it.
+        """
+        if not isinstance(runner.model, DistributedDataParallel):  # others may have a part of the weights in each process
+            return
+        model = unwrapped(runner)
+        start = {
+            'the number of batches in an epoch': len(runner.train_dataloader),
+            'the seed': getattr(runner.train_loop, 'seed', None),
+            'the epoch and iteration': (runner.epoch, runner.iter),
+            'the weights (load_from, student_pretrained)': fingerprint(model),
+            'the teacher (teacher_pretrained)': [fingerprint(network) for network in getattr(model, 'teachers', [])],
+        }
+        starts = all_gather_object((socket.gethostname(), start))
+        for rank, (host, other) in enumerate(starts):
+            for what, value in starts[0][1].items():
+                if other[what] != value:
+                    raise TrainingError(
+                        f'{what} of process {rank} ({host}) differ from the first one’s: give all machines the same files '
+                        'and options'
+                    )
 
 
 @HOOKS.register_module()

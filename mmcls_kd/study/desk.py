@@ -18,9 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from ..checkpoint import atomic_path
 from ..errors import close_names
+from ..locks import alone
 from .execution import Failure, Place, execute, finished_before, remaining
 from .plan import Planner, Run, sweep_results
-from .records import Record, accuracy_of, add_record, alone, read_records, write_records
+from .records import RUNNING, Record, accuracy_of, add_record, read_records, write_records
 from .study_file import read_study
 
 
@@ -47,8 +48,8 @@ class Desk:
         self.task = TaskID(0)
 
     def results_alone(self) -> AbstractContextManager[None]:
-        """What :func:`.records.alone` gives, for the results: studies with other work directories have the same file."""
-        return alone(self.study.results.parent / f'.{self.study.name}')
+        """What :func:`.alone` gives, for the results: studies with other work directories have the same file."""
+        return alone(self.study.results.parent / f'.{self.study.name}', RUNNING)
 
     def planned(self) -> list[Run]:
         """The runs that are known by now."""
@@ -187,7 +188,7 @@ class Desk:
         runs = {run.key: run for run in self.planned()}
         if key not in runs:
             raise ValueError(f'--job {key}: no planned run has this name{close_names(key, runs)}; --list shows them')
-        with alone(self.place.folder / 'jobs' / key):
+        with alone(self.place.folder / 'jobs' / key, RUNNING):
             execute([runs[key]], self.place, 1, self.told, self.failed)
         return self.failures_told()
 
@@ -202,7 +203,8 @@ class Desk:
             ValueError: If results are of another study.
         """
         self.refuse_outdated()
-        with alone(self.place.folder, shared=True), alone(self.place.folder / 'jobs'), self.results_alone():
+        folder = self.place.folder
+        with alone(folder, RUNNING, shared=True), alone(folder / 'jobs', RUNNING), self.results_alone():
             found = [record for run in self.todo() if (record := finished_before(run, self.place))]
             write_records(self.study.results, [*read_records(self.study.results), *found])
         self.console.print(f'{len(found)} results taken, {len(self.todo())} runs to do', soft_wrap=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
+#: Why a second study is refused, see :func:`~mmcls_kd.locks.alone`.
+RUNNING = 'this study is running already'
 #: What a line has at least.
 KEYS = (
     'key',
@@ -75,23 +75,3 @@ def add_record(path: Path, record: Record) -> None:
     if any(one['key'] == record['key'] for one in records):
         raise ValueError(f'{path} has {record["key"]} already')
     write_records(path, [*records, record])
-
-
-@contextmanager
-def alone(folder: Path, shared: bool = False) -> Iterator[None]:
-    """In the ``with`` block no other process is in one with the same folder.
-
-    Args:
-        folder: The folder.
-        shared: Whether others may be in one that is shared, too.
-
-    Raises:
-        ValueError: If another one is.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / '.lock').open('a+') as file:  # NFS wants a readable file for a shared lock, a writable one for the other
-        try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f'{folder}: this study is running already') from error
-        yield

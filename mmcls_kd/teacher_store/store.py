@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,19 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from ..checkpoint import sha256
 from .records import record_type
 
 MANIFEST, CHECKSUMS, FORMAT = 'manifest.json', 'SHA256SUMS', 2
 AGAIN = 'the same tools/store_teacher.py command again makes what is missing or damaged, and that alone'
-
-
-def sha256(path: Path) -> str:
-    """The checksum of a file."""
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @dataclass

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.dist import get_dist_info, get_world_size
 from mmengine.runner import Runner
 
-from ..checkpoint import fetch
+from ..checkpoint import fetch, sha256
 from ..configs import find_network, network_cfg
 from ..distillers import ClassificationDistiller
 from ..distillers.assembly import preprocessor_cfg
@@ -23,7 +23,6 @@ from ..engine.loops import ResumableEpochLoop
 from ..engine.models import unwrapped
 from ..errors import MissingLibraryError
 from ..runtime import datasets_of, is_distiller
-from .store import sha256
 
 #: The settings of a model that say what its teachers' logits are, beside networks and weights.
 TEACHER_SETTINGS = ('teacher_classes', 'teacher_pixels', 'teacher_weights', 'rgb_images')

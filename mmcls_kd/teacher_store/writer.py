@@ -18,6 +18,7 @@ from mmengine.dist import barrier, get_rank, get_world_size
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from ..checkpoint import sha256
 from ..checks import first_images, misfits_named, uncompiled
 from ..distillers import ClassificationDistiller
 from ..distillers.teacher import Teacher, TeacherGroup
@@ -28,7 +29,7 @@ from ..engine.seeds import seed_all
 from ..errors import TrainingError
 from ..runtime import is_distiller
 from .records import encode, record_type
-from .store import CHECKSUMS, MANIFEST, Manifest, Shard, checksums, is_whole, rows_of, sha256, shard_count
+from .store import CHECKSUMS, MANIFEST, Manifest, Shard, checksums, is_whole, rows_of, shard_count
 from .views import differences, loop_of, preprocessing_of, teacher_of, views_of, weights_files
 
 #: About how large a file is; a training keeps two of them mapped for each process that made the store.

@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from mmcls_kd.checkpoint import atomic_path, read_checkpoint
 from mmcls_kd.configs import read_config
 from mmcls_kd.engine import last_whole_checkpoint
+from mmcls_kd.engine.checkpoint_hook import launch_id
 
 pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
 
@@ -35,7 +36,7 @@ def copied(finished, tmp_path):
 
 def test_the_last_ones_are_kept_and_nothing_else(finished):
     assert sorted(p.name for p in (finished / 'run').glob('*.pth')) == ['epoch_2.pth', 'epoch_3.pth']
-    assert not list((finished / 'run').glob('.*'))
+    assert [p.name for p in (finished / 'run').glob('.*')] == ['.lock']
 
 
 class TestWhatIsResumed:
@@ -78,10 +79,39 @@ class TestWhatIsResumed:
         run.wait()
         assert 'nothing to resume in' in run.output()
 
-    def test_older_files_than_the_launch_are_no_restart_s_business(self, copied):
-        newest = max(p.stat().st_mtime for p in (copied / 'run').glob('*.pth'))
-        assert last_whole_checkpoint(copied / 'run', since=newest)[0].name == 'epoch_3.pth'
-        assert last_whole_checkpoint(copied / 'run', since=newest + 1) is None
+    @pytest.fixture
+    def numbered(self, tmp_path):
+        """Writes checkpoints of these numbers, each file with a later time than the one before."""
+
+        def write(*numbers, launch=None, pointer=None):
+            for time, number in enumerate(numbers):
+                path = tmp_path / f'epoch_{number}.pth'
+                torch.save(dict(optimizer={}, meta=dict(epoch=number, iter=number, launch=launch)), path)
+                os.utime(path, (time, time))
+            (tmp_path / 'last_checkpoint').write_text(f'epoch_{pointer}.pth')
+            return tmp_path
+
+        return write
+
+    def test_a_restart_takes_what_its_own_launch_has_saved_whatever_the_time(self, numbered):
+        work_dir = numbered(9, 8, launch='before', pointer=8)
+        assert last_whole_checkpoint(work_dir, 'now') is None
+        numbered(1, launch='now', pointer=8)  # its time is older than the others'
+        assert last_whole_checkpoint(work_dir, 'now')[0].name == 'epoch_1.pth'
+        assert last_whole_checkpoint(work_dir)[0].name == 'epoch_8.pth'
+
+    def test_before_the_damaged_last_one_counts_the_number_and_not_the_time(self, numbered):
+        work_dir = numbered(90, 3, 2, 1, pointer=4)  # 90 is of an earlier run
+        assert last_whole_checkpoint(work_dir)[0].name == 'epoch_3.pth'
+
+    def test_checkpoints_hold_the_launch(self, monkeypatch):
+        monkeypatch.delenv('MMCLS_KD_LAUNCH', raising=False)
+        monkeypatch.delenv('TORCHELASTIC_RUN_ID', raising=False)
+        assert launch_id() is None
+        monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'none')  # torchrun by itself: named by its process
+        assert launch_id().startswith(f'{os.getppid()}-')
+        monkeypatch.setenv('MMCLS_KD_LAUNCH', 'abc')
+        assert launch_id() == 'abc'
 
     @pytest.mark.slow
     def test_the_seed_is_the_checkpoint_s(self, copied, finished):

@@ -1,13 +1,14 @@
 """A run that is asked to end saves its state, in all processes, and says so by its exit code."""
 
 import os
+import pkgutil
 import signal
 import subprocess
 import time
 
 import pytest
 from commands import DISTILLER, TOOLBOX, data_options, run
-from interruption import Run, assert_same_run, last, write_config
+from interruption import Run, assert_same_run, fork, last, write_config
 from processes import free_port
 
 from mmcls_kd.engine.termination import EXIT_CODE
@@ -51,6 +52,45 @@ def test_all_processes_end_when_one_is_asked(data, tmp_path):
     )  # they ask one another before validation, and every five iterations
 
 
+def held_up(name):
+    """Makes a child wait where a tool calls a function of mmcls_kd.runtime or a method; for ``before``."""
+
+    def prepare():
+        def wait(*_):
+            print('here', flush=True)
+            time.sleep(60)
+
+        owner, _, attribute = name.rpartition('.')
+        setattr(pkgutil.resolve_name(owner), attribute, wait)
+
+    return prepare
+
+
+@pytest.mark.parametrize(
+    ('tool', 'arguments', 'place', 'said'),
+    [
+        ('train', [], 'mmcls_kd.runtime.build_runner', 'nothing had begun; the same command starts'),
+        (
+            'store_teacher',
+            ['--epochs', '1'],
+            'mmcls_kd.teacher_store.writer.StoreWriter.write',
+            'what is stored stays; the same command goes on',
+        ),
+    ],
+)
+def test_while_it_starts_and_stores(tool, arguments, place, said, data, tmp_path):
+    words = [DISTILLER, '--work-dir', tmp_path, *arguments, '--methods', 'kd', '--cfg-options', *data_options(data)]
+    log = tmp_path / 'log'
+    child = fork(words, log, {'MMCLS_KD_STATUS': str(tmp_path)}, held_up(place), f'tools/{tool}.py')
+    while not log.exists() or 'here' not in log.read_text():
+        assert not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT), log.read_text()
+        time.sleep(0.05)
+    os.kill(child, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == EXIT_CODE
+    assert log.read_text().splitlines()[-1] == f'{tool}.py: asked to end; {said}'
+    assert (tmp_path / 'terminated').exists()
+
+
 def launched(config, work_dir, *options, **environment):
     """Start dist_train.sh in two processes; returns it and its log."""
     log = work_dir.with_suffix('.log')
@@ -76,6 +116,15 @@ class TestDistTrain:
         assert process.wait(60) == EXIT_CODE
         assert 'the same command with --resume goes on' in log.read_text().splitlines()[-1]
         assert (tmp_path / 'run' / 'last_checkpoint').exists()
+
+    def test_asked_before_it_began(self, data, tmp_path):
+        config = write_config(tmp_path / 'config.py', data, processes=2)
+        process, log = launched(config, tmp_path / 'run')
+        time.sleep(1)
+        process.terminate()
+        assert process.wait(60) == EXIT_CODE
+        assert 'Traceback' not in log.read_text()
+        assert 'the same command with --resume goes on' in log.read_text().splitlines()[-1]
 
     def test_a_rank_that_died_is_started_again_and_the_run_resumes(self, data, tmp_path):
         config = write_config(tmp_path / 'config.py', data, 'epochs, saved every 3 iterations', processes=2)
