@@ -123,7 +123,7 @@ def fingerprint(network: nn.Module) -> str:
     for name, tensor in sorted(network.state_dict().items()):
         if isinstance(tensor, Tensor):
             digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

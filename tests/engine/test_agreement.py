@@ -154,16 +154,19 @@ class TestOneInAFolder:
         assert refused.value.code.startswith(f'{name}.py: error: {tmp_path}: {said}')
 
     def test_a_child_that_lives_on_does_not_hold_the_folder(self, tmp_path):
-        ended, end = os.pipe()
+        (ended, end), (began, begin) = os.pipe(), os.pipe()
         with alone(tmp_path, 'busy'):
             child = os.fork()
             if child == 0:
                 os.close(end)
+                os.write(begin, b'!')
                 os.read(ended, 1)
                 os._exit(0)
+            os.read(began, 1)
             with pytest.raises(ValueError, match='busy'), alone(tmp_path, 'busy'):
                 pass
         with alone(tmp_path, 'busy'):
             pass
-        os.close(end)
+        for pipe in (end, ended, began, begin):
+            os.close(pipe)
         os.waitpid(child, 0)
