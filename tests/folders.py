@@ -28,6 +28,19 @@ def fashion_mnist(folder, train=256, test=100, wrong_label=None):
     return folder
 
 
+def first_images(source, folder, train=8000, test=1000):
+    """The first images of Fashion-MNIST's four files, as files of their own."""
+    for split, count in (('train', train), ('t10k', test)):
+        for kind, start in (('images-idx3', 784), ('labels-idx1', 1)):
+            header = 16 if start > 1 else 8
+            with (source / f'{split}-{kind}-ubyte').open('rb') as file:
+                head = file.read(header)
+                (folder / f'{split}-{kind}-ubyte').write_bytes(
+                    head[:4] + struct.pack('>I', count) + head[8:] + file.read(count * start)
+                )
+    return folder
+
+
 def imagenet(folder, train=8, val=6):
     """JPEG files and annotations in ImageNet's layout."""
     random = np.random.RandomState(0)

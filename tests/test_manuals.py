@@ -1,7 +1,9 @@
-"""Every command of nkd.md and vitkd.md runs as written, with options appended that shorten it.
+"""Every command of nkd.md and vitkd.md runs, with options appended that shorten it.
 
-Two processes stand in for several GPUs, four images in data/imagenet's layout for ImageNet, random weights for downloaded
-teachers.
+Four images in data/imagenet's layout stand in for ImageNet, random weights for downloaded teachers. As slow tests, one
+command of each script runs as written, with two processes for several GPUs; of the others the program that their script
+starts runs in this process (tests/engine/test_ddp.py trains each kind of config on two). What trains the largest
+networks, and all commands as written, are acceptance tests.
 """
 
 import os
@@ -18,10 +20,13 @@ from mmpretrain.datasets import CIFAR100
 from processes import free_port
 
 from mmcls_kd.configs import TOOLBOX
+from mmcls_kd.training import training_config, training_parser
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('ignore')]
+pytestmark = pytest.mark.filterwarnings('ignore')
 
 MANUALS = ('nkd.md', 'vitkd.md')
+#: Of the same parts as others, but larger; tests/test_configs.py takes a step of each.
+LARGER = ('deit-b3_', 'deit-l3_', 'res50_sd', 'res101_sd')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -51,10 +56,14 @@ def shortening(words):
     return ['--cfg-options', *options]
 
 
-@pytest.fixture(scope='module')
-def checkout(tmp_path_factory):
-    """A folder that looks like a checkout with data in place."""
-    root = tmp_path_factory.mktemp('checkout')
+ALL = [command for manual in MANUALS for command in commands(manual)]
+#: One for each script.
+SCRIPTS = [next(c for c in ALL if c.startswith(f'bash tools/{script}')) for script in ('dist_train.sh', 'dist_test.sh')]
+SHORT = [command for command in ALL if not any(name in command for name in LARGER)]
+
+
+def checkout(root):
+    """Make a folder that looks like a checkout with data in place."""
     for name in ('configs', 'tools', 'mmcls_kd', 'pth_transfer.py'):
         (root / name).symlink_to(TOOLBOX / name)
     folders.imagenet(root / 'data' / 'imagenet', train=4, val=3)
@@ -62,22 +71,62 @@ def checkout(tmp_path_factory):
     return root
 
 
-@pytest.mark.parametrize('command', [c for manual in MANUALS for c in commands(manual)], ids=str)
-def test_command(command, checkout, monkeypatch):
-    words = shlex.split(command)
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+    """Where the commands run here."""
+    return checkout(tmp_path_factory.mktemp('checkout'))
+
+
+@pytest.fixture(scope='module')
+def place_of_scripts(tmp_path_factory):
+    """Where they run as written."""
+    return checkout(tmp_path_factory.mktemp('checkout'))
+
+
+def run_script(words, cwd):
+    """Run a script that starts two processes."""
+    words[next(i for i, word in enumerate(words) if word.isdigit())] = '2'
+    env = {**os.environ, 'PORT': str(free_port()), 'CUDA_VISIBLE_DEVICES': '', 'PYTHONWARNINGS': 'ignore'}
+    run(*words[1:], *shortening(words), cwd=cwd, env=env)
+
+
+def run_here(words, cwd, monkeypatch):
+    """Run a program, or what a script starts, in this process."""
     if words[0] == 'bash':
-        at = next(i for i, word in enumerate(words) if word.isdigit())
-        words[at] = '2'
-        env = {**os.environ, 'PORT': str(free_port()), 'CUDA_VISIBLE_DEVICES': '', 'PYTHONWARNINGS': 'ignore'}
-        run(*words[1:], *shortening(words), cwd=checkout, env=env)
-        return
+        words = ['python', words[1].replace('dist_', '').replace('.sh', '.py'), *(w for w in words[2:] if not w.isdigit())]
     assert words[0] == 'python'
     extra = [] if words[1] == 'pth_transfer.py' else shortening(words)
-    monkeypatch.chdir(checkout)
+    monkeypatch.chdir(cwd)
     monkeypatch.setattr(CIFAR100, '_check_integrity', lambda self: True)
     monkeypatch.setattr(sys, 'argv', [*words[1:], *extra])
     runpy.run_path(words[1], run_name='__main__')  # a program that refuses ends with SystemExit and fails the test
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('command', SHORT, ids=str)
+def test_command(command, place, monkeypatch):
+    if command in SCRIPTS:
+        run_script(shlex.split(command), place)
+    else:
+        run_here(shlex.split(command), place, monkeypatch)
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize('command', ALL, ids=str)
+def test_command_as_written(command, place_of_scripts, monkeypatch):
+    if command.startswith('bash'):
+        run_script(shlex.split(command), place_of_scripts)
+    else:
+        run_here(shlex.split(command), place_of_scripts, monkeypatch)
+
+
+@pytest.mark.parametrize('command', [command for command in ALL if 'train' in command and command not in SHORT], ids=str)
+def test_what_trains_the_largest_networks_is_understood(command):
+    words = shlex.split(command)
+    assert Path(TOOLBOX / words[1]).is_file()
+    training_config(training_parser('').parse_args([word for word in words[2:] if not word.isdigit()]))
+
+
 def test_the_manuals_have_commands():
     assert all(len(commands(manual)) > 10 for manual in MANUALS)
+    assert len(SHORT) > 30

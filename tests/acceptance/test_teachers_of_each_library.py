@@ -8,8 +8,8 @@ from statistics import fmean
 import numpy as np
 import pytest
 import real_teachers
+import stores
 import torch
-from commands import run
 from mmpretrain.registry import MODELS, TRANSFORMS
 from networks import method, resnet
 from PIL import Image
@@ -19,14 +19,6 @@ from mmcls_kd.configs import TOOLBOX
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('ignore')]
 
 CHANCE = 10.0
-
-
-@pytest.fixture(scope='module')
-def fashion(tmp_path_factory):
-    """The folder with Fashion-MNIST."""
-    folder = tmp_path_factory.mktemp('fashion_mnist')
-    run('tools/fetch_fashion_mnist.py', '--root', folder)
-    return folder
 
 
 @pytest.fixture(scope='module')
@@ -97,7 +89,7 @@ def train(folder, fashion, model, preprocessor=GREY, pipeline=None, epochs=3, lr
     bases = ['mmpretrain::_base_/default_runtime.py', str(TOOLBOX / 'configs/_base_/datasets/fashion_mnist.py')]
     lines = [f'_base_ = {bases!r}', *(f'{key} = {value!r}' for key, value in settings.items())]
     (folder / 'pair.py').write_text('\n'.join(lines) + '\n')
-    run('tools/train.py', folder / 'pair.py', '--work-dir', folder / 'run')
+    stores.run('train', folder / 'pair.py', folder / 'run')
     return [json.loads(line) for line in next(folder.glob('run/*/vis_data/scalars.json')).read_text().splitlines()]
 
 
