@@ -16,6 +16,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import get_dist_info
 from mmengine.runner import Runner
+from mmpretrain.datasets.utils import check_md5
 from mmpretrain.registry import DATASETS
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -25,6 +26,7 @@ from .engine.data import SampleIndex, plain_datasets
 from .engine.models import unwrapped
 from .engine.optimizer_state import match_by_name
 from .errors import ChoiceError, TrainingError
+from .networks.weights import listed
 from .runtime import datasets_of
 from .teacher_store.views import check_store
 
@@ -52,13 +54,17 @@ def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
 
     Raises:
         FileNotFoundError: Names the folder, the expected layout and, where there is one, the command that fetches it.
+        ValueError: As :func:`check_published`.
         ValueError: See :func:`refuse_other_split`.
     """
     for loader, dataset in datasets_of(cfg):
         kind, root = dataset.get('type'), dataset.get('data_root')
         if loader in loaders:
             refuse_other_split(loader, dataset)
-        if loader not in loaders or kind in SELF_FETCHING or not isinstance(root, str) or '://' in root:
+        if loader not in loaders or not isinstance(root, str) or '://' in root:
+            continue
+        if kind in SELF_FETCHING:
+            check_published(kind, Path(root, dataset.get('data_prefix') or ''))
             continue
         folders = [root, *(str(Path(root, part)) for part in [dataset.get('split')] if kind == 'ImageNet' and part)]
         for folder in folders:
@@ -91,6 +97,30 @@ def refuse_other_split(loader: str, dataset: Mapping) -> None:
         )
 
 
+def check_published(kind: str, root: Path) -> None:
+    """Refuse files of a data set that mmpretrain would overwrite: it fetches all of them anew where one is not as published.
+
+    Args:
+        kind: The data set, one of :data:`SELF_FETCHING`.
+        root: Its folder.
+
+    Raises:
+        ValueError: Names the file.
+    """
+    data = object.__new__(DATASETS.get(kind))  # made, it would fetch
+    data.data_prefix = dict(root=str(root))
+    mend = f'mmpretrain would fetch all of {kind} and overwrite what is there: move that away, or name another data_root'
+    if kind == 'MNIST':
+        files = {root / name.removesuffix('.gz') for name, _ in data.train_list + data.test_list}
+        if (missing := sorted(file for file in files if not file.is_file())) and len(missing) < len(files):
+            raise ValueError(f'{missing[0]}: no such file, but others are there; {mend}')
+    elif not data._check_integrity():
+        for name, md5 in data.train_list + data.test_list:
+            path = root / data.base_folder / name
+            if path.is_file() and md5 and not check_md5(str(path), md5):
+                raise ValueError(f'{path}: there, but by MD5 not as published; {mend}')
+
+
 def check_idx_files(cfg: Config, loaders: tuple[str, ...]) -> None:
     """Refuse files of Fashion-MNIST that are missing, cut short or other than they should be.
 
@@ -104,10 +134,11 @@ def check_idx_files(cfg: Config, loaders: tuple[str, ...]) -> None:
     """
     sets = [d for name, d in datasets_of(cfg) if name in loaders and d.get('type') == 'FashionMNIST']
     roots = {d['data_root'] for d in sets if isinstance(d.get('data_root'), str) and '://' not in d['data_root']}
-    mend = 'python tools/fetch_fashion_mnist.py fetches the data anew'
+    fetch_it = 'python tools/fetch_fashion_mnist.py fetches it'
+    mend = f'move it away, then {fetch_it}'
     for path, dimensions in ((Path(root, name), n) for root in sorted(roots) for name, n in IDX_FILES.items()):
         if not path.is_file():
-            raise FileNotFoundError(f'{path}: no such file; {mend}')
+            raise FileNotFoundError(f'{path}: no such file; {fetch_it}')
         with path.open('rb') as file:
             header = file.read(4 + 4 * dimensions)
         if header[:4] != bytes([0, 0, 8, dimensions]) or len(header) < 4 + 4 * dimensions:
@@ -274,6 +305,25 @@ def check_start(student: nn.Module, source: str, checkpoint: Mapping) -> None:
         raise ValueError(f'load_from {source} holds another student: {other[0][0]} and {len(other) - 1} more differ')
 
 
+def check_some_fit(network: nn.Module, source: str, checkpoint: Mapping) -> None:
+    """Refuse a ``load_from`` file of which nothing fits a network; mmengine would train it from random weights.
+
+    Args:
+        network: The network.
+        source: What to call the file.
+        checkpoint: What it holds.
+
+    Raises:
+        ValueError: If it has none of the network's weights; says which it has.
+    """
+    weights, own = weights_of(checkpoint), network.state_dict()
+    if own.keys() & weights.keys():
+        return
+    mend = 'pth_transfer.py makes a file of the student alone' if student_weights(weights) else 'is it of another network?'
+    there = listed([*weights], 2) or 'none'
+    raise ValueError(f'load_from {source} has no weights of this network ({listed([*own], 2)}), but {there}: {mend}')
+
+
 def check_training(runner: Runner) -> None:
     """All checks that need the built runner: data and labels, the file to start from, the optimizer, the first batch.
 
@@ -288,10 +338,12 @@ def check_training(runner: Runner) -> None:
         for name, loader in loaders.items():
             check_labels(loader.dataset, num_classes, name)
     source, checkpoint = runner.cfg.get('load_from'), None
-    if source and (hasattr(model, 'student') or runner.cfg.get('resume')):
+    if source:
         checkpoint = read_checkpoint(fetch(source, 'load_from'))
         if hasattr(model, 'student'):
             check_start(model.student, source, checkpoint)
+        else:
+            check_some_fit(model, source, checkpoint)
     check_optimizer(runner, checkpoint if runner.cfg.get('resume') else None)
     check_store(runner)
     check_first_batch(runner)

@@ -13,14 +13,17 @@ import pytest
 import timm
 import torch
 import torchvision
+from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import OneCycleLR
+from mmpretrain import get_model
 from mmpretrain.registry import MODELS
 from networks import build, method, resnet, vit
 
 from mmcls_kd import checkpoint as checkpoint_module
 from mmcls_kd.checkpoint import check_end, fetch, load_strictly, read_checkpoint, save_atomically, transfer
+from mmcls_kd.checks import check_some_fit
 from mmcls_kd.configs import network_cfg
 from mmcls_kd.networks import weights as weights_module
 
@@ -383,3 +386,23 @@ class TestTransfer:
             save_atomically({}, path)
         assert path.read_text() == 'old'
         assert list(tmp_path.iterdir()) == [path]
+
+
+def test_load_from_of_which_nothing_fits(weights):
+    network = MODELS.build(resnet())
+    check_some_fit(network, 'a.pth', dict(model={'backbone.conv1.weight': torch.zeros(1)}))  # mmengine names what does not
+    of_a_distiller = dict(state_dict={f'student.{k}': v for k, v in weights.items()})
+    with pytest.raises(ValueError, match=r'a\.pth has no weights of this network .*student\.backbone.*pth_transfer'):
+        check_some_fit(network, 'a.pth', of_a_distiller)
+
+
+def test_mmpretrain_says_that_nothing_of_a_training_checkpoint_fits(weights, tmp_path, capfd):
+    """As docs/deploy.md says of its inferencers and ``init_model``; the names are what tells."""
+    torch.save(training_checkpoint(), tmp_path / 'epoch_3.pth')
+    get_model(Config(dict(model=resnet())), pretrained=str(tmp_path / 'epoch_3.pth'), device='cpu')
+    said = ''.join(capfd.readouterr())
+    assert 'The model and loaded state dict do not match exactly' in said
+    assert 'unexpected key in source state_dict: student.backbone.conv1.weight' in said
+    transfer(tmp_path / 'epoch_3.pth', tmp_path / 'student.pth')
+    get_model(Config(dict(model=resnet())), pretrained=str(tmp_path / 'student.pth'), device='cpu')
+    assert 'do not match' not in ''.join(capfd.readouterr())

@@ -2,6 +2,7 @@
 
 import argparse
 import gzip
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = 'dataset-fashion-mnist'
-FILES = ('train-images-idx3-ubyte', 'train-labels-idx1-ubyte', 't10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte')
+#: The published files, unpacked, and their MD5.
+FILES = {
+    'train-images-idx3-ubyte': 'f4a8712d7a061bf5bd6d2ca38dc4d50a',
+    'train-labels-idx1-ubyte': '9018921c3c673c538a1fc5bad174d6f9',
+    't10k-images-idx3-ubyte': '8181f5470baa50b63fa0f6fddb340f0a',
+    't10k-labels-idx1-ubyte': '15d484375f8d13e6eb1aabb0c3f46965',
+}
 
 
 def installed() -> list[Path]:
@@ -36,23 +43,44 @@ def sources(folder: Path) -> Iterator[tuple[str, list[Path]]]:
             print(f'{name} {PACKAGE}: not to be had here', flush=True)
 
 
+def is_published(path: Path, name: str) -> bool:
+    """Whether a file is the published one of that name."""
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == FILES[name]
+
+
 def unpack(files: list[Path], root: Path) -> bool:
-    """Decompress the four files into ``root``; False if they are not all among ``files``."""
+    """Decompress those of the four files that are missing into ``root``; False if they are not all among ``files``."""
     by_name = {path.name: path for path in files}
     if any(f'{name}.gz' not in by_name for name in FILES):
         return False
     root.mkdir(parents=True, exist_ok=True)
     for name in FILES:
+        if (root / name).exists():
+            continue
         unfinished = root / f'{name}.part'
         with gzip.open(by_name[f'{name}.gz']) as packed, unfinished.open('wb') as plain:
             shutil.copyfileobj(packed, plain)
+        if not is_published(unfinished, name):
+            unfinished.unlink()
+            print(f'{by_name[f"{name}.gz"]} is not the published file', flush=True)
+            return False
         unfinished.rename(root / name)
     return True
 
 
 def fetch(root: Path) -> None:
-    """Make sure that the four files are in ``root``."""
-    if all((root / name).is_file() for name in FILES):
+    """Make sure that the four files are in ``root``; what is there is never overwritten.
+
+    Raises:
+        ValueError: If one is there that is not the published one.
+    """
+    there = [name for name in FILES if (root / name).exists()]
+    if other := [str(root / name) for name in there if not is_published(root / name, name)]:
+        raise ValueError(
+            f'{", ".join(other)}: there, but by MD5 not as published, and left so. Move it away to have it fetched, or name '
+            'another folder by --root'
+        )
+    if len(there) == len(FILES):
         print(f'Fashion-MNIST is in {root}')
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -72,6 +100,8 @@ def main() -> None:
     args = parser.parse_args()
     try:
         fetch(args.root)
+    except ValueError as error:
+        sys.exit(f'fetch_fashion_mnist.py: error: {error}')
     except (OSError, AssertionError) as error:
         sys.exit(f'fetch_fashion_mnist.py: error: Fashion-MNIST could not be had ({error}); put {", ".join(FILES)} there')
 
