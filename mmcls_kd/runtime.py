@@ -148,7 +148,7 @@ def errors_in_one_line(tool: str) -> Iterator[None]:
     except (OSError, ValueError, TypeError, TrainingError) as error:
         _end(tool, str(error))
     except RuntimeError as error:
-        _end_if_lost(tool, error, 'by the same command')
+        _end_if_known(tool, error, 'by the same command')
         raise
 
 
@@ -156,11 +156,20 @@ def errors_in_one_line(tool: str) -> Iterator[None]:
 LOST_CONTACT = re.compile(r'gloo|NCCL|ncclRemoteError|Connection (reset|closed|refused)|[Tt]imed out|Broken pipe')
 
 
-def _end_if_lost(tool: str, error: RuntimeError, again: str) -> None:
-    """End the program if an error says that another process does not answer."""
+#: How torch says that memory is short: on CUDA, on a CPU.
+OUT_OF_MEMORY = re.compile(r'out of memory|not enough memory|allocate memory')
+
+
+def _end_if_known(tool: str, error: RuntimeError, again: str) -> None:
+    """End the program if an error says that memory is short or another process does not answer."""
+    first = str(error).partition('\n')[0]
+    if OUT_OF_MEMORY.search(first):
+        _end(
+            tool,
+            f'the memory does not suffice ({first}): lower train_dataloader.batch_size and go on {again}',
+        )
     if is_distributed() and LOST_CONTACT.search(str(error)):
-        lost = f'contact with another process is lost ({str(error).splitlines()[0]})'
-        _end(tool, f'{lost}; start all again {again}', final=False)
+        _end(tool, f'contact with another process is lost ({first}); start all again {again}', final=False)
 
 
 @contextmanager
@@ -192,7 +201,7 @@ def ended_in_order(tool: str, again: str = 'with --resume') -> Iterator[None]:
     except OSError as error:
         _end(tool, f'{error}; what is saved stays as it is: see to the cause and go on {again}')
     except RuntimeError as error:
-        _end_if_lost(tool, error, again)
+        _end_if_known(tool, error, again)
         raise
 
 

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import functools
 import math
+import resource
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmengine.dist import all_gather, get_rank, is_distributed
 from torch import Tensor, nn
+
+from ..errors import TrainingError
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -260,6 +266,36 @@ def fit_tokens(tokens: Tensor, length: int) -> Tensor:
         raise ValueError(f'{tokens.shape[1]} patch tokens cannot be made into {length}: only those of square grids can')
     grid = tokens.transpose(1, 2).unflatten(2, (side, side))
     return fit_map(grid, (wanted, wanted)).flatten(2).transpose(1, 2)
+
+
+def memory_at_most() -> int:
+    """How many bytes a training could have at most: of the GPU in use, else what other programs leave of this machine."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    limits = [limit for limit in (resource.getrlimit(resource.RLIMIT_AS)[0],) if limit != resource.RLIM_INFINITY]
+    with suppress(OSError, ValueError):  # no limit
+        limits.append(int(Path('/sys/fs/cgroup/memory.max').read_text()))
+    with suppress(OSError):  # not a Linux
+        meminfo = dict(line.split()[:2] for line in Path('/proc/meminfo').read_text().splitlines())
+        own = int(Path('/proc/self/statm').read_text().split()[1]) * resource.getpagesize()
+        limits.append(1024 * int(meminfo['MemAvailable:']) + own)
+    return min(limits, default=sys.maxsize)
+
+
+def need_memory(what: str, numbers: int, instead: str) -> None:
+    """Refuse what cannot fit into the memory; what is below 1 GiB always passes.
+
+    Args:
+        what: What needs it.
+        numbers: How many numbers of four bytes it needs at least.
+        instead: What to do.
+
+    Raises:
+        TrainingError: Names what it needs and what there is.
+    """
+    size = 4 * numbers
+    if size > 2**30 and size > (most := memory_at_most()):
+        raise TrainingError(f'{what} needs {size / 2**30:.1f} GiB of memory, and there are {most / 2**30:.1f}: {instead}')
 
 
 def check_width(loss: nn.Module, keyword: str, got: int | tuple[int, ...]) -> None:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from .common import all_samples, check_width, full_precision
+from .common import all_samples, check_width, full_precision, need_memory
 
 EPS = 1e-7
 #: How many scores of a batch with whole memories are computed at once: 128 MiB in float32.
@@ -173,6 +173,7 @@ class CRDLoss(nn.Module):
 
     Raises:
         ValueError: If the number of samples is not known or too small for ``nce_k``, or vectors have another width.
+        TrainingError: If the memories cannot fit into this machine's.
         RuntimeError: If an index is not one of M samples.
     """
 
@@ -205,6 +206,11 @@ class CRDLoss(nn.Module):
                 f'CRDLoss(nce_k={nce_k}): there are {num_samples} training samples, so a sample has {num_samples - 1} '
                 'others; set nce_k to 1 or more, and no more than these'
             )
+        need_memory(
+            f'CRDLoss with the entries of {num_samples} images, {feat_dim} numbers in each of two memories,',
+            2 * num_samples * feat_dim,
+            'lower feat_dim, or choose another method',
+        )
         self.student_dims = student_dims
         self.teacher_dims = teacher_dims
         self.num_samples = num_samples

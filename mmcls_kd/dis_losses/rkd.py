@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from .common import full_precision, unit, whole_batch
+from .common import full_precision, need_memory, unit, whole_batch
 
 
 def relations(vectors: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,4 +84,8 @@ class RKDLoss(nn.Module):
     @full_precision
     def forward(self, vector_s: Tensor, vector_t: Tensor) -> Tensor:
         vector_s, vector_t = whole_batch(vector_s, self.sync_batch), whole_batch(vector_t, self.sync_batch)
+        n, dims = vector_s.shape
+        need_memory(
+            f'RKDLoss of {n} images with vectors of {dims} numbers', 2 * n**2 * dims + 2 * n**3, 'lower the batch size'
+        )
         return self.loss_weight * rkd_loss(vector_s, vector_t, self.distance_weight, self.angle_weight)

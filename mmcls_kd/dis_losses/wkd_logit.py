@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import read_checkpoint
 from ..configs import find_file
-from .common import full_precision, hard_label, mask_classes
+from .common import full_precision, hard_label, mask_classes, need_memory
 from .nkd import nkd_target_term
 
 
@@ -30,8 +30,22 @@ def class_cost(vectors: Tensor) -> Tensor:
         tensor([[0., 1.],
                 [1., 0.]])
     """
+    need_matrices(len(vectors))
     rows = F.normalize(vectors.detach().float(), dim=1)
     return 1 - rows @ rows.t()
+
+
+def need_matrices(classes: int) -> None:
+    """Refuse so many classes that the matrices of a step, (C, C), cannot fit into the memory.
+
+    There are the cost, the cost above 0, the kernel with what it is made of, and their product.
+
+    Raises:
+        TrainingError: Names the memory.
+    """
+    need_memory(
+        f'WKDLogitLoss, with five matrices of {classes} × {classes} classes,', 5 * classes**2, 'choose another method'
+    )
 
 
 def transport_cost(source: Tensor, target: Tensor, start: Tensor, cost: Tensor, reg: float, iterations: int) -> Tensor:
@@ -166,6 +180,7 @@ class WKDLogitLoss(nn.Module):
                 'of training images: then set cost=cost.pth'
             )
         cost = torch.as_tensor(_read_cost(cost) if isinstance(cost, (str, os.PathLike)) else cost)
+        need_matrices(max(cost.shape, default=0))
         if cost.dim() != 2 or cost.shape[0] != cost.shape[1] or not cost.isfinite().all():
             raise ValueError(f'WKDLogitLoss: cost has to be a square (C, C) of finite numbers, not {tuple(cost.shape)}')
         return cost

@@ -12,6 +12,9 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from mmcls_kd.dis_losses import (
+    CRDLoss,
+    RKDLoss,
+    WKDLogitLoss,
     dist_loss,
     dkd_loss,
     kd_loss,
@@ -31,7 +34,10 @@ from mmcls_kd.dis_losses import (
     wsld_loss,
     wttm_loss,
 )
+from mmcls_kd.dis_losses.common import memory_at_most
 from mmcls_kd.dis_losses.uskd import zipf_label
+from mmcls_kd.dis_losses.wkd_logit import class_cost
+from mmcls_kd.errors import TrainingError
 
 LABELS = ('hard', 'one_hot', 'mixup', 'mixed', 'tie', 'peaked')
 each_label = pytest.mark.parametrize('label', LABELS)
@@ -656,3 +662,27 @@ def test_vitkd_refuses_tokens_that_are_no_square():
 def test_uskd_refuses_an_unknown_ranking():
     with pytest.raises(ValueError, match=r"rank_by='logit'.*'prob', 'log_prob'"):
         build('USKDLoss', rank_by='logit')
+
+
+@pytest.mark.parametrize(
+    ('make', 'said'),
+    [
+        (lambda: CRDLoss(8, 8, num_samples=10**9), 'CRDLoss with the entries of 1000000000 images, 128 numbers in each of'),
+        (
+            lambda: class_cost(torch.empty(200_000, 1)),
+            'WKDLogitLoss, with five matrices of 200000 × 200000 classes, needs',
+        ),
+        (lambda: WKDLogitLoss(cost=torch.zeros(1).expand(200_000, 200_000)), 'WKDLogitLoss, with five matrices of 200000'),
+        (lambda: RKDLoss()(*torch.empty(2, 30_000, 1)), 'RKDLoss of 30000 images with vectors of 1 numbers needs'),
+    ],
+)
+def test_what_cannot_fit_into_the_memory_is_refused(make, said, monkeypatch):
+    monkeypatch.setattr('mmcls_kd.dis_losses.common.memory_at_most', lambda: 2**36)
+    with pytest.raises(TrainingError) as refused:
+        make()
+    assert str(refused.value).startswith(said)
+    assert 'GiB of memory, and there are 64.0: ' in str(refused.value)
+
+
+def test_the_memory_of_this_machine():
+    assert 2**28 < memory_at_most() < 2**46

@@ -236,3 +236,13 @@ def test_the_exit_code_and_the_last_line(tmp_path):
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith('train.py: error: config configs/nowhere.py')
     assert 'Traceback' not in done.output
+
+
+def test_memory_that_does_not_suffice(refusal, monkeypatch):
+    def asks_for_too_much(cfg):
+        torch.empty(2**60)
+
+    monkeypatch.setattr('mmcls_kd.runtime.build_runner', asks_for_too_much)
+    message = refusal('train', STUDENT)
+    assert message.startswith('train.py: error: the memory does not suffice (')
+    assert message.endswith('lower train_dataloader.batch_size and go on by the same command')
