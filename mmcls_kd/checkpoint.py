@@ -306,7 +306,8 @@ def _load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     if not weights:
         raise ValueError(f'checkpoint {filename} {about_contents(content)}')
     say_average(content, f'weights {filename}')
-    if weights.keys() != content.get('state_dict', content).keys():
+    held = content.get('state_dict', content)
+    if weights.keys() != {key for key, value in held.items() if isinstance(value, Tensor)}:
         content = {**content, 'state_dict': weights}  # where mmengine looks for them
     return content if map_location is None else apply_to(content, lambda x: isinstance(x, Tensor), _mover(map_location))
 

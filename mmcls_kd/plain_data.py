@@ -78,7 +78,7 @@ class PlainUnpickler(pickle.Unpickler):
         if (module.rsplit('.', 1)[-1], name) in NUMPY_FUNCTIONS and module.startswith(('numpy.core.', 'numpy._core.')):
             package = 'numpy._core' if hasattr(np, '_core') else 'numpy.core'
             return getattr(import_module(f'{package}.{module.rsplit(".", 1)[-1]}'), name)
-        if module == 'numpy.dtypes' and isinstance(kind := getattr(np.dtypes, name, None), type):
+        if module == 'numpy.dtypes' and isinstance(kind := getattr(getattr(np, 'dtypes', None), name, None), type):
             return kind
         if (module, name) == ('_codecs', 'encode'):  # the bytes of old pickles
             return super().find_class(module, name)

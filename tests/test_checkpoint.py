@@ -217,6 +217,8 @@ class TestOtherPrograms:
         found = checkpoint_module._load_from_local(str(tmp_path / 'w.pth'))
         assert self.same(found['state_dict'], weights)
         assert found['state_dict'].keys() == weights.keys()
+        torch.save(dict(state_dict=dict(weights, _extra_state=[1])), tmp_path / 'w.pth')  # its own stay as they are
+        assert checkpoint_module._load_from_local(str(tmp_path / 'w.pth'))['state_dict']['_extra_state'] == [1]
 
     @pytest.mark.parametrize('kind', ['mmpretrain', 'timm'])
     def test_another_number_of_classes(self, kind, tmp_path, said):

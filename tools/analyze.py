@@ -68,7 +68,7 @@ def compare_studies(args) -> None:
     console = screen()
     console.print(table('Rows', COLUMNS, cells))
     for note in notes:
-        console.print(note, markup=False)
+        console.print(Text(note))
     print(f'curves: {out / "curves.png"}')
 
 
