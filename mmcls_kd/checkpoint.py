@@ -567,10 +567,12 @@ def transfer(dis_path: str | Path, output_path: str | Path, trust: bool | None =
     checkpoint = read_checkpoint(dis_path, trust)
     weights = weights_of(checkpoint)
     student = student_weights(weights)
+    if not weights:
+        raise ValueError(f'checkpoint {dis_path} {about_contents(checkpoint)}')
     if not student:
         raise ValueError(
             f'checkpoint {dis_path} has no student weights (names that start with "student."), but '
-            f'{listed(list(weights), 3) or "no weights at all"}; give a checkpoint that a distiller wrote in training'
+            f'{listed(list(weights), 3)}; give a checkpoint that a distiller wrote in training'
         )
     dropped = _distillation_only(student)
     kept = OrderedDict((k, v) for k, v in student.items() if k not in dropped)

@@ -374,6 +374,8 @@ class TestTransfer:
         with pytest.raises(ValueError, match=r'has no student weights .* but backbone\.conv1\.weight'):
             self.export(dict(state_dict=weights), tmp_path)
         assert not (tmp_path / 'folder').exists()
+        with pytest.raises(ValueError, match="has no weights by name .* is under 'mine'"):
+            self.export(dict(epoch=3, mine=weights), tmp_path)
 
     def test_a_failure_leaves_the_old_file_whole(self, tmp_path, monkeypatch):
         path = tmp_path / 'out.pth'

@@ -1,12 +1,18 @@
 """Figures: what is drawn is what was measured, each run looks the same in all, and nothing is drawn of nothing."""
 
 import dataclasses
+from argparse import Namespace
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
 from analysis_kit import made_up
+from commands import tool
 from matplotlib.text import Text
+from mmengine.config import Config
+from mmpretrain.structures import DataSample
+from mmpretrain.visualization import UniversalVisualizer
 from PIL import Image
 
 from mmcls_kd.analysis import figures
@@ -174,3 +180,12 @@ def test_files(found, tmp_path, monkeypatch):
             image.load()
             assert 1050 <= image.width <= 1150
     assert sorted(p.name for p in (tmp_path / 'new').iterdir()) == sorted(p.name for p in files.values())
+
+
+def test_names_of_classes_are_text_in_drawn_predictions(tmp_path):
+    cfg = Config(dict(default_hooks={}))
+    with matplotlib.rc_context():
+        tool('test').__globals__['add_drawing'](cfg, Namespace(show=False, show_dir=str(tmp_path), wait_time=0, interval=1))
+        sample = DataSample().set_gt_label(0).set_pred_score(torch.tensor([0.1, 0.9]))
+        drawn = UniversalVisualizer().visualize_cls(np.zeros((64, 64, 3), np.uint8), sample, classes=['$\\frac{$', '_$x$'])
+    assert drawn.any()
