@@ -82,8 +82,8 @@ def _end(tool: str, message: str, final: bool = True, code: int = 1) -> None:
     Args:
         tool: The program.
         message: What happened.
-        final: Whether it would happen again. If not, the program ends at once, without Python's clean-up, which takes
-            seconds where the machine is busy.
+        final: Whether it would happen again. If not, and where there are several processes, the program ends at once,
+            without Python's clean-up, which takes seconds where the machine is busy.
         code: The exit code.
     """
     text = f'{tool}: error: {message}'
@@ -94,19 +94,22 @@ def _end(tool: str, message: str, final: bool = True, code: int = 1) -> None:
                 Path(status, 'code').write_text(f'{code}\n')
             if final:
                 Path(status, 'final').touch()
-    if not final:
-        _end_at_once(text, code)
+    if not final or is_distributed():
+        _end_at_once(text, code=code)
     if code == 1:
         sys.exit(text)
     print(text, file=sys.stderr, flush=True)
     sys.exit(code)
 
 
-def _end_at_once(text: str, code: int) -> NoReturn:
-    """End the program without waiting for anything."""
+def _end_at_once(*lines: str, code: int) -> NoReturn:
+    """End the program without waiting for anything, after some lines for the user."""
     for worker in multiprocessing.active_children():  # which would be left behind
         worker.kill()  # SIGTERM they leave to this process
-    print(text, file=sys.stderr, flush=True)
+    with suppress(RuntimeError):  # a signal that came while something was written
+        sys.stdout.flush()
+        for line in lines:
+            print(line, file=sys.stderr, flush=True)
     os._exit(code)
 
 
@@ -129,7 +132,7 @@ def ended_when_asked(tool: str, again: str) -> Iterator[None]:
 
     def end() -> None:
         _note_termination()
-        _end_at_once(f'{tool}: asked to end; {again}', EXIT_CODE)
+        _end_at_once(f'{tool}: asked to end; {again}', code=EXIT_CODE)
 
     before = on_sigterm(end)
     try:
@@ -179,7 +182,7 @@ def ended_in_order(tool: str, again: str = 'with --resume') -> Iterator[None]:
     Exit code 1 for an error, that of :class:`~mmcls_kd.errors.DivergenceError` for a loss that became NaN or infinite,
     :data:`~mmcls_kd.engine.termination.EXIT_CODE` for a run that saved its state because it was asked to end. Errors that
     are a fault of the toolbox's or the user's code keep their traceback. Where all went well, several processes take leave
-    of one another.
+    of one another, and the program ends here: while Python cleans up, a thread of gloo that is left may abort the process.
 
     Args:
         tool: The program.
@@ -191,6 +194,7 @@ def ended_in_order(tool: str, again: str = 'with --resume') -> Iterator[None]:
             with suppress(RuntimeError):  # another one may be gone already
                 torch.distributed.barrier()
             torch.distributed.destroy_process_group()
+            _end_at_once(code=0)
     except TerminationError as ended:
         print(f'{tool}: {ended}', file=sys.stderr, flush=True)
         _note_termination()

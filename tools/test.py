@@ -116,8 +116,8 @@ def main() -> None:
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     with ended_in_order('test.py'):
         metrics = runner.test()
-    if args.out and args.out_item == 'metrics':
-        mmengine.dump(metrics, args.out)
+        if args.out and args.out_item == 'metrics':
+            mmengine.dump(metrics, args.out)
 
 
 if __name__ == '__main__':
