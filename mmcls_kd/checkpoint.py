@@ -499,12 +499,12 @@ def _is_deit3(weights: Mapping[str, Tensor]) -> bool:
     return math.isqrt(rows) ** 2 == rows
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A value as far as it is made of plain types, which ``torch.load(weights_only=True)`` opens anywhere."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, np.generic):
         return value.item()
     return value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
@@ -579,7 +579,7 @@ def transfer(dis_path: str | Path, output_path: str | Path, trust: bool | None =
     place, _ = find_weights(checkpoint)
     others = set(checkpoint) - {place or 'state_dict', 'meta'} - ({*weights} if not place else set())
     parts = {k.split('.', 1)[0] for k in weights} - {'student'} | others
-    save_atomically({'meta': _plain(checkpoint.get('meta', {})), 'state_dict': kept}, Path(output_path))
+    save_atomically({'meta': plain(checkpoint.get('meta', {})), 'state_dict': kept}, Path(output_path))
     simkd = any(k.startswith('predictor.') for k in kept)
     return Transfer(
         list(kept), dropped, sorted(parts), place in AVERAGES or 'ema_state_dict' in checkpoint, _is_deit3(kept), simkd

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import random
 import struct
@@ -15,6 +16,8 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dist import get_dist_info
+from mmengine.logging import print_log
+from mmengine.optim.scheduler.param_scheduler import INF
 from mmengine.runner import Runner
 from mmpretrain.datasets.utils import check_md5
 from mmpretrain.registry import DATASETS
@@ -25,6 +28,8 @@ from .checkpoint import fetch, read_checkpoint, student_weights, weights_of
 from .engine.data import SampleIndex, plain_datasets
 from .engine.models import unwrapped
 from .engine.optimizer_state import match_by_name
+from .engine.rates import scale_rates
+from .engine.resumption import flattened
 from .errors import ChoiceError, TrainingError
 from .networks.weights import listed
 from .runtime import datasets_of
@@ -242,7 +247,7 @@ def check_optimizer(runner: Runner, checkpoint: Mapping | None) -> None:
     try:
         runner.optim_wrapper = runner.build_optim_wrapper(copy.deepcopy(given))
         if schedules is not None:
-            runner.build_param_scheduler(copy.deepcopy(schedules))
+            check_cycles(runner.build_param_scheduler(copy.deepcopy(schedules)), runner.max_iters)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f'the optimizer or its schedules cannot be built ({type(error).__name__}: {error}): '
@@ -253,6 +258,26 @@ def check_optimizer(runner: Runner, checkpoint: Mapping | None) -> None:
             match_by_name(dict(checkpoint), unwrapped(runner), runner.optim_wrapper)
     finally:
         runner.optim_wrapper = given
+
+
+def check_cycles(schedules: Any, steps: int) -> None:
+    """Refuse a cycle that ends before the training; say so if it is cut off by the training's end.
+
+    Args:
+        schedules: Schedules as mmengine builds them, in a list or a dict of lists.
+        steps: How many iterations the training has.
+
+    Raises:
+        ValueError: Names both numbers.
+    """
+    for schedule in flattened(schedules):
+        if schedule.by_epoch or (total := getattr(schedule, 'total_steps', steps)) == steps:
+            continue
+        text = f'{type(schedule).__name__} has total_steps={total}, and the training has {steps} iterations'
+        if total < min(steps, schedule.end):
+            raise ValueError(f'{text}: leave total_steps out, and it has as many')
+        if total < INF - schedule.begin:
+            print_log(f'{text}: its cycle is cut off; without total_steps it has as many', 'current', logging.WARNING)
 
 
 def load_data(runner: Runner) -> dict[str, Any]:
@@ -293,8 +318,9 @@ def check_start(student: nn.Module, source: str, checkpoint: Mapping) -> None:
     Raises:
         ValueError: If it has no student, or another one; names the keys.
     """
-    weights = student_weights(weights_of(checkpoint))
-    if not weights:
+    whole = weights_of(checkpoint)
+    weights = {k.removeprefix('student.'): v for k, v in whole.items() if k.startswith('student.')}
+    if not weights or any(k.startswith('predictor.') for k in whole):  # of SimKD, transferred
         raise ValueError(
             f'load_from {source} has no student weights (`student.*`); to start the student from weights of its own, '
             'set model.student_pretrained instead'
@@ -324,8 +350,31 @@ def check_some_fit(network: nn.Module, source: str, checkpoint: Mapping) -> None
     raise ValueError(f'load_from {source} has no weights of this network ({listed([*own], 2)}), but {there}: {mend}')
 
 
+def check_resumed(model: nn.Module, source: str, checkpoint: Mapping) -> None:
+    """Refuse a ``--resume`` file that has weights of another shape anywhere; mmengine would leave them out and go on.
+
+    Args:
+        model: The model.
+        source: What to call the file.
+        checkpoint: What it holds.
+
+    Raises:
+        ValueError: Names the first of them, and both shapes.
+    """
+    saved = weights_of(checkpoint)
+    for name, value in model.state_dict().items():
+        if name in saved and saved[name].shape != value.shape:
+            raise ValueError(
+                f'{source} holds {name} of shape {tuple(saved[name].shape)}, and this run has {tuple(value.shape)}: '
+                'resume with the settings and images that the run had, or start from its weights alone (load_from, without '
+                '--resume)'
+            )
+
+
 def check_training(runner: Runner) -> None:
     """All checks that need the built runner: data and labels, the file to start from, the optimizer, the first batch.
+
+    Before the optimizer is checked, ``auto_scale_lr`` is heeded, see :func:`~mmcls_kd.engine.rates.scale_rates`.
 
     Raises:
         FileNotFoundError: If there is no file to start from.
@@ -344,6 +393,9 @@ def check_training(runner: Runner) -> None:
             check_start(model.student, source, checkpoint)
         else:
             check_some_fit(model, source, checkpoint)
+        if runner.cfg.get('resume'):
+            check_resumed(model, source, checkpoint)
+    scale_rates(runner)
     check_optimizer(runner, checkpoint if runner.cfg.get('resume') else None)
     check_store(runner)
     check_first_batch(runner)

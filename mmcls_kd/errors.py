@@ -32,15 +32,17 @@ class DivergenceError(TrainingError):
 
 
 class NonFiniteLossError(TrainingError):
-    """A loss became NaN or infinite; the message names the term.
+    """A loss, or its gradient, became NaN or infinite; the message names the term.
 
     Args:
         terms: Names of the terms that are not finite in this process; empty if they are so in another process alone.
+        gradient: Whether it is a gradient, and so the backward pass is done.
     """
 
-    def __init__(self, terms: list[str]) -> None:
+    def __init__(self, terms: list[str], gradient: bool = False) -> None:
         super().__init__(', '.join(terms) or 'a loss in another process')
         self.terms = terms
+        self.gradient = gradient
 
 
 def close_names(name: str, known: Iterable[str]) -> str:

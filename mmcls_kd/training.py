@@ -74,6 +74,8 @@ def training_config(args: argparse.Namespace) -> Config:
         cfg.resume = True
         cfg.load_from = None if resume == 'auto' else resume
     if getattr(args, 'auto_scale_lr', False):
+        if not cfg.get('auto_scale_lr'):
+            raise ValueError('--auto-scale-lr: the config has no auto_scale_lr = dict(base_batch_size=...)')
         cfg.auto_scale_lr.enable = True
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)

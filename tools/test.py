@@ -9,8 +9,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works wi
 import mmengine
 from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
+from mmengine.hooks import EMAHook, Hook
 
-from mmcls_kd.checkpoint import load_strictly
+from mmcls_kd.checkpoint import fetch, load_strictly, read_checkpoint, student_weights, weights_of
 from mmcls_kd.checks import check_data_folders, check_idx_files
 from mmcls_kd.engine.models import unwrapped
 from mmcls_kd.runtime import (
@@ -80,6 +81,33 @@ def add_tta(cfg: Config) -> None:
     cfg.model = ConfigDict(**wrapper, module=cfg.model)
 
 
+class UnaveragedWeightsHook(Hook):
+    """Gives the model the weights themselves once EMAHook has its copy of the averaged ones, which a checkpoint has first.
+
+    Args:
+        model: The model, which has loaded the averaged weights.
+        unaveraged: ``ema_state_dict`` of the checkpoint, which has the weights themselves.
+    """
+
+    def __init__(self, model, unaveraged) -> None:
+        weights = weights_of({'state_dict': unaveraged})
+        self.model, self.weights = model, student_weights(weights) or weights
+
+    def before_test(self, *_) -> None:
+        """Put them in; EMAHook chooses what is tested."""
+        self.model.load_state_dict(self.weights, strict=False)
+
+
+def heed_average(runner, model, source: str) -> None:
+    """Let EMAHook test what it validated in training: the average, the weights themselves, or both."""
+    hooks = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+    unaveraged = read_checkpoint(fetch(source, 'test')).get('ema_state_dict') if hooks else None
+    if unaveraged:
+        runner.register_hook(UnaveragedWeightsHook(model, unaveraged))
+    for hook in hooks if not unaveraged else ():  # only one kind of weights is here
+        hook.evaluate_on_ema, hook.evaluate_on_origin = True, False
+
+
 def run_config(args) -> Config:
     """The config of this test: file, command line, and what both leave open."""
     cfg = load_config(args)
@@ -110,7 +138,9 @@ def main() -> None:
         check_idx_files(cfg, ('test_dataloader',))
         runner = build_runner(cfg)
         model = unwrapped(runner)
-        load_strictly(model.module if args.tta else model, args.checkpoint, 'test')
+        model = model.module if args.tta else model
+        load_strictly(model, args.checkpoint, 'test')
+        heed_average(runner, model, args.checkpoint)
         runner.dump_config()
         if args.out and args.out_item != 'metrics':
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))

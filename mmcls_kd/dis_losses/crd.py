@@ -5,10 +5,13 @@ RepDistiller always draws them from other classes than the sample's: its weight 
 that. With few classes many of the negatives here are of the sample's own class.
 """
 
+import logging
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
@@ -152,7 +155,8 @@ class CRDLoss(nn.Module):
     become :math:`m \cdot old + (1 - m) \cdot new`, normalised; not in eval mode and not without gradients.
 
     Trainable parts: ``embed_s`` and ``embed_t``. Buffers, and so in checkpoints: ``memory_s`` and ``memory_t``, together
-    8 · M · ``feat_dim`` bytes (1.3 GB for ImageNet), and ``log_z``, -inf before the first batch.
+    8 · M · ``feat_dim`` bytes (1.3 GB for ImageNet), and ``log_z``, -inf before the first batch. A moving average
+    of the model shares them (``memories``). From a checkpoint with memories of another size none of the three is taken.
 
     Several processes make the same changes to their memories: each takes the embeddings of all. Of a sample that stands in a
     step's batches twice the last counts, those of later processes after those of earlier ones. Negatives are drawn by each.
@@ -179,6 +183,8 @@ class CRDLoss(nn.Module):
 
     sizes = {'student_dims': ('vector_s', 1), 'teacher_dims': ('vector_t', 1)}
     facts = {'num_samples': 'num_samples'}
+    #: Buffers of which there is one for the model and all copies of it in a training.
+    memories = ('memory_s', 'memory_t', 'log_z')
     memory_s: Tensor
     memory_t: Tensor
     log_z: Tensor
@@ -227,6 +233,16 @@ class CRDLoss(nn.Module):
             memory = torch.empty(num_samples, feat_dim).uniform_(-bound, bound, generator=same_everywhere)
             self.register_buffer(name, memory)
         self.register_buffer('log_z', torch.full((2,), -torch.inf))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Take memories and the constants that go with them, or none of them."""
+        memory = state_dict.get(f'{prefix}memory_s')
+        if memory is not None and memory.shape != self.memory_s.shape:
+            text = f'CRD begins anew: the checkpoint remembers {len(memory)} images, not {self.num_samples}'
+            print_log(text, 'current', logging.WARNING)
+            for name in self.memories:
+                state_dict.pop(prefix + name, None)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     @full_precision
     def forward(self, vector_s: Tensor, vector_t: Tensor, sample_idx: Tensor) -> Tensor:

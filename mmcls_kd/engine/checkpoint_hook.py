@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.dist import is_main_process
 from mmengine.fileio import register_backend
 from mmengine.fileio.backends import LocalBackend
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
 from ..checkpoint import atomic_path, read_checkpoint
-from ..errors import TrainingError
-from .models import unwrapped
+from ..errors import DivergenceError, TrainingError
+from .loss_watch import not_finite
+from .models import share_memories, unwrapped
 from .optimizer_state import match_by_name, parameter_names
+from .resumption import gathered_gradients, go_on, record_of, restore_stopping, stopping_counts
 
 #: Where the name of the last checkpoint stands, in the work directory; mmengine's name for it.
 POINTER = 'last_checkpoint'
@@ -104,12 +106,23 @@ def last_whole_checkpoint(work_dir: str | Path, launch: str | None = None) -> tu
     return None
 
 
+def _save_once(checkpoint: dict[str, Any], buffers: Mapping[str, Any]) -> None:
+    """Where the moving average shares a buffer with the model (the memories of CRD), let both parts name one tensor."""
+    for name, value in checkpoint.get('ema_state_dict', {}).items():
+        own = name.removeprefix('module.')
+        shared = checkpoint['state_dict'].get(own)
+        if own in buffers and shared is not None and shared.data_ptr() == buffers[own].data_ptr():
+            checkpoint['state_dict'][own] = value
+
+
 @HOOKS.register_module()
 class ResumableCheckpointHook(CheckpointHook):
     """Mmengine's ``CheckpointHook``, written so that no interruption leaves a run without a whole checkpoint.
 
     A file is written whole before it takes its name, an outdated one is removed only when its successor is there, and the
-    optimizer's state is kept by parameter name (:mod:`~mmcls_kd.engine.optimizer_state`).
+    optimizer's state is kept by parameter name (:mod:`~mmcls_kd.engine.optimizer_state`). It also holds what mmengine's
+    does not: gradients that wait for the optimizer's step, the counts of ``EarlyStoppingHook``, and a record of the run
+    that a resumed one is compared with (:mod:`~mmcls_kd.engine.resumption`).
 
     Args:
         backend_args: As in mmengine; local files are written atomically if None.
@@ -117,11 +130,20 @@ class ResumableCheckpointHook(CheckpointHook):
 
     Raises:
         TrainingError: If a checkpoint cannot be written; names the reason and the last one that is whole.
+        DivergenceError: If the weights are NaN or infinite; then nothing is written.
     """
 
     def __init__(self, *, backend_args: dict | None = None, **kwargs: Any) -> None:
         super().__init__(backend_args=backend_args or dict(backend='atomic'), **kwargs)
         self.last_ckpt: str | None = None
+        self._record: dict[str, Any] | None = None
+        self._gathered: dict[str, Any] = {}
+
+    def before_run(self, runner: Runner) -> None:
+        """Let a moving average, which is there by now, share what is not averaged."""
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):
+                share_memories(unwrapped(runner), hook.ema_model)
 
     def before_train(self, runner: Runner) -> None:
         """As in mmengine; and remove what an interruption left half written."""
@@ -131,14 +153,27 @@ class ResumableCheckpointHook(CheckpointHook):
                 unfinished.unlink(missing_ok=True)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Put the parameters' names beside the optimizer's state."""
+        """Put beside mmengine's parts what a resumed run needs: names of the parameters, gradients, counts, a record."""
+        model = unwrapped(runner)
         if 'optimizer' in checkpoint:
-            checkpoint['optimizer_names'] = parameter_names(unwrapped(runner), runner.optim_wrapper.optimizer)
+            optimizer = runner.optim_wrapper.optimizer
+            checkpoint['optimizer_names'] = parameter_names(model, optimizer)
+            checkpoint['optimizer_type'] = type(optimizer).__name__
+            checkpoint['gathered_gradients'] = {name: gradient.cpu() for name, gradient in self._gathered.items()}
+        checkpoint['early_stopping'] = stopping_counts(runner)
+        checkpoint['meta']['run'] = self._record_of(runner)
+        _save_once(checkpoint, dict(model.named_buffers()))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Put the optimizer's state into the order of this run's parameters."""
+        """Fit what a checkpoint holds to the run that goes on from it; say what has changed."""
         if runner._resume and 'optimizer' in checkpoint:
             match_by_name(checkpoint, unwrapped(runner), runner.optim_wrapper)
+            go_on(runner, checkpoint, self._record_of(runner))
+            restore_stopping(runner, checkpoint.get('early_stopping') or [])
+
+    def _record_of(self, runner: Runner) -> dict[str, Any]:
+        self._record = self._record or record_of(runner)
+        return self._record
 
     def save_terminated(self, runner: Runner) -> str:
         """Save the state between two iterations, for a run that is asked to end; returns the file's path."""
@@ -161,6 +196,12 @@ class ResumableCheckpointHook(CheckpointHook):
                 self.file_backend.remove(path)
 
     def _save(self, runner: Runner, name: str, meta: dict) -> str:
+        if bad := not_finite(dict(unwrapped(runner).named_parameters())):
+            raise DivergenceError(
+                f'the weights became NaN or infinite ({bad[0]} and {len(bad) - 1} more) and are not saved. The last good '
+                f'checkpoint: {self.last_ckpt or "none of this run"}. Lower the learning rate'
+            )
+        self._gathered = gathered_gradients(runner)
         before, self.last_ckpt = self.last_ckpt, self.file_backend.join_path(self.out_dir, name)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         try:

@@ -32,8 +32,9 @@ class _ResumableLoop:
     Args:
         runner: The runner.
         dataloader: Config of the training data.
-        on_nonfinite: What becomes of a step whose loss is NaN or infinite: ``'stop'`` ends the training with an error that
-            names the term and the images, ``'skip'`` leaves the step out, weights and batch statistics untouched.
+        on_nonfinite: What becomes of a step whose loss or gradient is NaN or infinite: ``'stop'`` ends the training with an
+            error that names the term and the images, ``'skip'`` leaves the step out, weights and batch statistics
+            untouched.
         max_nonfinite: How many steps in a row may be left out before the training ends after all.
         on_unreadable: What becomes of an image file that cannot be read: ``'stop'`` or ``'skip'`` (left out of its batch,
             and counted).
@@ -77,22 +78,17 @@ class _ResumableLoop:
         seed_all(self.seed, what, self._iter % cycle if cycle else self._iter, get_rank())
 
     def begin(self) -> None:
-        """Before the first iteration: compare with the checkpoint that the run goes on from, watch the losses."""
+        """Before the first iteration: take over counts of the checkpoint that the run goes on from, watch the losses."""
         self.runner.call_hook('before_train')
-        info, length = self.runner.message_hub, len(self.dataloader)
-        before = info.get_info('batches_per_epoch', length)
-        if before != length:
-            self.runner.logger.warning(
-                f'the epoch had {before} batches in each process and has {length} now: the run goes on at the start of '
-                f'epoch {self._epoch + 1}, and is no longer the run that it was'
-            )
-            self._iter = self._epoch * length
-        info.update_info('batches_per_epoch', length)
+        info = self.runner.message_hub
+        info.update_info('batches_per_epoch', len(self.dataloader))
+        self.left_out_in_row = info.get_info('left_out_in_row', 0)
         store = getattr(unwrapped(self.runner), 'store', None)
         if store is not None and isinstance(self.dataloader.sampler, PlacedSampler):
             self.view_cycle = self.dataloader.sampler.cycle = self._cycle_of(store.manifest.epochs)
         keep_statistics = self.on_nonfinite == 'skip'
         self.watch = LossWatch(unwrapped(self.runner), keep_statistics, self.gradient_norm_interval)
+        self.watch.watch_gradients(self.runner.optim_wrapper)
 
     def _cycle_of(self, stored: int) -> int:
         """After how many epochs the views of a teacher store come again; a resumed run keeps to what it began with."""
@@ -126,7 +122,7 @@ class _ResumableLoop:
         """The optimizer step of one batch; returns what to log, None if the step was left out.
 
         Raises:
-            DivergenceError: If a loss is not finite and the step may not be left out.
+            DivergenceError: If a loss or gradient is not finite and the step may not be left out.
         """
         runner = self.runner
         self.watch.before_step(self._iter)
@@ -135,14 +131,20 @@ class _ResumableLoop:
         except NonFiniteLossError as error:
             self.leave_out(error, batch)
             return None
-        self.left_out_in_row = 0
+        self.count_left_out(0)
         return outputs
+
+    def count_left_out(self, in_row: int) -> None:
+        """Note how many steps in a row were left out, also for a run that goes on from here."""
+        if in_row != self.left_out_in_row:
+            self.left_out_in_row = in_row
+            self.runner.message_hub.update_info('left_out_in_row', in_row)
 
     def leave_out(self, error: NonFiniteLossError, batch: Any) -> None:
         """Go on without the step, or stop."""
         runner, images = self.runner, images_of(batch)
         where = f'epoch {self._epoch + 1}, iteration {self._iter + 1}'
-        self.left_out_in_row += 1
+        self.count_left_out(self.left_out_in_row + 1)
         runner.logger.error(f'{error}: NaN or infinite in {where}; the images of the batch: {", ".join(images)}')
         if self.on_nonfinite == 'stop' or self.left_out_in_row > self.max_nonfinite:
             often = f', {self.left_out_in_row} times in a row' if self.on_nonfinite == 'skip' else ''
@@ -154,6 +156,8 @@ class _ResumableLoop:
                 'or set train_cfg.on_nonfinite=skip'
             ) from error
         self.watch.restore_statistics()
+        if error.gradient:
+            runner.optim_wrapper.zero_grad()
         total = runner.message_hub.get_info('left_out_steps', 0) + 1
         runner.message_hub.update_info('left_out_steps', total)
         runner.logger.warning(f'the step is left out ({total} of them so far)')

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from mmengine.dist import is_distributed
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor
 
 from ..errors import NonFiniteLossError
@@ -17,8 +18,18 @@ def value_of(loss: Tensor | list[Tensor]) -> Tensor:
     return loss.mean() if isinstance(loss, Tensor) else sum(part.mean() for part in loss)  # type: ignore[return-value]
 
 
+def not_finite(tensors: Mapping[str, Tensor | None]) -> list[str]:
+    """The names of the tensors that hold a NaN or an infinite number."""
+    there = {name: value for name, value in tensors.items() if value is not None and not value.is_sparse}
+    if not there:
+        return []
+    largest = torch._foreach_norm(list(there.values()), float('inf'))
+    finite = torch.stack([value.float() for value in largest]).isfinite()
+    return [] if finite.all() else [name for name, good in zip(there, finite.tolist(), strict=True) if not good]
+
+
 class LossWatch:
-    """Looks at the losses of every step between forward and backward pass.
+    """Looks at the losses of every step between forward and backward pass, and at the gradients before the optimizer's step.
 
     It takes the place of the model's ``parse_losses``, the one function that sees all terms by name, and calls it.
 
@@ -60,6 +71,26 @@ class LossWatch:
         if self.gradient_norm_interval and (self.iteration + 1) % self.gradient_norm_interval == 0:
             log_vars = log_vars | self.gradient_norms({n: v for n, v in terms.items() if v.requires_grad})
         return total, log_vars
+
+    def watch_gradients(self, wrapper: OptimWrapper) -> None:
+        """Let each step of an optimizer look at its gradients first: finite losses may have others that are not.
+
+        All processes see the same gradients. What a loss scaler finds by itself is its own business: it leaves the step out
+        and scales less.
+        """
+        names = {id(parameter): name for name, parameter in self.model.named_parameters()}
+        wrappers: Iterable[Any] = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+
+        def look(optimizer: Any, *_: Any) -> None:
+            if getattr(optimizer, 'found_inf', None) is not None:  # a fused one under a loss scaler
+                return
+            parameters = [p for group in optimizer.param_groups for p in group['params']]
+            if bad := not_finite({names[id(p)]: p.grad for p in parameters}):
+                more = f' and of {len(bad) - 1} more parameters' if len(bad) > 1 else ''
+                raise NonFiniteLossError([f'the gradient of {bad[0]}{more}'], gradient=True)
+
+        for one in wrappers:
+            one.optimizer.register_step_pre_hook(look)
 
     @staticmethod
     def check(terms: Mapping[str, Tensor]) -> None:

@@ -60,11 +60,13 @@ def match_by_name(checkpoint: dict[str, Any], model: nn.Module, optim_wrapper: O
         optim_wrapper: Of this run. Several optimizers, each under its name, are left to mmengine.
 
     Raises:
-        ValueError: If the state counts other parameters than the weights have, or of other shapes.
+        ValueError: If the state is of another kind of optimizer, counts other parameters than the weights have, or of other
+            shapes.
     """
     saved = checkpoint['optimizer']
     if 'param_groups' not in saved:
         return
+    _check_kind(checkpoint, optim_wrapper.optimizer)
     positions = [i for group in saved['param_groups'] for i in group['params']]
     names = names_in(checkpoint, model, len(positions))
     name_at = dict(zip(positions, names, strict=True))
@@ -86,6 +88,20 @@ def match_by_name(checkpoint: dict[str, Any], model: nn.Module, optim_wrapper: O
         for key in ('base_values', '_last_value'):  # a value for each group
             if values := scheduler.get(key):
                 scheduler[key] = [values[source] for source in sources] + values[-1:] * extra
+
+
+def _check_kind(checkpoint: Mapping[str, Any], optimizer: Optimizer) -> None:
+    """Refuse the state of another kind of optimizer; a checkpoint that does not name it lacks settings of this one."""
+    own, kind = type(optimizer).__name__, checkpoint.get('optimizer_type')
+    group = checkpoint['optimizer']['param_groups'][0]
+    numbers = [k for k, v in optimizer.defaults.items() if isinstance(v, (int, float, tuple)) and not isinstance(v, bool)]
+    lacking = [key for key in numbers if key not in group]
+    if (kind or own) != own or (kind is None and lacking):
+        what = f'is {kind}' if kind else f'is another (it has no {", ".join(lacking)})'
+        raise ValueError(
+            f'optim_wrapper.optimizer is {own}, and the checkpoint’s {what}: resume with the optimizer that the run had, or '
+            'start from its weights alone (load_from, without --resume)'
+        )
 
 
 def _check_shapes(name: str, state: Mapping[str, Any], shape: Any) -> None:

@@ -153,6 +153,24 @@ def test_other_shapes_and_other_counts_are_refused():
         match_by_name(checkpoint, distiller, sgd(distiller))
 
 
+@pytest.mark.parametrize(
+    ('before', 'now'), [('SGD', 'AdamW'), ('AdamW', 'SGD'), ('Adam', 'AdamW'), ('RMSprop', 'SGD'), ('SGD', 'RMSprop')]
+)
+@pytest.mark.parametrize('named', [True, False])
+def test_another_kind_of_optimizer_is_refused(before, now, named):
+    model = nn.Linear(2, 2)
+    saved, own = (OptimWrapper(getattr(torch.optim, kind)(model.parameters(), lr=0.1)) for kind in (before, now))
+    checkpoint = dict(state_dict=model.state_dict(), optimizer=saved.state_dict(), optimizer_type=before)
+    if not named:
+        if {before, now} == {'Adam', 'AdamW'}:
+            pytest.skip('their states have the same names; only a checkpoint that names its optimizer tells')
+        del checkpoint['optimizer_type']
+    with pytest.raises(
+        ValueError, match=f'optim_wrapper.optimizer is {now}, and the checkpoint’s is .* start from its weights'
+    ):
+        match_by_name(checkpoint, model, own)
+
+
 @pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
 def test_a_run_of_the_original_goes_on(data, tmp_path):
     config = write_config(tmp_path / 'config.py', data)

@@ -1,0 +1,291 @@
+"""What a resumed run is compared with: what makes a run the run that it is, and what follows where that has changed."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import all_reduce, get_world_size
+from mmengine.hooks import EarlyStoppingHook, EMAHook
+from mmengine.logging import print_log
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import Tensor
+
+from ..checkpoint import plain
+from ..configs import method_entries
+from ..errors import TrainingError
+from .data import plain_datasets
+from .models import unwrapped
+
+#: The parts of a config that make a run the run that it is.
+PARTS = (
+    'model',
+    'data_preprocessor',
+    'train_dataloader',
+    'train_cfg',
+    'optim_wrapper',
+    'param_scheduler',
+    'auto_scale_lr',
+    'custom_hooks',
+)
+#: What changes no number, wherever it stands in them; ``num_samples`` is said by the number of images.
+SILENT = {
+    *('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', 'worker_init_fn', 'num_samples', '_scope_'),
+    *('val_interval', 'val_begin', 'gradient_norm_interval'),
+}
+#: Of how many training images, evenly spread, names and labels are compared.
+COMPARED_IMAGES = 10_000
+#: The parts that say what the optimizer does at which step.
+RATES = ('optim_wrapper', 'param_scheduler', 'auto_scale_lr')
+#: Where a schedule is; all else in its state says what it is.
+POSITION = {'last_step', '_global_step', '_last_value', 'verbose', 'best', 'cooldown_counter', 'num_bad_epochs'}
+
+
+def fingerprint(pieces: Iterable[bytes]) -> str:
+    """A checksum of some bytes."""
+    value = 0
+    for piece in pieces:
+        value = zlib.crc32(piece, value)
+    return f'{value:08x}'
+
+
+def images_of_training(dataset: Any) -> dict[str, Any]:
+    """How many training images there are, and a checksum of their names and labels."""
+
+    def pieces() -> Iterator[bytes]:
+        for part in plain_datasets(dataset):
+            if not hasattr(part, 'get_data_info'):
+                continue
+            for index in range(0, len(part), -(-len(part) // COMPARED_IMAGES) or 1):
+                info = part.get_data_info(index)
+                yield repr((Path(str(info.get('img_path', ''))).name, plain(info.get('gt_label')))).encode()
+
+    return {'training images': len(dataset), 'names and labels of the training images': fingerprint(pieces())}
+
+
+def weights_of_teachers(model: Any) -> Any:
+    """A checksum of the teachers' weights; of a store what it says of them; None without a teacher."""
+    if (store := getattr(model, 'store', None)) is not None:
+        return plain(store.manifest.teacher)
+    weights = [parameter for network in getattr(model, 'teachers', ()) for parameter in network.parameters()]
+    if not weights:
+        return None
+    return fingerprint(w.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() for w in weights)
+
+
+def record_of(runner: Runner) -> dict[str, Any]:
+    """What makes a run the run that it is, in plain values; a checkpoint has it in its ``meta``."""
+    found = {name: plain(runner.cfg[name]) for name in PARTS if runner.cfg.get(name) is not None}
+    model = found.get('model', {})
+    for key in ('student_cfg', 'teacher_cfg'):
+        if isinstance(whole := model.get(key), dict):
+            model[key] = whole.get('model', whole)
+    if entries := model.pop('distill_cfg', None):
+        chosen = [entry for entry in method_entries(entries) if entry.get('use_this', True)]
+        model['methods'] = {entry['name']: {k: v for k, v in entry.items() if k != 'use_this'} for entry in chosen}
+    if 'custom_hooks' in found:
+        found['custom_hooks'] = {str(hook.get('type')): hook for hook in found['custom_hooks']}
+    return {
+        'processes': get_world_size(),
+        **images_of_training(runner.train_dataloader.dataset),
+        'weights of the teacher': weights_of_teachers(unwrapped(runner)),
+        **found,
+    }
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict) and 'type' in value:
+        value = value['type']
+    text = 'none' if value is None else str(value)
+    return text if len(text) <= 60 else f'{text[:57]}...'
+
+
+def differences(before: Any, now: Any, name: str = '') -> list[str]:
+    """Each setting that two records do not have alike, with the old and the new value.
+
+    Example:
+        >>> differences({'processes': 2, 'model': {'methods': {}}}, {'processes': 1, 'model': {'methods': {}, 'taps': [1]}})
+        ['processes: 2 → 1', 'model.taps: none → [1]']
+    """
+    if name.rsplit('.', 1)[-1] in SILENT or before == now:
+        return []
+    if isinstance(before, dict) and isinstance(now, dict) and before.get('type') == now.get('type'):
+        return [
+            text
+            for key in {**before, **now}
+            for text in differences(before.get(key), now.get(key), f'{name}.{key}' if name else key)
+        ]
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        return [text for i, pair in enumerate(zip(before, now, strict=True)) for text in differences(*pair, f'{name}[{i}]')]
+    return [f'{name}: {_short(before)} → {_short(now)}']
+
+
+def go_on(runner: Runner, checkpoint: dict[str, Any], now: Mapping[str, Any]) -> None:
+    """Fit a checkpoint to the run that goes on from it, in place, and say in one warning what has changed.
+
+    In an epoch of another length the run goes on at the epoch's start. Where lengths, optimizer or schedules have
+    changed, learning rates and the optimizer's settings are those that a run of the present config has at this place.
+
+    Args:
+        runner: The runner, its loop and optimizer built.
+        checkpoint: What it goes on from; the optimizer's state in this run's order.
+        now: The record of this run.
+
+    Raises:
+        TrainingError: If the run cannot go on so; says why.
+    """
+    meta, hub = checkpoint['meta'], checkpoint.get('message_hub')
+    info = hub.get('runtime_info', {}) if isinstance(hub, Mapping) else {}
+    changed = differences(meta['run'], dict(now)) if 'run' in meta else []
+    _check_memories(runner, changed)
+    notes, place = [], meta['iter']
+    length = len(runner.train_loop.dataloader)  # type: ignore[union-attr]
+    if (before := info.get('batches_per_epoch', length)) != length:
+        notes.append(_fit_length(runner, meta, info, before, length))
+    anew = any(text.startswith(RATES) for text in changed)
+    if note := _follow_schedules(runner, checkpoint, anew):
+        notes.append(note)
+    if 'ema_state_dict' in checkpoint and not any(isinstance(hook, EMAHook) for hook in runner.hooks):
+        own = {k.removeprefix('module.'): v for k, v in checkpoint['ema_state_dict'].items() if k.startswith('module.')}
+        checkpoint['state_dict'] = own  # where there is an average, these are the weights themselves
+        notes.append('the moving average is given up')
+    if meta['iter'] == place and not any('accumulative_counts' in text for text in changed):
+        restore_gathered(runner, checkpoint)
+    if changed or notes:
+        text = f'resumed, but no longer the run that it was: {"; ".join(changed + notes)}'
+        print_log(text, 'current', logging.WARNING)
+
+
+def _check_memories(runner: Runner, changed: list[str]) -> None:
+    """Refuse other training images where a loss remembers each of them by its number."""
+    losses = getattr(unwrapped(runner), 'distill_losses', {})
+    remembering = [name for name, loss in losses.items() if 'num_samples' in getattr(loss, 'facts', {}).values()]
+    other = [text for text in changed if 'training images' in text.split(':', 1)[0]]
+    if remembering and other:
+        raise TrainingError(
+            f'{remembering[0]} remembers each training image by its number, and these are others ({"; ".join(other)}): '
+            'resume with the images that the run had, or start from its weights alone (load_from, without --resume)'
+        )
+
+
+def _fit_length(runner: Runner, meta: dict[str, Any], info: dict[str, Any], before: int, length: int) -> str:
+    """Let a run go on whose epochs have another length; what counted iterations of the old ones counts the new ones."""
+    text = f'the epoch had {before} batches in each process and has {length} now: the run goes on at '
+    if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+        return f'{text}iteration {meta["iter"] + 1}'
+    for name in {'last_validation', 'saved_after'} & info.keys():
+        epochs, rest = divmod(info[name], before)
+        info[name] = -1 if rest else epochs * length
+    meta['iter'] = meta['epoch'] * length
+    return f'{text}the start of epoch {meta["epoch"] + 1}'
+
+
+def flattened(schedules: Any) -> list[Any]:
+    """All schedules: of one optimizer a list, of several a dict of lists."""
+    groups = schedules.values() if isinstance(schedules, Mapping) else [schedules or []]
+    return [schedule for group in groups for schedule in group]
+
+
+def _same_schedule(saved: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
+    """Whether two states are of the same schedule; versions of mmengine add settings, another kind has others."""
+    saved, own = (
+        {k: v for k, v in state.items() if k not in POSITION and not callable(v) and k != 'anneal_func'}
+        for state in (saved, own)
+    )
+    kind = not (saved.keys() - own.keys() and own.keys() - saved.keys())
+    return kind and all(saved[key] == own[key] for key in saved.keys() & own.keys())
+
+
+def _follow_schedules(runner: Runner, checkpoint: dict[str, Any], anew: bool) -> str | None:
+    """Put the schedules of the present config where they are at this place, if they are others than the checkpoint's.
+
+    Returns:
+        What to say; None if the learning rate is what it would have been.
+
+    Raises:
+        TrainingError: If one of them follows a metric, whose course is not known.
+    """
+    optimizer, own = checkpoint.get('optimizer', {}), flattened(runner.param_schedulers)
+    saved = flattened(checkpoint.get('param_schedulers'))
+    other = len(saved) != len(own) or not all(map(_same_schedule, saved, (s.state_dict() for s in own)))
+    if 'param_groups' not in optimizer or not (anew or other):
+        return None
+    if following := [s for s in own if getattr(s, 'need_val_args', False)]:
+        if not other:
+            return None
+        raise TrainingError(
+            f'a schedule is another than the checkpoint’s (by param_scheduler, max_epochs or the number of batches), and '
+            f'{type(following[0]).__name__} follows a metric, so that its place cannot be found anew: resume with the '
+            'schedules and the length that the run had, or start from its weights alone (load_from, without --resume)'
+        )
+    before = optimizer['param_groups'][0]['lr']
+    _step_to(runner, own, checkpoint['meta'])
+    built: Any = runner.optim_wrapper
+    state = built.state_dict()
+    optimizer |= {key: state[key] for key in ('param_groups', 'base_param_settings') if key in state}
+    if own:
+        schedules: Any = runner.param_schedulers
+        states = {k: [s.state_dict() for s in v] for k, v in schedules.items()} if isinstance(schedules, dict) else None
+        checkpoint['param_schedulers'] = states or [s.state_dict() for s in own]
+    rate = optimizer['param_groups'][0]['lr']
+    return (
+        None
+        if rate == before
+        else f'the learning rate goes on by the present schedule, at {rate:.4g} instead of {before:.4g}'
+    )
+
+
+def _step_to(runner: Runner, schedules: list[Any], meta: Mapping[str, Any]) -> None:
+    """Step schedules that were just built to the place of a checkpoint, in the order in which a training steps them."""
+    length = len(runner.train_loop.dataloader) if isinstance(runner.train_loop, EpochBasedTrainLoop) else 0
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', UserWarning)  # torch's and mmengine's, of a step before the optimizer's first
+        for done in range(1, meta['iter'] + 1):
+            ends = length and done % length == 0 and done // length <= meta['epoch']
+            for schedule in schedules:
+                if not schedule.by_epoch:
+                    schedule.step()
+            for schedule in schedules if ends else ():
+                if schedule.by_epoch:
+                    schedule.step()
+
+
+def gathered_gradients(runner: Runner) -> dict[str, Tensor]:
+    """The gradients that wait for the optimizer's step, by name, where several batches make one; all processes ask at once.
+
+    Several processes have one of their own each; their mean serves the step as well.
+    """
+    wrapper: Any = runner.optim_wrapper
+    if getattr(wrapper, '_accumulative_counts', 1) == 1 or wrapper.should_update():
+        return {}
+    found = {name: p.grad.clone() for name, p in unwrapped(runner).named_parameters() if p.grad is not None}
+    for gradient in found.values():
+        all_reduce(gradient, 'mean')
+    return found
+
+
+def restore_gathered(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
+    """Put back the gradients that were waiting."""
+    if gathered := checkpoint.get('gathered_gradients'):
+        for name, parameter in unwrapped(runner).named_parameters():
+            if name in gathered:
+                parameter.grad = gathered[name].to(parameter)
+        print_log('the gradients that were gathered for the next optimizer step are restored', 'current')
+
+
+def stopping_counts(runner: Runner) -> list[dict[str, float]]:
+    """What each ``EarlyStoppingHook`` has counted."""
+    hooks = [hook for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)]
+    return [dict(wait_count=int(hook.wait_count), best_score=float(hook.best_score)) for hook in hooks]
+
+
+def restore_stopping(runner: Runner, counts: list[dict[str, float]]) -> None:
+    """Let each ``EarlyStoppingHook`` go on with its count."""
+    hooks = [hook for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)]
+    for hook, count in zip(hooks, counts, strict=False):
+        vars(hook).update(count)
