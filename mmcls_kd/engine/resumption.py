@@ -144,7 +144,7 @@ def go_on(runner: Runner, checkpoint: dict[str, Any], now: Mapping[str, Any]) ->
     changed = differences(meta['run'], dict(now)) if 'run' in meta else []
     _check_memories(runner, changed)
     notes, place = [], meta['iter']
-    length = len(runner.train_loop.dataloader)  # type: ignore[union-attr]
+    length = len(runner.train_loop.dataloader)
     if (before := info.get('batches_per_epoch', length)) != length:
         notes.append(_fit_length(runner, meta, info, before, length))
     anew = any(text.startswith(RATES) for text in changed)
