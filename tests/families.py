@@ -229,7 +229,7 @@ def _(network, images):
     'timm Swin',
     timm(
         'swin_tiny_patch4_window7_224',
-        embed_dim=8,
+        embed_dim=16,  # as many as rows and columns of the first stage, and it takes images of no other size
         depths=(1, 1, 2, 1),
         num_heads=(1, 1, 1, 1),
         img_size=SIZE,
@@ -244,9 +244,10 @@ def _(network, images):
 
 
 def _timm_blocks(network, images, class_token=True):
-    read = network.model.forward_intermediates(images, return_prefix_tokens=True, output_fmt='NLC', intermediates_only=True)
-    tokens = [torch.cat([prefix, patches], dim=1) for patches, prefix in read]
     last, extra = network.model.forward_features(images), network.model.num_prefix_tokens
+    how = dict(return_prefix_tokens=bool(extra), output_fmt='NLC', intermediates_only=True)
+    read = network.model.forward_intermediates(images, **how)
+    tokens = [torch.cat([prefix, patches], dim=1) for patches, prefix in read] if extra else read
     two_heads = hasattr(network.model, 'head_dist')
     vector = last[:, 0] if two_heads else goes_into(network, 'model.head', images)
     return blocks(network(images), vector, tokens, last, extra, class_token)
@@ -262,6 +263,9 @@ for title, name in dict(
 ).items():
     family(f'timm {title}', timm(name, **BLOCKS))(_timm_blocks)
 family('timm ViT_with_registers_alone', timm('vit_medium_patch16_reg4_gap_256', **BLOCKS))(
+    functools.partial(_timm_blocks, class_token=False)
+)
+family('timm ViT_with_attention_pooling', timm('vit_base_patch16_siglip_224', **BLOCKS))(
     functools.partial(_timm_blocks, class_token=False)
 )
 #: Two by two patches and five tokens before them are as many as three by three.
@@ -329,8 +333,8 @@ def _(network, images):
 
 
 def _torchvision_swin():
-    # 12, as a stage of as many channels as rows and columns would not show in its shape where its channels are
-    return torchvision.models.SwinTransformer([2, 2], 12, [1, 1, 2, 1], [1, 1, 1, 1], [2, 2], num_classes=CLASSES)
+    # the first stage has as many channels as rows and columns, so its shape does not show where they are
+    return torchvision.models.SwinTransformer([2, 2], 16, [1, 1, 2, 1], [1, 1, 1, 1], [2, 2], num_classes=CLASSES)
 
 
 @family('torchvision Swin', module(_torchvision_swin))

@@ -8,16 +8,18 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
+import torch
 from mmpretrain.models.backbones import SwinTransformer
 from torch import Tensor, nn
 
 from .forms import Layout
-from .survey import Survey
-from .taps import FORM_OF, Tap, tap
+from .survey import Survey, evaluating, image_channels
+from .taps import FORM_OF, Tap, record, tap
 
 #: Where networks keep their stages (CNN, Swin) or blocks (ViT), in order; the first pattern that fits counts.
 STAGES = (
     r'backbone\.(layers|stages)\.\d+',  # mmpretrain
+    r'model\.incre_modules\.\d',  # HRNet of timm: its four branches
     r'model\.(layer|stage|s)\d',  # ResNet and RegNet of timm, ResNet and ShuffleNet of torchvision
     r'model\.(stages|layers|blocks)\.\d+',  # ConvNeXt, Swin, ViT, EfficientNet of timm; MaxViT of torchvision
     r'model\.trunk_output\.\w+',  # RegNet of torchvision
@@ -48,6 +50,9 @@ def stage_paths(network: nn.Module, survey: Survey) -> list[str]:
 def default_taps(network: Any, survey: Survey) -> dict[str, Tap]:
     """The tensors that a network offers without being told where they are, by name.
 
+    A map is offered only where it is known to be what its name says: all that makes the class scores goes through it, and
+    ``feat`` is the last such map, behind which no layer works on places.
+
     Args:
         network: A classifier.
         survey: Its dry run.
@@ -69,21 +74,25 @@ def default_taps(network: Any, survey: Survey) -> dict[str, Tap]:
 
 def _block_taps(network: nn.Module, survey: Survey, blocks: list[str]) -> dict[str, Tap]:
     """Of a transformer whose blocks all have the same tokens."""
-    last = _last_alike(survey, blocks[-1])
+    if not survey.all_goes_through(blocks):
+        return {}
+    last = _last_map(network, survey, blocks)
     middle = blocks[len(blocks) // 2 - 1]
     shape = tuple(survey.outputs[middle][0].shape)
     extra = Layout.of(shape, survey.size, _extra_tokens(network)).extra
     has_class_token = any(re.search(CLASS_TOKEN, name) for name, _ in network.named_parameters())
     pooled = 'class_token' if extra and has_class_token else 'pooled'
     quarters = [blocks[math.ceil(len(blocks) * i / 4) - 1] for i in range(1, 5)]
-    return {
-        'feat': tap(survey, [last], 'map', extra=extra),
+    taps = {
         'feat_mid': tap(survey, [middle], pooled, 0, extra),
         'tokens_low': tap(survey, blocks[:2], 'tokens', 0, extra),
-        'tokens_high': tap(survey, [last], 'tokens', extra=extra),
-        'vector': tap(survey, [last], pooled, extra=extra),
         'stages': tap(survey, list(dict.fromkeys(quarters)), 'map', 0, extra, apart=True),
     }
+    if last:
+        taps['feat'] = tap(survey, [last], 'map', extra=extra)
+        taps['tokens_high'] = tap(survey, [last], 'tokens', extra=extra)
+        taps['vector'] = tap(survey, [last], pooled, extra=extra)
+    return taps
 
 
 def _extra_tokens(network: nn.Module) -> int | None:
@@ -95,22 +104,56 @@ def _extra_tokens(network: nn.Module) -> int | None:
 def _stage_taps(network: Any, survey: Survey, stages: list[str]) -> dict[str, Tap]:
     """Of a network whose maps grow smaller and wider from stage to stage."""
     outputs = survey.outputs.get('backbone', [])
-    if outputs and outputs[-1].dim() == 4:
+    if outputs and outputs[-1].dim() == 4 and survey.all_goes_through(['backbone'], -1):
         path, index = 'backbone', -1
-    elif stages:
-        path, index = _last_alike(survey, stages[-1]), 0
+    elif last := _last_map(network, survey, stages):
+        path, index = last, 0
     else:
         return {}
-    taps = {name: tap(survey, [path], FORM_OF[name], index) for name in ('feat', 'tokens_high', 'vector')}
-    if ends := _four_stages(survey, stages):
+    if not _row_by_row(network, survey, [path]):
+        return {}
+    names = ('feat', 'tokens_high', 'vector') if stages else ('feat', 'tokens_high')
+    taps = {name: tap(survey, [path], FORM_OF[name], index) for name in names}
+    ends = _four_stages(survey, stages)
+    if ends and survey.all_goes_through(ends) and _row_by_row(network, survey, ends):
         taps['stages'] = tap(survey, ends, 'map', 0, apart=True)
     middle = _before_last(survey, stages)
     if isinstance(getattr(network, 'backbone', None), SwinTransformer):
         norm = f'backbone.norm{network.backbone.num_layers - 2}'
         middle = norm if norm in survey.outputs else None  # only if the config lists that stage in out_indices
+    elif middle and not survey.all_goes_through([middle]):
+        middle = None
     if middle:
         taps['feat_mid'] = tap(survey, [middle], 'pooled', index=0)
     return taps
+
+
+def _row_by_row(network: nn.Module, survey: Survey, paths: list[str]) -> bool:
+    """Whether patch tokens stand in the order of the rows: where the image's upper left quarter changes, they change most.
+
+    Some networks sort them by windows, and what is laid on a grid then is no map.
+    """
+    tokens = {path: tap(survey, [path], 'map', 0) for path in paths if survey.layout(path).kind == 'tokens'}
+    if not tokens:
+        return True
+    height, width = survey.size
+    with torch.random.fork_rng(devices=[]), evaluating(network), torch.no_grad():
+        images = torch.randn(1, image_channels(network), height, width).repeat(2, 1, 1, 1)
+        images[1, :, : height // 2, : width // 2].normal_()
+        with record(network, tokens) as maps:
+            network(images.to(next(network.parameters())))
+    return all(map(_most_in_first_quarter, maps.values()))
+
+
+def _most_in_first_quarter(feat: Tensor) -> bool:
+    """Whether the places of a map where two images differ most are its upper left ones, or it differs alike everywhere."""
+    change = (feat[1] - feat[0]).float().norm(dim=0)
+    inside = change[: change.shape[0] // 2, : change.shape[1] // 2]
+    if not inside.numel():
+        return True
+    ordered = change.flatten().sort(descending=True).values
+    most, rest = ordered[: inside.numel()].mean(), ordered[inside.numel() :].mean()
+    return bool(most < 2 * rest or inside.mean() > (most + rest) / 2)
 
 
 def _four_stages(survey: Survey, stages: list[str]) -> list[str]:
@@ -128,7 +171,10 @@ def _four_stages(survey: Survey, stages: list[str]) -> list[str]:
     for stage in stages:
         block = re.compile(re.escape(stage) + r'(\.\w+)?\.\d+')
         blocks = [path for path in paths if block.fullmatch(path)]
-        ends.append(blocks[-1] if blocks and _places(survey, blocks[-1]) != _places(survey, stage) else stage)
+        larger = [path for path in blocks if _places(survey, path) != _places(survey, stage)]
+        given = [tensor.shape for tensor in survey.inputs[stage][:1]]
+        kept = [p for p in larger if [survey.outputs[p][0].shape] == given and any(o.startswith(f'{p}.') for o in paths)]
+        ends.append(kept[-1] if kept else blocks[-1] if blocks and blocks[-1] in larger else stage)
     ends = [path for path in ends if path in paths and _places(survey, path)[1]]
     if len(ends) > 4:
         return last_of_each_size(ends)
@@ -153,22 +199,52 @@ def _before_last(survey: Survey, stages: list[str]) -> str | None:
     return stages[-2]
 
 
-def _last_alike(survey: Survey, stage: str) -> str:
-    """The last module behind a stage whose tensor has the same places: its final norm, or a convolution that widens it.
+def _last_map(network: nn.Module, survey: Survey, stages: list[str]) -> str | None:
+    """The last module through whose map, or tokens, all goes: the last stage, its final norm, or what widens it.
 
-    What is inside of the classifier does not count.
+    What is inside of the classifier or of a pooling does not count. None if layers behind it work on places too, so that it
+    is one branch of several, or returns what cannot be read.
     """
     order = list(survey.outputs)
-    heads = tuple(f'{path}.' for path in survey.classifier_paths if not stage.startswith(f'{path}.'))
-    behind = [p for p in order[order.index(stage) :] if survey.calls[p] == 1 and not p.startswith(heads)]
-    alike = [p for p in behind if len(survey.outputs[p]) == 1 and _places(survey, p) == _places(survey, stage)]
-    return alike[-1] if alike else stage
+    trunk = [path for path in order if _on_trunk(survey, path)]
+    maps = [p for p in trunk if survey.calls[p] == 1 and len(survey.outputs[p]) == 1 and _has_places(survey, p)]
+    if stages and not survey.growing(stages[-1]):  # then only the number of places tells
+        behind = order[order.index(stages[-1]) :]
+        maps = [p for p in maps if p in behind and _places(survey, p) == _places(survey, stages[-1])]
+    last = next((path for path in reversed(maps) if survey.all_goes_through([path])), None)
+    if last is None:
+        return None
+    for path in trunk[trunk.index(last) + 1 :]:
+        own = [*network.get_submodule(path).parameters(recurse=False)]
+        if own and not last.startswith(f'{path}.') and (not survey.outputs[path] or _has_places(survey, path)):
+            return None
+    return last
+
+
+def _on_trunk(survey: Survey, path: str) -> bool:
+    """Whether a module is in none that makes vectors of maps, as classifiers and poolings are."""
+    above = (path[: match.start()] for match in re.finditer(r'\.', path))
+    inside = [p for p in above if survey.outputs.get(p) and not f'{survey.stem}.'.startswith(f'{p}.')]
+    return all(_has_places(survey, p) for p in inside) and path not in survey.classifier_paths
+
+
+def _has_places(survey: Survey, path: str) -> bool:
+    """Whether a module returns a map, or tokens: something that grows with the image, if that is known."""
+    for number, tensor in enumerate(survey.outputs[path]):
+        grows = survey.growing(path, number)
+        if grows is None:
+            shape = tuple(tensor.shape)
+            if len(shape) == 4 or (len(shape) == 3 and shape[1] > 1):
+                return True
+        elif grows == (1,) or (grows == (2,) and tensor.dim() == 4):
+            return True
+    return False
 
 
 def _places(survey: Survey, path: str) -> tuple[Any, ...]:
     """The kind and the size of the grid in a module's first tensor, whatever its width."""
     shape = tuple(survey.outputs[path][0].shape)
-    layout = Layout.of(shape, survey.size)
+    layout = survey.layout(path)
     sizes = {'map': shape[2:], 'map_last': shape[1:3], 'tokens': shape[1:2]}
     return layout.kind, sizes.get(layout.kind, ())
 

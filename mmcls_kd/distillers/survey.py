@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ..networks.classifiers import scores
-from .forms import tensors_in
+from .flow import ways
+from .forms import Layout, tensors_in
 
 #: The sizes of images to try where a network does not say which it takes, or says so wrongly.
 SIZES = (64, 224, 32, 384, 28, 96, 128, 160, 192, 240, 256, 299, 320, 336, 448, 512)
@@ -48,6 +50,13 @@ class Survey:
         classifier_paths: Those that return them in whatever shape, (N, C, 1, 1) for one.
         linear_path: The linear layer (or 1×1 convolution) that makes them; None if something else does.
         vector_place: Where what goes into that layer is first there, before any dropout; None if that cannot be read.
+        stem: The first module that ran and has none in it.
+        ways: On how many ways the class scores are made of the image through a tensor, by path and number, and ``('', 0)``
+            for all; empty if that is not known.
+        without_graph: The modules that ran without a graph although gradients were to be kept: inside of a part that is
+            computed anew in the backward pass (gradient checkpointing), or that needs no gradient.
+        grown: The shapes of the outputs for one image of twice the height; None if the network takes no such image.
+        mixing: How maps are laid out by what a layer that takes or makes them mixes, by path; only where shapes do not tell.
     """
 
     size: tuple[int, int]
@@ -60,11 +69,54 @@ class Survey:
     classifier_paths: list[str]
     linear_path: str | None
     vector_place: Place | None
+    stem: str = ''
+    ways: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    without_graph: frozenset[str] = frozenset()
+    grown: dict[str, list[tuple[int, ...]]] | None = None
+    mixing: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
         """How many classes the network tells apart."""
         return self.logit.shape[1]
+
+    def growing(self, path: str, number: int = 0) -> tuple[int, ...] | None:
+        """The dimensions of a module's tensor that grow with the height of the image; None if that is not known."""
+        if self.grown is None:
+            return None
+        shapes = [tuple(tensor.shape) for tensor in self.outputs[path]]
+        others = self.grown.get(path, [])
+        if [len(shape) for shape in shapes] != [len(shape) for shape in others]:
+            return None
+        pairs = zip(shapes[number], others[number], strict=True)
+        # of two images, and of one: the first dimension counts them, or is one that also grew
+        return tuple(i for i, (size, other) in enumerate(pairs) if (size != other if i else size != 2 * other))
+
+    def layout(self, path: str, number: int = 0, goes_in: bool = False, extra: int | None = None) -> Layout:
+        """How a tensor of a module is laid out: by what grows with the image, by its layers, or by its shape.
+
+        Args:
+            path: Of the module.
+            number: Which of its tensors.
+            goes_in: Whether of those that it was given.
+            extra: As in :meth:`.forms.Layout.of`.
+        """
+        shape = tuple((self.inputs if goes_in else self.outputs)[path][number].shape)
+        found = Layout.of(shape, self.size, extra)
+        if len(shape) != 4 or goes_in:
+            return found
+        kinds: dict[Any, str] = {(1,): 'map_last', (2,): 'map'}
+        return replace(found, kind=kinds.get(self.growing(path, number), self.mixing.get(path, found.kind)))
+
+    def all_goes_through(self, paths: Sequence[str], number: int = 0) -> bool:
+        """Whether all that makes the class scores goes through each of some modules' tensors, or is parted among them.
+
+        True where that is not known. One branch of several, whatever else is named beside it, is neither.
+        """
+        if not self.ways:
+            return True
+        through = [self.ways.get((path, number % len(self.outputs[path])), 0) for path in paths]
+        return all(count == self.ways['', 0] for count in through) or sum(through) == self.ways['', 0]
 
 
 def image_channels(network: nn.Module) -> int:
@@ -108,96 +160,205 @@ def survey(network: nn.Module, role: str, size: tuple[int, int] | None = None) -
     parameter = next(chain(network.parameters(), [torch.empty(0)]))
     reasons: dict[str, str] = {}  # most often one for all sizes
     for height, width in [size] if size else [*own_sizes(network), *((n, n) for n in SIZES)]:
-        with torch.random.fork_rng(devices=[]), evaluating(network), torch.no_grad():
+        with torch.random.fork_rng(devices=[]), evaluating(network):
             images = torch.randn(2, channels, height, width).to(parameter)
-            try:
-                return _run(network, images)
-            except MISFITS as error:
-                reasons.setdefault(f'{type(error).__name__}: {error}', f'{height} × {width}')
+            for graph in (True, False):  # some change in place what torch keeps a graph of
+                try:
+                    found = _run(network, images, graph)
+                except MISFITS as error:
+                    reason = f'{type(error).__name__}: {error}'
+                else:
+                    found.grown = _grown(network, images)
+                    return found if role == 'student' else replace(found, without_graph=frozenset())
+            reasons.setdefault(reason, f'{height} × {width}')
     tried = '; '.join(f'{place}: {reason}' for reason, place in [*reasons.items()][:4])
     raise ValueError(f'the {role} does not run on {channels}-channel images. {tried}')
 
 
-def _run(network: nn.Module, images: Tensor) -> Survey:
-    """One forward pass that is watched."""
-    outputs: dict[str, list[Tensor]] = {}
-    versions: dict[str, list[int]] = {}
-    calls: Counter[str] = Counter()
-    inputs: dict[str, list[Tensor]] = {}
-    seen: list[tuple[Place, Tensor, int]] = []  # each tensor at each place in the order of the pass, and its version there
-    dropped: list[Tensor] = []  # what a dropout will overwrite in training
-
-    def see(path: str, tensors: list[Tensor], goes_in: bool) -> None:
-        for number, tensor in enumerate(tensors, -len(tensors)):  # from the last, as earlier outputs may be left out
-            seen.append((Place(path, number, goes_in), tensor, tensor._version))
-
-    def watch_input(path: str) -> Any:
-        def hook(module: nn.Module, args: Any) -> None:
-            inputs[path] = tensors_in(args)
-            see(path, inputs[path], goes_in=True)
-            if isinstance(module, DROPOUT) and module.inplace:
-                dropped.extend(inputs[path])
-
-        return hook
-
-    def watch(path: str) -> Any:
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            calls[path] += 1
-            outputs.pop(path, None)
-            outputs[path] = tensors_in(output)
-            versions[path] = [tensor._version for tensor in outputs[path]]
-            see(path, outputs[path], goes_in=False)
-
-        return hook
-
-    modules = [(path, module) for path, module in network.named_modules() if path]
-    handles = [module.register_forward_pre_hook(watch_input(path)) for path, module in modules]
-    handles += [module.register_forward_hook(watch(path)) for path, module in modules]
+@contextmanager
+def _watching(network: nn.Module, before: Any, after: Any) -> Iterator[None]:
+    """Call ``before(path, module, args)`` and ``after(path, output)`` for each module that runs in the ``with`` block."""
+    handles = []
+    for path, module in network.named_modules():
+        if path:
+            handles.append(module.register_forward_pre_hook(lambda module, args, path=path: before(path, module, args)))
+            handles.append(module.register_forward_hook(lambda _module, _args, output, path=path: after(path, output)))
     try:
-        logit = scores(network(images))
+        yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _grown(network: nn.Module, images: Tensor) -> dict[str, list[tuple[int, ...]]] | None:
+    """The shapes of what each module returns for one image of twice the height; None if that does not run."""
+    shapes: dict[str, list[tuple[int, ...]]] = {}
+
+    def after(path: str, output: Any) -> None:
+        shapes[path] = [tuple(tensor.shape) for tensor in tensors_in(output)]
+
+    with torch.no_grad(), suppress(*MISFITS), _watching(network, lambda *_: None, after):
+        network(images[:1].repeat(1, 1, 2, 1))
+        return shapes
+    return None
+
+
+class _Watch:
+    """What is seen of a forward pass.
+
+    Attributes:
+        outputs: As in :class:`Survey`, with values.
+        inputs: Likewise.
+        calls: Likewise.
+        versions: Of the outputs, when they were made.
+        nodes: Of the outputs their places in autograd's graph.
+        seen: Each tensor at each place in the order of the pass, and its version there.
+        dropped: What a dropout will overwrite in training.
+        without_graph: Which ran without a graph.
+    """
+
+    def __init__(self) -> None:
+        self.outputs: dict[str, list[Tensor]] = {}
+        self.inputs: dict[str, list[Tensor]] = {}
+        self.calls: Counter[str] = Counter()
+        self.versions: dict[str, list[int]] = {}
+        self.nodes: dict[str, list[tuple[Any, int]]] = {}
+        self.seen: list[tuple[Place, Tensor, int]] = []
+        self.dropped: list[Tensor] = []
+        self.without_graph: set[str] = set()
+
+    def see(self, path: str, tensors: list[Tensor], goes_in: bool) -> None:
+        """Keep what is at a place."""
+        for number, tensor in enumerate(tensors, -len(tensors)):  # from the last, as earlier outputs may be left out
+            self.seen.append((Place(path, number, goes_in), tensor, tensor._version))
+
+    def before(self, path: str, module: nn.Module, args: Any) -> None:
+        """A module is given something."""
+        self.inputs[path] = tensors_in(args)
+        self.see(path, self.inputs[path], goes_in=True)
+        if isinstance(module, DROPOUT) and module.inplace:
+            self.dropped.extend(self.inputs[path])
+
+    def after(self, path: str, output: Any) -> None:
+        """A module returns something."""
+        self.calls[path] += 1
+        self.outputs.pop(path, None)  # so that they stand in the order in which they ended
+        self.outputs[path] = tensors_in(output)
+        self.versions[path] = [tensor._version for tensor in self.outputs[path]]
+        self.nodes[path] = [(tensor.grad_fn, tensor.output_nr) for tensor in self.outputs[path]]
+        self.see(path, self.outputs[path], goes_in=False)
+        if not torch.is_grad_enabled():
+            self.without_graph.add(path)
+
+
+def _run(network: nn.Module, images: Tensor, graph: bool) -> Survey:
+    """One forward pass that is watched, with autograd's graph of it or without."""
+    watch = _Watch()
+    forgotten = torch.autograd.graph.saved_tensors_hooks(lambda _tensor: None, lambda nothing: nothing)
+    with (
+        warnings.catch_warnings(),
+        torch.set_grad_enabled(graph),
+        forgotten,
+        _watching(network, watch.before, watch.after),
+    ):
+        warnings.simplefilter('ignore')  # of how networks call checkpointing, which is none of the dry run's business
+        given = images.clone().requires_grad_(graph).clone()  # no leaf, so a network may change it in place
+        logit = scores(network(given))
+        count = ways(given, logit) if graph else None
     if logit.dim() != 2 or len(logit) != len(images):
         raise ValueError(f'its class scores have the shape {tuple(logit.shape)} instead of (N, C)')
+    outputs, calls = watch.outputs, watch.calls
     giving = [path for path, tensors in outputs.items() if any(tensor is logit for tensor in tensors)]
     if not giving:
         raise ValueError('no module in it returns its class scores')
-    overwritten = frozenset(p for p, tensors in outputs.items() if [t._version for t in tensors] != versions[p])
-    dropping = (p for p, tensors in outputs.items() if any(_same_memory(t, other) for t in tensors for other in dropped))
+    overwritten = frozenset(p for p, tensors in outputs.items() if [t._version for t in tensors] != watch.versions[p])
+    dropping = (p for p, tensors in outputs.items() if any(_same_memory(t, o) for t in tensors for o in watch.dropped))
     classifiers = [p for p, tensors in outputs.items() if any(t.data_ptr() == logit.data_ptr() for t in tensors)]
     linear = next((path for path in classifiers if isinstance(network.get_submodule(path), LINEAR)), None)
-    vector = _vector(network.get_submodule(linear), inputs[linear]) if linear else None
-    places = (
-        place
-        for place, tensor, version in seen
-        if vector is not None and calls[place.path] == 1 and tensor._version == version and _same_memory(tensor, vector)
-    )
+    without_graph = frozenset(watch.without_graph if graph else ())
     height, width = images.shape[2:]
     return Survey(
         size=(height, width),
         outputs=_without_values(outputs),
-        inputs=_without_values(inputs),
+        inputs=_without_values(watch.inputs),
         calls=calls,
         overwritten=overwritten.union(dropping),
-        logit=logit.to('meta'),
+        logit=logit.detach().to('meta'),
         logit_paths=sorted(giving, key=lambda path: path.count('.')),
         classifier_paths=classifiers,
         linear_path=linear,
-        vector_place=next(places, None),
+        vector_place=_vector_place(network.get_submodule(linear), linear, watch, without_graph) if linear else None,
+        stem=next(iter(outputs)),
+        ways=_counted(count, watch, logit) if count else {},
+        without_graph=without_graph,
+        mixing=_mixing(network, watch),
     )
 
 
+def _counted(count: Any, watch: _Watch, logit: Tensor) -> dict[tuple[str, int], int]:
+    """On how many ways each tensor is passed."""
+    all_ways = {('', 0): count(logit.grad_fn, logit.output_nr)}
+    return all_ways | {(p, i): count(*node) for p, nodes in watch.nodes.items() for i, node in enumerate(nodes)}
+
+
 def _without_values(tensors: dict[str, list[Tensor]]) -> dict[str, list[Tensor]]:
-    return {path: [tensor.to('meta') for tensor in found] for path, found in tensors.items()}
+    return {path: [tensor.detach().to('meta') for tensor in found] for path, found in tensors.items()}
 
 
-def _vector(linear: nn.Module, inputs: list[Tensor]) -> Tensor | None:
-    """What a linear layer was given; None if that is more than one vector an image."""
+def _vector_place(linear: nn.Module, path: str, watch: _Watch, without_graph: frozenset[str]) -> Place | None:
+    """Where what goes into a linear layer is first there; None if that is more than one vector an image, or nowhere."""
     weight: Any = linear.weight
-    return inputs[0] if inputs and inputs[0][0].numel() == weight[0].numel() else None
+    vector = watch.inputs[path][0] if watch.inputs[path] else None
+    if vector is None or vector[0].numel() != weight[0].numel():
+        return None
+    places = (
+        place
+        for place, tensor, version in watch.seen
+        if watch.calls[place.path] == 1 and place.path not in without_graph
+        if tensor._version == version and _same_memory(tensor, vector)
+    )
+    return next(places, None)
 
 
 def _same_memory(tensor: Tensor, other: Tensor) -> bool:
     """Whether one is the other, or another shape of it."""
     return tensor.data_ptr() == other.data_ptr() and tensor.numel() == other.numel()
+
+
+@torch.no_grad()
+def _mixing(network: nn.Module, watch: _Watch) -> dict[str, str]:
+    """Of maps with as many channels as rows and columns where the channels are.
+
+    A layer that is given such a map, or else the last one inside of what returns it that keeps its shape, mixes channels
+    at each place: of a number that changes, only numbers beside it in the dimension of the channels change too.
+    """
+    found: dict[str, str] = {}
+    known: list[tuple[str, Tensor, str]] = []  # of the layers so far: path, tensor, what they mix
+    for place, tensor, _ in watch.seen:
+        if tensor.dim() == 4 and len(set(tensor.shape[1:])) == 1 and tensor.shape[1] > 1:
+            module = network.get_submodule(place.path)
+            if not place.goes_in:
+                found.setdefault(place.path, '')
+            elif not [*module.children()] and (kind := _mixed(module, tensor)):
+                known.append((place.path, tensor, kind))
+    for path in found:
+        tensor = watch.outputs[path][0]
+        takers = [kind for _, other, kind in known if _same_memory(other, tensor)]
+        inside = [kind for other, given, kind in known if f'{other}.'.startswith(f'{path}.') and given.shape == tensor.shape]
+        found[path] = next(chain(takers, reversed(inside)), '')
+    return {path: kind for path, kind in found.items() if kind}
+
+
+def _mixed(module: nn.Module, images: Tensor) -> str:
+    """Which dimension of a map a layer mixes: the second, of a ``map``, or the last, of a ``map_last``; else nothing."""
+    changed = images.clone()
+    changed[:, 0, 0, 0] += 1
+    try:
+        one, other = (module(value) for value in (images.clone(), changed))
+    except MISFITS:
+        return ''
+    if not isinstance(one, Tensor) or one.dim() != 4:
+        return ''
+    moved = (one != other).any(dim=0)
+    second, last = bool(moved[1:, 0, 0].any()), bool(moved[0, 0, 1:].any())
+    return '' if second == last else 'map' if second else 'map_last'

@@ -46,6 +46,12 @@ FORM_OF = {
 #: The names under which several modules give a tuple; else their tensors lie side by side.
 TUPLES = frozenset({'stages'})
 KEYS = ('path', 'form', 'index', 'extra')
+#: Why no student learns from what is read at a module.
+NO_GRAPH = (
+    'runs where no gradients are kept (inside of a part under gradient checkpointing, such as with_cp=True, or under '
+    'no_grad), so a loss on what it returns would teach nothing: name a module around it in `taps`, or switch checkpointing '
+    'off'
+)
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,9 @@ def tap(
         shapes = ', '.join(str(tuple(t.shape)) for t in tensors) or 'none'
         if not -len(tensors) <= (index or 0) < len(tensors) or (index is None and len(tensors) > 1):
             raise ValueError(f'module {path!r} returns {len(tensors)} tensors ({shapes}): say which by index=0, 1, ...')
-        layouts.append(_layout(tuple(tensors[index or 0].shape), survey.size, extra))
+        if path in survey.without_graph:
+            raise ValueError(f'module {path!r} {NO_GRAPH}')
+        layouts.append(_layout(survey, path, index or 0, goes_in, extra))
     if form not in FORMS:
         raise ValueError(f'form={form!r}: choose one of {", ".join(map(repr, FORMS))}')
     if not paths:
@@ -151,11 +159,12 @@ def tap(
     return made
 
 
-def _layout(shape: tuple[int, ...], size: tuple[int, int], extra: int | None) -> Layout:
+def _layout(survey: Survey, path: str, number: int, goes_in: bool, extra: int | None) -> Layout:
     """How a tensor is laid out, with so many extra tokens if that is given."""
-    found = Layout.of(shape, size)
+    found = survey.layout(path, number, goes_in)
     if extra is None:
         return found
+    shape = tuple((survey.inputs if goes_in else survey.outputs)[path][number].shape)
     if len(shape) != 3 or not 0 <= extra < shape[1]:
         raise ValueError(f'extra={extra} does not fit a tensor of shape {shape}: it is a number of tokens, of (N, L, D)')
     return Layout('tokens', extra, found.ratio)
@@ -244,9 +253,12 @@ def record(network: nn.Module, taps: dict[str, Tap], stop: bool = False) -> Iter
     tensors: dict[str, Read] = {}
     places = {place for tap in taps.values() for place in tap.places}
     overwritten = {path for tap in taps.values() for path in tap.overwritten}
+    learning = network.training and torch.is_grad_enabled()
 
     def keep(path: str, goes_in: bool) -> RemovableHandle:
         def hook(_module: nn.Module, args: Any, output: Any = None) -> None:
+            if learning and not torch.is_grad_enabled():
+                raise ValueError(f'module {path!r} {NO_GRAPH}')
             read = tensors_in(args if goes_in else output)
             copied = goes_in or path in overwritten  # the module itself may change in place what goes in
             found[path, goes_in] = [tensor.clone() for tensor in read] if copied else read

@@ -121,18 +121,68 @@ class Plain(nn.Sequential):
         super().__init__(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
 
 
-@pytest.mark.parametrize('kind', [Pairs, Plain])
-def test_a_network_of_no_family_offers_its_logits_and_what_goes_into_its_classifier(kind):
+@pytest.mark.parametrize(('kind', 'names'), [(Pairs, set()), (Plain, {'feat', 'tokens_high'})])
+def test_a_network_of_no_family_offers_what_is_there_without_names(kind, names):
     network = module(kind)().double()
-    tensors = offered(network, images(32, 32))
-    assert set(tensors) == {'logit', 'vector'}
+    inputs = images(32, 32)
+    tensors = offered(network, inputs)
+    assert set(tensors) == {'logit', 'vector'} | names  # what is in a tuple in a tuple cannot be read
     linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)][-1]
     assert_close(linear(tensors['vector']).detach(), tensors['logit'])
+    if names:
+        assert_close(tensors['feat'], network.model[0](inputs).detach())
 
 
 def test_tokens_on_no_grid_are_no_map_but_the_rest_is_there():
     found = survey(module(Blocks)(), 'student', (64, 32))
     assert set(default_taps(module(Blocks)(), found)) == {'logit', 'vector'}
+
+
+class Branches(nn.Module):
+    """Two branches of features, put together where ``joined``; else each has a classifier."""
+
+    def __init__(self, joined):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 4, 4)
+        self.stage1, self.stage2 = nn.Conv2d(4, 8, 1), nn.Conv2d(4, 8, 2, 2)
+        self.last = nn.Conv2d(8, 12, 1) if joined else None
+        self.head, self.other = nn.Linear(12 if joined else 8, 10), nn.Linear(8, 10)
+
+    def forward(self, images):
+        fine, coarse = self.stage1(self.stem(images)), self.stage2(self.stem(images[..., ::2, ::2]))
+        if self.last:
+            return self.head(self.last(nn.functional.max_pool2d(fine, 4) + coarse).mean(dim=(2, 3)))
+        return self.head(fine.mean(dim=(2, 3))) + self.other(coarse.mean(dim=(2, 3)))
+
+
+class TestSeveralBranches:
+    """A branch is never taken for the whole."""
+
+    def test_what_joins_them_is_the_last_map(self):
+        network = module(lambda: Branches(joined=True))()
+        taps = default_taps(network, survey(network, 'student'))
+        assert taps['feat'].modules == taps['tokens_high'].modules == ('model.last',)
+        assert taps['stages'].modules == ('model.stage1', 'model.stage2')  # all goes through one or the other
+        assert 'feat_mid' not in taps
+
+    def test_there_is_none_where_nothing_does(self):
+        network = module(lambda: Branches(joined=False))()
+        assert not {'feat', 'tokens_high', 'feat_mid'} & set(default_taps(network, survey(network, 'student')))
+
+    def test_of_a_network_that_keeps_four(self):
+        network = timm('hrnet_w18_small')().eval()
+        inputs = images(64, 64).float()
+        tensors = offered(network, inputs)
+        with torch.no_grad():
+            last = network.model.forward_features(inputs)
+        assert_close(tensors['feat'], last)
+        assert [part.shape[1:] for part in tensors['stages']] == [(128, 16, 16), (256, 8, 8), (512, 4, 4), (1024, 2, 2)]
+
+
+def test_tokens_that_stand_in_another_order_than_the_rows_are_no_map():
+    hiera = dict(embed_dim=8, image_size=[64, 64], depths=[1, 1, 2, 1], num_heads=[1, 1, 2, 2])
+    network = hugging_face('Hiera', **hiera)().eval()
+    assert 'stages' not in default_taps(network, survey(network, 'student'))
 
 
 class TestVector:
@@ -182,7 +232,7 @@ class TestVector:
                 return self.head(tokens.mean(dim=1))
 
         network = module(Many)()
-        assert set(default_taps(network, survey(network, 'student'))) == {'logit'}
+        assert set(default_taps(network, survey(network, 'student'))) == {'logit', 'feat', 'tokens_high'}
 
     def test_of_a_swin_whose_earlier_outputs_nobody_reads(self):
         network = FAMILIES['mmpretrain Swin'][0]().eval()

@@ -158,6 +158,35 @@ class TestWhatIsRead:
             assert_close(seen(distiller)[name], before.detach())
 
 
+class TestCheckpointed:
+    """Parts that are computed anew in the backward pass."""
+
+    def test_inside_of_one_nothing_would_be_learnt_so_it_is_refused(self):
+        student = resnet(4)
+        student['backbone']['with_cp'] = True
+        taps = dict(feat_s='backbone.layer3.0.conv2')
+        with pytest.raises(ValueError, match=r"feat_s: module 'backbone.layer3.0.conv2' runs where no gradients are kept"):
+            build(MGD, student=student, taps=taps)
+        build(MGD, student=student, taps=dict(feat_s='backbone.layer3.0'))
+        build(MGD, teacher=student, taps=dict(feat_t='backbone.layer3.0.conv2'))  # a teacher needs none
+
+    def test_also_where_that_shows_only_in_training(self):
+        class Saving(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.conv, self.fc = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 10)
+
+            def forward(self, images):
+                with torch.set_grad_enabled(not self.training):
+                    feat = self.conv(images)
+                return self.fc(feat.mean(dim=(2, 3)))
+
+        network = Saving()
+        taps = given_taps(dict(feat_s='conv'), '_s', survey(network, 'student'))
+        with pytest.raises(ValueError, match="module 'conv' runs where no gradients are kept"), record(network, taps):
+            network(torch.zeros(2, 3, 8, 8))
+
+
 class TestOtherModules:
     @pytest.fixture
     def network(self):
