@@ -7,30 +7,37 @@ import logging
 import math
 import random
 import struct
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dist import get_dist_info
+from mmengine.dataset import InfiniteSampler
+from mmengine.dist import all_gather_object, get_dist_info
 from mmengine.logging import print_log
 from mmengine.optim.scheduler.param_scheduler import INF
 from mmengine.runner import Runner
 from mmpretrain.datasets.utils import check_md5
+from mmpretrain.evaluation import Accuracy, MultiLabelMetric
 from mmpretrain.registry import DATASETS
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from .checkpoint import fetch, read_checkpoint, student_weights, weights_of
+from .distillers.survey import survey
 from .engine.data import SampleIndex, plain_datasets
+from .engine.loss_watch import value_of
 from .engine.models import unwrapped
 from .engine.optimizer_state import match_by_name
 from .engine.rates import scale_rates
 from .engine.resumption import flattened
 from .errors import ChoiceError, TrainingError
+from .image_check import check_images
+from .labels import check_names, ways_of
+from .networks.classes import compare_order, names_in
 from .networks.weights import listed
 from .runtime import datasets_of
 from .teacher_store.views import check_store
@@ -178,11 +185,11 @@ def check_labels(dataset: Dataset, num_classes: int, name: str) -> None:
             )
 
 
-def first_images(loader: DataLoader) -> Any:
+def first_images(loader: DataLoader, count: int = 2) -> Any:
     """A batch of two images, made as in training but for their order: no sampler is touched, some can be read only once."""
     rank, world_size = get_dist_info()
     size = len(loader.dataset)  # type: ignore[arg-type]
-    indices = [SampleIndex(k % size, 0, (rank + k * world_size) % size) for k in range(2)]
+    indices = [SampleIndex(k % size, 0, (rank + k * world_size) % size) for k in range(count)]
     return loader.collate_fn([loader.dataset[index] for index in indices])
 
 
@@ -205,6 +212,30 @@ def misfits_named(what: str) -> Iterator[None]:
         raise ValueError(f'a first batch does not go through {what}: {type(error).__name__}: {error}') from error
 
 
+@contextmanager
+def without_a_trace(model: nn.Module, training: bool = False) -> Iterator[None]:
+    """Try a model in the ``with`` block, without gradient; random states, buffers and mode are afterwards what they were.
+
+    Args:
+        model: The model.
+        training: Whether it is tried in train mode.
+    """
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    before = model.training
+    kept = [(buffer, buffer.clone()) for buffer in model.buffers()] if training else []
+    try:
+        with torch.random.fork_rng(devices), torch.no_grad(), uncompiled():
+            model.train(training)
+            yield
+    finally:
+        model.train(before)
+        for buffer, copied in kept:
+            buffer.copy_(copied)
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+
+
 def check_first_batch(runner: Runner) -> None:
     """Run two training images through the model's losses, without gradient and without a trace.
 
@@ -213,22 +244,107 @@ def check_first_batch(runner: Runner) -> None:
 
     Raises:
         ValueError: Whatever went wrong.
-        TrainingError: If an image cannot be read, or a loss is not finite.
+        TrainingError: If an image cannot be read.
     """
     model = unwrapped(runner)
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    loader = runner.train_dataloader
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    training = model.training
-    try:
-        with misfits_named('the model'), torch.random.fork_rng(devices), torch.no_grad(), uncompiled():
-            model.eval()
-            batch = first_images(loader)
-            model(**model.data_preprocessor(batch, training=True), mode='loss')
-    finally:
-        model.train(training)
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
+    with without_a_trace(model), misfits_named('the model'):
+        batch = first_images(runner.train_dataloader)
+        model(**model.data_preprocessor(batch, training=True), mode='loss')
+
+
+def check_batches(runner: Runner, loaders: Mapping[str, DataLoader]) -> None:
+    """Refuse a training without a step, or a validation without a batch; see also :func:`check_batch_of_one`.
+
+    Args:
+        runner: The runner.
+        loaders: The dataloaders of the training, by name.
+
+    Raises:
+        ValueError: In all processes, if one of them has no batch, or in training another number of them than the others.
+    """
+    for name, loader in loaders.items():
+        if is_endless(loader):
+            continue
+        counts = all_gather_object(len(loader))
+        images, processes = len(loader.dataset), f' in {len(counts)} processes' * (len(counts) > 1)  # type: ignore[arg-type]
+        if min(counts) == 0:
+            mend = (
+                f'set {name}.drop_last=False, or a batch_size below {loader.batch_size}'
+                if loader.drop_last
+                else 'add images'
+            )
+            raise ValueError(
+                f'{name}: not one batch in an epoch, of {images} images{processes}, batch_size={loader.batch_size} and '
+                f'drop_last={loader.drop_last}: {mend}'
+            )
+        if name == 'train_dataloader' and len(set(counts)) > 1:
+            raise ValueError(
+                f'{name}: processes would wait for one another, as they have {counts} batches in an epoch: leave '
+                f'sampler.round_up=False out, or set drop_last=True'
+            )
+    if 'train_dataloader' in loaders and one_image_somewhere(loaders['train_dataloader']):
+        check_batch_of_one(runner)
+
+
+def is_endless(loader: DataLoader) -> bool:
+    """Whether a dataloader goes on and on: its batches are always full."""
+    sampler: Any = getattr(loader.batch_sampler, 'sampler', loader.sampler)
+    return isinstance(getattr(sampler, 'sampler', sampler), InfiniteSampler)
+
+
+def one_image_somewhere(loader: DataLoader) -> bool:
+    """Whether in some process a batch of a dataloader has one image."""
+    size = loader.batch_size or 0
+    last = 0 if size == 0 or loader.drop_last or is_endless(loader) else len(loader.sampler) % size  # type: ignore[arg-type]
+    return any(all_gather_object(size == 1 or last == 1))
+
+
+def check_batch_of_one(runner: Runner) -> None:
+    """Train on one image, without gradient and without a trace, where an epoch has such a batch.
+
+    Batch statistics of one value, and losses of pairs of images, have no value there.
+
+    Raises:
+        ValueError: Names what went wrong, and what to set.
+    """
+    model, loader = unwrapped(runner), runner.train_dataloader
+    what = 'batches' if loader.batch_size == 1 else 'the last batch of an epoch'
+    mend = (
+        'set train_dataloader.drop_last=True, or another batch_size' if loader.batch_size != 1 else 'set a larger batch_size'
+    )
+    with without_a_trace(model, training=True):
+        try:
+            batch = first_images(loader, 1)
+            losses = model(**model.data_preprocessor(batch, training=True), mode='loss')
+        except (RuntimeError, LookupError, AttributeError, TypeError, ValueError) as error:
+            if isinstance(error, TrainingError):
+                raise
+            raise ValueError(f'{what} would be one image, which does not go through the model ({error}): {mend}') from error
+    bad = [name for name, value in losses.items() if 'loss' in name and not value_of(value).isfinite()]
+    if bad and runner.cfg.train_cfg.get('on_nonfinite') != 'skip':
+        raise ValueError(f'{what} would be one image, of which {", ".join(bad)} is NaN or infinite: {mend}')
+
+
+def check_top_k(metrics: Iterable[Any], num_classes: int, name: str) -> None:
+    """Refuse an accuracy within more answers than there are classes.
+
+    Args:
+        metrics: The metrics of an evaluator.
+        num_classes: How many classes the network tells apart.
+        name: What to call the evaluator.
+
+    Raises:
+        ValueError: Names it, and what to set.
+    """
+    for metric in metrics:
+        top = getattr(metric, 'topk', None) if isinstance(metric, (Accuracy, MultiLabelMetric)) else None
+        wanted = [top] if isinstance(top, int) else list(top or ())
+        if wanted and max(wanted) > num_classes:
+            fit = tuple(k for k in wanted if k <= num_classes) or (1,)
+            raise ValueError(
+                f'{name}: {type(metric).__name__} with topk={top}, but there are {num_classes} classes: set '
+                f'{name}.topk={fit[0] if isinstance(top, int) else str(fit).replace(" ", "")}'
+            )
 
 
 def check_optimizer(runner: Runner, checkpoint: Mapping | None) -> None:
@@ -371,6 +487,41 @@ def check_resumed(model: nn.Module, source: str, checkpoint: Mapping) -> None:
             )
 
 
+def classes_of(model: Any) -> int | None:
+    """How many classes a model tells apart; None if that is not known."""
+    found = getattr(model, 'num_classes', getattr(getattr(model, 'head', None), 'num_classes', None))
+    if found is None:
+        with suppress(ValueError):
+            return survey(model, 'model').num_classes
+    return found
+
+
+def check_data(runner: Runner, loaders: Mapping[str, DataLoader]) -> None:
+    """Check labels, names of classes, metrics and images of the data of a run.
+
+    Args:
+        runner: The runner.
+        loaders: Its dataloaders, by name.
+
+    Raises:
+        ValueError: Names what is wrong.
+    """
+    model = unwrapped(runner)
+    num_classes = classes_of(getattr(model, 'module', model))  # of what test-time augmentation wraps
+    loops = dict(val_dataloader=('val_loop', 'val_evaluator'), test_dataloader=('test_loop', 'test_evaluator'))
+    for name, loader in loaders.items():
+        if num_classes is not None:
+            check_labels(loader.dataset, num_classes, name)
+        if name in loops and num_classes is not None:
+            loop, evaluator = loops[name]
+            check_top_k(getattr(runner, loop).evaluator.metrics, num_classes, evaluator)
+    for text in check_names({name: list(plain_datasets(loader.dataset)) for name, loader in loaders.items()}):
+        runner.logger.warning(text)
+    with without_a_trace(model):
+        for name, loader in loaders.items():
+            check_images(loader, name, readable=name != 'train_dataloader')
+
+
 def check_training(runner: Runner) -> None:
     """All checks that need the built runner: data and labels, the file to start from, the optimizer, the first batch.
 
@@ -381,11 +532,8 @@ def check_training(runner: Runner) -> None:
         ValueError: If the data cannot be loaded (says which layout is expected), or a check fails.
     """
     model = unwrapped(runner)
-    num_classes = getattr(model, 'num_classes', getattr(getattr(model, 'head', None), 'num_classes', None))
     loaders = load_data(runner)
-    if num_classes is not None:
-        for name, loader in loaders.items():
-            check_labels(loader.dataset, num_classes, name)
+    check_data(runner, loaders)
     source, checkpoint = runner.cfg.get('load_from'), None
     if source:
         checkpoint = read_checkpoint(fetch(source, 'load_from'))
@@ -395,6 +543,9 @@ def check_training(runner: Runner) -> None:
             check_some_fit(model, source, checkpoint)
         if runner.cfg.get('resume'):
             check_resumed(model, source, checkpoint)
+        known, data = names_in(checkpoint.get('meta')), ways_of(loaders['train_dataloader'].dataset)
+        compare_order(known, data, source, refuse=bool(runner.cfg.get('resume')))
+    check_batches(runner, loaders)
     scale_rates(runner)
     check_optimizer(runner, checkpoint if runner.cfg.get('resume') else None)
     check_store(runner)

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import timedelta
 from itertools import islice
 from typing import Any, NamedTuple
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from mmengine.config import Config
 from mmengine.fileio import exists, get, get_file_backend, isdir, join_path
+from mmengine.registry import FUNCTIONS
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.datasets.custom import find_folders
 from mmpretrain.registry import DATASETS
@@ -25,6 +26,9 @@ from rich.table import Table
 from .checks import LAYOUTS
 from .configs import network_cfg
 from .engine.data import image_fault
+from .image_check import image_files, opened, stacking_fault
+from .labels import left_out, name_fault, number_note, pairs_of_lists, unlike
+from .networks.classes import Names, match
 from .runtime import DATALOADERS, datasets_of, is_distiller
 
 FAULT, WARNING, NOTE = 'fault', 'warning', 'note'
@@ -130,6 +134,12 @@ class ListedData:
         return min((n for n in (self.num_classes, len(self.names or ())) if n), default=None)
 
     @property
+    def namings(self) -> tuple[Names, Names]:
+        """The class names that it declares, as far as they are not its folders, and these; by label."""
+        declared, folders = dict(enumerate(self.names or ())), dict(enumerate(self.folders or ()))
+        return ({} if declared == folders else declared), folders
+
+    @property
     def layout(self) -> str:
         """The layout that a data set of this type expects, to be appended to a message."""
         kind = type(self.dataset).__name__
@@ -157,20 +167,19 @@ class ClassFolders(ListedData):
         return (join_path(path, file) for file in sorted(files))
 
     def findings(self) -> Iterator[Finding]:
-        """Name the class folders without an image, and the files that are not read."""
+        """Name the class folders without an image, and count the files that are not read."""
         self.folders = tuple(find_folders(self.place)[0]) if isdir(self.place) else ()
         if not self.folders:
             yield Finding(self.place, f'{"no class folder in it" if isdir(self.place) else "no such folder"}{self.layout}')
         for label, folder in enumerate(self.folders):
-            for path in self._files_in(folder):
-                if self.dataset.is_valid_file(path):
-                    self.labels[label] += 1
-                else:
-                    extensions = ' '.join(sorted(self.dataset.extensions))
-                    yield Finding(path, f'is not read, its extension is none of {extensions}', NOTE)
+            self.labels[label] = sum(map(self.dataset.is_valid_file, self._files_in(folder)))
             if not self.labels[label]:
                 yield Finding(join_path(self.place, folder), 'no image in this class folder')
+        self.labels = +self.labels
         self.images = self.labels.total()
+        if found := left_out(self.dataset):
+            text, images = found
+            yield Finding(self.place, text, WARNING if images else NOTE)
 
     def files(self) -> Iterator[ImageFile]:
         """The files that mmpretrain would read; the folders are listed anew, so that no path is kept."""
@@ -329,6 +338,15 @@ def class_count_findings(data: ListedData) -> Iterator[Finding]:
         yield Finding(data.place, f'{counted(have, noun)}, but {" and ".join(others)}')
 
 
+def name_findings(data: ListedData) -> Iterator[Finding]:
+    """Where the names that a data set declares stand in another order than its folders, or these than their numbers."""
+    declared, folders = data.namings
+    if fault := name_fault(declared, folders):
+        yield Finding(data.place, fault)
+    if note := number_note(declared, folders):
+        yield Finding(data.place, note, WARNING if declared else NOTE)
+
+
 def split_findings(data: ListedData, other: ListedData, other_name: str) -> Iterator[Finding]:
     """Where a data set's classes are not those of another.
 
@@ -340,31 +358,15 @@ def split_findings(data: ListedData, other: ListedData, other_name: str) -> Iter
         other: What it is compared with.
         other_name: What to call that one.
     """
-    if data.folders and other.folders:
-        for folder in sorted(set(other.folders) - set(data.folders)):
-            yield Finding(join_path(data.place, folder), f'this class folder is missing; {other_name} has it')
-        for folder in sorted(set(data.folders) - set(other.folders)):
-            yield Finding(join_path(data.place, folder), f'{other_name} has no such class folder')
-    if data.names and other.names:
-        yield from _name_findings(data.place, data.names, other.names, other_name)
-    elif not (data.folders and other.folders):
-        yield from _name_findings(data.place, data.names or data.folders, other.names or other.folders, other_name)
-
-
-def _name_findings(
-    place: str, names: Sequence[str] | None, others: Sequence[str] | None, other_name: str
-) -> Iterator[Finding]:
-    if not names or not others or tuple(names) == tuple(others):
-        return
-    parts = [
-        f'{what}: {", ".join(map(repr, sorted(some)))}'
-        for what, some in (('missing', set(others) - set(names)), ('only here', set(names) - set(others)))
-        if some
-    ]
-    if not parts:
-        i = next(i for i, pair in enumerate(zip(names, others, strict=False)) if pair[0] != pair[1])
-        parts = [f'another order, class {i} is {names[i]!r} here and {others[i]!r} there']
-    yield Finding(place, f'other classes than {other_name}: {"; ".join(parts)}')
+    for ours, theirs, folders in pairs_of_lists(data.namings, other.namings):
+        if folders and data.folders and other.folders:
+            pairs = match(ours, theirs)
+            for folder in sorted(name for label, name in theirs.items() if label not in pairs.values()):
+                yield Finding(join_path(data.place, folder), f'this class folder is missing; {other_name} has it')
+            for folder in sorted(name for label, name in ours.items() if label not in pairs):
+                yield Finding(join_path(data.place, folder), f'{other_name} has no such class folder')
+        elif text := unlike(ours, theirs, 'this data set', other_name)[0]:
+            yield Finding(data.place, f'other classes than {other_name}: {text}')
 
 
 def unseen_findings(parts: Sequence[ListedData]) -> Iterator[Finding]:
@@ -439,6 +441,7 @@ class DataCheck:
         self.workers = workers
         self.console = Console()
         self.data: dict[str, ListedData] = {}
+        self._configs: dict[str, tuple[Mapping, Mapping]] = {}
         self._same: dict[str, str] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
         self._last_line = time.monotonic()
@@ -454,6 +457,7 @@ class DataCheck:
                 if earlier is None:
                     seen.append((material, name))
                     self.data[name] = listed_data(part, num_classes)
+                    self._configs[name] = cfg[loader], part
                 else:
                     self._same[name] = earlier
         if not self.data:
@@ -471,7 +475,7 @@ class DataCheck:
             self.console.out(f'{name}: listing {data.place}', highlight=False)
             for finding in data.findings():
                 self._report(name, finding)
-            for finding in class_count_findings(data):
+            for finding in (*class_count_findings(data), *name_findings(data)):
                 self._report(name, finding)
         first, *others = self.data
         for name in others:
@@ -499,6 +503,17 @@ class DataCheck:
                             self._report(name, self._file_finding(data, file, fault))
                         progress.advance(task)
                         self._print_progress(progress)
+
+    def _check_sizes(self) -> None:
+        """Say which images the pipeline leaves so different that they make no batch."""
+        for name, (loader, part) in self._configs.items():
+            collate = (loader.get('collate_fn') or {}).get('type', 'default_collate')
+            if self._counts[name, FAULT] or not part.get('pipeline') or loader.get('batch_size') == 1:
+                continue
+            with suppress(AssertionError, OSError, RuntimeError, ValueError):  # of reading the lists, said already
+                images = [opened(*file) for file in image_files(DATASETS.build(dict(part)))]
+                if text := stacking_fault(images, FUNCTIONS.get(collate)):
+                    self._report(name, Finding(self.data[name].place, text))
 
     @staticmethod
     def _file_finding(data: ListedData, file: ImageFile, fault: str) -> Finding:
@@ -542,6 +557,7 @@ class DataCheck:
         """
         self._check_lists()
         self._read_images()
+        self._check_sizes()
         self._print_summary()
         return self.faults
 

@@ -20,6 +20,7 @@ from .distillers.teacher import Teacher
 from .engine.data import batches_from, plain_datasets
 from .engine.models import unwrapped
 from .errors import TrainingError
+from .labels import ways_of
 from .runtime import is_distiller
 from .teacher_store.writer import Progress
 
@@ -128,7 +129,8 @@ class Prototypes:
         cost = class_cost(self.means)
         if not cost.isfinite().all():
             raise TrainingError('the teacher gives vectors that are not finite, so the classes have no prototypes')
-        save_atomically(dict(cost=cost, images=self.counts), path)
+        names = ways_of(self.loader.dataset)
+        save_atomically(dict(cost=cost, images=self.counts, classes=list(names[0].values()) if names else None), path)
         self.runner.logger.info(
             f'{path} has the cost for {len(cost)} classes, of {int(self.counts.min())} to {int(self.counts.max())} images '
             f'each: set cost={str(path)!r} of WKDLogitLoss'

@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.dist import init_dist, is_distributed
-from mmengine.registry import RUNNERS
+from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 
@@ -32,6 +32,8 @@ from .engine.console import ConsoleRunner, hide_platform_warnings
 from .engine.termination import EXIT_CODE, TerminationError, on_sigterm
 from .errors import MissingLibraryError, TrainingError
 from .extras import check_backends
+from .labels import training_names
+from .networks.classes import data_named
 
 #: Where the environment names a folder, a run leaves there how it ended; launchers pass neither message nor code on.
 STATUS = 'MMCLS_KD_STATUS'
@@ -486,5 +488,7 @@ def build_runner(cfg: Config) -> Runner:
     """
     check_backends(cfg)
     join_processes(cfg)
-    with RunConfig.kept_back():
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
+        names = training_names((cfg.get('train_dataloader') or {}).get('dataset')) if is_distiller(cfg.model) else []
+    with RunConfig.kept_back(), data_named(names):
         return RUNNERS.build(cfg) if 'runner_type' in cfg else ConsoleRunner.from_cfg(cfg)

@@ -76,3 +76,13 @@ def imagenet_classes(folder):
             name.mkdir(parents=True)
             Image.fromarray(image.astype(np.uint8)).save(name / f'n{number:08d}_1.JPEG')
     return folder
+
+
+def class_folders(root, size=32, **counts):
+    """Images in a folder for each class."""
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            pixels = np.random.RandomState(i).randint(0, 256, (size, size, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(root / name / f'{i}.jpg')
+    return root

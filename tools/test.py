@@ -12,8 +12,11 @@ from mmengine.evaluator import DumpResults
 from mmengine.hooks import EMAHook, Hook
 
 from mmcls_kd.checkpoint import fetch, load_strictly, read_checkpoint, student_weights, weights_of
-from mmcls_kd.checks import check_data_folders, check_idx_files
+from mmcls_kd.checks import check_batches, check_data, check_data_folders, check_idx_files
+from mmcls_kd.data_check import model_classes
 from mmcls_kd.engine.models import unwrapped
+from mmcls_kd.labels import ways_of
+from mmcls_kd.networks.classes import compare_order, names_in
 from mmcls_kd.runtime import (
     base_parser,
     build_runner,
@@ -47,11 +50,13 @@ def parse_args(argv=None):
     return args
 
 
-def evaluators(metrics, configured) -> list[dict]:
+def evaluators(metrics, configured, num_classes=None) -> list[dict]:
     """The evaluators for the metrics asked for; accuracy keeps the config's own top-k."""
     configured = configured if isinstance(configured, list) else [configured]
     own = [e for e in configured if e.get('type') == 'Accuracy']
-    chosen = (own or [dict(type='Accuracy', topk=(1, 5))]) if 'accuracy' in metrics else []
+    chosen = (
+        (own or [dict(type='Accuracy', topk=(1, 5) if (num_classes or 5) >= 5 else (1,))]) if 'accuracy' in metrics else []
+    )
     single = [m for m in metrics if m != 'accuracy']
     return chosen + ([dict(type='SingleLabelMetric', items=single)] if single else [])
 
@@ -120,7 +125,7 @@ def run_config(args) -> Config:
     if is_distiller(cfg.model):
         student_only(cfg)
     if args.metrics:
-        cfg.test_evaluator = evaluators(args.metrics, cfg.test_evaluator)
+        cfg.test_evaluator = evaluators(args.metrics, cfg.test_evaluator, model_classes(cfg))
     if args.show or args.show_dir:
         add_drawing(cfg, args)
     if args.tta:
@@ -139,8 +144,12 @@ def main() -> None:
         runner = build_runner(cfg)
         model = unwrapped(runner)
         model = model.module if args.tta else model
-        load_strictly(model, args.checkpoint, 'test')
+        meta = load_strictly(model, args.checkpoint, 'test')
         heed_average(runner, model, args.checkpoint)
+        data = {'test_dataloader': runner.test_dataloader}
+        check_data(runner, data)
+        check_batches(runner, data)
+        compare_order(names_in(meta), ways_of(runner.test_dataloader.dataset), args.checkpoint, refuse=True)
         runner.dump_config()
         if args.out and args.out_item != 'metrics':
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))

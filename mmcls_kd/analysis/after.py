@@ -20,6 +20,8 @@ from torch.utils.data import DataLoader
 from ..checkpoint import load_strictly
 from ..checks import check_data_folders, check_idx_files
 from ..engine.data import plain_datasets
+from ..labels import ways_of
+from ..networks.classes import compare_order, data_named, names_in
 from ..runtime import complete_dataloaders, is_distiller, student_only
 from .measures import accuracy, agreement, correlation_distance, divergence, summary
 from .outputs import ClassifierReader, Outputs, TeacherReader, collect, spread
@@ -178,12 +180,14 @@ class Entrant:
             if is_distiller(cfg.model):
                 student_only(cfg)
             self.student = MODELS.build(cfg.model).to(get_device()).eval()
+        self.names = ways_of(self.loader.dataset)
         self.load(run.checkpoints[run.last])
         self.reader = ClassifierReader(self.student)
 
     def load(self, path: Path) -> None:
         """Give the student the weights of a checkpoint."""
-        load_strictly(self.student, str(path), self.run.name)
+        meta = load_strictly(self.student, str(path), self.run.name)
+        compare_order(names_in(meta), self.names, str(path), refuse=True)
 
     def outputs(self, path: Path, log: Callable[[str], Any]) -> Outputs:
         """What the student gives with the weights of a checkpoint."""
@@ -208,7 +212,7 @@ class Entrant:
         model.distill_cfg = [dict(methods=[dict(type='KDLoss', name='loss_kd')])]
         model.update(teacher_mode='eval', teacher_store=None, student_pretrained=None, compile=False)
         try:
-            with in_scope(self.cfg):
+            with in_scope(self.cfg), data_named(self.names):
                 return MODELS.build(model).to(get_device()).eval()
         except (FileNotFoundError, ValueError) as error:
             raise type(error)(f'{self.run.folder}: {error}; --no-teacher leaves it out') from error

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import read_checkpoint
 from ..configs import find_file
+from ..networks.classes import compare_order, data_names
 from .common import full_precision, hard_label, mask_classes, need_memory
 from .nkd import nkd_target_term
 
@@ -129,6 +130,7 @@ def _read_cost(path: str | os.PathLike) -> Tensor:
     content = read_checkpoint(find_file(os.fspath(path)))
     if 'cost' not in content:
         raise ValueError(f'{path} holds no `cost`: it is no file that tools/class_cost.py wrote')
+    compare_order(content.get('classes'), data_names(), str(path), refuse=True)
     return content['cost']
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import load_strictly
 from ..configs import find_network
+from ..networks.classes import compare_order, data_names, names_in
 from ..networks.pixels import preprocessed
 from ..networks.sources import Source, brings_weights
 from ..networks.weights import left_random, listed
@@ -81,7 +82,8 @@ def build_student(source: Source, pretrained: str | bool | None) -> tuple[nn.Mod
     student = MODELS.build(cfg).float()  # some libraries keep the half precision of their files
     found = survey(student, 'student', source.pixels.get('size'))
     if weights:
-        load_strictly(student, weights, 'student', found.num_classes)
+        known = names_in(load_strictly(student, weights, 'student', found.num_classes)) or []
+        compare_order(known if len(known) == found.num_classes else None, data_names(), weights, refuse=False)
     elif brings_weights(cfg) and (random := left_random(student)):
         print_log(f'the weights that come with the student do not fill it: {listed(random)} starts afresh', 'current')
     if weights or brings_weights(cfg):
@@ -215,7 +217,7 @@ class ClassificationDistiller(BaseClassifier):
                 weight=teacher_weights,
             ),
             teacher_store,
-            Student(preprocessed(data_preprocessor, bool(rgb_images)), found.num_classes, rgb_images),
+            Student(preprocessed(data_preprocessor, bool(rgb_images)), found.num_classes, rgb_images, data_names()),
             taps=taps,
             mode=teacher_mode,
             precision=teacher_precision,
@@ -253,6 +255,11 @@ class ClassificationDistiller(BaseClassifier):
         if len(predictors) > 1:
             raise ValueError(f'{" and ".join(predictors)} both make the predictions: choose one of them')
         self.predictor = predictors[0] if predictors else None
+        if self.predictor and getattr(teacher, 'by_name', None):
+            raise ValueError(
+                f'{self.predictor}: the student will predict by the teacher’s head, whose classes are in another order than '
+                f'the data’s: set model.teacher_classes={str(teacher.by_name).replace(" ", "")}'  # type: ignore[union-attr]
+            )
 
     @property
     def teacher(self) -> nn.Module | None:

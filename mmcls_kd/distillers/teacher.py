@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import load_strictly
 from ..configs import find_network
-from ..networks.classes import class_index, class_names, names_in
+from ..networks.classes import Names, class_index, class_names, index_by_name, names_in
 from ..networks.pixels import PixelAdapter, Pixels, changed, wanted_pixels
 from ..networks.sources import Source, brings_weights
 from ..networks.weights import refuse_partial
@@ -61,11 +61,13 @@ class Student:
         num_classes: How many classes it tells apart.
         rgb_images: Whether the data set gives red, green, blue, or blue, green, red; None if that is not known, and is
             taken to be as for the teacher's.
+        names: What the data call its classes, in one or more ways; empty if that is not known.
     """
 
     pixels: Pixels
     num_classes: int
     rgb_images: bool | None = None
+    names: Sequence[Names] = ()
 
 
 class Teacher:
@@ -86,7 +88,8 @@ class Teacher:
     Attributes:
         network: The network as loaded.
         shapes: The shape of each tensor that it offers, by name, for two images.
-        num_classes: How many classes its logits tell apart: the student's, where ``classes`` are given.
+        num_classes: How many classes its logits tell apart: the student's, where ``classes`` are given or found by name.
+        by_name: Which of its classes are the student's, where nothing but their names says so; else None.
 
     Raises:
         ValueError: If a setting does not fit, or config or weights are not given; names what to set.
@@ -104,7 +107,7 @@ class Teacher:
     ) -> None:
         check_run(mode, precision)
         self.pretrained = settings.pretrained
-        self.network, pixels, names = load_network(settings, student)
+        self.network, pixels, names, published = load_network(settings, student)
         self.network.requires_grad_(False).train(mode == 'train')
         self.adapt = PixelAdapter(student.pixels, pixels, image_channels(self.network))
         if pixels != student.pixels:
@@ -114,9 +117,15 @@ class Teacher:
         self.fast = FastNetwork(self.network, precision, compile_options)
         self.num_classes = count = self.survey.num_classes
         self._index: Tensor | None = None
-        if settings.classes is not None:
-            names = names or class_names(self.network, count)
-            self._index = torch.tensor(class_index(settings.classes, names, count, student.num_classes))
+        self.by_name: list[int] | None = None
+        known = (names, class_names(self.network, count), published)
+        names = next((given for given in known if given and len(given) == count), None)
+        if settings.classes is None:
+            index = self.by_name = index_by_name(student.names, names, count, student.num_classes)
+        else:
+            index = class_index(settings.classes, names, count, student.num_classes)
+        if index is not None:
+            self._index = torch.tensor(index)
             self.num_classes = student.num_classes
         self.shapes = shapes_of(self.taps, self.survey)
         self.shapes['logit'] = (2, self.num_classes)
@@ -197,12 +206,18 @@ def check_run(mode: str, precision: str | None) -> None:
         raise ValueError("teacher_precision is for teacher_mode='eval': statistics of a batch need float32")
 
 
-def load_network(settings: TeacherSettings, student: Student) -> tuple[nn.Module, Pixels, list[str] | None]:
-    """A teacher's network with its weights, the images that it wants, and the names of its classes if its weights say them.
+def load_network(
+    settings: TeacherSettings, student: Student
+) -> tuple[nn.Module, Pixels, list[str] | None, list[str] | None]:
+    """A teacher's network with its weights, and what is known of it.
 
     Args:
         settings: The teacher's.
         student: Whom it teaches.
+
+    Returns:
+        The network; the images that it wants; the names of its classes if its weights say them; those of the data set in
+        its config.
 
     Raises:
         ValueError: If config or weights are not given or do not fit; names what to set.
@@ -226,7 +241,7 @@ def load_network(settings: TeacherSettings, student: Student) -> tuple[nn.Module
             broadcast(tensor)
     names = names_in(load_strictly(network, weights, 'teacher')) if weights else None
     pixels = network_pixels(network, source, student.pixels, student.rgb_images)
-    return network, changed(pixels, settings.pixels or {}), names
+    return network, changed(pixels, settings.pixels or {}), names, source.class_names
 
 
 def network_pixels(network: nn.Module, source: Source, student: Pixels, rgb_images: bool | None = None) -> Pixels:

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import cv2
 from mmengine.dist import get_dist_info
 from mmengine.fileio import get
 from mmengine.registry import FUNCTIONS
@@ -98,17 +99,28 @@ def image_fault(path: str) -> str | None:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = str(error).replace(f': {path!r}', '')
         return 'no image that can be identified' if 'cannot identify image' in reason else reason
+    if path.lower().endswith('.png') and ends_early(path) and cv2.imread(path) is None:  # Pillow does without the end
+        return 'the end of the file is missing'
     return None
+
+
+#: The last bytes of a whole file, by suffix.
+ENDS = {'.jpg': b'\xff\xd9', '.jpeg': b'\xff\xd9', '.png': b'IEND\xaeB`\x82'}
+
+
+def ends_early(path: str) -> bool:
+    """Whether an image file on this machine does not end as its format does; bytes after the image's end are no fault."""
+    end = ENDS.get(Path(path).suffix.lower())
+    if end is None or not Path(path).is_file():
+        return False
+    with Path(path).open('rb') as file:
+        file.seek(max(0, Path(path).stat().st_size - len(end)))
+        return file.read() != end
 
 
 def _cut_short(path: str) -> bool:
     """Whether a JPEG file lacks its end; OpenCV would read it, and fill up with grey."""
-    if not path.lower().endswith(('.jpg', '.jpeg')) or not Path(path).is_file():
-        return False
-    with Path(path).open('rb') as file:
-        file.seek(max(0, Path(path).stat().st_size - 2))
-        ends = file.read() == b'\xff\xd9'
-    return not ends and image_fault(path) is not None  # bytes after the image's end are no fault
+    return path.lower().endswith(('.jpg', '.jpeg')) and ends_early(path) and image_fault(path) is not None
 
 
 def plain_datasets(dataset: Any) -> Iterator[Any]:

@@ -12,17 +12,19 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
 from mmpretrain.models import ClsDataPreprocessor
-from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
+from mmpretrain.registry import MODELS, TRANSFORMS
 from PIL import Image
 from torch import Tensor, nn
 
 from ..checkpoint import fetch, load_strictly, read_checkpoint
 from ..checks import misfits_named
 from ..configs import network_cfg
+from ..networks.classes import compare_order, names_in
+from ..networks.sources import Source, declared_classes
 from ..runtime import datasets_of
 
 #: The image shapes (C, H, W) of mmpretrain's data sets that do not read image files.
@@ -198,11 +200,16 @@ class Deployable(nn.Module):
 
 
 def class_names(cfg: Config, checkpoint: Mapping, num_classes: int) -> list[str] | None:
-    """The names of the classes: the checkpoint's, else the data set's; None where there are none, or not as many."""
-    names = (checkpoint.get('meta') or {}).get('dataset_meta', {}).get('classes')
-    if names is None:
-        names = getattr(DATASETS.get(tested_dataset(cfg)['type']), 'METAINFO', {}).get('classes')
-    return [str(name) for name in names] if names is not None and len(names) == num_classes else None
+    """The names of the classes: the checkpoint's, else the data set's; None where there are none, or not as many.
+
+    Raises:
+        ValueError: If both name the same classes in another order.
+    """
+    known = names_in(checkpoint.get('meta'))
+    data = Source(ConfigDict(), classes=declared_classes(tested_dataset(cfg))).class_names
+    compare_order(known, [dict(enumerate(data))] if data else [], 'the checkpoint', refuse=True)
+    names = known or data
+    return names if names and len(names) == num_classes else None
 
 
 def metadata_of(cfg: Config, checkpoint: str, network: Deployable) -> dict[str, Any]:

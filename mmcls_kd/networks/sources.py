@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
@@ -16,7 +16,7 @@ from mmengine.config import Config, ConfigDict
 from mmpretrain.apis import list_models
 from mmpretrain.apis.model import ModelHub
 from mmpretrain.models.classifiers import BaseClassifier
-from mmpretrain.registry import MODELS
+from mmpretrain.registry import DATASETS, MODELS
 
 from ..errors import close_names
 from ..extras import need_library
@@ -52,17 +52,27 @@ class Source:
         cfg: What builds it, a classifier's config.
         pixels: What the config says of the images that the network wants, see :mod:`.pixels`.
         weights: The address of its published weights, where the config does not bring them itself.
+        classes: The classes that it was trained for: their names, or the data set of mmpretrain's that knows them.
     """
 
     cfg: ConfigDict
     pixels: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
+    classes: Sequence[str] | str | None = None
 
     @property
     def in_full(self) -> ConfigDict:
         """All of it as one config, which :func:`read_source` takes."""
-        published = {key: value for key in ('pixels', 'weights') if (value := getattr(self, key))}
+        published = {key: value for key in ('pixels', 'weights', 'classes') if (value := getattr(self, key))}
         return ConfigDict({**self.cfg, **({PUBLISHED: published} if published else {})})
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """The names of the classes that it was trained for, as far as its config tells them."""
+        if not isinstance(self.classes, str):
+            return [str(name) for name in self.classes] if self.classes else None
+        known = (getattr(DATASETS.get(self.classes), 'METAINFO', None) or {}).get('classes')
+        return [str(name) for name in known] if known else None
 
     @property
     def rgb_images(self) -> bool | None:
@@ -109,7 +119,7 @@ def read_source(source: str | Mapping, read_config: Callable[[str], Config]) -> 
             cfg = read_config(source)
         except FileNotFoundError as error:
             model = _zoo_model(source, error)
-            return Source(*_of_config(model.config, source), model.weights)
+            return _of_config(model.config, source, model.weights)
     elif isinstance(source, (Mapping, Config)):
         cfg = source
     else:
@@ -118,7 +128,7 @@ def read_source(source: str | Mapping, read_config: Callable[[str], Config]) -> 
         model = ConfigDict(copy.deepcopy(dict(cfg)))
         published = model.pop(PUBLISHED, {})
         return Source(_wrapped(model), **published)
-    return Source(*_of_config(cfg, source if isinstance(source, str) else 'the config'))
+    return _of_config(cfg, source if isinstance(source, str) else 'the config')
 
 
 def _zoo_model(name: str, error: FileNotFoundError) -> Any:
@@ -132,8 +142,8 @@ def _zoo_model(name: str, error: FileNotFoundError) -> Any:
         raise FileNotFoundError(f'{error}, and mmpretrain has no model of that name{known}') from error
 
 
-def _of_config(cfg: Mapping, name: str) -> tuple[ConfigDict, dict[str, Any]]:
-    """The network of a whole config, and the images that it wants."""
+def _of_config(cfg: Mapping, name: str, weights: str | None = None) -> Source:
+    """The network of a whole config, the images that it wants, and the classes that it tells apart."""
     if 'model' not in cfg:
         raise ValueError(f'{name} has no `model`, so no network to build')
     model = ConfigDict(copy.deepcopy(dict(cfg['model'])))
@@ -145,7 +155,18 @@ def _of_config(cfg: Mapping, name: str) -> tuple[ConfigDict, dict[str, Any]]:
         pixels['to_rgb'] = bool(model['data_preprocessor'].get('to_rgb')) != gives_rgb(dataset)
     if size := image_size(dataset):
         pixels |= dict(size=size, **resizing(dataset))
-    return _wrapped(model), pixels
+    return Source(_wrapped(model), pixels, weights, declared_classes(dataset))
+
+
+def declared_classes(dataset: Mapping) -> Sequence[str] | str | None:
+    """What a data set's config says of its classes: their names, or the data set that knows them; None if nothing."""
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    names = (dataset.get('metainfo') or {}).get('classes') or dataset.get('classes')
+    if isinstance(names, (list, tuple)):
+        return [str(name) for name in names]
+    kind = kind_of(dataset)
+    return kind if 'classes' in (getattr(DATASETS.get(kind), 'METAINFO', None) or {}) else None
 
 
 def gives_rgb(dataset: Mapping) -> bool:

@@ -105,7 +105,7 @@ class TestNames:
 
     def test_of_timm(self):
         names = class_names(MODELS.build(network_cfg('timm:test_resnet')), 1000)
-        assert (len(names), names[0]) == (1000, 'n01440764')
+        assert (len(names), names[0]) == (1000, 'n01440764, tench, Tinca tinca')
         assert class_names(MODELS.build(network_cfg(libraries.timm_resnet())), 10) is None
 
     def test_of_others_nothing_is_known(self):

@@ -1,0 +1,135 @@
+"""Looks at image files before they are used: those that cannot be read, those that do not go into one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from PIL import Image
+
+from .engine.data import ends_early, image_fault, plain_datasets
+
+#: How many images of a data set are looked at, evenly spread; opening them all takes a few seconds.
+LOOKED_AT = 50_000
+#: The number by which EXIF says that an image lies on its side, and the values that say so.
+ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What the beginning and the end of an image file say.
+
+    Attributes:
+        part: The data set that has it.
+        index: Its index there.
+        path: The file.
+        size: Its width and height; None if it cannot be read.
+    """
+
+    part: Any
+    index: int
+    path: str
+    size: tuple[int, int] | None
+
+
+def opened(part: Any, index: int, path: str) -> Opened:
+    """Look at an image's file, without decoding it."""
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            lies = image.getexif().get(ORIENTATION) in LYING
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return Opened(part, index, path, None)
+    whole = not ends_early(path) or image_fault(path) is None
+    return Opened(part, index, path, ((height, width) if lies else (width, height)) if whole else None)
+
+
+def image_files(dataset: Any) -> Iterator[tuple[Any, int, str]]:
+    """The image files of a data set on this machine: the part that has it, its index there, its path."""
+    for part in plain_datasets(dataset):
+        if not (hasattr(part, 'get_data_info') and hasattr(part, 'prepare_data')):
+            continue
+        for i in range(0, len(part), 1 + len(dataset) // LOOKED_AT):
+            path = part.get_data_info(i).get('img_path')
+            if path and '://' not in str(path):
+                yield part, i, str(path)
+
+
+def check_images(loader: Any, name: str, readable: bool = True) -> None:
+    """Refuse images that cannot be read, or that are of so different sizes that the pipeline makes no batch of them.
+
+    Args:
+        loader: The dataloader.
+        name: What to call it.
+        readable: Whether images that cannot be read are refused; if not, they are passed over.
+
+    Raises:
+        ValueError: Names the images.
+    """
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda file: opened(*file), image_files(loader.dataset)))
+    bad = [one for one in found if one.size is None and _cannot_load(one)] if readable else []
+    if bad:
+        more = f', and {len(bad) - 1} more' if len(bad) > 1 else ''
+        raise ValueError(
+            f'{name}: the image {bad[0].path} cannot be read ({_fault(bad[0].path)}){more}: mend or remove what '
+            'tools/check_data.py names'
+        )
+    if loader.batch_size != 1 and (text := stacking_fault(found, loader.collate_fn)):
+        raise ValueError(f'{name}: {text}')
+
+
+def _fault(path: str) -> str:
+    try:
+        return image_fault(path) or 'OpenCV does not take it'
+    except (ArithmeticError, LookupError, RuntimeError) as error:  # the decoders of rare formats
+        return f'{type(error).__name__}: {error}'
+
+
+def _cannot_load(image: Opened) -> bool:
+    """Whether the data set's own pipeline cannot load an image that looks bad."""
+    try:
+        return image.part.prepare_data(image.index) is None or ends_early(image.path)
+    except Exception:  # whatever its transforms raise
+        return True
+
+
+def stacking_fault(images: list[Opened], collate: Any) -> str | None:
+    """Why images do not go into one batch: the narrowest, the widest, the lowest and the highest are tried.
+
+    Args:
+        images: What was opened of a data set.
+        collate: Makes a batch of samples.
+
+    Returns:
+        Names two images, and what to do; None if they go.
+    """
+    of_size = {image.size: image for image in reversed(images) if image.size}
+    if len(of_size) < 2:
+        return None
+    keys = (lambda size: size[0]), (lambda size: size[1])
+    extremes = [of_size[size] for size in dict.fromkeys(best(of_size, key=key) for key in keys for best in (min, max))]
+    tried = []
+    for image in extremes:
+        try:
+            tried.append(image.part.prepare_data(image.index))
+        except Exception as error:  # whatever its transforms raise
+            return f'{_sized(image)} does not go through dataset.pipeline ({type(error).__name__}: {error})'
+    for (one, sample), (other, beside) in combinations(zip(extremes, tried, strict=True), 2):
+        try:
+            collate([sample, beside])
+        except RuntimeError as error:
+            if 'size' not in str(error):
+                raise
+            return (
+                f'images of {len(of_size)} sizes do not go into one batch, such as {_sized(one)} and {_sized(other)}: let '
+                'dataset.pipeline make them alike (Resize; or ResizeEdge and CenterCrop), or set batch_size=1'
+            )
+    return None
+
+
+def _sized(image: Opened) -> str:
+    return f'{image.path} ({" × ".join(map(str, image.size or ()))})'
