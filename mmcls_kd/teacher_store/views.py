@@ -22,7 +22,9 @@ from ..engine.data import SeededDataset, plain_datasets
 from ..engine.loops import ResumableEpochLoop
 from ..engine.models import unwrapped
 from ..errors import MissingLibraryError
+from ..networks.classes import match
 from ..runtime import datasets_of, is_distiller
+from .images import changed
 
 #: The settings of a model that say what its teachers' logits are, beside networks and weights.
 TEACHER_SETTINGS = ('teacher_classes', 'teacher_pixels', 'teacher_weights', 'rgb_images')
@@ -120,7 +122,7 @@ def views_of(runner: Runner) -> dict[str, Any]:
         sampler=cfg.sampler,
         samples=len(dataset),
         data_list=data_list(dataset),
-        classes=hashlib.sha256(repr(dataset.metainfo.get('classes')).encode()).hexdigest(),
+        classes=list(dataset.metainfo.get('classes') or ()),
         preprocessing=preprocessing,
     )
     if preprocessing.get('batch_augments'):
@@ -128,6 +130,30 @@ def views_of(runner: Runner) -> dict[str, Any]:
             batch_size=loop.dataloader.batch_size, processes=get_world_size(), batches=len(loop.dataloader)
         )
     return readable(views)
+
+
+def view_differences(stored: Mapping[str, Any], runner: Runner) -> list[str]:
+    """One line for each thing that makes the views of a run's training others than those of a store.
+
+    Of the classes only the order counts, not how their names are spelled; of the images their content.
+
+    Args:
+        stored: What the store's manifest says of its views.
+        runner: The runner.
+    """
+    here, stored = views_of(runner), dict(stored)
+    ours, theirs = here.pop('classes'), stored.pop('classes', None)
+    noted = stored.pop('files', {})
+    found = differences(stored, here)
+    dataset: Any = loop_of(runner).dataloader.dataset
+    if isinstance(theirs, str):  # a checksum, which an earlier version wrote
+        ours, theirs = [hashlib.sha256(repr(dataset.metainfo.get('classes')).encode()).hexdigest()], [theirs]
+    named, known = dict(enumerate(map(str, ours))), dict(enumerate(map(str, theirs or ())))
+    pairs = match(named, known)
+    if named and known and (not pairs or any(i != j for i, j in pairs.items())):
+        found += differences(dict(classes=theirs), dict(classes=ours))
+    fault = changed(noted, dataset)
+    return [*found, fault] if fault else found
 
 
 def weights_files(cfg: Config) -> list[Path | None]:
@@ -190,7 +216,7 @@ def check_store(runner: Runner) -> None:
     stored = {name: manifest.teacher.get(name) for name in named}
     loop = loop_of(runner)
     loader: Any = loop.dataloader
-    found = differences(dict(manifest.views), views_of(runner)) + differences(dict(teacher=stored), dict(teacher=named))
+    found = view_differences(manifest.views, runner) + differences(dict(teacher=stored), dict(teacher=named))
     needed = get_world_size() * min(len(loader.sampler), len(loader) * loader.batch_size)
     if getattr(loader.sampler.sampler, 'round_up', False):  # what it adds are places that are there already
         needed = min(needed, len(loader.dataset))

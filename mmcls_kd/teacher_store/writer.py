@@ -28,9 +28,10 @@ from ..engine.models import unwrapped
 from ..engine.seeds import seed_all
 from ..errors import TrainingError
 from ..runtime import is_distiller
+from .images import describe
 from .records import encode, record_type
 from .store import CHECKSUMS, MANIFEST, Manifest, Shard, checksums, is_whole, rows_of, shard_count
-from .views import differences, loop_of, preprocessing_of, teacher_of, views_of, weights_files
+from .views import differences, loop_of, preprocessing_of, teacher_of, view_differences, views_of, weights_files
 
 #: About how large a file is; a training keeps two of them mapped for each process that made the store.
 SHARD_BYTES = 16 * 2**20
@@ -133,11 +134,11 @@ class StoreWriter:
     def _join_existing(self) -> None:
         """Go on with the store that is in the folder, if it is one of the same run."""
         if not (self.folder / MANIFEST).is_file():
+            self.manifest.views['files'] = describe(self.loader.dataset)
             return
         before, now = Manifest.read(self.folder), self.manifest
-        found = differences(
-            *(dict(views=m.views, teacher=m.teacher, k=m.k, processes=m.processes, rows=m.rows) for m in (before, now))
-        )
+        found = view_differences(before.views, self.runner)
+        found += differences(*(dict(teacher=m.teacher, k=m.k, processes=m.processes, rows=m.rows) for m in (before, now)))
         if found:
             raise ValueError(f'{self.folder} holds another store: {found[0]}; choose another folder, or delete that one')
         self.manifest = before

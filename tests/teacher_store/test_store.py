@@ -1,14 +1,19 @@
 """A store on disk: the record of each place, whatever the layout, and every damage named."""
 
+import hashlib
 import json
 import shutil
 import subprocess
+from types import SimpleNamespace
 
+import folders
 import numpy as np
 import pytest
 import torch
+from mmpretrain.datasets import CustomDataset, FashionMNIST
 
-from mmcls_kd.teacher_store import TeacherStore
+from mmcls_kd.teacher_store import TeacherStore, views
+from mmcls_kd.teacher_store.images import changed, describe
 from mmcls_kd.teacher_store.records import decode, encode
 from mmcls_kd.teacher_store.store import CHECKSUMS, MANIFEST, Manifest, Shard, checksums, rows_of, shard_count
 from mmcls_kd.teacher_store.writer import save
@@ -186,3 +191,56 @@ class TestManifest:
         store = TeacherStore(tmp_path)
         assert store.read(1, range(10)).tobytes() == store.read(0, range(10)).tobytes()
         assert {shard.epoch for shard in store.shards()} == {0}
+
+
+class TestImagesOfTheStore:
+    """Image files count by their content; where sizes and times are as they were, they are not read."""
+
+    def data(self, root, **settings):
+        return CustomDataset(data_root=str(root), serialize_data=False, **settings)
+
+    def test_what_is_changed_and_what_is_not(self, tmp_path, monkeypatch):
+        images, copied = folders.class_folders(tmp_path / 'images', size=28, cat=2, dog=2), tmp_path / 'copy'
+        noted = describe(self.data(images))
+        shutil.copytree(images, copied, copy_function=shutil.copyfile)
+        assert changed(noted, self.data(copied)) is None
+        path = copied / 'dog' / '1.jpg'
+        path.write_bytes(path.read_bytes()[:-2] + b'\xff\xda')  # of the same size
+        assert changed(noted, self.data(copied)) == f'its images were changed since it was made, last {path}'
+        assert changed({}, self.data(copied)) is None  # of an earlier version
+        monkeypatch.setattr('mmcls_kd.teacher_store.images.content', None)
+        assert changed(noted, self.data(images)) is None
+
+    def test_data_without_files(self, data):
+        assert describe(FashionMNIST(data_root=str(data))) == {}
+
+
+class TestClassesOfTheStore:
+    """What a manifest says of the views, compared with another run of the same data."""
+
+    @pytest.fixture
+    def compare(self, monkeypatch):
+        def call(stored, here):
+            data = SimpleNamespace(metainfo=dict(classes=here))
+            loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=data))
+            monkeypatch.setattr(views, 'loop_of', lambda runner: loop)
+            monkeypatch.setattr(views, 'views_of', lambda runner: dict(seed=0, classes=list(here)))
+            monkeypatch.setattr(views, 'changed', lambda noted, dataset: None)
+            return views.view_differences(dict(seed=0, classes=stored), None)
+
+        return call
+
+    @pytest.mark.parametrize(
+        ('stored', 'differ'),
+        [
+            (['ant', 'bee'], False),
+            (['Ant, emmet', 'bee'], False),
+            ([], False),
+            (['bee', 'ant'], True),
+            (['x', 'y'], True),
+            (hashlib.sha256(repr(('ant', 'bee')).encode()).hexdigest(), False),
+            (hashlib.sha256(repr(('bee', 'ant')).encode()).hexdigest(), True),
+        ],
+    )
+    def test_classes(self, stored, differ, compare):
+        assert bool(compare(stored, ('ant', 'bee'))) is differ

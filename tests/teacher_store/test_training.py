@@ -228,7 +228,10 @@ OTHER = {
         "dict(type='RandomFlip', prob=0.3, direction='horizontal'), dict(type='PackInputs')]))",
         'pipeline.0.1.prob is 0.5 in the store and 0.3 here;',
     ),
-    'classes': ("train_dataloader = dict(dataset=dict(metainfo=dict(classes=list('jihgfedcba'))))", 'classes is '),
+    'classes': (
+        "train_dataloader = dict(dataset=dict(metainfo=dict(classes=list('jihgfedcba'))))",
+        "classes.0 is 'T-shirt/top' in the store and 'j' here",
+    ),
     'order': ('train_dataloader = dict(sampler=dict(shuffle=False))', 'sampler.shuffle is True in the store and False'),
     'fewer images': ('train_dataloader = dict(dataset=dict(indices=96))', 'samples is 101 in the store and 96 here (1 more'),
     'mean': ('data_preprocessor = dict(mean=[70.0])', 'preprocessing.mean.0 is 72.94 in the store and 70.0 here;'),

@@ -1,0 +1,71 @@
+"""Whether the image files of a data set are those that a store was made of: by size and time, else by their content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import broadcast_object_list, get_rank
+
+from ..checkpoint import sha256
+from ..engine.data import plain_datasets
+
+
+def local_files(dataset: Any) -> Iterator[Path]:
+    """The image files of a data set that lie on this machine, in its order."""
+    for plain in plain_datasets(dataset):
+        for i in range(len(plain) if hasattr(plain, 'get_data_info') else 0):
+            path = Path(str(plain.get_data_info(i).get('img_path') or ''))
+            if path.is_file():
+                yield path
+
+
+def seen_from_outside(dataset: Any) -> dict[str, Any]:
+    """A checksum of sizes and times of a data set's files, and the latest of them; empty if it has none."""
+    digest, latest = hashlib.sha256(), (0, '')
+    for path in local_files(dataset):
+        state = path.stat()
+        digest.update(f'{state.st_size} {state.st_mtime_ns}\n'.encode())
+        latest = max(latest, (state.st_mtime_ns, str(path)))
+    return dict(sizes_and_times=digest.hexdigest(), latest=latest[1]) if latest[1] else {}
+
+
+def content(dataset: Any) -> str:
+    """A checksum of a data set's files, each read to its end."""
+    with ThreadPoolExecutor(8) as pool:
+        return hashlib.sha256('\n'.join(pool.map(sha256, local_files(dataset))).encode()).hexdigest()
+
+
+def describe(dataset: Any) -> dict[str, str]:
+    """What a store notes of the image files; empty if the data set has none. All processes call it; the first one reads."""
+    return _of_the_first(lambda: {**found, 'content': content(dataset)} if (found := seen_from_outside(dataset)) else {})
+
+
+def changed(noted: Mapping[str, str], dataset: Any) -> str | None:
+    """Which image files were changed since a store was made, in words; None if none was. All processes call it.
+
+    Where sizes and times are others, as in a copy, the content decides.
+
+    Args:
+        noted: What :func:`describe` gave then.
+        dataset: The data set.
+    """
+
+    def look() -> str | None:
+        here = seen_from_outside(dataset)
+        if not noted or not here or here['sizes_and_times'] == noted['sizes_and_times']:
+            return None
+        same = content(dataset) == noted['content']
+        return None if same else f'its images were changed since it was made, last {here["latest"]}'
+
+    return _of_the_first(look)
+
+
+def _of_the_first(look: Any) -> Any:
+    """What process 0 sees, for all."""
+    found = [look() if get_rank() == 0 else None]
+    broadcast_object_list(found)
+    return found[0]
