@@ -28,7 +28,7 @@ def fashion_mnist(folder, train=256, test=100, wrong_label=None):
     return folder
 
 
-def first_images(source, folder, train=8000, test=1000):
+def first_images(source, folder, train=5000, test=1000):
     """The first images of Fashion-MNIST's four files, as files of their own."""
     for split, count in (('train', train), ('t10k', test)):
         for kind, start in (('images-idx3', 784), ('labels-idx1', 1)):

@@ -1,19 +1,14 @@
 """Trains in child processes that are killed, and compares what a run left with what an undisturbed one left."""
 
 import contextlib
-import importlib.util
 import json
 import os
 import signal
-import sys
 import time
-import traceback
-import warnings
 from pathlib import Path
 
 import torch
-from commands import DISTILLER
-from mmengine.logging import MMLogger
+from commands import DISTILLER, become
 from processes import free_port
 
 from mmcls_kd.checkpoint import read_checkpoint
@@ -54,31 +49,6 @@ def write_config(path, data, loop='epochs', workers=0, processes=1):
     return path
 
 
-def _run_tool(arguments, log, environment, tool):
-    """What a child process does: a tool with these arguments, its output in a file."""
-    os.environ.update(environment)
-    warnings.simplefilter('ignore')
-    MMLogger._instance_dict.clear()  # the parent's writes to the parent's output
-    sys.stdout = sys.stderr = log.open('a', buffering=1)
-    os.dup2(sys.stdout.fileno(), 1)
-    os.dup2(sys.stdout.fileno(), 2)
-    spec = importlib.util.spec_from_file_location(f'{Path(tool).stem}_tool', TOOLBOX / tool)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.argv = [Path(tool).name, *map(str, arguments)]
-    try:
-        module.main()
-    except SystemExit as ended:
-        if isinstance(ended.code, str):
-            print(ended.code, flush=True)
-            return 1
-        return ended.code or 0
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    return 0
-
-
 def fork(arguments, log, environment, before=None, tool='tools/train.py'):
     """Start a tool in a child process, without importing everything again; returns the process's id.
 
@@ -98,7 +68,9 @@ def fork(arguments, log, environment, before=None, tool='tools/train.py'):
             os.setpgid(0, 0)
             if before:
                 before()
-            code = _run_tool(arguments, log, environment, tool)
+            os.environ.update(environment)
+            with log.open('a') as file:
+                code = become([TOOLBOX / tool, *arguments], file, file)
         os._exit(code)
     return child
 

@@ -21,7 +21,7 @@ from transformers import AutoImageProcessor, ViTConfig, ViTForImageClassificatio
 CLASSES = ('T-shirt/top', 'Trouser', 'Pullover', 'Dress', 'Coat', 'Sandal', 'Shirt', 'Sneaker', 'Bag', 'Ankle boot')
 IMAGENET = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 IMAGENET_255 = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
-TRAINING_IMAGES = 8000
+TRAINING_IMAGES = 5000
 
 
 def read_split(folder, split, count):

@@ -1,22 +1,22 @@
 """Two processes: no parameter is left unused, the teacher is each process's own, masks differ, test sets are whole."""
 
-import os
 import pickle
 from types import SimpleNamespace
 
 import folders
 import pytest
+import stores
 import torch
 from commands import DISTILLER, STUDENT, accuracy, data_options, run
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from mmpretrain.registry import MODELS
 from networks import batch, build, method
-from processes import free_port, run_in_two
+from processes import run_in_two
 from test_configs import CONFIGS, read
 from torch import nn
 
-from mmcls_kd.configs import network_cfg, select_methods
+from mmcls_kd.configs import TOOLBOX, network_cfg, select_methods
 from mmcls_kd.dis_losses import MGDLoss, ViTKDLoss
 from mmcls_kd.engine.loops import ResumableEpochLoop
 from mmcls_kd.engine.seeds import seed_all
@@ -201,19 +201,14 @@ def test_metrics_are_those_of_the_whole_set_that_does_not_divide_evenly(tmp_path
     data = folders.fashion_mnist(tmp_path / 'data', train=1, test=count)
     student = MODELS.build(network_cfg(STUDENT))
     torch.save(student.state_dict(), tmp_path / 'student.pth')
-    env = {**os.environ, 'PORT': str(free_port()), 'CUDA_VISIBLE_DEVICES': ''}
-
-    def tested(tool, *processes):
-        out = tmp_path / f'{len(processes)}.pkl'
-        options = ['--out', out, '--work-dir', tmp_path, '--cfg-options', *data_options(data)]
-        done = run(f'tools/{tool}', DISTILLER, tmp_path / 'student.pth', *processes, *options, env=env)
-        return accuracy(done.output), pickle.loads(out.read_bytes())
-
-    alone, predictions = tested('test.py')
-    in_two, predictions_in_two = tested('dist_test.sh', 2)
+    saved, outs = tmp_path / 'student.pth', [tmp_path / 'alone.pkl', tmp_path / 'in_two.pkl']
+    words = ['--cfg-options', *data_options(data)]
+    done = run('tools/test.py', DISTILLER, saved, '--work-dir', tmp_path / 'alone', '--out', outs[0], *words)
+    log = stores.run_both('test', TOOLBOX / DISTILLER, tmp_path / 'in_two', saved, '--out', outs[1], *words)
+    predictions, predictions_in_two = (pickle.loads(out.read_bytes()) for out in outs)
     assert [int(p['gt_label']) for p in predictions_in_two] == [i % 10 for i in range(count)]
     for a, b in zip(predictions, predictions_in_two, strict=True):
         torch.testing.assert_close(a['pred_score'], b['pred_score'])
     right = sum(int(p['pred_label'] == p['gt_label']) for p in predictions)
     assert 0 < right < count  # else another number of images could give the same share
-    assert in_two == alone == pytest.approx(100 * right / count, abs=1e-3)
+    assert accuracy(log) == accuracy(done.output) == pytest.approx(100 * right / count, abs=1e-3)

@@ -70,11 +70,15 @@ def test_killed_while_a_checkpoint_is_written(data, undisturbed, tmp_path):
     assert last(tmp_path / 'run')['meta']['epoch'] == 3
 
 
-@pytest.mark.slow
-def test_killed_twenty_times_at_random(data, undisturbed, tmp_path):
-    """In mid-epoch, three times while a checkpoint is written, six times and more in two processes."""
+@pytest.mark.parametrize(
+    ('alone', 'in_two', 'at_least'),
+    [pytest.param(1, 1, 7, marks=pytest.mark.slow), pytest.param(3, 2, 20, marks=pytest.mark.acceptance)],
+    ids=['seven times', 'twenty times'],
+)
+def test_killed_at_random(alone, in_two, at_least, data, undisturbed, tmp_path):
+    """Each loop so often in one process and in two: in mid-epoch, and three times while a checkpoint is written."""
     draw = random.Random(0)
-    plan = [(loop, 1, draw.choice([0, 2])) for loop in list(LOOPS) * 3] + [(loop, 2, 0) for loop in list(LOOPS) * 2]
+    plan = [(loop, 1, draw.choice([0, 2])) for loop in list(LOOPS) * alone] + [(loop, 2, 0) for loop in list(LOOPS) * in_two]
     kills = 0
     for number, (loop, processes, workers) in enumerate(plan):
         config = write_config(tmp_path / f'{number}.py', data, loop, workers, processes)
@@ -93,7 +97,7 @@ def test_killed_twenty_times_at_random(data, undisturbed, tmp_path):
         run = Run(config, work_dir, '--resume', processes=processes)
         assert run.wait() == [0] * processes, run.output()
         assert_same_run(work_dir, undisturbed(loop, processes))
-    assert kills >= 20
+    assert kills >= at_least
 
 
 def kill_after(run, iterations, draw):

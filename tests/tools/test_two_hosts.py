@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 MASTER, PORT = '10.77.0.1', 29500  # the first host's address, see two_hosts.sh; no other program listens there
 TIMEOUT, MARGIN = 20, 10  # s: what the processes wait for one another, and what may go by until the last one has ended
-EPOCHS = 8  # of the run that is cut, in its second
+EPOCHS = 6  # of the run that is cut, in its second
 LONG = 240  # s: more than any run here takes on a busy machine
 
 
@@ -119,6 +119,7 @@ def cut(hosts, data, tmp_path_factory):
     sides = hosts.train(work_dir, *options(data, EPOCHS))
     wait_for(lambda: ' [2][2/4]' in sides[0].output or ended(sides), LONG, sides)
     assert not ended(sides), [side.output[-3000:] for side in sides]
+    assert 'Epoch(train) [1][4/4]' in sides[0].output  # 256 images in batches of 32 on each of two
     start = time.monotonic()
     done = hosts.link('cut')
     assert done.returncode == 0, done.stderr
@@ -126,15 +127,6 @@ def cut(hosts, data, tmp_path_factory):
     seconds = [side.ended - start for side in sides]
     print(f'after the cut the sides ended within {seconds[0]:.1f} s and {seconds[1]:.1f} s')
     return SimpleNamespace(work_dir=work_dir, sides=sides, seconds=seconds)
-
-
-def test_they_train_together(hosts, data, tmp_path):
-    sides = hosts.train(tmp_path, *options(data, 1))
-    wait_for(lambda: ended(sides), LONG, sides)
-    assert [side.process.returncode for side in sides] == [0, 0], [side.output[-3000:] for side in sides]
-    assert 'Epoch(train) [1][4/4]' in sides[0].output  # 256 images in batches of 32 on each of two
-    assert accuracy(sides[0].output) > 0
-    assert (tmp_path / 'epoch_1.pth').exists()
 
 
 def test_both_sides_end_in_time_and_say_so_when_the_link_is_cut(cut):
@@ -154,6 +146,7 @@ def test_started_again_they_go_on(cut, hosts, data):
     sides = hosts.train(cut.work_dir, '--resume', *options(data, EPOCHS))
     wait_for(lambda: ended(sides), LONG, sides)
     assert [side.process.returncode for side in sides] == [0, 0], [side.output[-3000:] for side in sides]
+    assert accuracy(sides[0].output) > 0
     assert f'resumed epoch: {epoch}, iter: {4 * epoch}' in sides[0].output
     trained = [line.split('Epoch(train)')[1].split()[0] for line in sides[0].output.splitlines() if 'Epoch(train)' in line]
     assert [trained[0], trained[-1]] == [f'[{epoch + 1}][2/4]', f'[{EPOCHS}][4/4]']
