@@ -9,6 +9,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')  # before torch is imported, and f
 import folders
 import pytest
 import torch
+from commands import tool
 from mmengine.fileio.handlers import file_handlers
 from processes import Worker, in_child
 
@@ -69,3 +70,13 @@ def _configs_found_once():
 def data(tmp_path_factory):
     """A folder with a few images in the files of Fashion-MNIST."""
     return folders.fashion_mnist(tmp_path_factory.mktemp('data') / 'fashion_mnist')
+
+
+@pytest.fixture(scope='session')
+def fashion(tmp_path_factory):
+    """The folder with the first images of the real Fashion-MNIST: a run would read all 60,000, whatever it uses."""
+    whole, folder = (tmp_path_factory.mktemp(name) for name in ('whole', 'fashion_mnist'))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('sys.argv', ['fetch_fashion_mnist.py', '--root', str(whole)])
+        tool('fetch_fashion_mnist')()
+    return folders.first_images(whole, folder)
