@@ -18,6 +18,7 @@ from mmpretrain.registry import DATASETS, LOOPS
 from .configs import follow_methods, loss_class, method_entries, select_methods
 from .distillers.assembly import chosen_methods
 from .engine.setup import make_resumable
+from .extras import check_backends
 from .networks.sources import gives_rgb
 from .runtime import (
     base_parser,
@@ -91,6 +92,7 @@ def training_config(args: argparse.Namespace) -> Config:
     make_resumable(cfg)
     check_schedules(cfg)
     make_self_contained(cfg)
+    check_backends(cfg)
     return cfg
 
 
