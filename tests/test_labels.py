@@ -85,6 +85,9 @@ class TestTeacher:
         with pytest.raises(ValueError, match="has none with the name of 2 'cat': say by model.teacher_classes"):
             index_by_name([self.ANIMALS], known, len(known), 3)
 
+    def test_fewer_classes_of_the_student_than_of_the_data(self):
+        assert index_by_name([self.ANIMALS], ['ant', 'bee', 'cat'], 3, 2) is None
+
     def test_the_way_of_naming_that_fits(self):
         ways = [numbered('Ameise', 'Biene'), numbered('n01', 'n02')]
         assert index_by_name(ways, ['n02, bee', 'n01, ant'], 2, 2) == [1, 0]

@@ -253,7 +253,7 @@ def index_by_name(names: Sequence[Names], known: Sequence[str] | None, count: in
     Raises:
         ValueError: If some classes are at other places, and others of the data are not among the teacher's.
     """
-    if not names:
+    if not names or any(len(of) > wanted for of in names):  # more than the student's are refused by their labels
         return None
     theirs = dict(enumerate(known or ()))
     ours, pairs = max(((of, match(of, theirs)) for of in names), key=lambda found: len(found[1]))
