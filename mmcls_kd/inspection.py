@@ -14,7 +14,6 @@ from .distillers.default_taps import default_taps
 from .distillers.survey import Survey, survey
 from .distillers.taps import Tap, check_names, given_taps, shapes_of
 from .distillers.teacher import find_head, network_pixels
-from .networks.pixels import Pixels
 from .networks.sources import Source
 from .runtime import is_distiller
 
@@ -62,7 +61,7 @@ def describe(
         ValueError: If the network cannot be built or run, or a tap does not fit.
     """
     network = MODELS.build(source.cfg)
-    pixels = network_pixels(network, source, Pixels())
+    pixels = network_pixels(network, source)
     found = survey(network, role, (size, size) if size else pixels.size)
     side = {'student': '_s', 'teacher': '_t'}.get(role, '')
     offered = default_taps(network, found) | (given_taps(taps, side, found) if side else {})

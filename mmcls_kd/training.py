@@ -19,7 +19,7 @@ from .configs import follow_methods, loss_class, method_entries, select_methods
 from .distillers.assembly import chosen_methods
 from .engine.setup import make_resumable
 from .extras import check_backends
-from .networks.sources import gives_rgb
+from .networks.trial import pipeline_images
 from .runtime import (
     base_parser,
     complete_dataloaders,
@@ -87,13 +87,31 @@ def training_config(args: argparse.Namespace) -> Config:
         select_methods(cfg.model, [methods] if isinstance(methods, str) else methods)
         cfg.methods = methods
     if is_distiller(cfg.model):
-        cfg.model.setdefault('rgb_images', gives_rgb(cfg.train_dataloader.dataset))
+        take_images(cfg)
     complete_dataloaders(cfg, not args.no_pin_memory, not args.no_persistent_workers)
     make_resumable(cfg)
     check_schedules(cfg)
     make_self_contained(cfg)
     check_backends(cfg)
     return cfg
+
+
+def take_images(cfg: Config) -> None:
+    """Let a distiller know what images the training pipeline gives, in place, as far as the config does not say it.
+
+    Args:
+        cfg: Config of a training.
+    """
+    if 'pipeline_pixels' in cfg.model:
+        return
+    found = pipeline_images(cfg.train_dataloader.dataset)
+    if 'to_rgb' in found.pixels:
+        cfg.model.setdefault('rgb_images', found.pixels['to_rgb'])
+    said = {key: list(found.pixels[key]) for key in ('mean', 'std') if set(found.pixels.get(key, ())) - {0.0, 1.0}}
+    if 'size' in found.pixels:
+        said['size'] = list(found.pixels['size'])
+    if said or found.unclear:
+        cfg.model.pipeline_pixels = {**said, **({'unclear': found.unclear} if found.unclear else {})}
 
 
 def check_schedules(cfg: Config) -> None:

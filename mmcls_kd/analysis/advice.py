@@ -118,6 +118,24 @@ def on_accuracy(teacher: float, student: float, classes: int, images: int) -> It
         )
 
 
+def on_size(accuracy: float, others: Mapping[tuple[int, int], float], images: int) -> Iterator[Advice]:
+    """About the size of the teacher's images, where nothing says for which its weights were trained.
+
+    Args:
+        accuracy: Its accuracy on images as they come.
+        others: That on images of other sizes, by (height, width).
+        images: On how many images all were measured.
+    """
+    best = max(others, key=others.__getitem__, default=None)
+    if best and others[best] - accuracy > ERRORS * math.sqrt(others[best] * (1 - others[best]) / images):
+        height, width = best
+        yield Advice(
+            'teacher',
+            f'its accuracy is {accuracy:.2%} on images as they come and {others[best]:.2%} on {height} × {width}',
+            f'set model.teacher_pixels=dict(size=({height}, {width}))',
+        )
+
+
 def on_softness(logit_t: Tensor, softened: Mapping[str, Softened]) -> Iterator[Advice]:
     """About how much the teacher's probabilities say beside the one class.
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import Runner
+from mmpretrain.structures import DataSample
 from rich.console import Console
 from rich.text import Text
+from torch import Tensor
 
 from ..distillers.stored_teacher import StoredTeacher
 from ..engine.data import batches_from
 from ..engine.models import unwrapped
+from ..networks.pixels import PixelAdapter
 from ..runtime import need
-from .advice import Advice, advise
+from .advice import Advice, advise, on_size
 from .gradients import TASK, Term, gradient_terms
 from .measures import Summary, agreement, divergence, summary
 from .outputs import ClassifierReader, Reader, TeacherReader, collect, spread
@@ -79,6 +82,38 @@ def prepare(cfg: Config) -> None:
     cfg.resume, cfg.visualizer, cfg.log_level = False, None, 'ERROR'
 
 
+class ReaderAtSize(TeacherReader):
+    """Reads a teacher's logits on images of another size.
+
+    Args:
+        distiller: The distiller; it has one teacher that runs.
+        size: Height and width.
+    """
+
+    def __init__(self, distiller: Any, size: tuple[int, int]) -> None:
+        super().__init__(distiller)
+        self.names = ['logit']
+        usual: PixelAdapter = distiller.teacher_holder.adapt
+        self.adapt = PixelAdapter(usual.given, replace(usual.wanted, size=size), usual.channels)
+
+    def __call__(self, inputs: Tensor, samples: Sequence[DataSample]) -> dict[str, Tensor]:
+        """See :class:`.outputs.Reader`."""
+        teacher: Any = self.teacher
+        usual, teacher.adapt = teacher.adapt, self.adapt
+        try:
+            return super().__call__(inputs, samples)
+        finally:
+            teacher.adapt = usual
+
+
+def sizes_to_try(model: Any) -> Mapping[tuple[int, int], str]:
+    """Other sizes of images for a teacher of which it is not known, each with a name: its library's, and half of it."""
+    usual = getattr(getattr(model, 'teacher_holder', None), 'usual_size', None)
+    if usual is None:
+        return {}
+    return {(h, w): f'teacher on {h} × {w}' for h, w in (usual, (usual[0] // 2, usual[1] // 2))}
+
+
 def readers_of(model: Any) -> tuple[dict[str, Reader], list[str]]:
     """What can be run of a distiller or classifier on validation images, by name, and what is left out.
 
@@ -108,14 +143,19 @@ def look(runner: Runner, images: int | None, batches: int, log: Callable[[str], 
     runner._init_model_weights()  # as Runner.train begins
     runner.load_or_resume()
     readers, left_out = readers_of(model)
+    sizes = sizes_to_try(model)
+    readers |= {name: ReaderAtSize(model, size) for size, name in sizes.items()}
     outputs = collect(readers, spread(runner.val_dataloader, images), model.data_preprocessor, log)
+    others = {size: summary(of.logit, of.label).accuracy for size, name in sizes.items() for of in [outputs.pop(name)]}
     terms = gradient_terms(model, _told(runner, batches, log))
     student, teacher = outputs['student'], outputs.get('teacher')
     networks = {name: summary(of.logit, of.label) for name, of in outputs.items()}
     losses = getattr(model, 'distill_losses', {})
     soft = softened(losses, teacher.logit) if teacher else {}
     right = networks['teacher'].accuracy if teacher else None
-    advice = advise(terms, right, networks['student'].accuracy, teacher.logit if teacher else None, soft)
+    advice = list(advise(terms, right, networks['student'].accuracy, teacher.logit if teacher else None, soft))
+    if right is not None:
+        advice += on_size(right, others, len(student.label))
     return Look(
         images=len(student.label),
         classes=student.logit.shape[1],
@@ -126,7 +166,7 @@ def look(runner: Runner, images: int | None, batches: int, log: Callable[[str], 
         softened={name: of.entropy() for name, of in soft.items()},
         terms=terms,
         batches=min(batches, len(runner.train_dataloader)),
-        advice=list(advice),
+        advice=advice,
         left_out=left_out + ([NO_TASK] if len(terms) > 1 and terms[0].norm == 0 else []),
     )
 

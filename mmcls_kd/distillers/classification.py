@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from ..checkpoint import load_strictly
 from ..configs import find_network
 from ..networks.classes import compare_order, data_names, names_in
-from ..networks.pixels import preprocessed
 from ..networks.sources import Source, brings_weights
 from ..networks.weights import left_random, listed
 from ..teacher_store import TeacherStore
@@ -42,7 +41,7 @@ from .fast_network import compile_parts
 from .stored_teacher import StoredTeacher
 from .survey import Survey, survey
 from .taps import Tap, check_names, given_taps, record, shapes_of
-from .teacher import Student, Teacher
+from .teacher import Student, Teacher, student_images
 from .wrappers import CurriculumTemperature
 
 
@@ -159,6 +158,8 @@ class ClassificationDistiller(BaseClassifier):
         teacher_weights: The weights of several teachers in the mean of their probabilities; equal if None.
         rgb_images: Whether the data set gives its images red, green, blue, as mmpretrain's CIFAR does; files are read as
             blue, green, red. tools/train.py sets it; if None, the data set of the student's config decides.
+        pipeline_pixels: What else the training pipeline makes of images before they come to the data preprocessor:
+            ``mean`` and ``std``, where it normalises, and their ``size``. tools/train.py finds it by trying the pipeline.
         taps: Where tensors are, by name with ``_s`` or ``_t``: the path of a module, or ``dict(path, form, index, extra)``,
             see :func:`.taps.given_taps`. New names are for losses that ask for them.
         channels_last: Keep images and convolutions of the whole distiller in the channels-last memory format.
@@ -191,6 +192,7 @@ class ClassificationDistiller(BaseClassifier):
         teacher_pixels: Mapping | Sequence | None = None,
         teacher_weights: Sequence[float] | None = None,
         rgb_images: bool | None = None,
+        pipeline_pixels: Mapping[str, Any] | None = None,
         taps: Mapping[str, Any] | None = None,
         channels_last: bool = False,
         num_samples: int | None = None,
@@ -217,7 +219,11 @@ class ClassificationDistiller(BaseClassifier):
                 weight=teacher_weights,
             ),
             teacher_store,
-            Student(preprocessed(data_preprocessor, bool(rgb_images)), found.num_classes, rgb_images, data_names()),
+            Student(
+                num_classes=found.num_classes,
+                names=data_names(),
+                **student_images(data_preprocessor, rgb_images, pipeline_pixels),
+            ),
             taps=taps,
             mode=teacher_mode,
             precision=teacher_precision,

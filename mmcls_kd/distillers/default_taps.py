@@ -13,7 +13,7 @@ from mmpretrain.models.backbones import SwinTransformer
 from torch import Tensor, nn
 
 from .forms import Layout
-from .survey import Survey, evaluating, image_channels
+from .survey import Survey, evaluating
 from .taps import FORM_OF, Tap, record, tap
 
 #: Where networks keep their stages (CNN, Swin) or blocks (ViT), in order; the first pattern that fits counts.
@@ -138,7 +138,7 @@ def _row_by_row(network: nn.Module, survey: Survey, paths: list[str]) -> bool:
         return True
     height, width = survey.size
     with torch.random.fork_rng(devices=[]), evaluating(network), torch.no_grad():
-        images = torch.randn(1, image_channels(network), height, width).repeat(2, 1, 1, 1)
+        images = torch.randn(1, survey.channels, height, width).repeat(2, 1, 1, 1)
         images[1, :, : height // 2, : width // 2].normal_()
         with record(network, tokens) as maps:
             network(images.to(next(network.parameters())))

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, product
 from typing import Any, NamedTuple
 
 import torch
@@ -40,6 +40,7 @@ class Survey:
 
     Attributes:
         size: Height and width of its images.
+        channels: How many channels these have.
         outputs: What each module returned, by path, in the order in which they ended; tensors without values, on torch's
             meta device.
         inputs: What each was given, likewise.
@@ -60,6 +61,7 @@ class Survey:
     """
 
     size: tuple[int, int]
+    channels: int
     outputs: dict[str, list[Tensor]]
     inputs: dict[str, list[Tensor]]
     calls: Counter[str]
@@ -119,9 +121,16 @@ class Survey:
         return all(count == self.ways['', 0] for count in through) or sum(through) == self.ways['', 0]
 
 
-def image_channels(network: nn.Module) -> int:
-    """How many channels the images of a network have: those that its first convolution takes; 3 if it has none."""
-    return next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
+def channel_counts(network: nn.Module) -> list[int]:
+    """How many channels the images of a network may have, the likeliest first.
+
+    What its config says, or what it was built with; three; what its first convolution takes, before which pixels may have
+    been put into channels, or channels into a batch; one.
+    """
+    inner: Any = getattr(network, 'model', network)
+    said = (getattr(getattr(inner, 'config', None), 'num_channels', None), getattr(inner, 'in_chans', None))
+    convolution = next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
+    return list(dict.fromkeys(count for count in (*said, 3, convolution, 1) if isinstance(count, int)))
 
 
 def own_sizes(network: nn.Module) -> list[tuple[int, int]]:
@@ -156,10 +165,10 @@ def survey(network: nn.Module, role: str, size: tuple[int, int] | None = None) -
     Raises:
         ValueError: If it does not run, or gives no class scores.
     """
-    channels = image_channels(network)
+    counts, sizes = channel_counts(network), [size] if size else [*own_sizes(network), *((n, n) for n in SIZES)]
     parameter = next(chain(network.parameters(), [torch.empty(0)]))
     reasons: dict[str, str] = {}  # most often one for all sizes
-    for height, width in [size] if size else [*own_sizes(network), *((n, n) for n in SIZES)]:
+    for channels, (height, width) in product(counts, sizes):
         with torch.random.fork_rng(devices=[]), evaluating(network):
             images = torch.randn(2, channels, height, width).to(parameter)
             for graph in (True, False):  # some change in place what torch keeps a graph of
@@ -170,9 +179,11 @@ def survey(network: nn.Module, role: str, size: tuple[int, int] | None = None) -
                 else:
                     found.grown = _grown(network, images)
                     return found if role == 'student' else replace(found, without_graph=frozenset())
-            reasons.setdefault(reason, f'{height} × {width}')
+            if channels == counts[0]:
+                reasons.setdefault(reason, f'{height} × {width}')
     tried = '; '.join(f'{place}: {reason}' for reason, place in [*reasons.items()][:4])
-    raise ValueError(f'the {role} does not run on {channels}-channel images. {tried}')
+    other = '' if role == 'student' else '. Its size can be said by model.teacher_pixels=dict(size=...)'
+    raise ValueError(f'the {role} does not run on {counts[0]}-channel images. {tried}{other}')
 
 
 @contextmanager
@@ -279,6 +290,7 @@ def _run(network: nn.Module, images: Tensor, graph: bool) -> Survey:
     height, width = images.shape[2:]
     return Survey(
         size=(height, width),
+        channels=images.shape[1],
         outputs=_without_values(outputs),
         inputs=_without_values(watch.inputs),
         calls=calls,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,13 +19,14 @@ from torch import Tensor, nn
 from ..checkpoint import load_strictly
 from ..configs import find_network
 from ..networks.classes import Names, class_index, class_names, index_by_name, names_in
-from ..networks.pixels import PixelAdapter, Pixels, changed, wanted_pixels
+from ..networks.pixels import READERS, PixelAdapter, Pixels, changed, preprocessed, size_is_said, wanted_pixels
 from ..networks.sources import Source, brings_weights
+from ..networks.trial import UnclearError
 from ..networks.weights import refuse_partial
 from .default_taps import default_taps, own_head
 from .fast_network import PRECISIONS, FastNetwork, run
 from .forms import Read
-from .survey import MISFITS, Survey, evaluating, image_channels, survey
+from .survey import MISFITS, Survey, evaluating, survey
 from .taps import Tap, given_taps, shapes_of
 
 MODES = ('eval', 'train')
@@ -59,15 +60,56 @@ class Student:
     Attributes:
         pixels: The images that it gets, of which the teacher's are made.
         num_classes: How many classes it tells apart.
-        rgb_images: Whether the data set gives red, green, blue, or blue, green, red; None if that is not known, and is
+        rgb_images: Whether the data set gives red, green, blue, or blue, green, red; None if nothing says it, and it is
             taken to be as for the teacher's.
         names: What the data call its classes, in one or more ways; empty if that is not known.
+        size: Height and width of its images in training, if they are known.
+        unclear: What is not known of its images (``to_rgb``, ``mean``, ``std``), each with the reason and what to set.
     """
 
     pixels: Pixels
     num_classes: int
     rgb_images: bool | None = None
     names: Sequence[Names] = ()
+    size: tuple[int, int] | None = None
+    unclear: Mapping[str, str] = field(default_factory=dict)
+
+
+#: What to set where the student's images are not clear.
+TO_SET = {
+    'to_rgb': 'set model.rgb_images=True if they come red, green, blue, or False',
+    'mean': 'say by model.pipeline_pixels=dict(mean=..., std=...) what the training pipeline makes of values from 0 to 255 '
+    '(0 and 1 for nothing), and by model.rgb_images in which order colours come; or leave it to data_preprocessor to '
+    'normalise',
+}
+
+
+def student_images(
+    preprocessor: Any, rgb_images: bool | None, pipeline_pixels: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What is known of the images that a student gets: settings of :class:`Student`.
+
+    Args:
+        preprocessor: Its data preprocessor.
+        rgb_images: See :class:`.classification.ClassificationDistiller`.
+        pipeline_pixels: Likewise.
+
+    Raises:
+        ValueError: If a setting is unknown, or pipeline and preprocessor do not fit together.
+    """
+    given = dict(pipeline_pixels or {})
+    unclear = {key: reason for key, reason in (given.pop('unclear', None) or {}).items() if key in TO_SET}
+    if unknown := sorted(set(given) - {'mean', 'std', 'size'}):
+        raise ValueError(f'pipeline_pixels has no {unknown[0]!r}; it takes mean, std and size')
+    if rgb_images is not None:
+        unclear.pop('to_rgb', None)
+    values = changed(Pixels(), given)
+    try:
+        pixels = preprocessed(preprocessor, bool(rgb_images), dict(mean=values.mean, std=values.std))
+    except UnclearError as error:
+        pixels, unclear = Pixels(), unclear | dict(mean=str(error))
+    told = {key: f'{reason}: {TO_SET[key]}' for key, reason in unclear.items()}
+    return dict(pixels=pixels, rgb_images=rgb_images, size=values.size, unclear=told)
 
 
 class Teacher:
@@ -87,6 +129,8 @@ class Teacher:
 
     Attributes:
         network: The network as loaded.
+        usual_size: Height and width of the images that its library gives to such networks, where nothing says for which
+            size its weights were trained and it gets images as they come; else None.
         shapes: The shape of each tensor that it offers, by name, for two images.
         num_classes: How many classes its logits tell apart: the student's, where ``classes`` are given or found by name.
         by_name: Which of its classes are the student's, where nothing but their names says so; else None.
@@ -107,12 +151,12 @@ class Teacher:
     ) -> None:
         check_run(mode, precision)
         self.pretrained = settings.pretrained
-        self.network, pixels, names, published = load_network(settings, student)
+        self.network, pixels, names, published, self.usual_size = load_network(settings, student)
         self.network.requires_grad_(False).train(mode == 'train')
-        self.adapt = PixelAdapter(student.pixels, pixels, image_channels(self.network))
         if pixels != student.pixels:
             print_log(f'the teacher gets {pixels}', 'current')
-        self.survey = survey(self.network, 'teacher', pixels.size)
+        self.survey = survey(self.network, 'teacher', pixels.size or student.size)
+        self.adapt = PixelAdapter(student.pixels, pixels, self.survey.channels)
         self.taps = default_taps(self.network, self.survey) | given_taps(taps or {}, '_t', self.survey)
         self.fast = FastNetwork(self.network, precision, compile_options)
         self.num_classes = count = self.survey.num_classes
@@ -208,7 +252,7 @@ def check_run(mode: str, precision: str | None) -> None:
 
 def load_network(
     settings: TeacherSettings, student: Student
-) -> tuple[nn.Module, Pixels, list[str] | None, list[str] | None]:
+) -> tuple[nn.Module, Pixels, list[str] | None, list[str] | None, tuple[int, int] | None]:
     """A teacher's network with its weights, and what is known of it.
 
     Args:
@@ -217,7 +261,7 @@ def load_network(
 
     Returns:
         The network; the images that it wants; the names of its classes if its weights say them; those of the data set in
-        its config.
+        its config; :attr:`Teacher.usual_size`.
 
     Raises:
         ValueError: If config or weights are not given or do not fit; names what to set.
@@ -240,21 +284,65 @@ def load_network(
         for tensor in network.state_dict().values():
             broadcast(tensor)
     names = names_in(load_strictly(network, weights, 'teacher')) if weights else None
-    pixels = network_pixels(network, source, student.pixels, student.rgb_images)
-    return network, changed(pixels, settings.pixels or {}), names, source.class_names
+    given = settings.pixels or {}
+    pixels = changed(network_pixels(network, source, student, given), given)
+    usual = pixels.size
+    if not weights or 'size' in given or usual is None or size_is_said(network, cfg):
+        return network, pixels, names, source.class_names, None
+    print_log(
+        f'nothing says for which size of images the weights {weights} were trained: the teacher gets the student’s. Its '
+        f'library gives {usual[0]} × {usual[1]} to such networks; model.teacher_pixels=dict(size=...) can say it',
+        'current',
+    )
+    return network, replace(pixels, size=None), names, source.class_names, usual
 
 
-def network_pixels(network: nn.Module, source: Source, student: Pixels, rgb_images: bool | None = None) -> Pixels:
+def network_pixels(
+    network: nn.Module, source: Source, student: Student | None = None, given: Mapping[str, Any] | None = None
+) -> Pixels:
     """The images that a network was made for, as its config or its library says; those of the student else.
 
     Args:
         network: A classifier.
         source: Where it comes from.
-        student: The student's images.
-        rgb_images: See :class:`Student`.
+        student: Whom it teaches; None for nobody.
+        given: Settings that a config gives, of which nothing has to be known.
+
+    Raises:
+        ValueError: If it is not known which images it or the student gets; names what to set.
     """
-    said = {key: value for key, value in source.pixels.items() if key != 'to_rgb' or rgb_images is not None}
-    return changed(wanted_pixels(network, student, source.cfg.get('data_preprocessor'), bool(rgb_images)), said)
+    given, student = given or {}, student or Student(Pixels(), 0)
+    refuse_unclear(source.unclear, given)
+    own = source.cfg.get('data_preprocessor') if 'mean' not in source.pixels else None
+    relative = student.rgb_images is None and 'mean' not in source.pixels and not student.unclear
+    said = {key: value for key, value in source.pixels.items() if key != 'to_rgb' or not relative}
+    order_known = isinstance(network, tuple(READERS)) or 'to_rgb' in {**said, **given}
+    for key, reason in student.unclear.items():  # of which the teacher's are made, unless they are the same
+        if order_known or (own and key != 'to_rgb') or key in given:
+            raise ValueError(f'the teacher takes other images than the student, and the student’s are not clear: {reason}')
+    try:
+        return changed(wanted_pixels(network, student.pixels, own, bool(student.rgb_images), source.cfg), said)
+    except UnclearError as error:
+        refuse_unclear(dict.fromkeys(('mean', 'std', 'to_rgb', 'size'), str(error)), given)
+        return student.pixels
+
+
+def refuse_unclear(unclear: Mapping[str, str], given: Mapping[str, Any]) -> None:
+    """Refuse a teacher whose images are not clear.
+
+    Args:
+        unclear: The settings that are not known, each with the reason.
+        given: Those that the config gives.
+
+    Raises:
+        ValueError: Names what is missing.
+    """
+    if missing := [key for key in unclear if key not in given]:
+        settings = ', '.join(f'{key}=...' for key in missing)
+        raise ValueError(
+            f'which images the teacher takes is not clear: {unclear[missing[0]]}. Say it by model.teacher_pixels=dict('
+            f'{settings})'
+        )
 
 
 class Head(nn.Module):
@@ -294,7 +382,7 @@ def find_head(network: nn.Module, found: Survey, taps: Mapping[str, Tap]) -> nn.
         candidates += [module, Pooled(module)]
     parameter = next(network.parameters())
     with torch.random.fork_rng(devices=[]), evaluating(network), torch.no_grad():
-        images = torch.randn(2, image_channels(network), *found.size).to(parameter)
+        images = torch.randn(2, found.channels, *found.size).to(parameter)
         tensors = run(network, images, {name: taps[name] for name in ('feat', 'logit')})
         first, second = wanted = tensors['logit']
         for head in filter(None, candidates):

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 import torchvision
 from mmengine.logging import print_log
 from mmpretrain.models.classifiers import HuggingFaceClassifier, TimmClassifier
+from PIL import Image
 from torch import Tensor
 
 from .classifiers import TorchvisionClassifier
+from .resizing import BACKENDS, INTERPOLATIONS, KERNELS, PILLOW_NUMBERS, resize
+from .trial import COLOUR, GREYS, LUMA, VALUES, UnclearError, kernel_of, preprocessing, solved
 
-INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic')
-#: What resizes images in a network's own pipeline, by mmcv's names; timm, torchvision and Hugging Face do as Pillow does.
-BACKENDS = ('pillow', 'cv2')
-#: The settings of an image's values; the others are of its size.
-VALUES = ('mean', 'std', 'to_rgb')
 #: What a network is taken for that says nothing of its images.
 UNKNOWN = 'its images are normalised as the student’s; model.teacher_pixels can say otherwise'
-#: The weight of red, green and blue in a grey image (ITU-R BT.601), as image libraries have it.
-LUMA = (0.299, 0.587, 0.114)
+#: Beyond such a mean or std, on the scale of 0 to 255, images are nearly of one colour.
+TWICE = 4 * 255
 
 
 @dataclass(frozen=True)
@@ -40,6 +37,7 @@ class Pixels:
         size: Height and width; None for any.
         interpolation: How images of another size are made into this one.
         backend: As which library does it: Pillow looks at all pixels when it makes an image smaller, OpenCV at the nearest.
+            torchvision does as Pillow does, but for details.
     """
 
     mean: tuple[float, ...] = (0.0,)
@@ -64,7 +62,7 @@ def changed(pixels: Pixels, given: Mapping[str, Any]) -> Pixels:
     Args:
         pixels: What they are else.
         given: ``mean``, ``std``, ``to_rgb``, ``size`` (a number or (height, width)), ``interpolation``,
-            ``backend``.
+            ``backend``. Mean and std may be on the scale of 0 to 1.
 
     Raises:
         ValueError: If a setting is unknown or does not fit.
@@ -88,7 +86,18 @@ def changed(pixels: Pixels, given: Mapping[str, Any]) -> Pixels:
             f'teacher_pixels: {", ".join(f"{key}={value!r}" for key, value in given.items())} does not fit ({error}): mean '
             'and std are numbers, size is one or (height, width)'
         ) from error
+    if on_scale_of_one(*(settings.get(key, ()) for key in ('mean', 'std'))):
+        print_log(
+            f'teacher_pixels: mean={given["mean"]} and std={given["std"]} are taken to be on the scale of 0 to 1', 'current'
+        )
+        settings |= {key: tuple(255 * v for v in settings[key]) for key in ('mean', 'std')}
     made = replace(pixels, **settings)
+    _check(made, given)
+    return made
+
+
+def _check(made: Pixels, given: Mapping[str, Any]) -> None:
+    """Refuse pixels that cannot be."""
     if len(made.mean) != len(made.std) or len(made.mean) not in (1, 3) or min(made.std) <= 0:
         raise ValueError(
             f'teacher_pixels: mean={list(made.mean)} and std={list(made.std)} do not fit: give 1 or 3 numbers each, on the '
@@ -100,25 +109,97 @@ def changed(pixels: Pixels, given: Mapping[str, Any]) -> Pixels:
         raise ValueError(f'teacher_pixels: interpolation={made.interpolation!r}: choose one of {", ".join(INTERPOLATIONS)}')
     if made.backend not in BACKENDS:
         raise ValueError(f'teacher_pixels: backend={made.backend!r}: choose one of {", ".join(BACKENDS)}')
-    return made
+    if made.interpolation not in (kernels := KERNELS[made.backend]):
+        raise ValueError(
+            f'teacher_pixels: backend={made.backend!r} has no interpolation={made.interpolation!r}, but {", ".join(kernels)}'
+        )
 
 
-def preprocessed(preprocessor: Any, rgb_images: bool = False) -> Pixels:
-    """The images that a data preprocessor of mmengine's or mmpretrain's kind makes, of any size.
+def on_scale_of_one(mean: Sequence[float], std: Sequence[float]) -> bool:
+    """Whether mean and std are of values from 0 to 1, since for values from 0 to 255 they would do next to nothing."""
+    small = bool(mean) and bool(std) and max(map(abs, mean)) <= 1 and max(std) <= 1
+    return small and (any(mean) or min(std) < 1)
+
+
+def preprocessed(preprocessor: Any, rgb_images: bool = False, given: Mapping[str, Any] | None = None) -> Pixels:
+    """The images that a data preprocessor makes, of any size: what it says, if that is what it does, else what it does.
 
     Args:
-        preprocessor: It.
+        preprocessor: Of mmengine's or mmpretrain's kind.
         rgb_images: Whether it gets red, green, blue; else blue, green, red, as files are read.
+        given: ``mean`` and ``std`` of the images that it gets, where these are no levels from 0 to 255 any more.
+
+    Raises:
+        UnclearError: If it changes images otherwise than by mean, std and order of channels.
+        ValueError: If it normalises by numbers that do not belong to such images.
     """
-    turns = getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', not rgb_images))  # mmengine's name
-    pixels = Pixels(to_rgb=bool(turns) != rgb_images)
+    own = _done(preprocessor, _said(preprocessor))
+    mean, std = ((given or {}).get(key) or (default,) for key, default in (('mean', 0.0), ('std', 1.0)))
+    if set(mean) == {0.0} and set(std) == {1.0}:
+        if on_scale_of_one(own.mean, own.std):
+            raise ValueError(
+                f'data_preprocessor: mean={_round(own.mean)} and std={_round(own.std)} are on the scale of 0 to 1, and its '
+                'images have values from 0 to 255: give 255 times these numbers'
+            )
+        made = own
+    else:
+        length = max(len(mean), len(own.mean))
+        columns = [_long(v, length) for v in (mean, std, own.mean, own.std)]
+        if own.to_rgb:  # it turns the channels first
+            columns[:2] = [column[::-1] for column in columns[:2]]
+        rows = [*zip(*columns, strict=True)]
+        made = replace(own, mean=tuple(m + m_2 * s for m, s, m_2, _ in rows), std=tuple(s * s_2 for _, s, _, s_2 in rows))
+    if max(map(abs, made.mean)) > TWICE or max(made.std) > TWICE:
+        raise ValueError(
+            f'the pipeline makes values of mean {_round(mean)} and std {_round(std)} of images, and data_preprocessor those '
+            f'of mean {_round(own.mean)} and std {_round(own.std)}: images are normalised twice; leave one of both out'
+        )
+    return replace(made, to_rgb=own.to_rgb != rgb_images)
+
+
+def _long(values: Sequence[float], length: int) -> tuple[float, ...]:
+    return tuple(values) * length if len(values) == 1 else tuple(values)
+
+
+def _said(preprocessor: Any) -> Pixels:
+    """What a data preprocessor says; ``to_rgb`` is whether it turns the channels."""
+    turns = getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', False))  # the latter is mmengine's
     if not getattr(preprocessor, '_enable_normalize', False):
-        return pixels
+        return Pixels(to_rgb=bool(turns))
     mean, std = (tuple(getattr(preprocessor, key).flatten().tolist()) for key in ('mean', 'std'))
-    return replace(pixels, mean=mean, std=std)
+    return Pixels(mean, std, bool(turns))
 
 
-def wanted_pixels(network: Any, student: Pixels, preprocessor: Mapping | None, rgb_images: bool = False) -> Pixels:
+def _done(preprocessor: Any, said: Pixels) -> Pixels:
+    """What a data preprocessor does to a blue, green, red image; what it says, if that is the same."""
+
+    def shown(colour: Sequence[int]) -> Any:
+        image = torch.tensor(colour[::-1], dtype=torch.uint8)[:, None, None].expand(3, 32, 32).contiguous()
+        made = preprocessor(dict(inputs=[image], data_samples=None), False)['inputs'][0]
+        return made[:, :16, :16].flatten(1).double().median(dim=1).values.cpu().numpy()  # it pads on the right and below
+
+    try:
+        found = solved(*map(shown, (*GREYS, COLOUR)))
+    except Exception as error:
+        if type(preprocessor).__module__.startswith(('mmpretrain.', 'mmengine.')):
+            return said  # it takes other images, grey ones
+        why = error if isinstance(error, UnclearError) else f'cannot be tried: {type(error).__name__}: {error}'
+        raise UnclearError(f'data_preprocessor: {type(preprocessor).__name__} {why}') from error
+    same = found['to_rgb'] == said.to_rgb and all(
+        abs(a - b) < 1e-3 * max(abs(b), 1)
+        for key in ('mean', 'std')
+        for a, b in zip(found[key], _long(getattr(said, key), len(found[key])), strict=True)
+    )
+    return said if same else Pixels(**found)
+
+
+def wanted_pixels(
+    network: Any,
+    student: Pixels,
+    preprocessor: Mapping | None,
+    rgb_images: bool = False,
+    keywords: Mapping[str, Any] | None = None,
+) -> Pixels:
     """The images that a network was made for: by its config, else its library's word, else the student's.
 
     Args:
@@ -126,29 +207,72 @@ def wanted_pixels(network: Any, student: Pixels, preprocessor: Mapping | None, r
         student: The student's images.
         preprocessor: The data preprocessor of the network's config, if that has one.
         rgb_images: Whether the images came red, green, blue to that, see :func:`preprocessed`.
+        keywords: What the network was built with.
     """
-    pixels = next((changed(student, read(network)) for kind, read in READERS.items() if isinstance(network, kind)), student)
+    pixels = next(
+        (changed(student, read(network, keywords or {})) for kind, read in READERS.items() if isinstance(network, kind)),
+        student,
+    )
     if preprocessor:
         own = preprocessed(network.data_preprocessor, rgb_images)
         return replace(pixels, **{key: getattr(own, key) for key in VALUES})
     return pixels
 
 
-def _timm(network: Any) -> dict[str, Any]:
+def size_is_said(network: Any, keywords: Mapping[str, Any]) -> bool:
+    """Whether it is known for which size of images a network's weights were trained, if they came alone in a file.
+
+    timm and torchvision say it of the weights that they publish, and of networks that take one size alone.
+
+    Args:
+        network: A classifier.
+        keywords: What it was built with.
+    """
+    if isinstance(network, TorchvisionClassifier):
+        return network.weights is not None or hasattr(network.model, 'image_size')
+    if not isinstance(network, TimmClassifier):
+        return True
+    name, given = str(keywords.get('model_name')), _timm_keywords(network, keywords)
+    return (
+        _timm_own_size(network, given) is not None
+        or bool(given.keys() & {'pretrained_cfg', 'pretrained_cfg_overlay'})
+        or bool((getattr(network.model, 'pretrained_cfg', None) or {}).get('fixed_input_size'))
+        or any(mark in name for mark in ':/.')  # a folder's, a hub's or published weights'
+    )
+
+
+def _timm_keywords(network: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """What a network of timm was built with, by its config and its folder."""
+    return {**getattr(network.model, '_model_args', {}), **keywords}
+
+
+def _timm_own_size(network: Any, keywords: Mapping[str, Any]) -> Any:
+    """The size that a network of timm was built for; None for any."""
+    traits = getattr(network.model, '_traits', {})
+    embedding = getattr(network.model, 'patch_embed', None)
+    return keywords.get('img_size') or traits.get('img_size') or getattr(embedding, 'img_size', None)
+
+
+def _timm(network: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
     from timm.data import resolve_model_data_config
 
-    found = resolve_model_data_config(network.model)
-    embedding = getattr(network.model, 'patch_embed', None)
+    found = _timm_pixels(resolve_model_data_config(network.model))
+    return found | dict(size=_timm_own_size(network, _timm_keywords(network, keywords)) or found['size'])
+
+
+def _timm_pixels(found: Mapping[str, Any]) -> dict[str, Any]:
+    """What timm's data config says."""
     return dict(
         mean=[255 * v for v in found['mean']],
         std=[255 * v for v in found['std']],
         to_rgb=True,
-        size=getattr(embedding, 'img_size', None) or found['input_size'][1:],
+        size=tuple(found['input_size'][1:]),
         interpolation=found['interpolation'] if found['interpolation'] in INTERPOLATIONS else 'bilinear',
+        backend='pillow',
     )
 
 
-def _torchvision(network: Any) -> dict[str, Any]:
+def _torchvision(network: Any, _: Mapping[str, Any]) -> dict[str, Any]:
     preset = (network.weights or torchvision.models.get_model_weights(network.model_name).DEFAULT).transforms()
     size = getattr(network.model, 'image_size', None) or preset.crop_size[0]
     mean, std = preset.mean, preset.std
@@ -159,11 +283,12 @@ def _torchvision(network: Any) -> dict[str, Any]:
         std=[255 * v for v in std],
         to_rgb=True,
         size=size,
-        interpolation=preset.interpolation.value,
+        interpolation=preset.interpolation.value.removesuffix('-exact'),
+        backend='pillow',
     )
 
 
-def _hugging_face(network: Any) -> dict[str, Any]:
+def _hugging_face(network: Any, _: Mapping[str, Any]) -> dict[str, Any]:
     from transformers import AutoImageProcessor
 
     config = network.model.config
@@ -175,51 +300,58 @@ def _hugging_face(network: Any) -> dict[str, Any]:
         print_log(f'{config.name_or_path} has no image processor: {UNKNOWN}', 'current', logging.WARNING)
         size = getattr(config, 'image_size', None)
         return dict(size=size) if size else {}
-    found: dict[str, Any] = dict(to_rgb=not getattr(processor, 'do_flip_channel_order', False))
-    found |= _hugging_face_values(processor)
-    cropped = getattr(processor, 'do_center_crop', False)
-    size = processor.crop_size if cropped else processor.size if processor.do_resize else None
-    if size and (edges := [size.get(k) or size.get('shortest_edge') for k in ('height', 'width')])[0]:
-        found['size'] = edges
-    found['interpolation'] = {0: 'nearest', 3: 'bicubic'}.get(int(processor.resample), 'bilinear')
-    return found
+    if hasattr(processor, 'data_config'):  # timm's, as transformers wraps its networks
+        return _timm_pixels(processor.data_config)
+    try:
+        return _tried(processor)
+    except Exception as error:
+        why = error if isinstance(error, UnclearError) else f'cannot be tried: {type(error).__name__}: {error}'
+        raise UnclearError(f'the image processor of {config.name_or_path}, {type(processor).__name__}, {why}') from error
 
 
-def _hugging_face_values(processor: Any) -> dict[str, list[float]]:
-    """Mean and std of what a processor makes of the values: scaled, shifted, normalised, by EfficientNet's std twice."""
-    scale = 1 / processor.rescale_factor if processor.do_rescale else 1
-    shift = bool(processor.do_rescale and getattr(processor, 'rescale_offset', False))
-    given = (processor.image_mean, processor.image_std) if processor.do_normalize else (0.0, 1.0)
-    mean, std = ([v] * 3 if isinstance(v, (int, float)) else list(v) for v in given)
-    if getattr(processor, 'include_top', False):
-        std = [a * b for a, b in zip(std, processor.image_std, strict=True)]
-    return dict(mean=[scale * (v + shift) for v in mean], std=[scale * v for v in std])
+def _tried(processor: Any) -> dict[str, Any]:
+    """What an image processor of Hugging Face's makes of images."""
+
+    def making(**keywords: Any) -> Callable[[Any], Tensor]:
+        return lambda image: processor(images=image, return_tensors='pt', **keywords)['pixel_values'][0]
+
+    found = preprocessing(making())
+    resample = getattr(processor, 'resample', None)
+    by_torchvision = getattr(processor, 'backend', None) == 'torchvision' or getattr(processor, 'is_fast', False)
+    kernel = (
+        ('bilinear' if resample is None else PILLOW_NUMBERS[int(resample)]),
+        ('torchvision' if by_torchvision else 'pillow'),
+    )
+    if found['size'] is not None:
+        height, width = found['size']
+        whole: tuple[dict[str, Any], ...] = (  # the ways to leave its crop out
+            {},
+            dict(do_center_crop=False, size=dict(height=height, width=width)),
+            dict(do_center_crop=False, size=dict(shortest_edge=height)),
+            dict(crop_pct=1.0),
+        )
+        for keywords in whole:
+            try:
+                made = making(**keywords)(Image.new('RGB', (8, 8)))
+            except (TypeError, ValueError, AttributeError, KeyError, RuntimeError):
+                continue
+            if made.shape[1:] == found['size'] and (seen := kernel_of(making(**keywords), found, kernel)):
+                kernel = seen
+                break
+    return found | dict(zip(('interpolation', 'backend'), kernel, strict=True))
 
 
 READERS = {TimmClassifier: _timm, TorchvisionClassifier: _torchvision, HuggingFaceClassifier: _hugging_face}
 
 
-def whole(values: Tensor) -> Tensor:
-    """Values as an image file holds them: whole numbers from 0 to 255, the half ones rounded up."""
-    return (values + 0.5).floor().clamp(0, 255)
-
-
 def resized(values: Tensor, wanted: Pixels) -> Tensor:
-    """Images of another size, as a network's own pipeline would make them.
-
-    Libraries resize images of whole numbers into such. Pillow makes the rows first and rounds, then the columns; what a
-    bicubic kernel swings over the range is cut off each time, 20 levels at a sharp edge.
+    """Images of another size, as a network's own pipeline would make them, see :func:`.resizing.resize`.
 
     Args:
         values: Images with values from 0 to 255, (N, C, H, W).
         wanted: What they shall be.
     """
-    height, width = wanted.size or values.shape[2:]
-    by_pillow = wanted.backend == 'pillow' and wanted.interpolation != 'nearest'
-    values = whole(values)  # whole numbers are fractions after they were normalised and back
-    for size in [(values.shape[2], width), (height, width)] if by_pillow else [(height, width)]:
-        values = whole(F.interpolate(values, size, mode=wanted.interpolation, antialias=by_pillow))
-    return values
+    return values if wanted.size is None else resize(values, wanted.size, wanted.interpolation, wanted.backend)
 
 
 class PixelAdapter:

@@ -20,7 +20,8 @@ from mmpretrain.registry import DATASETS, MODELS
 
 from ..errors import close_names
 from ..extras import need_library
-from .pixels import INTERPOLATIONS
+from .pixels import preprocessed
+from .trial import VALUES, UnclearError, pipeline_images
 
 #: Each prefix of a name: its library, the classifier that wraps such a network, and the extra that installs the library.
 LIBRARIES = {
@@ -38,8 +39,6 @@ OWN_WEIGHTS: dict[str, dict[str, Any]] = {
 FURTHER_WEIGHTS = {'TimmClassifier': ('checkpoint_path',)}
 #: Where a network's config keeps what was published with it, once it is taken out of its file.
 PUBLISHED = 'published'
-#: The data sets whose images are not files, which are read as blue, green, red, but arrays of red, green, blue.
-RGB_DATA = ('CIFAR10', 'CIFAR100')
 #: Settings of a classifier beside those of the module in it.
 AROUND = ('loss', 'train_cfg', 'data_preprocessor', 'init_cfg')
 
@@ -53,17 +52,19 @@ class Source:
         pixels: What the config says of the images that the network wants, see :mod:`.pixels`.
         weights: The address of its published weights, where the config does not bring them itself.
         classes: The classes that it was trained for: their names, or the data set of mmpretrain's that knows them.
+        unclear: The settings of its images that the config should say and does not, each with the reason.
     """
 
     cfg: ConfigDict
     pixels: dict[str, Any] = field(default_factory=dict)
     weights: str | None = None
     classes: Sequence[str] | str | None = None
+    unclear: dict[str, str] = field(default_factory=dict)
 
     @property
     def in_full(self) -> ConfigDict:
         """All of it as one config, which :func:`read_source` takes."""
-        published = {key: value for key in ('pixels', 'weights', 'classes') if (value := getattr(self, key))}
+        published = {key: value for key in ('pixels', 'weights', 'classes', 'unclear') if (value := getattr(self, key))}
         return ConfigDict({**self.cfg, **({PUBLISHED: published} if published else {})})
 
     @property
@@ -143,19 +144,31 @@ def _zoo_model(name: str, error: FileNotFoundError) -> Any:
 
 
 def _of_config(cfg: Mapping, name: str, weights: str | None = None) -> Source:
-    """The network of a whole config, the images that it wants, and the classes that it tells apart."""
+    """The network of a whole config, its classes, and the images that its test pipeline and preprocessor make for it."""
     if 'model' not in cfg:
         raise ValueError(f'{name} has no `model`, so no network to build')
     model = ConfigDict(copy.deepcopy(dict(cfg['model'])))
     if cfg.get('data_preprocessor') and not model.get('data_preprocessor'):
         model['data_preprocessor'] = copy.deepcopy(cfg['data_preprocessor'])
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    pixels: dict[str, Any] = {}
-    if dataset and model.get('data_preprocessor'):
-        pixels['to_rgb'] = bool(model['data_preprocessor'].get('to_rgb')) != gives_rgb(dataset)
-    if size := image_size(dataset):
-        pixels |= dict(size=size, **resizing(dataset))
-    return Source(_wrapped(model), pixels, weights, declared_classes(dataset))
+    classes = declared_classes(dataset)
+    if not dataset:
+        return Source(_wrapped(model), {}, weights, classes)
+    found = pipeline_images(dataset, resizing=True)
+    pixels = {key: value for key, value in found.pixels.items() if key not in VALUES}
+    unclear = dict(found.unclear)
+    plain = set(found.pixels.get('mean', ())) <= {0.0} and set(found.pixels.get('std', ())) <= {1.0}
+    if (own := model.get('data_preprocessor')) or not plain:
+        own = {k: v for k, v in {'type': 'mmpretrain.ClsDataPreprocessor', **(own or {})}.items() if k != 'batch_augments'}
+        try:
+            made = preprocessed(MODELS.build(own), bool(found.pixels.get('to_rgb')), found.pixels)
+        except UnclearError as error:
+            unclear |= dict.fromkeys(VALUES, str(error))
+        else:
+            pixels |= {key: getattr(made, key) for key in VALUES if key not in unclear and (key == 'to_rgb' or not plain)}
+    elif 'mean' not in unclear:  # they are as the student's
+        unclear.pop('to_rgb', None)
+    return Source(_wrapped(model), pixels, weights, classes, unclear)
 
 
 def declared_classes(dataset: Mapping) -> Sequence[str] | str | None:
@@ -169,40 +182,10 @@ def declared_classes(dataset: Mapping) -> Sequence[str] | str | None:
     return kind if 'classes' in (getattr(DATASETS.get(kind), 'METAINFO', None) or {}) else None
 
 
-def gives_rgb(dataset: Mapping) -> bool:
-    """Whether a data set, by its config, gives its images red, green, blue; else blue, green, red, as files are read."""
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    return kind_of(dataset) in RGB_DATA
-
-
-def image_size(dataset: Mapping) -> tuple[int, int] | None:
-    """Height and width of the images that a data set's pipeline makes; None if its config does not say."""
-    for transform in reversed(dataset.get('pipeline') or []):
-        name = kind_of(transform)
-        if name in ('CenterCrop', 'EfficientNetCenterCrop') and 'crop_size' in transform:
-            size = transform['crop_size']
-            return (size, size) if isinstance(size, int) else tuple(size)
-        if name == 'Resize' and 'scale' in transform:
-            size = transform['scale']
-            return (size, size) if isinstance(size, int) else tuple(reversed(size))  # mmcv's (width, height)
-    return None
-
-
 def kind_of(cfg: Mapping) -> str:
     """The name of what a config builds: ``type`` without its scope or module; it may be the class itself."""
     kind = cfg.get('type')
     return str(getattr(kind, '__name__', kind)).rsplit('.', 1)[-1]
-
-
-def resizing(dataset: Mapping) -> dict[str, str]:
-    """How and by which library a data set's pipeline resizes images; empty if it does not."""
-    for transform in dataset.get('pipeline') or []:
-        if kind_of(transform) in ('Resize', 'ResizeEdge'):
-            interpolation = transform.get('interpolation', 'bilinear')
-            known = interpolation if interpolation in INTERPOLATIONS else 'bilinear'
-            return dict(interpolation=known, backend=transform.get('backend', 'cv2'))
-    return {}
 
 
 def _wrapped(cfg: ConfigDict) -> ConfigDict:

@@ -176,6 +176,8 @@ def teacher_of(cfg: Config, files: Sequence[Path | None] | None = None) -> dict[
     model, about = cfg.model, {}
     if model.get('teacher_cfg') is not None:
         about = {key: model.get(key) or None for key in TEACHER_SETTINGS}
+        if made := {key: value for key, value in (model.get('pipeline_pixels') or {}).items() if key in ('mean', 'std')}:
+            about['pipeline_pixels'] = made
         about['own_weights'] = [one is True for one in as_list(model.get('teacher_pretrained'))]
         with suppress(FileNotFoundError, MissingLibraryError):  # a training from a store needs neither
             about['network'] = one_or_all([dict(find_network(network).in_full) for network in as_list(model.teacher_cfg)])

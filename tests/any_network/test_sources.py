@@ -14,10 +14,11 @@ from mmpretrain.registry import MODELS
 from networks import build, images, method, resnet, samples
 
 from mmcls_kd.configs import find_network, network_cfg
-from mmcls_kd.distillers.survey import image_channels
+from mmcls_kd.distillers.survey import survey
 from mmcls_kd.errors import MissingLibraryError
 from mmcls_kd.networks import ModuleClassifier, TorchvisionClassifier
-from mmcls_kd.networks.sources import brings_weights, image_size, own_weights
+from mmcls_kd.networks.sources import brings_weights, own_weights
+from mmcls_kd.networks.trial import pipeline_images
 from mmcls_kd.runtime import make_self_contained
 
 NKD = method('NKDLoss')
@@ -59,7 +60,7 @@ class TestForms:
         kind, classes = FORMS[name]
         network = MODELS.build(network_cfg(name.replace('FOLDER', str(folder)))).eval()
         assert type(network) is kind
-        assert network(images(2)[:, : image_channels(network)]).shape == (2, classes)
+        assert network(images(2)[:, : survey(network, 'network').channels]).shape == (2, classes)
 
     @pytest.mark.parametrize('name', DICTS)
     def test_a_dict_builds_it_and_stays_as_it_is(self, name):
@@ -201,8 +202,8 @@ class TestInFull:
 
 
 class TestImageSize:
-    def cfg(self, *pipeline):
-        return dict(pipeline=list(pipeline))
+    def size(self, pipeline):
+        return pipeline_images(dict(pipeline=pipeline)).pixels.get('size')
 
     @pytest.mark.parametrize(
         ('pipeline', 'size'),
@@ -210,7 +211,7 @@ class TestImageSize:
             ([dict(type='ResizeEdge', scale=256, edge='short'), dict(type='CenterCrop', crop_size=224)], (224, 224)),
             ([dict(type='Resize', scale=(48, 32))], (32, 48)),  # mmcv's is (width, height)
             ([dict(type='Resize', scale=64), dict(type='PackInputs')], (64, 64)),
-            ([dict(type='mmpretrain.CenterCrop', crop_size=(24, 40))], (24, 40)),
+            ([dict(type='mmpretrain.CenterCrop', crop_size=(24, 40))], (40, 24)),
             ([dict(type='Resize', scale=256), dict(type='EfficientNetCenterCrop', crop_size=240)], (240, 240)),
             ([dict(type='ResizeEdge', scale=256, edge='short')], None),
             ([dict(type='PackInputs')], None),
@@ -218,15 +219,15 @@ class TestImageSize:
         ],
     )
     def test_of_the_test_pipeline(self, pipeline, size):
-        assert image_size(self.cfg(*pipeline)) == size
+        assert self.size(pipeline) == size
 
     def test_of_classes_in_the_place_of_names(self):
         from mmpretrain.datasets.transforms import CenterCrop
 
-        assert image_size(self.cfg(dict(type=CenterCrop, crop_size=24))) == (24, 24)
+        assert self.size([dict(type=CenterCrop, crop_size=24)]) == (24, 24)
 
     def test_of_no_test_data(self):
-        assert image_size({}) is None
+        assert pipeline_images({}).pixels.get('size') is None
         assert find_network(dict(model=resnet(4), test_dataloader=None)).pixels == {}
 
 

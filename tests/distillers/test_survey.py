@@ -9,7 +9,7 @@ from mmpretrain.registry import MODELS
 from networks import images, resnet, vit
 from torch import nn
 
-from mmcls_kd.distillers.survey import image_channels, survey
+from mmcls_kd.distillers.survey import survey
 
 
 class Net(nn.Module):
@@ -101,7 +101,7 @@ class TestWhatItShows:
 
     @pytest.mark.parametrize('channels', [1, 3, 4])
     def test_images_of_the_networks_channels(self, channels):
-        assert image_channels(Net(channels=channels)) == channels
+        assert survey(Net(channels=channels), 'student').channels == channels
         assert survey(Net(channels=channels), 'student').size == (64, 64)
 
     def test_a_network_of_one_size(self):
