@@ -80,7 +80,7 @@ class Source:
         """Whether the data set of its config gives red, green, blue; None if it names none."""
         if 'to_rgb' not in self.pixels:
             return None
-        return self.pixels['to_rgb'] != bool(self.cfg.data_preprocessor.get('to_rgb'))
+        return self.pixels['to_rgb'] != bool((self.cfg.get('data_preprocessor') or {}).get('to_rgb'))
 
     def with_weights(self, pretrained: str | bool | None, role: str) -> tuple[ConfigDict, str | None]:
         """What builds the network, and the file or address of the weights to load then; None if there are none to load.
