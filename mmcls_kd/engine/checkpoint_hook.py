@@ -142,7 +142,7 @@ class ResumableCheckpointHook(CheckpointHook):
     def before_run(self, runner: Runner) -> None:
         """Let a moving average, which is there by now, share what is not averaged."""
         for hook in runner.hooks:
-            if isinstance(hook, EMAHook):
+            if isinstance(hook, EMAHook) and hasattr(hook, 'ema_model'):  # one of lower priority comes later
                 share_memories(unwrapped(runner), hook.ema_model)
 
     def before_train(self, runner: Runner) -> None:

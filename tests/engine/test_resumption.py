@@ -9,9 +9,11 @@ import torch
 from interruption import assert_equal
 from mmengine.hooks import EarlyStoppingHook
 from mmengine.model import ExponentialMovingAverage
+from mmengine.optim import OptimWrapper
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmpretrain.registry import MODELS
 from networks import build, method, resnet
+from processes import run_in_two
 from toy_runs import rates, toy_run, toy_runner
 
 from mmcls_kd.checkpoint import read_checkpoint
@@ -220,6 +222,15 @@ class TestMemories:
         assert checkpoint['state_dict'][memory] is checkpoint['ema_state_dict'][f'module.{memory}']
 
 
+def gather_in_process(rank):
+    model = torch.nn.Linear(2, 1)
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1), accumulative_counts=2)
+    wrapper.update_params((rank + 1) * model(torch.ones(1, 2)).sum())
+    found = resumption.gathered_gradients(SimpleNamespace(model=model, optim_wrapper=wrapper))
+    assert torch.equal(found['weight'], torch.full((1, 2), 0.75))  # halves of 1 and 2
+    assert torch.equal(model.weight.grad, torch.full((1, 2), 0.5 * (rank + 1)))
+
+
 class TestWhatSurvives:
     def test_gradients_that_wait_for_the_step(self, tmp_path):
         options = {'optim_wrapper.accumulative_counts': 2}  # of three batches an epoch
@@ -228,6 +239,10 @@ class TestWhatSurvives:
         assert read_checkpoint(tmp_path / 'a/epoch_1.pth')['gathered_gradients']
         assert not read_checkpoint(tmp_path / 'a/epoch_2.pth')['gathered_gradients']
         assert_equal(weights(again), weights(whole))
+
+    @pytest.mark.slow
+    def test_of_two_processes_their_mean_waits(self):
+        run_in_two(gather_in_process)
 
     def test_the_counts_of_early_stopping(self):
         def hooks():
