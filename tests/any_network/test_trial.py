@@ -12,9 +12,10 @@ from mmengine.dataset import Compose
 from mmpretrain.datasets import CIFAR10, CustomDataset
 from mmpretrain.models import ClsDataPreprocessor
 from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
-from networks import build, method, resnet
+from networks import build, images, method, resnet, samples
 from PIL import Image
 
+from mmcls_kd.analysis.before import ReaderAtSize, sizes_to_try
 from mmcls_kd.configs import find_network
 from mmcls_kd.networks.pixels import PixelAdapter, Pixels, changed
 from mmcls_kd.networks.trial import pipeline_images
@@ -405,6 +406,17 @@ class TestTimm:
         assert teacher.usual_size == (160, 160)
         assert lines[0].startswith('nothing says for which size of images')
         assert '160 × 160' in lines[0]
+        model = build(NKD, teacher=cfg, **settings)
+        assert [*sizes_to_try(model)] == [(160, 160), (80, 80)]
+        inputs = images()
+        logit = ReaderAtSize(model, (80, 80))(inputs, samples())['logit']
+        assert torch.equal(
+            logit,
+            build(NKD, teacher=cfg, teacher_pixels=dict(size=80), **settings).teacher_holder(inputs, samples(), ['logit'])[
+                'logit'
+            ],
+        )
+        assert model.teacher_holder.adapt.wanted.size is None
         said = build(NKD, teacher=cfg, teacher_pixels=dict(size=64), **settings).teacher_holder
         assert (said.adapt.wanted.size, said.usual_size) == ((64, 64), None)
         overlay = dict(pretrained_cfg_overlay=dict(input_size=(3, 96, 96)))
