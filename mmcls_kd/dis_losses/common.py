@@ -179,11 +179,36 @@ def mask_classes(logit: Tensor, classes: Tensor) -> Tensor:
     return logit.scatter(1, classes, torch.finfo(logit.dtype).min / 2)
 
 
+#: Below this standard deviation of its logits a sample, or class, counts as flat.
+FLAT = 0.01
+
+
+def bounded(values: Tensor, spread: Tensor) -> Tensor:
+    """The same values, whose gradient stays bounded where the logits behind them are flat.
+
+    What is divided by a standard deviation has a gradient that grows without bound as this goes to 0: logits that are all
+    equal, as from a classifier that starts at 0, would outweigh everything else and fill an optimizer's averages for
+    hundreds of steps. Where the deviation is below :data:`FLAT` the gradient is multiplied by their quotient.
+
+    Args:
+        values: What was made of the logits.
+        spread: Standard deviation of these logits, broadcastable to the values.
+
+    Example:
+        >>> logit = torch.zeros(1, 3, requires_grad=True)
+        >>> bounded(logit, logit.std(dim=1, keepdim=True)).sum().backward()
+        >>> logit.grad
+        tensor([[0., 0., 0.]])
+    """
+    factor = (spread.detach() / FLAT).clamp(max=1)
+    return values.detach() + (values - values.detach()) * factor
+
+
 def standardize_classes(logit: Tensor) -> Tensor:
     r"""Logits of mean 0 and standard deviation 1 over the classes, :math:`Z = (z - mean) / (10^{-7} + std)`.
 
-    Shift and scale of a sample's logits no longer count (arXiv 2403.01427). The deviation is the unbiased one. Where all
-    logits of a sample are equal, as from a classifier that starts at 0, the gradient is 10⁷ times what comes in.
+    Shift and scale of a sample's logits no longer count (arXiv 2403.01427). The deviation is the unbiased one. The gradient
+    is at most 100 times what comes in, also where all logits of a sample are equal, see :func:`bounded`.
 
     Args:
         logit: Logits (N, C).
@@ -192,7 +217,8 @@ def standardize_classes(logit: Tensor) -> Tensor:
         >>> standardize_classes(torch.tensor([[1.0, 2.0, 3.0]]))
         tensor([[-1.0000,  0.0000,  1.0000]])
     """
-    return (logit - logit.mean(dim=1, keepdim=True)) / (1e-7 + logit.std(dim=1, keepdim=True))
+    std = 1e-7 + logit.std(dim=1, keepdim=True)
+    return bounded((logit - logit.mean(dim=1, keepdim=True)) / std, std)
 
 
 def unit(vectors: Tensor, dim: int = -1) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
-from .common import full_precision, whole_batch
+from .common import bounded, full_precision, whole_batch
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:
@@ -29,8 +29,8 @@ def dist_loss(logit_s: Tensor, logit_t: Tensor, temp: float = 1.0, beta: float =
         + \gamma \Big( 1 - \frac{1}{C} \sum_c \rho(q_{\cdot c}, p_{\cdot c}) \Big) \right]
 
     with p = softmax(z_t / T), q = softmax(z_s / T) and :func:`correlation` ρ: over the classes of each sample, and over the
-    samples of each class. The latter says nothing of a single sample: at N = 1 its term is γ T², without gradient. Where all
-    logits of a sample are equal, as from a classifier that starts at 0, its gradient is up to 10⁸ times the usual one.
+    samples of each class. The latter says nothing of a single sample: at N = 1 its term is γ T², without gradient. Neither
+    has a gradient where a sample's or a class's probabilities are all equal, see :func:`.common.bounded`.
 
     Args:
         logit_s: Student logits z_s, (N, C).
@@ -47,9 +47,11 @@ def dist_loss(logit_s: Tensor, logit_t: Tensor, temp: float = 1.0, beta: float =
         >>> dist_loss(logit, logit.flip(1), gamma=0.0)
         tensor(1.6339)
     """
-    q, p = (logit_s / temp).softmax(dim=1), (logit_t / temp).softmax(dim=1)
-    over_classes = 1 - correlation(q, p).mean()
-    over_samples = 1 - correlation(q.t(), p.t()).mean()
+    log_q = (logit_s / temp).log_softmax(dim=1)
+    q, p = log_q.exp(), (logit_t / temp).softmax(dim=1)
+    of_sample, of_class = (temp * log_q.std(dim=dim, keepdim=True, correction=0) for dim in (1, 0))
+    over_classes = 1 - correlation(bounded(q, of_sample), p).mean()
+    over_samples = 1 - correlation(bounded(q, of_class).t(), p.t()).mean()
     return temp**2 * (beta * over_classes + gamma * over_samples)
 
 

@@ -16,9 +16,11 @@ def similarity(vectors: Tensor) -> Tensor:
         vectors: Vectors, (N, d).
 
     Returns:
-        Cosine similarities, moved from [−1, 1] to [0, 1], each row divided by its sum, (N, N).
+        Cosine similarities, moved from [−1, 1] to [0, 1], each row divided by its sum, (N, N); a vector of length 0 has no
+        direction, nor a gradient.
     """
-    direction = vectors / (torch.linalg.vector_norm(vectors, dim=1, keepdim=True) + EPSILON)
+    length = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    direction = vectors * torch.where(length > 0, 1 / (length + EPSILON), 0)
     alike = ((direction @ direction.T + 1) / 2).clamp(min=0)  # opposite ones may be below by rounding
     return alike / alike.sum(dim=1, keepdim=True)
 
