@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import math
-import random
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -22,7 +21,7 @@ from mmengine.optim.scheduler.param_scheduler import INF
 from mmengine.runner import Runner
 from mmpretrain.datasets.utils import check_md5
 from mmpretrain.evaluation import Accuracy, MultiLabelMetric
-from mmpretrain.registry import DATASETS
+from mmpretrain.registry import DATASETS, OPTIMIZERS
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -34,7 +33,9 @@ from .engine.models import unwrapped
 from .engine.optimizer_state import match_by_name
 from .engine.rates import scale_rates
 from .engine.resumption import flattened
-from .errors import ChoiceError, TrainingError
+from .engine.seeds import states_kept
+from .errors import ChoiceError, TrainingError, close_names, in_one_line
+from .feature_checks import check_features
 from .image_check import check_images
 from .labels import check_names, ways_of
 from .networks.classes import compare_order, names_in
@@ -160,28 +161,58 @@ def check_idx_files(cfg: Config, loaders: tuple[str, ...]) -> None:
             raise ValueError(f'{path}: {path.stat().st_size} bytes long, and should be {size}; {mend}')
 
 
-def check_labels(dataset: Dataset, num_classes: int, name: str) -> None:
+def labels_of(dataset: Any, name: str, several: bool) -> tuple[np.ndarray, np.ndarray]:
+    """All labels of a data set, and the sample that has each.
+
+    Args:
+        dataset: A data set of mmpretrain's kind, not empty.
+        name: What to call it in the message.
+        several: Whether a sample may have several labels.
+
+    Raises:
+        ValueError: If the samples have no label, or several where they may not.
+    """
+    first = dataset.get_data_info(0)
+    if first.get('gt_label') is None:
+        raise ValueError(
+            f'{name}: the samples have no label (`gt_label`, only {", ".join(map(str, first))}): set with_label=True in a '
+            'CustomDataset, or name an annotation file with labels'
+        )
+    if np.ndim(first['gt_label']) == 0:
+        labels = np.asarray(dataset.get_gt_labels())
+        return labels, np.arange(len(labels))
+    if not several:
+        raise ValueError(
+            f'{name}: the samples have several labels each ({type(dataset).__name__}, the first {first["gt_label"]}), and '
+            'distillation here is for one label an image: give a data set with one class for each'
+        )
+    each = [np.asarray(dataset.get_data_info(i)['gt_label'], dtype=int) for i in range(len(dataset))]
+    return np.concatenate(each), np.repeat(np.arange(len(each)), list(map(len, each)))
+
+
+def check_labels(dataset: Dataset, num_classes: int, name: str, several: bool = False) -> None:
     """Refuse labels outside of the classes; looks at every one.
 
     Args:
         dataset: The data set, of mmpretrain's kind (others have nothing to look at and pass).
         num_classes: How many classes the network tells apart.
         name: What to call it in the message.
+        several: Whether a sample may have several labels.
 
     Raises:
         ValueError: Names the first label and the sample that has it.
     """
     for plain in plain_datasets(dataset):
-        if not hasattr(plain, 'get_gt_labels'):
+        if not hasattr(plain, 'get_gt_labels') or not len(plain):
             continue
-        labels = np.asarray(plain.get_gt_labels())
+        labels, samples = labels_of(plain, name, several)
         wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
         if len(wrong):
-            info = plain.get_data_info(int(wrong[0]))
+            sample = int(samples[wrong[0]])
             raise ValueError(
                 f'{name}: {len(wrong)} of {len(labels)} labels are outside of the network’s {num_classes} classes '
-                f'(0 to {num_classes - 1}); the first is {labels[wrong[0]]}, of sample {wrong[0]} '
-                f'({info.get("img_path", "an image without a file")})'
+                f'(0 to {num_classes - 1}); the first is {labels[wrong[0]]}, of sample {sample} '
+                f'({plain.get_data_info(sample).get("img_path", "an image without a file")})'
             )
 
 
@@ -206,10 +237,10 @@ def misfits_named(what: str) -> Iterator[None]:
     """Turn what goes wrong when a first batch does not fit into a ``ValueError`` that says so."""
     try:
         yield
-    except TrainingError:
+    except (TrainingError, ValueError):
         raise  # says all that is to be said
-    except (RuntimeError, LookupError, AttributeError, TypeError) as error:
-        raise ValueError(f'a first batch does not go through {what}: {type(error).__name__}: {error}') from error
+    except Exception as error:
+        raise ValueError(f'a first batch does not go through {what}: {in_one_line(error)}') from error
 
 
 @contextmanager
@@ -220,34 +251,34 @@ def without_a_trace(model: nn.Module, training: bool = False) -> Iterator[None]:
         model: The model.
         training: Whether it is tried in train mode.
     """
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    numpy_state, python_state = np.random.get_state(), random.getstate()
     before = model.training
     kept = [(buffer, buffer.clone()) for buffer in model.buffers()] if training else []
     try:
-        with torch.random.fork_rng(devices), torch.no_grad(), uncompiled():
+        with states_kept(), torch.no_grad(), uncompiled():
             model.train(training)
             yield
     finally:
         model.train(before)
         for buffer, copied in kept:
             buffer.copy_(copied)
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
 
 
-def check_first_batch(runner: Runner) -> None:
+def check_first_batch(runner: Runner, what: str = 'the model') -> None:
     """Run two training images through the model's losses, without gradient and without a trace.
 
     What does not fit (channels, sizes, numbers of classes) fails here, before anything is trained. Random states and batch
     statistics are afterwards what they were (but for a teacher in train mode, which does not use them).
+
+    Args:
+        runner: The runner.
+        what: What to call the model in the message.
 
     Raises:
         ValueError: Whatever went wrong.
         TrainingError: If an image cannot be read.
     """
     model = unwrapped(runner)
-    with without_a_trace(model), misfits_named('the model'):
+    with without_a_trace(model), misfits_named(what):
         batch = first_images(runner.train_dataloader)
         model(**model.data_preprocessor(batch, training=True), mode='loss')
 
@@ -360,13 +391,17 @@ def check_optimizer(runner: Runner, checkpoint: Mapping | None) -> None:
     given, schedules = runner.optim_wrapper, runner.param_schedulers
     if not isinstance(given, dict):
         return
+    kind = (given.get('optimizer') or {}).get('type')
+    if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
+        known = [name for registry in (OPTIMIZERS, OPTIMIZERS.parent) for name in registry.module_dict]
+        raise ValueError(f'optim_wrapper.optimizer: there is no optimizer {kind!r}{close_names(kind, known)}')
     try:
         runner.optim_wrapper = runner.build_optim_wrapper(copy.deepcopy(given))
         if schedules is not None:
             check_cycles(runner.build_param_scheduler(copy.deepcopy(schedules)), runner.max_iters)
-    except (KeyError, TypeError, ValueError) as error:
+    except Exception as error:
         raise ValueError(
-            f'the optimizer or its schedules cannot be built ({type(error).__name__}: {error}): '
+            f'the optimizer or its schedules cannot be built ({in_one_line(error)}): '
             f'optim_wrapper={dict(given)}, param_scheduler={schedules}'
         ) from error
     else:
@@ -410,14 +445,14 @@ def load_data(runner: Runner) -> dict[str, Any]:
                 loaders[name] = getattr(runner, name)
         except ChoiceError:
             raise
-        except (OSError, AssertionError, RuntimeError, ValueError) as error:
+        except Exception as error:
             parts = [dataset for loader, dataset in datasets_of(runner.cfg) if loader == name]
             named = [
                 ', '.join(f'{k}={part[k]!r}' for k in ('type', 'data_root', 'ann_file') if part.get(k)) for part in parts
             ]
             layouts = {f'{k} expects in its data_root: {LAYOUTS[k]}' for part in parts if (k := part.get('type')) in LAYOUTS}
             raise ValueError(
-                '; '.join([f'{name}: the data could not be loaded ({error})', *named, *sorted(layouts)])
+                '; '.join([f'{name}: the data could not be loaded ({in_one_line(error)})', *named, *sorted(layouts)])
                 + '. tools/check_data.py looks through all of them'
             ) from error
     return loaders
@@ -511,7 +546,7 @@ def check_data(runner: Runner, loaders: Mapping[str, DataLoader]) -> None:
     loops = dict(val_dataloader=('val_loop', 'val_evaluator'), test_dataloader=('test_loop', 'test_evaluator'))
     for name, loader in loaders.items():
         if num_classes is not None:
-            check_labels(loader.dataset, num_classes, name)
+            check_labels(loader.dataset, num_classes, name, several=not hasattr(model, 'student'))
         if name in loops and num_classes is not None:
             loop, evaluator = loops[name]
             check_top_k(getattr(runner, loop).evaluator.metrics, num_classes, evaluator)
@@ -550,3 +585,4 @@ def check_training(runner: Runner) -> None:
     check_optimizer(runner, checkpoint if runner.cfg.get('resume') else None)
     check_store(runner)
     check_first_batch(runner)
+    check_features(runner, lambda what: check_first_batch(runner, what))

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+
+from mmengine.registry import Registry
+from mmpretrain import registry
 
 
 class TrainingError(RuntimeError):
@@ -55,3 +62,74 @@ def close_names(name: str, known: Iterable[str]) -> str:
     by_lower = {k.lower(): k for k in known}
     close = [by_lower[k] for k in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.65)]
     return f'; did you mean {" or ".join(map(repr, close))}?' if close else ''
+
+
+#: How the messages of the communication libraries begin or what they contain when a process does not answer.
+LOST_CONTACT = re.compile(r'gloo|NCCL|ncclRemoteError|Connection (reset|closed|refused)|[Tt]imed out|Broken pipe')
+#: How torch says that memory is short: on CUDA, on a CPU.
+OUT_OF_MEMORY = re.compile(r'out of memory|not enough memory|allocate memory')
+#: How mmengine says that it does not know a type.
+UNREGISTERED = re.compile(r'(\S+) is not in the \S+::(.+?) registry')
+
+
+def in_one_line(error: BaseException) -> str:
+    """What an error says, in one line; of a library's its kind too, of a key that is missing where, and what there is."""
+    text = ' '.join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
+    if found := UNREGISTERED.match(text):
+        name, kind = found.groups()
+        return f'there is no {kind} {name!r}{close_names(name, _registered(kind))}'
+    if isinstance(error, KeyError) and ' ' not in text:
+        return f'the key {text!r} is missing{_beside(text, error.__traceback__)}'
+    known = isinstance(error, ValueError | OSError | TypeError | KeyError | TrainingError) and ' ' in text
+    return text if known else f'{type(error).__name__}: {text or _last_line(error.__traceback__)}'
+
+
+def _registered(kind: str) -> list[str]:
+    """The names in mmpretrain's registry of a kind, and in mmengine's behind it."""
+    ours = [r for r in vars(registry).values() if isinstance(r, Registry) and r.name == kind]
+    return [name for r in ours for one in (r, r.parent) if one for name in one.module_dict]
+
+
+def _last_line(trace: TracebackType | None) -> str:
+    """The line of a program that raised an error without a message."""
+    last = traceback.extract_tb(trace)[-1]
+    return f'{last.line} ({last.name}, {last.filename}:{last.lineno})'
+
+
+def _beside(key: str, trace: TracebackType | None) -> str:
+    """Where a key was looked for: the innermost place that has a dict without it, and the keys of that."""
+    where = ''
+    while trace is not None:
+        frame, code = trace.tb_frame, trace.tb_frame.f_code
+        place = f' ({code.co_name}, {"/".join(code.co_filename.split("/")[-3:])}:{trace.tb_lineno})'
+        dicts = {n: d for n, d in frame.f_locals.items() if isinstance(d, Mapping) and d and key not in d}
+        with_keys = [f'{name} has {", ".join(map(str, list(d)[:20]))}' for name, d in dicts.items()]
+        where = f'; {with_keys[-1]}{place}' if with_keys else where or place
+        trace = trace.tb_next
+    return where
+
+
+def is_outside(error: Exception) -> bool:
+    """Whether an error tells of another process or of the memory, not of what was asked for."""
+    return isinstance(error, RuntimeError) and bool(LOST_CONTACT.search(str(error)) or OUT_OF_MEMORY.search(str(error)))
+
+
+@contextmanager
+def refusals_named(key: str, kind: type[Exception] = ValueError) -> Iterator[None]:
+    """Turn what a library raises while it builds something into an error of one line that names the config's key.
+
+    Errors of this toolbox's own kinds, and files that are missing, stay what they are.
+
+    Args:
+        key: What the line begins with, unless the message names it.
+        kind: The class of the error.
+    """
+    try:
+        yield
+    except (FileNotFoundError, MissingLibraryError, ChoiceError, TrainingError):
+        raise
+    except Exception as error:
+        if is_outside(error):
+            raise
+        text = in_one_line(error)
+        raise kind(text if key in text else f'{key}: {text}') from error

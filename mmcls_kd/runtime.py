@@ -6,13 +6,12 @@ import argparse
 import fcntl
 import multiprocessing
 import os
-import re
 import signal
 import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -30,7 +29,7 @@ from .configs import RunConfig, find_file, find_network, follow_methods, method_
 from .distillers.assembly import deployed_cfg
 from .engine.console import ConsoleRunner, hide_platform_warnings
 from .engine.termination import EXIT_CODE, TerminationError, on_sigterm
-from .errors import MissingLibraryError, TrainingError
+from .errors import LOST_CONTACT, OUT_OF_MEMORY, MissingLibraryError, TrainingError, in_one_line, is_outside, refusals_named
 from .extras import check_backends
 from .labels import training_names
 from .networks.classes import data_named
@@ -148,21 +147,15 @@ def errors_in_one_line(tool: str) -> Iterator[None]:
     """End the program with ``TOOL: error: MESSAGE`` and exit code 1 on errors that bad input causes."""
     try:
         yield
-    except KeyError as error:  # mmengine's registries and config options; its str() has quotes around it
-        _end(tool, str(error.args[0] if error.args else repr(error)))
-    except (OSError, ValueError, TypeError, TrainingError) as error:
-        _end(tool, str(error))
+    except (OSError, ValueError, TypeError, LookupError, ImportError, AssertionError, TrainingError) as error:
+        _end(tool, in_one_line(error))
+    except AttributeError as error:
+        if 'ConfigDict' not in str(error):
+            raise
+        _end(tool, f'the config lacks something: {in_one_line(error)}')
     except RuntimeError as error:
         _end_if_known(tool, error, 'by the same command')
         raise
-
-
-#: How the messages of the communication libraries begin or what they contain when a process does not answer.
-LOST_CONTACT = re.compile(r'gloo|NCCL|ncclRemoteError|Connection (reset|closed|refused)|[Tt]imed out|Broken pipe')
-
-
-#: How torch says that memory is short: on CUDA, on a CPU.
-OUT_OF_MEMORY = re.compile(r'out of memory|not enough memory|allocate memory')
 
 
 def _end_if_known(tool: str, error: RuntimeError, again: str) -> None:
@@ -304,11 +297,25 @@ def need(cfg: Config, *keys: str) -> None:
             raise ValueError(f'config {cfg.filename} has no `{key}`')
 
 
+#: What a dataloader has to have, each with an example.
+NEEDED_OF_LOADERS = {
+    'dataset': "dict(type='CustomDataset', data_root='...')",
+    'sampler': "dict(type='DefaultSampler', shuffle=True)",
+}
+
+
 def complete_dataloaders(cfg: Config, pin_memory: bool, persistent_workers: bool) -> None:
-    """Fill in what dataloaders leave open, as mmpretrain's tools do; never ask for what this machine cannot give."""
+    """Fill in what dataloaders leave open, as mmpretrain's tools do; never ask for what this machine cannot give.
+
+    Raises:
+        ValueError: If one has no data set or sampler.
+    """
     for name in DATALOADERS:
         if (loader := cfg.get(name)) is None:
             continue
+        for key, example in NEEDED_OF_LOADERS.items():
+            if key not in loader:
+                raise ValueError(f'{name} has no {key!r} (it has {", ".join(loader)}): give it one, such as {key}={example}')
         loader.setdefault('collate_fn', dict(type='default_collate'))
         loader['pin_memory'] = pin_memory and torch.cuda.is_available() and loader.get('pin_memory', True)
         workers = loader.get('num_workers', 0) > 0
@@ -339,10 +346,11 @@ def inline_networks(cfg: Config) -> None:
     if not is_distiller(cfg.model):
         return
     for key in ('student_cfg', 'teacher_cfg'):
-        if isinstance(networks := cfg.model.get(key), (list, tuple)):
-            cfg.model[key] = [in_full(network) for network in networks]
-        elif networks is not None:
-            cfg.model[key] = in_full(networks)
+        with refusals_named(f'model.{key}'):
+            if isinstance(networks := cfg.model.get(key), (list, tuple)):
+                cfg.model[key] = [in_full(network) for network in networks]
+            elif networks is not None:
+                cfg.model[key] = in_full(networks)
 
 
 def in_full(network: str | dict) -> str | dict:
@@ -484,11 +492,29 @@ def build_runner(cfg: Config) -> Runner:
     The config of an earlier run stays in the work directory; ``dump_config()`` of the runner replaces it, after the checks.
 
     Raises:
-        ValueError: If the config logs to something whose library is not installed.
+        ValueError: If the config logs to something whose library is not installed, or a library refuses something in it.
     """
     check_backends(cfg)
     join_processes(cfg)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
         names = training_names((cfg.get('train_dataloader') or {}).get('dataset')) if is_distiller(cfg.model) else []
-    with RunConfig.kept_back(), data_named(names):
-        return RUNNERS.build(cfg) if 'runner_type' in cfg else ConsoleRunner.from_cfg(cfg)
+    try:
+        with RunConfig.kept_back(), data_named(names):
+            return RUNNERS.build(cfg) if 'runner_type' in cfg else ConsoleRunner.from_cfg(cfg)
+    except (OSError, ValueError, TrainingError):
+        raise
+    except Exception as error:
+        if is_outside(error):
+            raise
+        text = in_one_line(error)
+        raise ValueError(f'the run cannot be built: {"".join(_keys_of(cfg, text))}{text}') from error
+
+
+def _keys_of(cfg: Any, text: str, path: str = '') -> Iterator[str]:
+    """The keys of a config whose ``type`` a message quotes."""
+    for key, value in cfg.items() if isinstance(cfg, Mapping | Config) else enumerate(cfg):
+        here = f'{path}.{key}' if path else str(key)
+        if key == 'type' and isinstance(value, str) and repr(value) in text:
+            yield f'{here}={value!r}: '
+        elif isinstance(value, Mapping | list | tuple):
+            yield from _keys_of(value, text, here)

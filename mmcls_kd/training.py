@@ -10,14 +10,15 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dataset import ConcatDataset
 from mmengine.registry import DefaultScope
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmpretrain.registry import DATASETS, LOOPS
 
 from .configs import follow_methods, loss_class, method_entries, select_methods
 from .distillers.assembly import chosen_methods
+from .engine.data import images_in
 from .engine.setup import make_resumable
+from .errors import refusals_named
 from .extras import check_backends
 from .networks.trial import pipeline_images
 from .runtime import (
@@ -147,22 +148,18 @@ def count_samples(cfg: Config) -> None:
         cfg: Config of a training whose data are there.
 
     Raises:
-        ValueError: If the data set is one of several put together, whose images have no indices of their own.
+        ValueError: If the data set cannot be built.
     """
     if not is_distiller(cfg.model) or cfg.model.get('num_samples') is not None:
         return
     active = [e for e in method_entries(cfg.model.get('distill_cfg') or []) if e.get('use_this', True)]
     if not any('num_samples' in getattr(loss_class(entry), 'facts', {}).values() for entry in active):
         return
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
+    scope = DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    with scope, refusals_named('train_dataloader.dataset'):
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    if isinstance(dataset, ConcatDataset):
-        raise ValueError(
-            'a method remembers each training image by its index, which is not unique in a ConcatDataset: '
-            'put the images into one data set'
-        )
-    dataset.full_init()
-    cfg.model.num_samples = len(dataset)
+        dataset.full_init()
+    cfg.model.num_samples = images_in(dataset)
 
 
 def closing_line(runner: Runner) -> str:

@@ -13,7 +13,7 @@ from mmpretrain.registry import MODELS
 from torch import nn
 
 from ..configs import check_methods, find_network, loss_class, method_entries, method_name, network_cfg
-from ..errors import close_names
+from ..errors import close_names, refusals_named
 from .schedules import LossWeight
 from .stored_teacher import StoredTeacher
 from .taps import Shape
@@ -79,11 +79,9 @@ class Method:
         """
         if self.curriculum is not None and not isinstance(self.curriculum, Mapping):
             raise ValueError(f'{self.name}: curriculum={self.curriculum!r} has to be a dict of start, range, epochs')
-        try:
+        with refusals_named(self.name):
             loss = self._at_stages(shapes, facts or {}) if self.stages is not None else self._build(shapes, facts or {})
             return loss if self.curriculum is None else CurriculumTemperature(loss, **self.curriculum)
-        except (TypeError, ValueError) as error:  # the first for a keyword that it does not have, or one too few
-            raise ValueError(f'{self.name}: {error}') from error
 
     def _at_stages(self, shapes: Mapping[str, Shape], facts: Mapping[str, Callable[[], Any]]) -> AtStages:
         read = {name: shapes[of] for name, of in AT_STAGES.items() if of in self.asked}

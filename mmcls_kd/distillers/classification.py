@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from ..checkpoint import load_strictly
 from ..configs import find_network
+from ..engine.checkpointing import without_reentry
+from ..errors import refusals_named
 from ..networks.classes import compare_order, data_names, names_in
 from ..networks.sources import Source, brings_weights
 from ..networks.weights import left_random, listed
@@ -78,7 +80,8 @@ def build_student(source: Source, pretrained: str | bool | None) -> tuple[nn.Mod
         FileNotFoundError: If they are missing.
     """
     cfg, weights = source.with_weights(pretrained, 'student')
-    student = MODELS.build(cfg).float()  # some libraries keep the half precision of their files
+    with refusals_named('model.student_cfg'):
+        student = MODELS.build(cfg).float()  # some libraries keep the half precision of their files
     found = survey(student, 'student', source.pixels.get('size'))
     if weights:
         known = names_in(load_strictly(student, weights, 'student', found.num_classes)) or []
@@ -200,12 +203,15 @@ class ClassificationDistiller(BaseClassifier):
     ) -> None:
         methods = chosen_methods(distill_cfg or [])
         taps = check_names(taps or {}, ALIASES)
-        source = find_network(student_cfg)
+        with refusals_named('model.student_cfg'):
+            source = find_network(student_cfg)
         rgb_images = source.rgb_images if rgb_images is None else rgb_images
         if not isinstance(data_preprocessor, nn.Module):
-            data_preprocessor = MODELS.build(preprocessor_cfg(data_preprocessor, train_cfg, source.cfg))
+            with refusals_named('model.data_preprocessor'):
+                data_preprocessor = MODELS.build(preprocessor_cfg(data_preprocessor, train_cfg, source.cfg))
         super().__init__(init_cfg=init_cfg, data_preprocessor=data_preprocessor)
         self.student, found = build_student(source, student_pretrained)
+        self.student.data_preprocessor = self.data_preprocessor  # the one that is used
         self.num_classes = found.num_classes
 
         compile_options = dict(compile) if isinstance(compile, Mapping) else {} if compile else None
@@ -266,6 +272,31 @@ class ClassificationDistiller(BaseClassifier):
                 f'{self.predictor}: the student will predict by the teacher’s head, whose classes are in another order than '
                 f'the data’s: set model.teacher_classes={str(teacher.by_name).replace(" ", "")}'  # type: ignore[union-attr]
             )
+
+    @property
+    def head(self) -> nn.Module:
+        """What holds the student's own loss, where mmpretrain's hooks look for it to set loss, margins and the like."""
+        return self.student if hasattr(self.student, 'loss_module') else self.student.head  # type: ignore[return-value]
+
+    def get_layer_depth(self, param_name: str) -> tuple[int, int]:
+        """Depth of a parameter, and the largest there is, for layer-wise learning rates.
+
+        The student's are where it has them by itself; those of the losses have the full rate.
+
+        Raises:
+            NotImplementedError: If the student does not know its layers' depths.
+        """
+        of_student = param_name.startswith('student.')
+        name = param_name.removeprefix('student.') if of_student else next(iter(self.student.state_dict()))
+        try:
+            depth, deepest = self.student.get_layer_depth(name)  # type: ignore[operator]
+        except (AttributeError, NotImplementedError) as error:
+            kind = type(getattr(self.student, 'backbone', self.student)).__name__
+            raise NotImplementedError(
+                f'this student ({kind}) does not say how deep its layers are (get_layer_depth), so they get no rates '
+                'of their own: leave optim_wrapper.constructor out'
+            ) from error
+        return (depth if of_student else deepest - 1), deepest
 
     @property
     def teacher(self) -> nn.Module | None:
@@ -331,7 +362,10 @@ class ClassificationDistiller(BaseClassifier):
         Returns:
             ``ori_<key>`` for each of the student's own losses, times :attr:`task_weight`, and one entry a method.
         """
-        with record(self.student, self.student_taps) as seen_s:
+        for sample in data_samples:  # integers where batch augmentation left a batch alone; the student's loss takes none
+            if 'gt_score' in sample and not sample.gt_score.is_floating_point():
+                sample.set_gt_score(sample.gt_score.float())
+        with without_reentry(), record(self.student, self.student_taps) as seen_s:
             task_losses = self.student(inputs, data_samples, mode='loss')
         tensors: dict[str, Any] = {GT_LABEL: batch_label(data_samples)}
         if any(SAMPLE_IDX in names for names in self.asked.values()):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import load_strictly
 from ..configs import find_network
+from ..errors import refusals_named
 from ..networks.classes import Names, class_index, class_names, index_by_name, names_in
 from ..networks.pixels import READERS, PixelAdapter, Pixels, changed, preprocessed, size_is_said, wanted_pixels
 from ..networks.sources import Source, brings_weights
@@ -269,14 +270,16 @@ def load_network(
     """
     if settings.cfg is None:
         raise ValueError('the chosen methods need a teacher: set model.teacher_cfg')
-    source = find_network(settings.cfg)
+    with refusals_named('model.teacher_cfg'):
+        source = find_network(settings.cfg)
     cfg, weights = source.with_weights(settings.pretrained, 'teacher')
     if not weights and settings.pretrained is not False and not brings_weights(cfg):
         raise ValueError(
             'the teacher has no weights: set model.teacher_pretrained to a file or an address (to True for the weights that '
             'come with a network of a library, or to False, to distil from random weights on purpose)'
         )
-    with torch.random.fork_rng(devices=[]):  # so a run with a stored teacher, which draws none, starts alike
+    # so a run with a stored teacher, which draws none, starts alike
+    with torch.random.fork_rng(devices=[]), refusals_named('model.teacher_cfg'):
         network = MODELS.build(cfg).float()  # some libraries keep the half precision of their files
     if settings.pretrained is not False and not weights and cfg.get('pretrained'):
         refuse_partial(network, 'teacher')

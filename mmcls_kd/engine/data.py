@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
+import torch
+from mmengine.dataset import ClassBalancedDataset, ConcatDataset, RepeatDataset
 from mmengine.dist import get_dist_info
 from mmengine.fileio import get
 from mmengine.registry import FUNCTIONS
@@ -21,7 +24,7 @@ from PIL import Image
 from torch.utils.data import BatchSampler, DataLoader
 
 from ..errors import ChoiceError, TrainingError, UnreadableImageError
-from .seeds import seed_transforms
+from .seeds import own_generators, seed_generators, seed_transforms
 
 ON_UNREADABLE = ('stop', 'skip')
 
@@ -49,8 +52,8 @@ class PlacedSampler:
     """Gives another sampler's indices as :class:`SampleIndex`, and can start in the middle of an epoch.
 
     The samplers of mmengine and mmpretrain give process r of R every R-th index, from the r-th on; so the k-th index of a
-    process has the place r + k·R. Those that a sampler adds from the epoch's beginning, so that all processes have equally
-    many, have the place that they have there.
+    process has the place r + k·R. A SequentialSampler may give it the r-th part of all instead. Those that a
+    sampler adds from the epoch's beginning, so that all processes have equally many, have the place that they have there.
 
     Args:
         sampler: Config of the sampler.
@@ -70,7 +73,8 @@ class PlacedSampler:
     def place(self, k: int) -> int:
         """The place of this process's k-th index in an epoch's order."""
         rank, world_size = get_dist_info()
-        place = rank + k * world_size
+        in_a_row = getattr(self.sampler, 'subsample_type', None) == 'sequential'
+        place = rank * len(self.sampler) + k if in_a_row else rank + k * world_size
         return place % self._size if getattr(self.sampler, 'round_up', False) else place
 
     def skip(self, count: int) -> None:
@@ -133,12 +137,30 @@ def plain_datasets(dataset: Any) -> Iterator[Any]:
             yield from plain_datasets(part)
 
 
+def images_in(dataset: Any) -> int:
+    """How many images a data set has; one that a wrapper repeats counts once."""
+    if isinstance(dataset, SeededDataset | RepeatDataset | ClassBalancedDataset):
+        return images_in(dataset.dataset)
+    return sum(map(images_in, dataset.datasets)) if isinstance(dataset, ConcatDataset) else len(dataset)
+
+
+def image_number(dataset: Any, index: int) -> int:
+    """Which of a data set's :func:`images_in` a sample shows, from 0."""
+    if isinstance(dataset, ConcatDataset):
+        part, index = dataset._get_ori_dataset_idx(index)
+        return sum(map(images_in, dataset.datasets[:part])) + image_number(dataset.datasets[part], index)
+    if isinstance(dataset, RepeatDataset | ClassBalancedDataset):
+        return image_number(dataset.dataset, dataset._get_ori_dataset_idx(index))
+    return index
+
+
 @DATASETS.register_module()
 class SeededDataset:
     """A data set whose random transforms depend on the sample's place in the training alone.
 
     No sample is ever replaced by another; mmengine's data sets do that, silently, where a pipeline gives None. A
-    ``DataSample`` gets a ``view``, (epoch, place): where in the training it is seen.
+    ``DataSample`` gets a ``view``, (epoch, place): where in the training it is seen; its ``sample_idx`` is the
+    :func:`image_number`. What else hooks ask of a data set (its classes, its labels) the one inside answers.
 
     Args:
         dataset: Config of the data set.
@@ -161,11 +183,25 @@ class SeededDataset:
             if hasattr(plain, 'max_refetch'):
                 plain.max_refetch = 0
         self._has_files = len(self.dataset) > 0 and self._path(0) is not None
+        self._pipelines: list[int] = []
+        self._generators: list[Any] = []
+
+    def __getattr__(self, name: str) -> Any:
+        # not its pipeline: who sets another one has to set it there
+        if name in ('dataset', 'pipeline') or name.startswith('__'):
+            raise AttributeError(f'{type(self).__name__} has no attribute {name!r}')
+        return getattr(self.dataset, name)
 
     @property
-    def metainfo(self) -> dict:
-        """What the data set says of itself, its classes."""
-        return self.dataset.metainfo
+    def CLASSES(self) -> Any:  # noqa: N802  (as mmpretrain calls it)
+        """The names of the classes; None where the data set does not say them."""
+        return self.dataset.metainfo.get('classes')
+
+    def get_gt_labels(self) -> np.ndarray:
+        """The label of each sample, (n,); those that a wrapper repeats too."""
+        if hasattr(self.dataset, 'get_gt_labels'):
+            return self.dataset.get_gt_labels()
+        return np.array([self.dataset.get_data_info(i)['gt_label'] for i in range(len(self))])
 
     def full_init(self) -> None:
         """Read the annotations, where that has not been done."""
@@ -178,14 +214,37 @@ class SeededDataset:
     def __len__(self) -> int:
         return len(self.dataset)
 
+    def _own_generators(self) -> list[Any]:
+        """The random generators that the transforms hold; a pipeline may have been switched."""
+        pipelines = [getattr(plain, 'pipeline', None) for plain in plain_datasets(self.dataset)]
+        if (found := list(map(id, pipelines))) != self._pipelines:
+            self._pipelines, self._generators = found, own_generators(pipelines)
+        return self._generators
+
     def __getitem__(self, index: int) -> Any:
-        if not isinstance(index, SampleIndex):
-            return self._load(index)
-        seed_transforms(self.seed, 'sample', index.epoch, index.place, int(index))
+        placed = isinstance(index, SampleIndex)
+        if placed:
+            parts = (self.seed, 'sample', index.epoch, index.place, int(index))
+            seed_transforms(*parts)
+            seed_generators(self._own_generators(), *parts)
         sample = self._load(int(index))
         if isinstance(sample, dict) and isinstance(sample.get('data_samples'), DataSample):
-            sample['data_samples'].set_field((index.epoch, index.place), 'view', field_type='metainfo')
+            data_sample = sample['data_samples']
+            data_sample.set_field(image_number(self.dataset, int(index)), 'sample_idx', field_type='metainfo')
+            if placed:
+                data_sample.set_field((index.epoch, index.place), 'view', field_type='metainfo')
         return sample
+
+    def draws_again(self, count: int = 8) -> bool:
+        """Whether a sample that is drawn twice at one place in the training is twice the same; tries ``count`` of them.
+
+        If not, a transform draws from a generator that cannot be seeded.
+        """
+        count = min(count, len(self))
+        indices = [SampleIndex(k * len(self) // count, 0, k) for k in range(count)]
+        pairs = [(self[index], self[index]) for index in indices]
+        inputs = [(a['inputs'], b['inputs']) for a, b in pairs if isinstance(a, dict) and isinstance(b, dict)]
+        return all(torch.equal(a, b) for a, b in inputs if isinstance(a, torch.Tensor))
 
     def _load(self, index: int) -> Any:
         path = self._path(index) if self._has_files else None

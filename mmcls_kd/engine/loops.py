@@ -11,7 +11,8 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmpretrain.registry import LOOPS
 from torch.utils.data import DataLoader
 
-from ..errors import ChoiceError, DivergenceError, NonFiniteLossError
+from ..errors import ChoiceError, DivergenceError, NonFiniteLossError, TrainingError, refusals_named
+from .checkpointing import without_reentry
 from .data import PlacedSampler, batches_from, reproducible
 from .loss_watch import LossWatch
 from .models import unwrapped
@@ -79,7 +80,8 @@ class _ResumableLoop:
 
     def begin(self) -> None:
         """Before the first iteration: take over counts of the checkpoint that the run goes on from, watch the losses."""
-        self.runner.call_hook('before_train')
+        with refusals_named('a hook refuses to start', TrainingError):
+            self.runner.call_hook('before_train')
         info = self.runner.message_hub
         info.update_info('batches_per_epoch', len(self.dataloader))
         self.left_out_in_row = info.get_info('left_out_in_row', 0)
@@ -127,7 +129,8 @@ class _ResumableLoop:
         runner = self.runner
         self.watch.before_step(self._iter)
         try:
-            outputs = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
+            with without_reentry():
+                outputs = runner.model.train_step(batch, optim_wrapper=runner.optim_wrapper)
         except NonFiniteLossError as error:
             self.leave_out(error, batch)
             return None

@@ -12,6 +12,9 @@ a pass over the data    the run's seed, the iteration at which the epoch starts,
 a validation            the run's seed, the iteration after which it comes, the rank
 ======================  ============================================================================================
 
+Transforms that draw from a generator of their own (albumentations, numpy's ``default_rng``) are seeded likewise, where they
+keep it as an attribute (:func:`own_generators`).
+
 A sample's draws are therefore the same whatever the number of workers and processes and the batch size. A training from
 a store of a teacher's logits (:mod:`mmcls_kd.teacher_store`) counts epochs and iterations anew when it has been through.
 """
@@ -20,6 +23,10 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FunctionType, ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,3 +57,51 @@ def seed_transforms(*parts: int | str) -> int:
 def seed_all(*parts: int | str) -> None:
     """Seed all generators, those of every device too."""
     torch.manual_seed(seed_transforms(*parts))
+
+
+@contextmanager
+def states_kept() -> Iterator[None]:
+    """Put the states of all random generators back afterwards."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+
+
+GENERATORS = (np.random.Generator, np.random.RandomState, random.Random, torch.Generator)
+
+
+def own_generators(*roots: Any) -> list[Any]:
+    """The random generators that objects hold: as attributes, or in dicts, lists and tuples, at any depth; each once."""
+    found, seen, pending = [], {}, list(roots)
+    while pending:
+        value = pending.pop()
+        if id(value) in seen:
+            continue
+        seen[id(value)] = value  # kept, so that no other object gets its id
+        if isinstance(value, GENERATORS):
+            found.append(value)
+        elif isinstance(value, Mapping):
+            pending.extend(value.values())
+        elif isinstance(value, (list, tuple)):
+            pending.extend(value)
+        elif hasattr(value, '__dict__') and not isinstance(value, (type, ModuleType, FunctionType)):
+            pending.extend(vars(value).values())
+    return found
+
+
+def seed_generators(generators: Iterable[Any], *parts: int | str) -> None:
+    """Seed each of some generators (see :func:`own_generators`) by its place among them and what ``parts`` name."""
+    for number, generator in enumerate(generators):
+        seed = derive_seed(*parts, number)
+        if isinstance(generator, np.random.Generator):
+            bits = generator.bit_generator
+            bits.state = type(bits)(seed).state
+        elif isinstance(generator, torch.Generator):
+            generator.manual_seed(seed)
+        else:
+            generator.seed(seed % 2**32)

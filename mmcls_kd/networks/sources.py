@@ -15,6 +15,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmpretrain.apis import list_models
 from mmpretrain.apis.model import ModelHub
+from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.models.classifiers import BaseClassifier
 from mmpretrain.registry import DATASETS, MODELS
 
@@ -146,7 +147,11 @@ def _zoo_model(name: str, error: FileNotFoundError) -> Any:
 def _of_config(cfg: Mapping, name: str, weights: str | None = None) -> Source:
     """The network of a whole config, its classes, and the images that its test pipeline and preprocessor make for it."""
     if 'model' not in cfg:
-        raise ValueError(f'{name} has no `model`, so no network to build')
+        hint = "; a dict of a network’s parts needs type='ImageClassifier'" if 'backbone' in cfg else ''
+        raise ValueError(
+            f'{name} has neither `type`, as a network’s dict, nor `model`, as a whole config, so no network to build, but '
+            f'{", ".join(map(str, cfg)) or "nothing at all"}{hint}'
+        )
     model = ConfigDict(copy.deepcopy(dict(cfg['model'])))
     if cfg.get('data_preprocessor') and not model.get('data_preprocessor'):
         model['data_preprocessor'] = copy.deepcopy(cfg['data_preprocessor'])
@@ -211,6 +216,11 @@ def _wrapped(cfg: ConfigDict) -> ConfigDict:
         if check := CHECKS.get(kind_of(cfg)):
             check(cfg)
         return cfg
+    if inspect.isclass(known) and (known.__module__.startswith('mmpretrain.') or issubclass(known, BaseBackbone)):
+        raise ValueError(
+            f'{kind_of(cfg)} of mmpretrain is no classifier that gives class scores, only a part of one or another kind of '
+            "model: give dict(type='ImageClassifier', backbone=..., neck=..., head=...), or a classifier’s config or name"
+        )
     around = {key: cfg.pop(key) for key in AROUND if key in cfg}
     return ConfigDict(type='ModuleClassifier', model=cfg, **around)
 

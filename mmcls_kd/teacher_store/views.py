@@ -13,6 +13,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dist import get_dist_info, get_world_size
 from mmengine.runner import Runner
+from mmpretrain.engine import SwitchRecipeHook
 
 from ..checkpoint import fetch, sha256
 from ..configs import find_network, network_cfg
@@ -103,6 +104,26 @@ def preprocessing_of(cfg: Config) -> dict[str, Any]:
     return preprocessor_cfg(given, model.get('train_cfg'), network_cfg(model.student_cfg))
 
 
+def check_views(runner: Runner, dataset: SeededDataset) -> None:
+    """Refuse a training whose views no store can foresee.
+
+    Raises:
+        ValueError: Says why.
+    """
+    for hook in runner.hooks:
+        if isinstance(hook, SwitchRecipeHook) and any({*recipe} - {'loss'} for recipe in hook.schedule.values()):
+            raise ValueError(
+                'a teacher store holds views of one pipeline and one batch augmentation, and SwitchRecipeHook switches to '
+                'others: leave out its train_pipeline and batch_augments, or the store'
+            )
+    if not dataset.draws_again():
+        raise ValueError(
+            'a teacher store holds logits of views that come again, but a transform of the train pipeline draws from a '
+            'random generator that the seed does not reach: let it draw from numpy.random, random or torch, or keep its '
+            'generator as an attribute'
+        )
+
+
 def views_of(runner: Runner) -> dict[str, Any]:
     """What the views of a run's training images depend on.
 
@@ -114,6 +135,7 @@ def views_of(runner: Runner) -> dict[str, Any]:
     """
     loop, cfg = loop_of(runner), runner.cfg.train_dataloader
     dataset: Any = loop.dataloader.dataset
+    check_views(runner, dataset)
     preprocessing = preprocessing_of(runner.cfg)
     parts = [part for name, part in datasets_of(runner.cfg) if name == 'train_dataloader']
     views = dict(

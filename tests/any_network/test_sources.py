@@ -115,7 +115,7 @@ class TestErrors:
             (dict(type='TimClassifier'), r"unknown network type 'TimClassifier'; did you mean 'TimmClassifier'"),
             (dict(type='libraries.Plane'), r"unknown network type 'libraries.Plane'; did you mean 'Plain'"),
             (dict(type='no_library.Plain'), r"unknown network type 'no_library.Plain'"),
-            (dict(backbone=dict(type='ResNet')), 'the config has no `model`'),
+            (dict(backbone=dict(type='ResNet')), 'the config has neither `type`, .*, nor `model`, .*, but backbone'),
             (dict(type='ClassificationDistiller', student_cfg=resnet(4)), 'the config of a distiller: give that of its'),
             (DISTILLER, 'the config of a distiller'),
             (3, 'a network is given by a path, a name or a dict, not by 3'),

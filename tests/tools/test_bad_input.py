@@ -70,7 +70,7 @@ def test_a_network_that_does_not_fit_together(refusal):
     message = refusal('train', SELF, options=['model.student_cfg.head.in_channels=99'])
     assert 'the student does not run on 1-channel images' in message
     message = refusal('train', SELF, options=['model.student_cfg.backbone.type=ResNett'])
-    assert 'ResNett is not in the mmpretrain::model registry' in message
+    assert "model.student_cfg: there is no model 'ResNett'; did you mean 'ResNet'" in message
 
 
 def test_missing_teacher_config(refusal):

@@ -1,0 +1,31 @@
+"""Gradient checkpointing that gradients of single terms, and tensors out of its middle, go through."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch.utils import checkpoint
+
+
+@contextmanager
+def without_reentry() -> Iterator[None]:
+    """In the ``with`` block ``torch.utils.checkpoint.checkpoint`` is its variant that does not re-enter autograd.
+
+    mmpretrain's networks (``with_cp``) call it without a choice and get the other variant, which refuses
+    ``torch.autograd.grad`` and cuts tensors that a tap reads inside of it off from the student. Values and gradients are the
+    same.
+    """
+    kept = checkpoint.checkpoint
+
+    @functools.wraps(kept)
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        return kept(*args, **{**kwargs, 'use_reentrant': False})
+
+    checkpoint.checkpoint = plain
+    try:
+        yield
+    finally:
+        checkpoint.checkpoint = kept

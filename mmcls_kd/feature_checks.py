@@ -1,0 +1,168 @@
+"""Checks before training of what mmpretrain's hooks will do later: what does not fit is refused at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from mmengine.dist import get_world_size
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook
+from mmengine.runner import IterBasedTrainLoop, Runner, ValLoop
+from mmpretrain.engine import ClassNumCheckHook, SwitchRecipeHook
+
+from .engine.data import SeededDataset, plain_datasets
+from .engine.models import unwrapped
+from .engine.seeds import states_kept
+from .errors import close_names, in_one_line, refusals_named
+
+#: What a recipe of SwitchRecipeHook can switch.
+RECIPE = ('train_pipeline', 'batch_augments', 'loss')
+
+
+def check_features(runner: Runner, try_batch: Callable[[str], None]) -> None:
+    """All of these checks.
+
+    Args:
+        runner: The runner.
+        try_batch: Sends a first batch through the model's losses; it takes what to call the model in its message.
+
+    Raises:
+        ValueError: If one of them fails.
+    """
+    for hook in runner.hooks:
+        if isinstance(hook, ClassNumCheckHook):
+            check_class_numbers(runner, hook)
+        if isinstance(hook, SwitchRecipeHook):
+            check_recipes(runner, hook, try_batch)
+    with states_kept():
+        check_draws(runner)
+        check_monitors(runner)
+
+
+def check_class_numbers(runner: Runner, hook: ClassNumCheckHook) -> None:
+    """Let the hook compare data and model now.
+
+    Raises:
+        ValueError: If it refuses.
+    """
+    with refusals_named('ClassNumCheckHook (custom_hooks)'):
+        hook.before_train(runner)
+        if runner.val_loop is not None:
+            hook.before_val(runner)
+
+
+def check_recipes(runner: Runner, hook: SwitchRecipeHook, try_batch: Callable[[str], None]) -> None:
+    """Try what the hook will switch to, in turn, and take it back.
+
+    Args:
+        runner: The runner.
+        hook: The hook.
+        try_batch: See :func:`check_features`.
+
+    Raises:
+        ValueError: If a recipe has an unknown key or would never come, or what it switches to does not fit.
+    """
+    model = unwrapped(runner)
+    holder = model if hasattr(model, 'loss_module') else getattr(model, 'head', None)
+    plain = list(plain_datasets(runner.train_dataloader.dataset))
+    pipelines = [getattr(dataset, 'pipeline', None) for dataset in plain]
+    augments, loss = model.data_preprocessor.batch_augments, getattr(holder, 'loss_module', None)
+    try:
+        for epoch, recipe in hook.schedule.items():
+            check_recipe(runner, epoch, recipe)
+            what = f'what SwitchRecipeHook switches to in epoch {epoch}'
+            with refusals_named(what):
+                hook._do_switch(runner, recipe, f' of epoch {epoch}, on trial')
+                try_batch(what)
+    finally:
+        model.data_preprocessor.batch_augments = augments
+        if holder is not None and loss is not None:
+            holder.loss_module = loss
+        for dataset, pipeline in zip(plain, pipelines, strict=True):
+            dataset.pipeline = pipeline
+
+
+def check_recipe(runner: Runner, epoch: int, recipe: Mapping[str, Any]) -> None:
+    """Refuse a recipe of SwitchRecipeHook that would do nothing, or not what it says.
+
+    Args:
+        runner: The runner.
+        epoch: In which epoch it comes.
+        recipe: What it switches to.
+
+    Raises:
+        ValueError: Says what is wrong.
+    """
+    if unknown := [key for key in recipe if key not in RECIPE]:
+        raise ValueError(
+            f'SwitchRecipeHook would pass over {unknown[0]!r} in its schedule: there are action_epoch, {", ".join(RECIPE)} '
+            '(batch augmentation is batch_augments)'
+        )
+    preprocessor = unwrapped(runner).data_preprocessor
+    if recipe.get('batch_augments') and not getattr(preprocessor, 'to_onehot', True):
+        raise ValueError(
+            f'SwitchRecipeHook: batch_augments of epoch {epoch} would be passed over, as only scores are mixed, no plain '
+            'labels: set model.data_preprocessor.to_onehot=True and num_classes'
+        )
+    if epoch < 1 or isinstance(runner.train_loop, IterBasedTrainLoop):
+        raise ValueError(
+            f'SwitchRecipeHook: action_epoch={epoch} would never come: epochs are counted from 1, and only by a training by '
+            'epochs (train_cfg: by_epoch=True, max_epochs)'
+        )
+
+
+def check_draws(runner: Runner) -> None:
+    """Warn of transforms whose random numbers no seed decides."""
+    dataset = runner.train_dataloader.dataset
+    if isinstance(dataset, SeededDataset) and not dataset.draws_again():
+        runner.logger.warning(
+            'a transform of the train pipeline draws from a random generator that the seed does not reach: two runs of one '
+            'seed differ, and a resumed run is not the one that was interrupted. Let it draw from numpy.random, random or '
+            'torch, or keep its generator as an attribute'
+        )
+
+
+def awaited(runner: Runner) -> Iterator[tuple[str, str]]:
+    """Each metric that a hook waits for, with the key that says so."""
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook):
+            yield from (('default_hooks.checkpoint.save_best', name) for name in hook.save_best or [] if name != 'auto')
+        if isinstance(hook, EarlyStoppingHook):
+            yield 'EarlyStoppingHook: monitor', hook.monitor
+
+
+def check_monitors(runner: Runner) -> None:
+    """Validate two images, and refuse hooks that wait for a metric that validation does not give.
+
+    Raises:
+        ValueError: Names the hook, and the metrics that there are.
+    """
+    names = list(awaited(runner))
+    if not names or type(runner.val_loop) is not ValLoop:
+        return
+    try:
+        metrics = first_metrics(runner)
+    except Exception as error:  # some metrics need more than two images
+        runner.logger.warning(f'the names of the metrics are not known: of two images there are none ({in_one_line(error)})')
+        return
+    for key, name in names:
+        if name not in metrics:
+            raise ValueError(
+                f'{key}={name!r} is no metric of val_evaluator{close_names(name, metrics)}; it gives {", ".join(metrics)}'
+            )
+
+
+@torch.no_grad()
+def first_metrics(runner: Runner) -> dict[str, float]:
+    """The metrics of the first two validation images."""
+    model, loop = unwrapped(runner), runner.val_loop
+    training = model.training
+    model.eval()
+    try:
+        dataset = loop.dataloader.dataset
+        batch = loop.dataloader.collate_fn([dataset[k % len(dataset)] for k in range(2)])
+        loop.evaluator.process(data_samples=model.val_step(batch), data_batch=batch)
+        return loop.evaluator.evaluate(2 * get_world_size())
+    finally:
+        model.train(training)

@@ -1,0 +1,451 @@
+"""What mmpretrain and mmengine bring along works around a distiller: each feature once, in a tiny training."""
+
+import random
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmpretrain.models import LabelSmoothLoss
+from mmpretrain.registry import HOOKS, TRANSFORMS
+from networks import build, method, resnet, samples, vit
+from networks import images as network_images
+from PIL import Image
+
+from mmcls_kd.checks import check_training
+from mmcls_kd.configs import RunConfig
+from mmcls_kd.engine.data import images_in
+from mmcls_kd.errors import TrainingError
+from mmcls_kd.runtime import build_runner
+from mmcls_kd.teacher_store.views import views_of
+from mmcls_kd.training import count_samples, training_config, training_parser
+
+pytestmark = [
+    pytest.mark.filterwarnings('ignore:.*instance named of'),
+    pytest.mark.filterwarnings('ignore:.*is not a meta file'),
+]
+
+CLASSES = ('ant', 'bee', 'cat')
+PREPROCESSOR = dict(num_classes=3, mean=[127.0] * 3, std=[64.0] * 3, to_rgb=True)
+LOAD, PACK = dict(type='LoadImageFromFile'), dict(type='PackInputs')
+FLIP = dict(type='RandomFlip', prob=0.5)
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """Folders of images: of training 4, 3 and 1 in a class, of validation one."""
+    root, random = tmp_path_factory.mktemp('data'), np.random.RandomState(0)
+    for split, counts in (('train', (4, 3, 1)), ('val', (1, 1, 1))):
+        for name, count in zip(CLASSES, counts, strict=True):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(random.randint(0, 256, (32, 32, 3)).astype(np.uint8)).save(root / split / name / f'{i}.png')
+    return root
+
+
+def images(data, split='train', pipeline=(LOAD, FLIP, PACK), **more):
+    return dict(
+        type='CustomDataset', data_root=str(data), data_prefix=split, with_label=True, pipeline=list(pipeline), **more
+    )
+
+
+def config(data, student=None, methods=(dict(type='KDLoss', name='loss_kd'),), **changes):
+    """A config of a training of two or three steps."""
+    loader = dict(batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True))
+    validation = dict(loader, dataset=images(data, 'val', (LOAD, PACK)), sampler=dict(type='DefaultSampler', shuffle=False))
+    training = {**loader, 'dataset': images(data)}
+    if set(more := changes.pop('train_dataloader', {})) == {'dataset'} and 'type' not in more['dataset']:
+        more = dict(dataset=images(data, **more['dataset']))
+    model = dict(
+        type='ClassificationDistiller',
+        student_cfg=student or resnet(2, 3),
+        teacher_cfg=resnet(2, 3),
+        teacher_pretrained=False,
+        data_preprocessor=PREPROCESSOR,
+        distill_cfg=[dict(methods=[dict(method)]) for method in methods],
+    )
+    cfg = dict(
+        default_scope='mmpretrain',
+        model={**model, **changes.pop('model', {})},
+        train_dataloader={**training, **more},
+        val_dataloader=validation,
+        val_evaluator=dict(type='Accuracy', topk=(1,)),
+        val_cfg=dict(),
+        train_cfg=dict(by_epoch=True, max_epochs=1),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
+        randomness=dict(seed=0),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=-1)),
+        log_level='ERROR',
+    )
+    return {**cfg, **changes}
+
+
+@pytest.fixture
+def built(data, tmp_path, monkeypatch):
+    """Makes the runner of a config and checks it, as tools/train.py does."""
+
+    monkeypatch.setattr(RunConfig, 'pretty_text', '')  # half of the time, for what nobody reads here
+
+    def build(**changes):
+        text = '\n'.join(f'{key} = {value!r}' for key, value in config(data, **changes).items())
+        (tmp_path / 'config.py').write_text(text)
+        words = [str(tmp_path / 'config.py'), '--work-dir', str(tmp_path / 'run')]
+        cfg = training_config(training_parser('').parse_args(words))
+        count_samples(cfg)
+        runner = build_runner(cfg)
+        check_training(runner)
+        return runner
+
+    return build
+
+
+@pytest.fixture
+def trained(built):
+    """Trains by a config, and returns the runner."""
+
+    def train(**changes):
+        runner = built(**changes)
+        runner.train()
+        return runner
+
+    return train
+
+
+def hook(kind, **keywords):
+    return dict(custom_hooks=[dict(type=kind, **keywords)])
+
+
+def switch(*recipes):
+    """mmpretrain's hook that changes the recipe, each in the epoch that it names."""
+    return hook('SwitchRecipeHook', schedule=[dict(recipe) for recipe in recipes])
+
+
+MIXUP = dict(type='Mixup', alpha=0.8)
+
+
+ARC_FACE = resnet(2, 3) | dict(head=dict(type='ArcFaceClsHead', num_classes=3, in_channels=16))
+
+WORKS = {
+    'ClassNumCheckHook': hook('ClassNumCheckHook'),
+    'EMAHook': hook('EMAHook', momentum=0.1, evaluate_on_origin=True),
+    'EarlyStoppingHook': hook('EarlyStoppingHook', monitor='accuracy/top1', rule='greater'),
+    'EmptyCacheHook': hook('EmptyCacheHook', after_epoch=True),
+    'PreciseBNHook': hook('PreciseBNHook', num_samples=8),
+    'ProfilerHook': hook('ProfilerHook', by_epoch=False, profile_times=1, on_trace_ready=dict(type='log_trace')),
+    'SetAdaptiveMarginsHook': dict(student=ARC_FACE, **hook('SetAdaptiveMarginsHook')),
+    'SyncBuffersHook': hook('SyncBuffersHook'),
+    'VisualizationHook': dict(
+        default_hooks=dict(visualization=dict(type='VisualizationHook', enable=True, interval=1)),
+        visualizer=dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')]),
+    ),
+    'WarmupParamHook': hook('WarmupParamHook', param_name='num_classes', module_name='student.head', warmup_epochs=0.1),
+    'IterBasedTrainLoop': dict(train_cfg=dict(by_epoch=False, max_iters=2)),
+    'CosineAnnealingWeightDecay': dict(
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.01, weight_decay=0.1)),
+        param_scheduler=dict(type='CosineAnnealingWeightDecay', T_max=1, eta_min=0.01, convert_to_iter_based=True),
+    ),
+    'ReduceOnPlateauLR': dict(param_scheduler=dict(type='ReduceOnPlateauLR', monitor='accuracy/top1', rule='greater')),
+    'Lamb': dict(optim_wrapper=dict(optimizer=dict(type='Lamb', lr=0.01))),
+    'LARS': dict(optim_wrapper=dict(optimizer=dict(type='LARS', lr=0.01))),
+    'Adan': dict(optim_wrapper=dict(optimizer=dict(type='Adan', lr=0.01))),
+    'ConfusionMatrix': dict(val_evaluator=[dict(type='Accuracy', topk=(1,)), dict(type='ConfusionMatrix', num_classes=3)]),
+    'SingleLabelMetric': dict(val_evaluator=dict(type='SingleLabelMetric', num_classes=3)),
+    'clip_grad, accumulative_counts': dict(
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01), clip_grad=dict(max_norm=1.0), accumulative_counts=2)
+    ),
+    'Mixup': dict(model=dict(train_cfg=dict(augments=MIXUP))),
+    'CutMix, on half of the batches': dict(
+        model=dict(train_cfg=dict(augments=dict(type='CutMix', alpha=1.0), probs=0.5)), train_cfg=dict(max_epochs=4)
+    ),
+    'ResizeMix': dict(model=dict(train_cfg=dict(augments=dict(type='ResizeMix', alpha=1.0)))),
+    'RepeatAugSampler': dict(train_dataloader=dict(sampler=dict(type='RepeatAugSampler'))),
+    'SequentialSampler': dict(train_dataloader=dict(sampler=dict(type='SequentialSampler', subsample_type='sequential'))),
+    'InfiniteSampler': dict(
+        train_cfg=dict(by_epoch=False, max_iters=2), train_dataloader=dict(sampler=dict(type='InfiniteSampler'))
+    ),
+}
+
+
+@pytest.mark.parametrize('name', WORKS)
+def test_it_works(name, trained):
+    runner = trained(**WORKS[name])
+    assert runner.iter >= 2
+    assert all(p.isfinite().all() for p in runner.model.parameters())
+
+
+LAYER_DECAY = dict(
+    constructor='LearningRateDecayOptimWrapperConstructor',
+    optimizer=dict(type='AdamW', lr=0.1, weight_decay=0.1),
+    paramwise_cfg=dict(layer_decay_rate=0.5, norm_decay_mult=0.0, custom_keys={'.cls_token': dict(decay_mult=0.0)}),
+)
+
+REFUSED = {
+    'DenseCLHook': (hook('DenseCLHook'), 'loss_lambda'),
+    'another number of classes': (
+        dict(model=dict(data_preprocessor=PREPROCESSOR | dict(num_classes=4)), **hook('ClassNumCheckHook')),
+        r'ClassNumCheckHook .*does not matches',
+    ),
+    'a key that SwitchRecipeHook passes over': (
+        switch(dict(action_epoch=1, train_augments=None)),
+        "pass over 'train_augments'.*batch_augments",
+    ),
+    'an epoch that never comes': (
+        dict(
+            train_cfg=dict(by_epoch=False, max_iters=2),
+            **switch(dict(action_epoch=1, batch_augments=None)),
+        ),
+        'action_epoch=1 would never come',
+    ),
+    'batch augmentation that would be passed over': (
+        hook('SwitchRecipeHook', schedule=[dict(action_epoch=2, batch_augments=dict(augments=MIXUP))]),
+        'batch_augments of epoch 2 would be passed over.*to_onehot=True',
+    ),
+    'batch augmentation that cannot be built': (
+        hook(
+            'SwitchRecipeHook',
+            schedule=[dict(action_epoch=2, batch_augments=dict(augments=MIXUP, probs=2.0))],
+        ),
+        'the run cannot be built: .*probability',
+    ),
+    'a loss that does not fit': (
+        switch(dict(action_epoch=2, loss=dict(type='CrossEntropyLoss', use_sigmoid=True))),
+        'switches to in epoch 2',
+    ),
+    'a metric that there is not': (
+        dict(default_hooks=dict(checkpoint=dict(type='CheckpointHook', save_best='acc', rule='greater'))),
+        "save_best='acc' is no metric of val_evaluator.*accuracy/top1",
+    ),
+    'layers without a depth': (
+        dict(optim_wrapper=LAYER_DECAY),
+        'does not say how deep its layers are',
+    ),
+    'an unknown hook': (hook('EMAHok'), r"custom_hooks.0.type='EMAHok': there is no hook 'EMAHok'; did you mean 'EMAHook'"),
+    'an unknown optimizer': (dict(optim_wrapper=dict(optimizer=dict(type='SDG', lr=0.1))), "no optimizer 'SDG'.*'SGD'"),
+    'an unknown transform': (
+        dict(train_dataloader=dict(dataset=dict(pipeline=[LOAD, dict(type='RandomFlop'), PACK]))),
+        "train_dataloader: .*no transform 'RandomFlop'.*'RandomFlip'",
+    ),
+    'a dataloader without a sampler': (dict(val_dataloader=dict(dataset={})), "val_dataloader has no 'sampler'"),
+    'a student without a type': (
+        dict(student=dict(backbone=dict(type='ResNet', depth=18))),
+        'model.student_cfg.*type',
+    ),
+    'a student whose backbone does not exist': (
+        dict(student=resnet(2, 3) | dict(backbone=dict(type='ResNett', depth=18))),
+        "model.student_cfg: there is no model 'ResNett'.*'ResNet'",
+    ),
+    'a student whose keyword does not exist': (
+        dict(student=resnet(2, 3) | dict(backbone=dict(type='ResNet', depht=18))),
+        'model.student_cfg: .*depht',
+    ),
+    'a backbone alone': (
+        dict(student=dict(type='ResNet', depth=18)),
+        'model.student_cfg: ResNet of mmpretrain is no classifier',
+    ),
+    'a config without a network': (
+        dict(student='configs/_base_/methods/imagenet_cnn.py'),
+        'model.student_cfg: .*nor `model`',
+    ),
+}
+
+
+@pytest.mark.parametrize('name', REFUSED)
+def test_it_is_refused_in_one_line(name, trained):
+    changes, message = REFUSED[name]
+    with pytest.raises((ValueError, TrainingError), match=message) as refusal:
+        trained(**changes)
+    assert '\n' not in str(refusal.value)
+
+
+def test_the_loss_is_switched_in_the_student(trained, built):
+    schedule = [dict(action_epoch=2, loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1))]
+    runner = trained(train_cfg=dict(max_epochs=2), **hook('SwitchRecipeHook', schedule=schedule))
+    assert isinstance(runner.model.student.head.loss_module, LabelSmoothLoss)
+    assert not any('loss_module' in name for name, _ in runner.model.named_children())
+    before = built(train_cfg=dict(max_epochs=2), **hook('SwitchRecipeHook', schedule=schedule)).model
+    assert not isinstance(before.student.head.loss_module, LabelSmoothLoss)  # the trial was taken back
+
+
+def test_the_loss_is_switched_in_a_student_that_has_no_head(trained):
+    student = dict(type='TimmClassifier', model_name='resnet10t', num_classes=3, loss=dict(type='CrossEntropyLoss'))
+    schedule = [dict(action_epoch=1, loss=dict(type='LabelSmoothLoss', label_smooth_val=0.1))]
+    runner = trained(student=student, **hook('SwitchRecipeHook', schedule=schedule))
+    assert isinstance(runner.model.student.loss_module, LabelSmoothLoss)
+
+
+@HOOKS.register_module(force=True)
+class WatchHook(Hook):
+    """Notes what each epoch trains on: the batch augmentation, and the mean of the images."""
+
+    priority = 'LOWEST'
+
+    def before_run(self, runner):
+        self.seen = []
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        augments = getattr(runner.model.data_preprocessor.batch_augments, 'augments', [])
+        means = [float(x.float().mean()) for x in data_batch['inputs']]
+        places = [sample.sample_idx for sample in data_batch['data_samples']]
+        self.seen += [
+            (runner.epoch, [type(a).__name__ for a in augments], *pair) for pair in zip(places, means, strict=True)
+        ]
+
+
+def seen_by(runner):
+    return next(h for h in runner.hooks if isinstance(h, WatchHook)).seen
+
+
+def test_pipeline_and_batch_augmentation_are_switched(trained):
+    invert = [LOAD, dict(type='Invert', prob=1.0), PACK]
+    schedule = [
+        dict(action_epoch=1, batch_augments=dict(augments=dict(type='CutMix', alpha=1.0))),
+        dict(action_epoch=2, train_pipeline=invert, batch_augments=None),
+    ]
+    hooks = [dict(type='SwitchRecipeHook', schedule=schedule), dict(type='WatchHook')]
+    preprocessor = dict(data_preprocessor=PREPROCESSOR | dict(to_onehot=True))
+    seen = seen_by(trained(train_cfg=dict(max_epochs=2), custom_hooks=hooks, model=preprocessor))
+    assert [augments for epoch, augments, *_ in seen] == 8 * [['CutMix']] + 8 * [[]]
+    first, second = ({place: mean for e, _, place, mean in seen if e == epoch} for epoch in (0, 1))
+    assert all(second[i] == pytest.approx(255 - first[i], abs=1e-3) for i in range(8))
+
+
+def test_layers_of_the_student_get_their_own_learning_rates(built):
+    """The distiller's are those that the student gets alone; the losses' parameters have the full rate."""
+    runner = built(
+        student=vit(16, classes=3), methods=[dict(type='CRDLoss', name='loss_crd', nce_k=4)], optim_wrapper=LAYER_DECAY
+    )
+    wrapper = runner.build_optim_wrapper(LAYER_DECAY)
+    alone = runner.build_optim_wrapper.__func__(SimpleNamespace(model=runner.model.student), LAYER_DECAY)
+    found = {g['param_name']: (g['lr'], g['weight_decay']) for g in wrapper.optimizer.param_groups}
+    expected = {g['param_name']: (g['lr'], g['weight_decay']) for g in alone.optimizer.param_groups}
+    assert len({lr for lr, _ in expected.values()}) == 6
+    assert {k.removeprefix('student.'): v for k, v in found.items() if k.startswith('student.')} == expected
+    assert {lr for name, (lr, _) in found.items() if name.startswith('distill_losses.')} == {0.1}
+
+
+@pytest.mark.parametrize(
+    ('wrapped', 'count', 'samples'),
+    [
+        (lambda one: dict(type='RepeatDataset', dataset=one('train'), times=2), 8, 16),
+        (lambda one: dict(type='ClassBalancedDataset', dataset=one('train'), oversample_thr=0.5), 8, 12),
+        (lambda one: dict(type='KFoldDataset', dataset=one('train'), fold=0, num_splits=4), 6, 6),
+        (lambda one: dict(type='ConcatDataset', datasets=[one('train'), one('val')]), 11, 11),
+        (
+            lambda one: dict(
+                type='ConcatDataset',
+                datasets=[dict(type='RepeatDataset', dataset=one('val'), times=2), one('train')],
+            ),
+            11,
+            14,
+        ),
+        (
+            lambda one: dict(
+                type='RepeatDataset', dataset=dict(type='ConcatDataset', datasets=[one('train'), one('val')]), times=2
+            ),
+            11,
+            22,
+        ),
+    ],
+    ids=['RepeatDataset', 'ClassBalancedDataset', 'KFoldDataset', 'ConcatDataset', 'repeated in Concat', 'Concat repeated'],
+)
+def test_each_image_has_one_entry_in_crds_memory(wrapped, count, samples, data, trained):
+    runner = trained(
+        train_dataloader=dict(dataset=wrapped(lambda split: images(data, split)), drop_last=False),
+        methods=[dict(type='CRDLoss', name='loss_crd', nce_k=2)],
+        custom_hooks=[dict(type='WatchHook'), dict(type='ClassNumCheckHook')],
+    )
+    dataset = runner.train_dataloader.dataset
+    memory = runner.model.distill_losses.loss_crd.memory_s
+    assert (len(memory), images_in(dataset), len(dataset)) == (count, count, samples)
+    assert torch.allclose(memory.norm(dim=1), torch.ones(count), atol=1e-5)  # each was written
+    paths = {}
+    for i in range(samples):
+        paths.setdefault(dataset[i]['data_samples'].sample_idx, set()).add(dataset.get_data_info(i)['img_path'])
+    assert sorted(paths) == list(range(count))
+    assert all(len(names) == 1 for names in paths.values())
+    assert len(set().union(*paths.values())) == count
+    assert list(dataset.CLASSES) == list(CLASSES)
+    assert len(dataset.get_gt_labels()) == samples
+
+
+@TRANSFORMS.register_module(force=True)
+class OwnShift:
+    """Draws from a generator of its own, or, each time, from a new one."""
+
+    def __init__(self, kind='numpy'):
+        kinds = dict(numpy=np.random.default_rng, legacy=np.random.RandomState, python=random.Random, torch=torch.Generator)
+        self.held = [dict(generator=kinds[kind]() if kind in kinds else None)]
+
+    def __call__(self, results):
+        generator = self.held[0]['generator'] or np.random.default_rng()
+        if isinstance(generator, torch.Generator):
+            shift = torch.randint(100, (), generator=generator).item()
+        else:
+            draw = next(
+                getattr(generator, name) for name in ('integers', 'randrange', 'randint') if hasattr(generator, name)
+            )
+            shift = int(draw(100))
+        results['img'] = results['img'] // 2 + np.uint8(shift)
+        return results
+
+
+ALBUMENTATIONS = dict(
+    type='Albumentations', transforms=[dict(type='RandomBrightnessContrast', p=0.9), dict(type='GaussNoise')]
+)
+
+
+@pytest.mark.parametrize('transform', ['numpy', 'legacy', 'python', 'torch', 'albumentations'])
+def test_generators_of_a_transforms_own_follow_the_seed(transform, data, trained):
+    if transform == 'albumentations':
+        pytest.importorskip('albumentations', minversion='1.4.21')
+    step = ALBUMENTATIONS if transform == 'albumentations' else dict(type='OwnShift', kind=transform)
+    dataset = images(data, pipeline=[LOAD, step, PACK])
+    runs = [
+        trained(train_dataloader=dict(dataset=dataset), custom_hooks=[dict(type='WatchHook')], train_cfg=dict(max_epochs=2))
+        for _ in range(2)
+    ]
+    first, second = map(seen_by, runs)
+    assert first == second
+    assert len({mean for _, _, place, mean in first if place == 0}) == 2  # another draw in the second epoch
+
+
+def test_draws_that_no_seed_reaches_are_said_and_never_stored(data, built, caplog):
+    dataset = images(data, pipeline=[LOAD, dict(type='OwnShift', kind='new'), PACK])
+    runner = built(train_dataloader=dict(dataset=dataset), log_level='WARNING')
+    with pytest.raises(ValueError, match='store .*random generator that the seed does not reach'):
+        views_of(runner)
+
+
+@pytest.mark.parametrize('keys', [dict(train_pipeline=[LOAD, PACK]), dict(batch_augments=None)])
+def test_no_store_of_views_that_are_switched(keys, built):
+    runner = built(**switch(dict(action_epoch=2, **keys)))
+    with pytest.raises(ValueError, match='SwitchRecipeHook switches to others'):
+        views_of(runner)
+
+
+def test_gradient_norms_with_checkpointing_are_those_without(trained):
+    norms = []
+    for with_cp in (False, True):
+        student = resnet(2, 3)
+        student['backbone']['with_cp'] = with_cp
+        runner = trained(student=student, train_cfg=dict(max_epochs=1, gradient_norm_interval=1))
+        scalars = runner.message_hub.log_scalars
+        norms.append({k: v.data[0].copy() for k, v in scalars.items() if 'gradient_norm' in k})
+    assert set(norms[0]) == {'train/gradient_norm/ori_loss', 'train/gradient_norm/loss_kd'}
+    assert all(np.allclose(norms[0][key], norms[1][key], rtol=1e-4) for key in norms[0])
+
+
+def test_a_tap_in_a_checkpointed_part_teaches_as_without():
+    gradients = []
+    for with_cp in (False, True):
+        torch.manual_seed(0)
+        student = resnet(2)
+        student['backbone']['with_cp'] = with_cp
+        taps = dict(feat_s='backbone.layer3.0.conv2')
+        model = build(method('FitNetLoss'), student=student, taps=taps).train()
+        model.loss(network_images(), samples())['loss_fitnet'].backward()
+        gradients.append([p.grad for p in model.student.parameters() if p.grad is not None])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
+    assert sum(float(g.norm()) for g in gradients[0]) > 0
