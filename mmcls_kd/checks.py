@@ -34,7 +34,7 @@ from .engine.optimizer_state import match_by_name
 from .engine.rates import scale_rates
 from .engine.resumption import flattened
 from .engine.seeds import states_kept
-from .errors import ChoiceError, TrainingError, close_names, in_one_line
+from .errors import ChoiceError, TrainingError, close_names, in_one_line, is_outside, registered
 from .feature_checks import check_features
 from .image_check import check_images
 from .labels import check_names, ways_of
@@ -240,6 +240,8 @@ def misfits_named(what: str) -> Iterator[None]:
     except (TrainingError, ValueError):
         raise  # says all that is to be said
     except Exception as error:
+        if is_outside(error):
+            raise
         raise ValueError(f'a first batch does not go through {what}: {in_one_line(error)}') from error
 
 
@@ -393,8 +395,8 @@ def check_optimizer(runner: Runner, checkpoint: Mapping | None) -> None:
         return
     kind = (given.get('optimizer') or {}).get('type')
     if isinstance(kind, str) and OPTIMIZERS.get(kind) is None:
-        known = [name for registry in (OPTIMIZERS, OPTIMIZERS.parent) for name in registry.module_dict]
-        raise ValueError(f'optim_wrapper.optimizer: there is no optimizer {kind!r}{close_names(kind, known)}')
+        close = close_names(kind, registered('optimizer'))
+        raise ValueError(f'optim_wrapper.optimizer: there is no optimizer {kind!r}{close}')
     try:
         runner.optim_wrapper = runner.build_optim_wrapper(copy.deepcopy(given))
         if schedules is not None:

@@ -77,14 +77,14 @@ def in_one_line(error: BaseException) -> str:
     text = ' '.join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
     if found := UNREGISTERED.match(text):
         name, kind = found.groups()
-        return f'there is no {kind} {name!r}{close_names(name, _registered(kind))}'
+        return f'there is no {kind} {name!r}{close_names(name, registered(kind))}'
     if isinstance(error, KeyError) and ' ' not in text:
         return f'the key {text!r} is missing{_beside(text, error.__traceback__)}'
     known = isinstance(error, ValueError | OSError | TypeError | KeyError | TrainingError) and ' ' in text
     return text if known else f'{type(error).__name__}: {text or _last_line(error.__traceback__)}'
 
 
-def _registered(kind: str) -> list[str]:
+def registered(kind: str) -> list[str]:
     """The names in mmpretrain's registry of a kind, and in mmengine's behind it."""
     ours = [r for r in vars(registry).values() if isinstance(r, Registry) and r.name == kind]
     return [name for r in ours for one in (r, r.parent) if one for name in one.module_dict]

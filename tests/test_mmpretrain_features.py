@@ -1,5 +1,6 @@
 """What mmpretrain and mmengine bring along works around a distiller: each feature once, in a tiny training."""
 
+import json
 import random
 from types import SimpleNamespace
 
@@ -8,13 +9,22 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmpretrain.models import LabelSmoothLoss
-from mmpretrain.registry import HOOKS, TRANSFORMS
+from mmpretrain.registry import (
+    BATCH_AUGMENTS,
+    DATA_SAMPLERS,
+    HOOKS,
+    LOOPS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    OPTIM_WRAPPERS,
+    RUNNERS,
+    TRANSFORMS,
+)
 from networks import build, method, resnet, samples, vit
 from networks import images as network_images
 from PIL import Image
 
 from mmcls_kd.checks import check_training
-from mmcls_kd.configs import RunConfig
+from mmcls_kd.configs import TOOLBOX, RunConfig
 from mmcls_kd.engine.data import images_in
 from mmcls_kd.errors import TrainingError
 from mmcls_kd.runtime import build_runner
@@ -46,7 +56,7 @@ def data(tmp_path_factory):
 
 def images(data, split='train', pipeline=(LOAD, FLIP, PACK), **more):
     return dict(
-        type='CustomDataset', data_root=str(data), data_prefix=split, with_label=True, pipeline=list(pipeline), **more
+        type='CustomDataset', data_root=str(data), data_prefix=split, pipeline=list(pipeline), **dict(with_label=True) | more
     )
 
 
@@ -140,6 +150,13 @@ WORKS = {
         visualizer=dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')]),
     ),
     'WarmupParamHook': hook('WarmupParamHook', param_name='num_classes', module_name='student.head', warmup_epochs=0.1),
+    'DefaultOptimWrapperConstructor': dict(
+        optim_wrapper=dict(
+            optimizer=dict(type='SGD', lr=0.01, weight_decay=0.1),
+            paramwise_cfg=dict(norm_decay_mult=0.0, custom_keys={'student.head': dict(lr_mult=10)}),
+        )
+    ),
+    'NaiveVisualizationHook': hook('NaiveVisualizationHook'),
     'IterBasedTrainLoop': dict(train_cfg=dict(by_epoch=False, max_iters=2)),
     'CosineAnnealingWeightDecay': dict(
         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.01, weight_decay=0.1)),
@@ -417,6 +434,43 @@ def test_draws_that_no_seed_reaches_are_said_and_never_stored(data, built, caplo
         views_of(runner)
 
 
+def test_test_time_augmentation_averages_the_students_scores(data, built):
+    flips = [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)]
+    views = [LOAD, dict(type='TestTimeAug', transforms=[flips, [PACK]])]
+    loader = dict(batch_size=3, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False))
+    runner = built(
+        test_dataloader=dict(loader, dataset=images(data, 'val', views)),
+        test_evaluator=dict(type='Accuracy', topk=(1,)),
+        test_cfg=dict(),
+        custom_hooks=[dict(type='PrepareTTAHook', tta_cfg=dict(type='AverageClsScoreTTA'))],
+    )
+    batch = runner.build_dataloader(runner._test_dataloader).__iter__().__next__()
+    model = runner.model.eval()
+    each = [
+        torch.stack([s.pred_score for s in model.test_step(dict(inputs=list(x), data_samples=list(y)))])
+        for x, y in zip(batch['inputs'], batch['data_samples'], strict=True)
+    ]
+    runner.test()
+    tta = runner.model
+    assert type(tta).__name__ == 'AverageClsScoreTTA'
+    got = torch.stack([s.pred_score for s in tta.test_step(batch)])
+    torch.testing.assert_close(got, sum(each) / 2)
+    assert not torch.equal(each[0], each[1])
+
+
+def test_the_document_names_everything_that_the_platform_registers():
+    text = (TOOLBOX / 'docs' / 'mmpretrain_features.md').read_text()
+    names = set()
+    for registry in (HOOKS, LOOPS, RUNNERS, OPTIM_WRAPPERS, OPTIM_WRAPPER_CONSTRUCTORS, DATA_SAMPLERS, BATCH_AUGMENTS):
+        registry.import_from_location()
+        for name, kind in {**(registry.parent or registry).module_dict, **registry.module_dict}.items():
+            if kind.__module__.startswith(('mmpretrain.', 'mmengine.')):
+                names.add(name)
+    missing = sorted(name for name in names if f'`{name}`' not in text)
+    assert not missing
+    assert not [name for name in WORKS if f'`{name.split(",")[0]}`' not in text]
+
+
 @pytest.mark.parametrize('keys', [dict(train_pipeline=[LOAD, PACK]), dict(batch_augments=None)])
 def test_no_store_of_views_that_are_switched(keys, built):
     runner = built(**switch(dict(action_epoch=2, **keys)))
@@ -449,3 +503,18 @@ def test_a_tap_in_a_checkpointed_part_teaches_as_without():
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b)
     assert sum(float(g.norm()) for g in gradients[0]) > 0
+
+
+def test_several_labels_an_image_are_refused(data, built):
+    labels = [dict(img_path=f'{name}/0.png', gt_label=[i, (i + 1) % 3][: 1 + i % 2]) for i, name in enumerate(CLASSES)]
+    (data / 'several.json').write_text(json.dumps(dict(metainfo=dict(classes=CLASSES), data_list=labels)))
+    dataset = dict(
+        type='MultiLabelDataset', data_root=str(data), ann_file='several.json', data_prefix=dict(img_path='train')
+    )
+    with pytest.raises(ValueError, match='train_dataloader: the samples have several labels each .MultiLabelDataset'):
+        built(train_dataloader=dict(dataset=dict(dataset, pipeline=[LOAD, PACK])))
+
+
+def test_no_labels_are_refused(data, built):
+    with pytest.raises(ValueError, match='train_dataloader: the samples have no label .*with_label=True'):
+        built(train_dataloader=dict(dataset=images(data, with_label=False)))

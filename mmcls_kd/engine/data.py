@@ -222,8 +222,7 @@ class SeededDataset:
         return self._generators
 
     def __getitem__(self, index: int) -> Any:
-        placed = isinstance(index, SampleIndex)
-        if placed:
+        if isinstance(index, SampleIndex):
             parts = (self.seed, 'sample', index.epoch, index.place, int(index))
             seed_transforms(*parts)
             seed_generators(self._own_generators(), *parts)
@@ -231,7 +230,7 @@ class SeededDataset:
         if isinstance(sample, dict) and isinstance(sample.get('data_samples'), DataSample):
             data_sample = sample['data_samples']
             data_sample.set_field(image_number(self.dataset, int(index)), 'sample_idx', field_type='metainfo')
-            if placed:
+            if isinstance(index, SampleIndex):
                 data_sample.set_field((index.epoch, index.place), 'view', field_type='metainfo')
         return sample
 

@@ -686,3 +686,17 @@ def test_what_cannot_fit_into_the_memory_is_refused(make, said, monkeypatch):
 
 def test_the_memory_of_this_machine():
     assert 2**28 < memory_at_most() < 2**46
+
+
+@pytest.mark.parametrize('loss', ['lskd', 'dist', 'kd_standardized', 'dkd_standardized', 'nkd_standardized'])
+@pytest.mark.parametrize('flat', [lambda z: 0 * z, lambda z: 1e-4 * z, lambda z: 0 * z + z[:1], lambda z: z.clone()])
+def test_flat_logits_have_a_gradient_of_the_usual_size(loss, flat):
+    """All equal, nearly equal, the same for every sample; logits that are not flat keep the exact gradient."""
+    usual, other, label = logits(8, 5, 0.1, dtype=torch.float32), logits(8, 5, 3.0, seed=1), labels('hard', 8, 5)
+    norms = []
+    for logit in (flat(usual), usual):
+        logit = logit.clone().requires_grad_()
+        value = (WITH_TEACHER | {'dist': lambda s, t, _: dist_loss(s, t)})[loss](logit, other.float(), label)
+        norms.append(gradients(value, [logit])[0].norm())
+    assert norms[0].isfinite()
+    assert norms[0] < 20 * norms[1]
