@@ -35,8 +35,8 @@ def check_features(runner: Runner, try_batch: Callable[[str], None]) -> None:
             check_class_numbers(runner, hook)
         if isinstance(hook, SwitchRecipeHook):
             check_recipes(runner, hook, try_batch)
+    check_draws(runner)
     with states_kept():
-        check_draws(runner)
         check_monitors(runner)
 
 

@@ -1,4 +1,4 @@
-"""Gradient checkpointing that gradients of single terms, and tensors out of its middle, go through."""
+"""Gradient checkpointing that gradients of single terms go through."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ def without_reentry() -> Iterator[None]:
     """In the ``with`` block ``torch.utils.checkpoint.checkpoint`` is its variant that does not re-enter autograd.
 
     mmpretrain's networks (``with_cp``) call it without a choice and get the other variant, which refuses
-    ``torch.autograd.grad`` and cuts tensors that a tap reads inside of it off from the student. Values and gradients are the
-    same.
+    ``torch.autograd.grad``. Values and gradients are the same.
     """
     kept = checkpoint.checkpoint
 

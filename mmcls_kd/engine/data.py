@@ -24,7 +24,7 @@ from PIL import Image
 from torch.utils.data import BatchSampler, DataLoader
 
 from ..errors import ChoiceError, TrainingError, UnreadableImageError
-from .seeds import own_generators, seed_generators, seed_transforms
+from .seeds import own_generators, seed_generators, seed_transforms, states_kept
 
 ON_UNREADABLE = ('stop', 'skip')
 
@@ -241,7 +241,8 @@ class SeededDataset:
         """
         count = min(count, len(self))
         indices = [SampleIndex(k * len(self) // count, 0, k) for k in range(count)]
-        pairs = [(self[index], self[index]) for index in indices]
+        with states_kept():
+            pairs = [(self[index], self[index]) for index in indices]
         inputs = [(a['inputs'], b['inputs']) for a, b in pairs if isinstance(a, dict) and isinstance(b, dict)]
         return all(torch.equal(a, b) for a, b in inputs if isinstance(a, torch.Tensor))
 
