@@ -527,7 +527,7 @@ data_case(
 )
 data_case(
     'images of several sizes in a batch',
-    r'train.py: error: train_dataloader: images of 2 sizes do not go into one batch, such as .*\(32 × 32\) and .*\(48 × 48\)',
+    r'train.py: error: train_dataloader: images of 2 sizes do not go into one batch, such as .*\(32 × 32\) and .*\(48 × 48',
     lambda at: with_images(at, larger_image),
 )
 data_case(
