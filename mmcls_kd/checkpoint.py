@@ -444,7 +444,7 @@ def _own_names(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], what: s
         return max(forms, key=lambda form: len(form.keys() & needed))
 
     whole = under('')
-    if needed <= whole.keys():
+    if needed <= whole.keys() or any(key.startswith('predictor.') for key in weights):  # of SimKD, no part predicts alone
         return whole
     starts = Counter(
         '.'.join(parts[:n]) + '.' for parts in (key.split('.') for key in weights) for n in (1, 2, 3) if n < len(parts)
