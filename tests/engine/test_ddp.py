@@ -1,5 +1,6 @@
 """Two processes: no parameter is left unused, the teacher is each process's own, masks differ, test sets are whole."""
 
+import inspect
 import pickle
 from types import SimpleNamespace
 
@@ -27,6 +28,8 @@ UNUSED = 'Expected to have finished reduction in the prior iteration'  # how DDP
 ALONE = ('cifar100/res34_distill_res18_cifar', 'imagenet/deit-s_distill_deit-t_img', 'imagenet/swin-t_sd_img')
 # Of the same parts as imagenet/deit-s3 and imagenet/res18_sd, but larger: test_configs.py takes a step of each.
 LARGER = ('imagenet/deit-b3', 'imagenet/deit-l3', 'imagenet/res50_sd', 'imagenet/res101_sd')
+# Without parameters of their own, and of the same inputs as KD or RKD: alone they are acceptance tests.
+ALIKE = ('wsld', 'dkd', 'dist', 'lskd', 'ttm', 'wttm', 'ofa_logit', 'wkd_logit', 'pkt')
 DEFAULT = ('imagenet/res18_sd_img', 'cifar100/res34_distill_res18_cifar')
 
 
@@ -37,7 +40,8 @@ def runs():
             continue
         for methods in [offered, *([chosen] for chosen in offered if name in ALONE)]:
             slow = name not in DEFAULT or len(methods) == 1
-            yield pytest.param(name, methods, id=f'{name}-{"+".join(methods)}', marks=pytest.mark.slow if slow else ())
+            marks = [pytest.mark.acceptance] if methods[0] in ALIKE and len(methods) == 1 else [pytest.mark.slow] * slow
+            yield pytest.param(name, methods, id=f'{name}-{"+".join(methods)}', marks=marks)
 
 
 def distiller_of(name, methods):
@@ -52,7 +56,7 @@ def distiller_of(name, methods):
 
 
 def train(distiller, rank, size=32, classes=10):
-    """Train for three steps, each process on two images of its own; returns what wraps the distiller.
+    """Train for two steps, each process on two images of its own; returns what wraps the distiller.
 
     DDP notices in the second step that a parameter had no gradient in the first.
     """
@@ -62,7 +66,7 @@ def train(distiller, rank, size=32, classes=10):
     wrapper = OptimWrapper(torch.optim.SGD(distiller.parameters(), lr=1e-3))
     both = batch(4, size, classes)
     own = slice(2 * rank, 2 * rank + 2)
-    for step in range(3):
+    for step in range(2):
         seed_all(0, 'step', step, rank)  # as the loops do
         data = dict(inputs=both['inputs'][own], data_samples=both['data_samples'][own])
         values = model.train_step(data, wrapper)
@@ -150,6 +154,14 @@ def found(request, tmp_path_factory):
 @pytest.mark.parametrize(('name', 'methods'), list(runs()))
 def test_config_trains(name, methods, found):
     assert [of_one['configs'][(name, *methods)] for of_one in found] == ['trained', 'trained']
+
+
+def test_methods_that_are_alike_have_no_parameters_and_read_no_features():
+    losses = distiller_of(ALONE[0], list(ALIKE)).distill_losses
+    assert len(losses) == len(ALIKE)
+    assert not list(losses.parameters())
+    asked = {name for loss in losses.values() for name in inspect.signature(loss.forward).parameters}
+    assert asked <= {'logit_s', 'logit_t', 'vector_s', 'vector_t', 'gt_label', 'teacher_head'}
 
 
 def test_a_parameter_without_gradient_is_refused(found):
