@@ -27,8 +27,8 @@ UNUSED = 'Expected to have finished reduction in the prior iteration'  # how DDP
 ALONE = ('cifar100/res34_distill_res18_cifar', 'imagenet/deit-s_distill_deit-t_img', 'imagenet/swin-t_sd_img')
 # Of the same parts as imagenet/deit-s3 and imagenet/res18_sd, but larger: test_configs.py takes a step of each.
 LARGER = ('imagenet/deit-b3', 'imagenet/deit-l3', 'imagenet/res50_sd', 'imagenet/res101_sd')
-# Without parameters of their own, on networks of which the task's loss reaches all: only KD of these runs alone, the others in
-# acceptance tests.
+# Without parameters of their own, on networks of which the task's loss reaches all: only KD of these runs alone, the others
+# in acceptance tests.
 ALIKE = ('wsld', 'dkd', 'nkd', 'dist', 'lskd', 'ttm', 'wttm', 'ofa_logit', 'wkd_logit', 'rkd', 'pkt')
 ALIKE += ('at', 'sp', 'nst', 'wkd_feature')
 DEFAULT = ('imagenet/res18_sd_img', 'cifar100/res34_distill_res18_cifar')
