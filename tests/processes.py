@@ -5,7 +5,9 @@ import multiprocessing
 import os
 import socket
 import traceback
+import warnings
 
+import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
@@ -21,6 +23,7 @@ def _worker(rank, size, port, function, args):
     os.environ.update(
         MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(size), LOCAL_RANK=str(rank)
     )
+    torch.manual_seed(rank)  # else both would draw the same
     dist.init_process_group('gloo')
     try:
         function(rank, *args)
@@ -29,8 +32,10 @@ def _worker(rank, size, port, function, args):
 
 
 def run_in_two(function, *args):
-    """Call ``function(rank, *args)``, importable by name, in two processes; an error in either is raised here."""
-    mp.spawn(_worker, (2, free_port(), function, args), nprocs=2)
+    """Call ``function(rank, *args)`` in two forked processes; an error in either is raised here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # in the children, as in new processes
+        mp.start_processes(_worker, (2, free_port(), function, args), nprocs=2, start_method='fork')
 
 
 def in_child(test):

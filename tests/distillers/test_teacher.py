@@ -55,8 +55,9 @@ class TestOutside:
 
 
 def ddp_leaves_the_teacher_alone(rank):
-    torch.manual_seed(rank)  # each rank has another teacher: broadcasting would make them equal
     distiller = build(SRRL)
+    with torch.no_grad():
+        distiller.teacher.head.fc.weight.add_(rank)  # each rank has another teacher: broadcasting would make them equal
     before = copy.deepcopy(distiller.teacher.state_dict())
     wrapped = MMDistributedDataParallel(distiller, device_ids=None, broadcast_buffers=True)
     optim = OptimWrapper(torch.optim.SGD(wrapped.parameters(), lr=0.1))

@@ -66,7 +66,7 @@ def test_killed_while_a_checkpoint_is_written(data, undisturbed, tmp_path):
     run = Run(config, tmp_path / 'run', '--resume')
     assert run.wait() == [0], run.output()
     assert_same_run(tmp_path / 'run', undisturbed('epochs', 1))
-    assert not list((tmp_path / 'run').glob('.*'))
+    assert [path.name for path in (tmp_path / 'run').glob('.*')] == ['.lock']
     assert last(tmp_path / 'run')['meta']['epoch'] == 3
 
 
