@@ -110,7 +110,7 @@ def wait_for(log, text, process):
 class TestDistTrain:
     def test_asked_to_end_it_has_an_exit_code_of_its_own(self, data, tmp_path):
         config = write_config(tmp_path / 'config.py', data, processes=2)
-        process, log = launched(config, tmp_path / 'run', '--cfg-options', 'train_cfg.max_epochs=500')
+        process, log = launched(config, tmp_path / 'run', '--cfg-options', 'train_cfg.max_epochs=300')
         wait_for(log, '[1][2/4]', process)
         process.terminate()
         assert process.wait(60) == EXIT_CODE
