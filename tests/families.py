@@ -265,6 +265,15 @@ for title, name in dict(
 family('timm ViT_with_registers_alone', timm('vit_medium_patch16_reg4_gap_256', **BLOCKS))(
     functools.partial(_timm_blocks, class_token=False)
 )
+
+
+@family('timm CaiT', timm('cait_xxs24_224', **BLOCKS))
+def _(network, images):
+    tokens = network.model.forward_intermediates(images, output_fmt='NLC', intermediates_only=True)
+    last = network.model.forward_features(images)[:, 1:]  # its class token joins behind the blocks
+    return blocks(network(images), goes_into(network, 'model.head', images), tokens, last, 0, class_token=False)
+
+
 family('timm ViT_with_attention_pooling', timm('vit_base_patch16_siglip_224', **BLOCKS))(
     functools.partial(_timm_blocks, class_token=False)
 )

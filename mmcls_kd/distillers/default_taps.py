@@ -12,7 +12,7 @@ import torch
 from mmpretrain.models.backbones import SwinTransformer
 from torch import Tensor, nn
 
-from .forms import Layout
+from .forms import Layout, grid
 from .survey import Survey, evaluating
 from .taps import FORM_OF, Tap, record, tap
 
@@ -78,8 +78,7 @@ def _block_taps(network: nn.Module, survey: Survey, blocks: list[str]) -> dict[s
         return {}
     last = _last_map(network, survey, blocks)
     middle = blocks[len(blocks) // 2 - 1]
-    shape = tuple(survey.outputs[middle][0].shape)
-    extra = Layout.of(shape, survey.size, _extra_tokens(network)).extra
+    extra, extra_last = (survey.layout(path, extra=_extra_tokens(network)).extra for path in (middle, last or middle))
     has_class_token = any(re.search(CLASS_TOKEN, name) for name, _ in network.named_parameters())
     pooled = 'class_token' if extra and has_class_token else 'pooled'
     quarters = [blocks[math.ceil(len(blocks) * i / 4) - 1] for i in range(1, 5)]
@@ -89,9 +88,10 @@ def _block_taps(network: nn.Module, survey: Survey, blocks: list[str]) -> dict[s
         'stages': tap(survey, list(dict.fromkeys(quarters)), 'map', 0, extra, apart=True),
     }
     if last:
-        taps['feat'] = tap(survey, [last], 'map', extra=extra)
-        taps['tokens_high'] = tap(survey, [last], 'tokens', extra=extra)
-        taps['vector'] = tap(survey, [last], pooled, extra=extra)
+        taps['feat'] = tap(survey, [last], 'map', extra=extra_last)
+        taps['tokens_high'] = tap(survey, [last], 'tokens', extra=extra_last)
+        if pooled == 'class_token':  # of two classifiers the first one's
+            taps['vector'] = tap(survey, [last], pooled, extra=extra_last)
     return taps
 
 
@@ -112,8 +112,7 @@ def _stage_taps(network: Any, survey: Survey, stages: list[str]) -> dict[str, Ta
         return {}
     if not _row_by_row(network, survey, [path]):
         return {}
-    names = ('feat', 'tokens_high', 'vector') if stages else ('feat', 'tokens_high')
-    taps = {name: tap(survey, [path], FORM_OF[name], index) for name in names}
+    taps = {name: tap(survey, [path], FORM_OF[name], index) for name in ('feat', 'tokens_high')}
     ends = _four_stages(survey, stages)
     if ends and survey.all_goes_through(ends) and _row_by_row(network, survey, ends):
         taps['stages'] = tap(survey, ends, 'map', 0, apart=True)
@@ -131,29 +130,38 @@ def _stage_taps(network: Any, survey: Survey, stages: list[str]) -> dict[str, Ta
 def _row_by_row(network: nn.Module, survey: Survey, paths: list[str]) -> bool:
     """Whether patch tokens stand in the order of the rows: where the image's upper left quarter changes, they change most.
 
-    Some networks sort them by windows, and what is laid on a grid then is no map.
+    Some networks sort them by windows, or give (N, D, L), and what is laid on a grid then is no map.
     """
-    tokens = {path: tap(survey, [path], 'map', 0) for path in paths if survey.layout(path).kind == 'tokens'}
+    tokens = {path: tap(survey, [path], 'raw', 0) for path in paths if survey.layout(path).kind == 'tokens'}
     if not tokens:
         return True
     height, width = survey.size
     with torch.random.fork_rng(devices=[]), evaluating(network), torch.no_grad():
         images = torch.randn(1, survey.channels, height, width).repeat(2, 1, 1, 1)
         images[1, :, : height // 2, : width // 2].normal_()
-        with record(network, tokens) as maps:
+        with record(network, tokens) as read:
             network(images.to(next(network.parameters())))
-    return all(map(_most_in_first_quarter, maps.values()))
+    for path, tensor in read.items():
+        change = (tensor[1] - tensor[0]).float()
+        found = [_in_first_quarter(part.norm(dim=1), survey.layout(path)) for part in (change, change.T)]
+        if found[0] is False or (found[0] is None and found[1]):
+            return False
+    return True
 
 
-def _most_in_first_quarter(feat: Tensor) -> bool:
-    """Whether the places of a map where two images differ most are its upper left ones, or it differs alike everywhere."""
-    change = (feat[1] - feat[0]).float().norm(dim=0)
-    inside = change[: change.shape[0] // 2, : change.shape[1] // 2]
+def _in_first_quarter(change: Tensor, layout: Layout) -> bool | None:
+    """Whether the tokens that change most are the upper left ones of their grid; None where all change alike."""
+    own = Layout.of((1, len(change), 1), layout.ratio)
+    sides = grid(len(change) - own.extra, layout.ratio)
+    if sides is None:
+        return None
+    places = change[own.extra :].unflatten(0, sides)
+    inside = places[: sides[0] // 2, : sides[1] // 2]
     if not inside.numel():
-        return True
-    ordered = change.flatten().sort(descending=True).values
+        return None
+    ordered = places.flatten().sort(descending=True).values
     most, rest = ordered[: inside.numel()].mean(), ordered[inside.numel() :].mean()
-    return bool(most < 2 * rest or inside.mean() > (most + rest) / 2)
+    return bool(inside.mean() > (most + rest) / 2) if most > 2 * rest else None
 
 
 def _four_stages(survey: Survey, stages: list[str]) -> list[str]:
@@ -164,7 +172,7 @@ def _four_stages(survey: Survey, stages: list[str]) -> list[str]:
     """
 
     def last_of_each_size(paths: Iterable[str]) -> list[str]:
-        return list({math.prod(size): path for path in paths if (size := _places(survey, path)[1])}.values())[-4:]
+        return list({size: path for path in paths if (size := _places(survey, path))}.values())[-4:]
 
     paths = [path for path, tensors in survey.outputs.items() if tensors and survey.calls[path] == 1]
     ends = []
@@ -175,7 +183,7 @@ def _four_stages(survey: Survey, stages: list[str]) -> list[str]:
         given = [tensor.shape for tensor in survey.inputs[stage][:1]]
         kept = [p for p in larger if [survey.outputs[p][0].shape] == given and any(o.startswith(f'{p}.') for o in paths)]
         ends.append(kept[-1] if kept else blocks[-1] if blocks and blocks[-1] in larger else stage)
-    ends = [path for path in ends if path in paths and _places(survey, path)[1]]
+    ends = [path for path in ends if path in paths and _places(survey, path)]
     if len(ends) > 4:
         return last_of_each_size(ends)
     parts = re.compile('|'.join(rf'{re.escape(stage)}\.\d+' for stage in stages) or '$^')
@@ -206,7 +214,7 @@ def _last_map(network: nn.Module, survey: Survey, stages: list[str]) -> str | No
     is one branch of several, or returns what cannot be read.
     """
     order = list(survey.outputs)
-    trunk = [path for path in order if _on_trunk(survey, path)]
+    trunk = [path for path in order if _on_trunk(network, survey, path)]
     maps = [p for p in trunk if survey.calls[p] == 1 and len(survey.outputs[p]) == 1 and _has_places(survey, p)]
     if stages and not survey.growing(stages[-1]):  # then only the number of places tells
         behind = order[order.index(stages[-1]) :]
@@ -221,11 +229,13 @@ def _last_map(network: nn.Module, survey: Survey, stages: list[str]) -> str | No
     return last
 
 
-def _on_trunk(survey: Survey, path: str) -> bool:
-    """Whether a module is in none that makes vectors of maps, as classifiers and poolings are."""
-    above = (path[: match.start()] for match in re.finditer(r'\.', path))
+def _on_trunk(network: nn.Module, survey: Survey, path: str) -> bool:
+    """Whether a module is in none that makes vectors of maps, as classifiers and poolings are; a mere sequence is none."""
+    above = [path[: match.start()] for match in re.finditer(r'\.', path)]
     inside = [p for p in above if survey.outputs.get(p) and not f'{survey.stem}.'.startswith(f'{p}.')]
-    return all(_has_places(survey, p) for p in inside) and path not in survey.classifier_paths
+    poolings = [p for p in inside if not _has_places(survey, p)]
+    sequences = all(type(network.get_submodule(p)).forward is nn.Sequential.forward for p in poolings)
+    return sequences and not any(p in survey.classifier_paths for p in (*inside, path))
 
 
 def _has_places(survey: Survey, path: str) -> bool:
@@ -241,12 +251,13 @@ def _has_places(survey: Survey, path: str) -> bool:
     return False
 
 
-def _places(survey: Survey, path: str) -> tuple[Any, ...]:
-    """The kind and the size of the grid in a module's first tensor, whatever its width."""
+def _places(survey: Survey, path: str) -> int:
+    """How many places the map, or the patch tokens, in a module's first tensor have; 0 if it has none."""
     shape = tuple(survey.outputs[path][0].shape)
     layout = survey.layout(path)
-    sizes = {'map': shape[2:], 'map_last': shape[1:3], 'tokens': shape[1:2]}
-    return layout.kind, sizes.get(layout.kind, ())
+    if layout.kind == 'tokens':
+        return shape[1] - layout.extra
+    return math.prod({'map': shape[2:], 'map_last': shape[1:3]}.get(layout.kind, (0,)))
 
 
 class OwnHead(nn.Module):
@@ -292,7 +303,8 @@ def drop_unread_outputs(network: Any, taps: Iterable[Tap]) -> None:
     read = [(path, getattr(tap.view, 'index', 0)) for tap in taps for path in tap.modules]
     paths = {path for path, _ in read}
     indices = list(getattr(backbone, 'out_indices', ()))
-    by_place = {indices[index] for path, index in read if path == 'backbone' and index != -1}
+    places = range(-len(indices), len(indices))  # it may return further ones, such as an auxiliary classifier's
+    by_place = {indices[index] for path, index in read if path == 'backbone' and index != -1 and index in places}
     children = dict(backbone.named_children())  # not hasattr: a ResNet has a property norm1, which is its stem's
     unread = [i for i in indices[:-1] if f'norm{i}' in children and f'backbone.norm{i}' not in paths and i not in by_place]
     for i in unread:

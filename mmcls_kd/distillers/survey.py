@@ -201,6 +201,21 @@ def _watching(network: nn.Module, before: Any, after: Any) -> Iterator[None]:
             handle.remove()
 
 
+@contextmanager
+def _unchanged(network: nn.Module) -> Iterator[None]:
+    """Afterwards each module has the attributes, buffers and parameters that it had: some make new ones for another size."""
+    kept = [
+        (module, {key: type(v)(v) if isinstance(v, (dict, set)) else v for key, v in vars(module).items()})
+        for module in network.modules()
+    ]
+    try:
+        yield
+    finally:
+        for module, attributes in kept:
+            vars(module).clear()
+            vars(module).update(attributes)
+
+
 def _grown(network: nn.Module, images: Tensor) -> dict[str, list[tuple[int, ...]]] | None:
     """The shapes of what each module returns for one image of twice the height; None if that does not run."""
     shapes: dict[str, list[tuple[int, ...]]] = {}
@@ -208,7 +223,7 @@ def _grown(network: nn.Module, images: Tensor) -> dict[str, list[tuple[int, ...]
     def after(path: str, output: Any) -> None:
         shapes[path] = [tuple(tensor.shape) for tensor in tensors_in(output)]
 
-    with torch.no_grad(), suppress(*MISFITS), _watching(network, lambda *_: None, after):
+    with torch.no_grad(), suppress(*MISFITS), _unchanged(network), _watching(network, lambda *_: None, after):
         network(images[:1].repeat(1, 1, 2, 1))
         return shapes
     return None

@@ -37,8 +37,8 @@ WITH_HEAD = [
 POOLED = ['timm BEiT', 'timm EVA', 'timm ViT_with_registers_alone']
 KINDS = ('ViT', 'Vision', 'DeiT', 'Dinov2')
 TRANSFORMERS = [name for name in FAMILIES if name not in POOLED and any(kind in name for kind in KINDS)]
-#: With an activation between the last map and the classifier that is no module.
-OTHERS = ['torchvision DenseNet']
+#: With an activation between the last map and the classifier that is no module; with a class token that joins late.
+OTHERS = ['torchvision DenseNet', 'timm CaiT']
 
 
 def as_config(name):

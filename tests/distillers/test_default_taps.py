@@ -4,6 +4,7 @@ import pytest
 import torch
 from families import FAMILIES, built, expected, hugging_face, mmpretrain, module, timm
 from kit import assert_close, seeded
+from mmpretrain.registry import MODELS
 from torch import nn
 
 from mmcls_kd.distillers.default_taps import default_taps, drop_unread_outputs
@@ -179,6 +180,31 @@ class TestSeveralBranches:
         assert [part.shape[1:] for part in tensors['stages']] == [(128, 16, 16), (256, 8, 8), (512, 4, 4), (1024, 2, 2)]
 
 
+def test_a_sequence_that_ends_with_a_pooling_is_looked_into():
+    class Necked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(12, 10)
+            self.neck = nn.Sequential(nn.Conv2d(8, 12, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+        def forward(self, images):
+            return self.head(self.neck(self.stem(images)))
+
+    assert default_taps(network := module(Necked)(), survey(network, 'student'))['feat'].modules == ('model.neck.0',)
+
+
+@pytest.mark.filterwarnings('ignore:Unnecessary conv bias')
+def test_channels_before_tokens_are_no_map():
+    arch = dict(layers=[1, 1, 1, 2], embed_dims=[8, 16, 24, 48], downsamples=[False, True, True, True], vit_num=1)
+    parts = dict(backbone=dict(type='EfficientFormer', arch=arch), neck=dict(type='GlobalAveragePooling', dim=1))
+    network = MODELS.build(
+        dict(type='ImageClassifier', **parts, head=dict(type='LinearClsHead', num_classes=10, in_channels=48))
+    )
+    found = survey(network, 'student', (224, 224))
+    assert found.outputs['backbone'][0].shape == (2, 48, 49)
+    assert 'feat' not in default_taps(network, found)
+
+
 def test_tokens_that_stand_in_another_order_than_the_rows_are_no_map():
     hiera = dict(embed_dim=8, image_size=[64, 64], depths=[1, 1, 2, 1], num_heads=[1, 1, 2, 2])
     network = hugging_face('Hiera', **hiera)().eval()
@@ -252,6 +278,7 @@ class TestEachOfItsKind:
         network = module(lambda: __import__('torchvision').models.squeezenet1_1(num_classes=10))()
         taps = default_taps(network, survey(network, 'student'))
         assert taps['feat'].modules == ('model.features',)
+        assert 'vector' not in taps  # what goes into that classifier are places
 
     @pytest.mark.parametrize('indices', [(3,), (0, 3)])
     def test_a_swin_gives_its_middle_feature_only_behind_the_norm_of_that_stage(self, indices):
@@ -276,6 +303,12 @@ class TestUnreadOutputs:
     def network(self):
         swin = dict(type='SwinTransformer', img_size=32, patch_size=2, window_size=2, out_indices=(0, 1, 2, 3))
         return mmpretrain({**swin, 'arch': dict(embed_dims=8, depths=[1] * 4, num_heads=[1] * 4)}, 64)().eval()
+
+    def test_a_tap_on_what_stands_beside_them_is_none_of_them(self):
+        network = self.network()
+        taps = given_taps(dict(low_s=dict(path='backbone', index=1)), '_s', survey(network, 'student'))
+        network.backbone.out_indices = ()
+        drop_unread_outputs(network, taps.values())
 
     @pytest.mark.parametrize('index', [0, 1, 2, 3, -1, -2])
     def test_a_tap_on_one_place_of_the_outputs_reads_that_one(self, index):

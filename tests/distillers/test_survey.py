@@ -57,6 +57,23 @@ class TestWithoutATrace:
         survey(network, 'student')
         assert torch.get_rng_state().equal(state)
 
+    def test_nor_by_one_that_makes_buffers_anew_for_each_size(self):
+        class Table(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.register_buffer('table', torch.zeros(62), persistent=False)
+
+            def forward(self, value):
+                if len(self.table) != value.shape[2]:
+                    self.register_buffer('table', torch.zeros(value.shape[2]))
+                return value + self.table[:, None]
+
+        network = Net(Table())
+        found = survey(network, 'student', (64, 64))
+        assert found.growing('step') == (2,)
+        assert network.step.table.shape == (62,)
+        assert 'step.table' not in network.state_dict()
+
     def test_what_it_keeps_has_no_values(self):
         found = survey(Net(), 'student')
         assert {tensor.device.type for tensors in found.outputs.values() for tensor in tensors} == {'meta'}
