@@ -143,8 +143,11 @@ def _row_by_row(network: nn.Module, survey: Survey, paths: list[str]) -> bool:
             network(images.to(next(network.parameters())))
     for path, tensor in read.items():
         change = (tensor[1] - tensor[0]).float()
-        found = [_in_first_quarter(part.norm(dim=1), survey.layout(path)) for part in (change, change.T)]
-        if found[0] is False or (found[0] is None and found[1]):
+        as_tokens = _in_first_quarter(change.norm(dim=1), survey.layout(path))
+        others = change.norm(dim=0)  # as many as some grid has places, they may be the tokens
+        if as_tokens is None and len(others) >= 16 and grid(len(others), survey.layout(path).ratio):
+            as_tokens = not _in_first_quarter(others, survey.layout(path))
+        if as_tokens is False:
             return False
     return True
 

@@ -161,7 +161,7 @@ def class_names(network: nn.Module, count: int) -> list[str] | None:
     """
     names: Sequence[str] | None = None
     if isinstance(network, HuggingFaceClassifier):
-        labels = network.model.config.id2label
+        labels = network.model.config.id2label or {}  # some kinds have none unless they are given
         names = [labels[i] for i in sorted(labels)]
         if names and all(name == f'LABEL_{i}' for i, name in enumerate(names)):
             return None

@@ -206,3 +206,10 @@ def test_labels_that_a_config_lists_out_of_order(tmp_path):
     config['id2label'] = dict(reversed(config['id2label'].items()))
     (tmp_path / 'config.json').write_text(json.dumps(config))
     assert class_names(MODELS.build(network_cfg(f'hf:{tmp_path}')), 20) == TWENTY
+
+
+def test_a_kind_that_has_no_labels_unless_they_are_given(tmp_path):
+    libraries.hugging_face(tmp_path)
+    network = MODELS.build(network_cfg(f'hf:{tmp_path}'))
+    network.model.config.id2label = None  # as in PVT's
+    assert class_names(network, libraries.CLASSES) is None
