@@ -363,7 +363,7 @@ class TestPaths:
 
     def test_a_network_comes_with_its_preprocessor(self):
         assert network_cfg('configs/resnet/resnet18_8xb32_in1k.py').data_preprocessor.to_rgb
-        with pytest.raises(ValueError, match='has no `model`'):
+        with pytest.raises(ValueError, match='nor `model`'):
             network_cfg(dict(data_preprocessor={}))
 
     def test_zoo_weights(self):

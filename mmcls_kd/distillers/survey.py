@@ -167,7 +167,7 @@ def survey(network: nn.Module, role: str, size: tuple[int, int] | None = None) -
     """
     counts, sizes = channel_counts(network), [size] if size else [*own_sizes(network), *((n, n) for n in SIZES)]
     parameter = next(chain(network.parameters(), [torch.empty(0)]))
-    reasons: dict[str, str] = {}  # most often one for all sizes
+    reasons: dict[int, dict[str, str]] = {count: {} for count in counts}  # most often one for all sizes
     for channels, (height, width) in product(counts, sizes):
         with torch.random.fork_rng(devices=[]), evaluating(network):
             images = torch.randn(2, channels, height, width).to(parameter)
@@ -179,11 +179,12 @@ def survey(network: nn.Module, role: str, size: tuple[int, int] | None = None) -
                 else:
                     found.grown = _grown(network, images)
                     return found if role == 'student' else replace(found, without_graph=frozenset())
-            if channels == counts[0]:
-                reasons.setdefault(reason, f'{height} × {width}')
-    tried = '; '.join(f'{place}: {reason}' for reason, place in [*reasons.items()][:4])
+            reasons[channels].setdefault(reason, f'{height} × {width}')
+    first = next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
+    shown = first if first in (1, 3) and first in counts else counts[0]  # the reason that is not its first convolution's
+    tried = '; '.join(f'{place}: {reason}' for reason, place in [*reasons[shown].items()][:4])
     other = '' if role == 'student' else '. Its size can be said by model.teacher_pixels=dict(size=...)'
-    raise ValueError(f'the {role} does not run on {counts[0]}-channel images. {tried}{other}')
+    raise ValueError(f'the {role} does not run on {shown}-channel images. {tried}{other}')
 
 
 @contextmanager

@@ -189,7 +189,7 @@ def test_a_tensor_that_nobody_provides(refusal, tmp_path):
     (tmp_path / 'mine.py').write_text(f"{text}model['distill_cfg'] = {vitkd}\n")
     message = refusal('train', tmp_path / 'mine.py')
     assert "asks for 'tokens_low_s', which nobody provides" in message
-    assert 'offer: gt_label, sample_idx, feat_s, tokens_high_s, vector_s, stages_s, feat_mid_s, logit_s, ' in message
+    assert 'offer: gt_label, sample_idx, feat_s, tokens_high_s, stages_s, feat_mid_s, logit_s, vector_s, ' in message
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_a_tensor_that_nobody_provides(refusal, tmp_path):
         (
             'mgd',
             'model.distill_cfg.1.methods.0.student_channels=64',
-            'loss_mgd: student_channels=64 is wrong, feat_s has the shape (N, 32, 8, 8): set student_channels=32',
+            'loss_mgd: student_channels=64 is wrong, feat_s has the shape (N, 32, 4, 4): set student_channels=32',
         ),
         ('srrl', 'model.distill_cfg.0.methods.0.teacher_channels=64', 'set teacher_channels=128'),
         ('wsld', 'model.distill_cfg.2.methods.0.num_classes=100', 'set num_classes=10'),

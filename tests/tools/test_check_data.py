@@ -363,7 +363,7 @@ def test_data_sets_of_the_users_own(check_sets, monkeypatch):
 
 def test_a_config_that_is_wrong(check, check_sets, tmp_path):
     assert check('configs/nowhere.py').last.startswith('check_data.py: error: config configs/nowhere.py: neither in')
-    assert 'FolderSet is not in the mmpretrain::dataset registry' in check_sets(dict(type='FolderSet')).last
+    assert "there is no dataset 'FolderSet'" in check_sets(dict(type='FolderSet')).last
     assert "The split must be one of ['train'" in check_sets(dict(type='ImageNet', split='trian')).last
     assert 'no data set to check' in check_sets(None).last
     assert check_sets(folder_set(tmp_path), arguments=['--workers', '0']).code == 2
