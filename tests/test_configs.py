@@ -129,7 +129,9 @@ def entries(cfg):
 
 
 def with_speed_marks(names):
-    return [pytest.param(n, marks=() if n.startswith(EXAMPLES) else pytest.mark.slow) for n in names]
+    """Slow tests but for the examples; the largest pair, of the parts of imagenet/deit-b3, is an acceptance test."""
+    marks = dict.fromkeys(names, pytest.mark.slow) | {'imagenet/deit-l3_distill_deit-b_img': pytest.mark.acceptance}
+    return [pytest.param(n, marks=() if n.startswith(EXAMPLES) else marks[n]) for n in names]
 
 
 def test_all_of_the_originals_names_are_there():

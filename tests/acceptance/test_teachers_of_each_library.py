@@ -42,7 +42,7 @@ AS_COLOUR = [
     dict(type='NumpyToPIL'),
     dict(type='torchvision/Grayscale', num_output_channels=3),
     dict(type='PILToNumpy'),
-    dict(type='Resize', scale=40),
+    dict(type='Resize', scale=32),
     dict(type='PackInputs'),
 ]
 HEAD = dict(num_classes=10, loss=dict(type='CrossEntropyLoss'), topk=(1,))
