@@ -345,7 +345,7 @@ class TestRefusals:
             tmp_path / 'other.pth',
         )
         for arguments, options, line in (
-            ([], ['randomness.seed=8'], 'views.seed is 7 in the store and 8 here'),
+            ([], ['randomness.seed=8'], 'seed is 7 in the store and 8 here'),
             (['--top-k', 3], [], 'k is 10 in the store and 3 here'),
             ([], [f'model.teacher_pretrained={tmp_path / "other.pth"}'], 'teacher.weights is '),
             ([], ['model.teacher_precision=bf16'], "teacher.precision is None in the store and 'bf16' here"),
