@@ -8,6 +8,7 @@ import re
 import zipfile
 from pathlib import Path
 
+import mmengine
 import numpy as np
 import pytest
 import timm
@@ -400,6 +401,10 @@ def test_load_from_of_which_nothing_fits(weights):
         check_some_fit(network, 'a.pth', of_a_distiller)
 
 
+@pytest.mark.skipif(
+    mmengine.__version__ == '0.10.7',
+    reason='mmengine 0.10.7 opens no training checkpoint with torch 2.6 or newer',
+)
 def test_mmpretrain_says_that_nothing_of_a_training_checkpoint_fits(weights, tmp_path, capfd):
     """As docs/deploy.md says of its inferencers and ``init_model``; the names are what tells."""
     torch.save(training_checkpoint(), tmp_path / 'epoch_3.pth')

@@ -250,7 +250,7 @@ class TestWorkDirectory:
         assert not (tmp_path / 'pwned').exists()
 
     def test_with_trust_it_is_run(self, tmp_path):
-        folder = self.run_in(tmp_path, f"import os\nos.makedirs('{tmp_path / 'pwned'}')\nmodel = dict()\n")
+        folder = self.run_in(tmp_path, f"__import__('os').makedirs('{tmp_path / 'pwned'}')\nmodel = dict()\n")
         guard_loading(trust=True)
         read_run(folder, 'x')
         assert (tmp_path / 'pwned').exists()
