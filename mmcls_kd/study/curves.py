@@ -13,6 +13,7 @@ from ..analysis.figures import drawing, entry
 from ..errors import close_names
 from .execution import RESULT
 from .records import Record, read_records
+from .report import mean_cell
 from .statistics import compare, holm, summary
 
 COLUMNS = ('row', 'seeds', 'last epoch', 'best epoch', 'minus the first', 'p')
@@ -81,24 +82,18 @@ def compare_rows(rows: dict[str, dict[int, Record]]) -> tuple[list[list[str]], l
     cells = []
     for name, row in rows.items():
         best = [record['best'] for record in row.values() if not record['diverged']]
+        means = [mean_cell(summary(values) if values else None) for values in ([*finished[name].values()], best)]
         difference = found.get(name)
         minus = f'{difference.mean:+.2f}' if difference else ''
         if difference and difference.half is not None:
             minus += f' [{difference.mean - difference.half:+.2f}, {difference.mean + difference.half:+.2f}]'
         p = f'{corrected[name]:.3f}' if name in corrected else ''
-        cells.append([name, str(len(row)), _mean([*finished[name].values()]), _mean(best), minus, p])
+        cells.append([name, str(len(row)), *means, minus, p])
     notes = [f'{name}: a training diverged, so the row is compared with nothing' for name in lost]
     for key in PROTOCOL:
         if len({str(record.get(key)) for row in rows.values() for record in row.values()}) > 1:
             notes.append(f'the rows do not share {key!r}: differences are not of the methods alone')
     return cells, notes
-
-
-def _mean(values: Sequence[float]) -> str:
-    if not values:
-        return 'diverged'
-    found = summary(values)
-    return f'{found.mean:.2f}' + ('' if found.sd is None else f' ± {found.sd:.2f}')
 
 
 def draw_curves(rows: dict[str, dict[int, Record]]) -> Any:

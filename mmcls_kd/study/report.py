@@ -114,7 +114,7 @@ def _pair(results: Results, pair: str) -> str:
     if not lines:
         return ''
     head = ['', 'last epoch', 'best epoch', 'minus alone', 'p', 'minus KD', 'p']
-    rows = [[_title(line, results.study), _mean(line.last), _mean(line.best), *_versus(line)] for line in lines]
+    rows = [[_title(line, results.study), mean_cell(line.last), mean_cell(line.best), *_versus(line)] for line in lines]
     if published := results.study.pairs[pair].published:
         head += ['published', 'minus published']
         reached = [_reached(published.get(line.row), line.last.mean if line.last else None) for line in lines]
@@ -185,7 +185,7 @@ def _weights(results: Results, pair: str) -> str:
         title = f'`{method}`' if line is None else _title(line, results.study, method)
         cells = [(f'{found[f]:.2f}' if found[f] else DIVERGED) if f in found else '' for f in factors]
         rows.append([title, *cells, '' if chosen is None else f'× {_factor(chosen)}'])
-        rows[-1] += [''] * 5 if line is None or chosen in (None, 1) else [_mean(line.last), *_versus(line)]
+        rows[-1] += [''] * 5 if line is None or chosen in (None, 1) else [mean_cell(line.last), *_versus(line)]
         shown += [line] if line is not None and chosen not in (None, 1) else []
     return '\n\n'.join([table(head, rows), *_said(shown, 'With the weights found')])
 
@@ -200,7 +200,7 @@ def _ablation(results: Results, name: str) -> str:
     rows = []
     for line in there:
         difference = line.against.get(ablation.against) if line.row != ablation.against else None
-        rows.append([_title(line, results.study), _mean(line.last), _mean(line.best), *_difference(difference)])
+        rows.append([_title(line, results.study), mean_cell(line.last), mean_cell(line.best), *_difference(difference)])
     return table(head, rows)
 
 
@@ -275,7 +275,8 @@ def _title(line: Line, study: Study, name: str | None = None) -> str:
     return f'{title} ({", ".join(notes)})' if notes else title
 
 
-def _mean(value: Summary | None) -> str:
+def mean_cell(value: Summary | None) -> str:
+    """Mean and standard deviation as a cell of a table; None for a row whose every training diverged."""
     if value is None:
         return DIVERGED
     return f'{value.mean:.2f}' + ('' if value.sd is None else f' ± {value.sd:.2f}')
