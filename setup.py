@@ -52,6 +52,7 @@ EXTRAS = dict(
     timm=['safetensors', 'timm'],
     wandb=['wandb'],
     dev=[
+        'albumentations',  # the pixels of its resizing are compared
         'hypothesis',
         'matplotlib',
         'mypy',
