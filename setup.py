@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
+DOCS = ['mkdocs-material', 'mkdocstrings[python]']
 ONNX = ['onnx', 'onnxscript', 'onnxruntime']
 
 
@@ -42,6 +43,7 @@ class BuildWithToolbox(build_py):
 #: What needs a library of its own; where it is missing, an error names the extra.
 EXTRAS = dict(
     analysis=['matplotlib', 'scikit-learn', 'torchmetrics'],
+    docs=DOCS,
     hf=['safetensors', 'transformers'],
     mim=['onedl-mim'],
     mlflow=['mlflow'],
@@ -68,6 +70,7 @@ EXTRAS = dict(
         'timm',
         'torchmetrics',
         'transformers',
+        *DOCS,
         *ONNX,
     ],
 )
