@@ -47,5 +47,5 @@ class Roles(griffe.Extension):
         """Rewrite the docstring of an object."""
         if obj.docstring:
             text = re.sub(r':math:`(.*?)`', r'$\1$', obj.docstring.value, flags=re.DOTALL)
-            text = re.sub(r'^( *)\.\. math:: *((?:.+\n?)+)', r'\1$$\n\1\2\n\1$$\n', text, flags=re.MULTILINE)
+            text = re.sub(r'^\.\. math::\s*((?:.+\n)*.+)', r'$$\n\1\n$$', text, flags=re.MULTILINE)
             obj.docstring.value = re.sub(r':\w+:`~?\.?(?:\w+\.)*(\w+)`', r'`\1`', text)
