@@ -19,6 +19,7 @@ from mmengine.dist import all_gather_object, get_dist_info
 from mmengine.logging import print_log
 from mmengine.optim.scheduler.param_scheduler import INF
 from mmengine.runner import Runner
+from mmpretrain.datasets import BaseDataset
 from mmpretrain.datasets.utils import check_md5
 from mmpretrain.evaluation import Accuracy, MultiLabelMetric
 from mmpretrain.registry import DATASETS, OPTIMIZERS
@@ -27,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from .checkpoint import fetch, read_checkpoint, student_weights, weights_of
 from .distillers.survey import survey
-from .engine.data import SampleIndex, plain_datasets
+from .engine.data import SampleIndex, plain_datasets, sample_infos
 from .engine.loss_watch import value_of
 from .engine.models import unwrapped
 from .engine.optimizer_state import match_by_name
@@ -179,14 +180,15 @@ def labels_of(dataset: Any, name: str, several: bool) -> tuple[np.ndarray, np.nd
             'CustomDataset, or name an annotation file with labels'
         )
     if np.ndim(first['gt_label']) == 0:
-        labels = np.asarray(dataset.get_gt_labels())
+        own = type(dataset).get_gt_labels is not BaseDataset.get_gt_labels
+        labels = np.asarray(dataset.get_gt_labels() if own else [info['gt_label'] for info in sample_infos(dataset)])
         return labels, np.arange(len(labels))
     if not several:
         raise ValueError(
             f'{name}: the samples have several labels each ({type(dataset).__name__}, the first {first["gt_label"]}), and '
             'distillation here is for one label an image: give a data set with one class for each'
         )
-    each = [np.asarray(dataset.get_data_info(i)['gt_label'], dtype=int) for i in range(len(dataset))]
+    each = [np.asarray(info['gt_label'], dtype=int) for info in sample_infos(dataset)]
     return np.concatenate(each), np.repeat(np.arange(len(each)), list(map(len, each)))
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from keyword import iskeyword
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.config import config as mmengine_config
 from mmengine.config.utils import MODULE2PACKAGE
-from mmengine.hub import get_config
 from mmengine.utils import import_modules_from_strings
 from mmpretrain.apis.model import ModelHub
 from mmpretrain.registry import MODELS
@@ -24,7 +27,19 @@ PACKAGE = Path(__file__).resolve().parent
 CONFIGS = PACKAGE / '.mim' / 'configs'
 #: The folder that holds ``configs/``: inside the installed package, or the checkout around it, which links to it there.
 TOOLBOX = CONFIGS.resolve().parent if CONFIGS.is_dir() else PACKAGE.parent
+#: How long the lines of a config's text are.
+LINE = 100
 MODULE2PACKAGE['mmcls_kd'] = 'mmcls_kd'  # so that mmengine finds `mmcls_kd::...`
+_from_index = mmengine_config._get_external_cfg_path
+
+
+def _external_path(package: str, name: str) -> str:
+    """Return the file of `mmpretrain::NAME` at its place; for it mmengine reads 85 metafiles before it looks there."""
+    path = Path(package, '.mim', 'configs', name)
+    return str(path) if path.is_file() else _from_index(package, name)
+
+
+mmengine_config._get_external_cfg_path = _external_path
 
 
 def _found(path: str | Path) -> Path | None:
@@ -66,7 +81,8 @@ def read_config(path: str) -> Config:
             refuse_calls(cfg._cfg_dict.to_dict(), f'config {path}')
         return cfg
     try:
-        return get_config(path if '::' in path else f'mmpretrain::{path.removeprefix("configs/")}')
+        name = path if '::' in path else f'mmpretrain::{path.removeprefix("configs/")}'
+        return Config.fromfile(Config._get_cfg_path(name, '')[0])
     except (FileNotFoundError, ValueError, AssertionError) as error:
         raise FileNotFoundError(
             f'config {path}: neither in the working directory nor in the toolbox ({TOOLBOX}) nor in mmpretrain'
@@ -104,13 +120,37 @@ def read_left_config(path: Path) -> Config:
     return cfg
 
 
-class RunConfig(Config):
-    """The config of a run, which formats its text once.
+def as_python(value: Any, room: int = LINE) -> str:
+    """Return a config's value as Python source: on one line where it fits into ``room``, else one part a line.
 
-    mmengine formats it whenever it is asked for it, a second each time, and every checkpoint asks.
+    Example:
+        >>> print(as_python(dict(type='SGD', lr=0.1, betas=(0.9,)), room=20))
+        dict(
+            betas=(0.9,),
+            lr=0.1,
+            type='SGD',
+        )
     """
+    if isinstance(value, Mapping):
+        named = all(isinstance(key, str) and key.isidentifier() and not iskeyword(key) for key in value)
+        left, right = ('dict(', ')') if named else ('{', '}')
+        parts = [(f'{key}=' if named else f'{key!r}: ', value[key]) for key in sorted(value, key=str)]
+    elif isinstance(value, (list, tuple)):
+        (left, right), parts = '[]' if isinstance(value, list) else '()', [('', part) for part in value]
+    elif isinstance(value, type):
+        return value.__name__ if value.__module__ == 'builtins' else f'{value.__module__}.{value.__name__}'
+    else:
+        return repr(value) if isinstance(value, str) else str(value)
+    texts = [f'{start}{as_python(part, room - 4 - len(start))}' for start, part in parts]
+    line = f'{left}{", ".join(texts)}{"," * (left == "(" and len(texts) == 1)}{right}'
+    if len(line) <= room and '\n' not in line:
+        return line
+    return '\n'.join([left, *(indent(f'{text},', '    ') for text in texts), right])
 
-    _texts: dict[str, str] = {}
+
+class RunConfig(Config):
+    """Config of a run, written by :func:`as_python`: mmengine lays its text out by yapf, which takes a second."""
+
     _kept_back = False
 
     @classmethod
@@ -131,12 +171,19 @@ class RunConfig(Config):
 
     @property
     def pretty_text(self) -> str:
-        """The config as a Python text; formatted anew only if something in it changed."""
-        key = repr(self._cfg_dict)
-        if key not in self._texts:
-            self._texts.clear()
-            self._texts[key] = super().pretty_text
-        return self._texts[key]
+        """The config as Python source.
+
+        Raises:
+            ValueError: If a value cannot be written; names its key.
+        """
+        lines = []
+        for key, value in sorted(self.to_dict().items()):
+            lines.append(f'{key} = {as_python(value, LINE - len(key) - 3)}\n')
+            try:
+                ast.parse(lines[-1])
+            except SyntaxError as error:
+                raise ValueError(f'config {self.filename}: {key}={repr(value)[:200]} cannot be written as Python') from error
+        return ''.join(lines)
 
     @classmethod
     def of(cls, cfg: Config) -> RunConfig:

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from .engine.data import ends_early, image_fault, plain_datasets
+from .engine.data import ends_early, image_fault, plain_datasets, sample_infos
 
 #: How many images of a data set are looked at, evenly spread; opening them all takes a few seconds.
 LOOKED_AT = 50_000
@@ -52,10 +52,10 @@ def image_files(dataset: Any) -> Iterator[tuple[Any, int, str]]:
     for part in plain_datasets(dataset):
         if not (hasattr(part, 'get_data_info') and hasattr(part, 'prepare_data')):
             continue
-        for i in range(0, len(part), 1 + len(dataset) // LOOKED_AT):
-            path = part.get_data_info(i).get('img_path')
-            if path and '://' not in str(path):
-                yield part, i, str(path)
+        step = 1 + len(dataset) // LOOKED_AT
+        for i, info in enumerate(sample_infos(part, step)):
+            if (path := info.get('img_path')) and '://' not in str(path):
+                yield part, i * step, str(path)
 
 
 def check_images(loader: Any, name: str, readable: bool = True) -> None:

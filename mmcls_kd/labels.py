@@ -14,7 +14,7 @@ from mmpretrain.datasets.custom import find_folders
 from mmpretrain.registry import DATASETS
 from PIL import Image
 
-from .engine.data import plain_datasets
+from .engine.data import plain_datasets, sample_infos
 from .networks.classes import Names, match, miscounted, moved, some
 
 #: Of how many images, evenly spread over a data set, the folders are looked at.
@@ -54,8 +54,7 @@ def folder_names(dataset: Any) -> Names:
     if not hasattr(dataset, 'get_data_info'):
         return {}
     labels: dict[str, int] = {}
-    for i in range(0, len(dataset), 1 + len(dataset) // LOOKED_AT):
-        info = dataset.get_data_info(i)
+    for info in sample_infos(dataset, 1 + len(dataset) // LOOKED_AT):
         folder = PurePath(str(info.get('img_path') or '')).parent.name
         label = info.get('gt_label')
         if not folder or not isinstance(label, Integral) or labels.setdefault(folder, int(label)) != label:

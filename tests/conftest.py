@@ -1,8 +1,6 @@
 """One thread a process: several test processes run side by side, and threads of theirs would only wait for each other."""
 
-import functools
 import os
-import pkgutil
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # before torch is imported, and for the programs that tests start
 
@@ -47,23 +45,6 @@ def pytest_pyfunc_call(pyfuncitem):
     else:
         in_child(pyfuncitem.obj)(**arguments)
     return True
-
-
-@pytest.fixture(scope='session', autouse=True)
-def _unformatted_configs():
-    """The text of a config is not laid out by yapf, which takes seconds for each run; it means the same."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, True))
-        yield
-
-
-@pytest.fixture(scope='session', autouse=True)
-def _configs_found_once():
-    """Where a config of mmpretrain is, is looked up once: each time mmengine reads all 85 files of its index."""
-    place = 'mmengine.config.config._get_external_cfg_path'
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(place, functools.cache(pkgutil.resolve_name(place)))
-        yield
 
 
 @pytest.fixture(scope='session')

@@ -15,7 +15,17 @@ from mmpretrain.registry import MODELS
 from networks import batch
 
 import mmcls_kd.dis_losses as losses
-from mmcls_kd.configs import TOOLBOX, close_names, find_file, network_cfg, offer, read_config, select_methods, zoo_weights
+from mmcls_kd.configs import (
+    TOOLBOX,
+    RunConfig,
+    close_names,
+    find_file,
+    network_cfg,
+    offer,
+    read_config,
+    select_methods,
+    zoo_weights,
+)
 from mmcls_kd.dis_losses.wkd_logit import class_cost
 
 FOLDER = TOOLBOX / 'configs' / 'distillers'
@@ -346,6 +356,35 @@ class TestMethods:
             select_methods(dict(type='ImageClassifier'), ['kd'])
 
 
+class TestText:
+    """Text of a run's config, against mmengine's own, laid out by yapf."""
+
+    VALUES = dict(
+        a=dict(type='X', lr=1e-05, nested=[dict(p=None), dict(), [], (), (1,), (1, 2.5), True], text="it's \\ \n"),
+        b={'x y': 1, 3: 'three', 'z': {'k': (('a',), {'l m': [2]})}},
+        c=['a' * 60, 'b' * 60, dict(d='c' * 100)],
+        d=dict,
+        e=-0.0,
+        f={'class': 1, 'self': 2},
+    )
+
+    @pytest.mark.parametrize('path', [*list(CONFIGS)[2:4], 'fashion_mnist/res18-w16_distill_res18-w4_fmnist'])
+    def test_it_says_what_mmengines_says(self, path):
+        cfg = RunConfig.of(Config.fromfile(FOLDER / f'{path}.py'))
+        ours, theirs = (Config.fromstring(text, '.py') for text in (cfg.pretty_text, super(RunConfig, cfg).pretty_text))
+        assert ours.to_dict() == cfg.to_dict()
+        assert repr(ours._cfg_dict) == repr(theirs._cfg_dict)  # the order too
+
+    def test_it_gives_back_every_kind_of_value(self):
+        text = RunConfig(self.VALUES).pretty_text
+        assert Config.fromstring(text, '.py').to_dict() == self.VALUES
+        assert max(map(len, text.splitlines())) == len(f"        d='{'c' * 100}',")
+
+    def test_what_cannot_be_written_is_named(self):
+        with pytest.raises(ValueError, match=r"collate=\{'fn': <function .*>\} cannot be written as Python"):
+            RunConfig(dict(collate=dict(fn=lambda: 0))).dump()
+
+
 class TestPaths:
     def test_working_directory_then_toolbox_then_mmpretrain(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
@@ -357,6 +396,11 @@ class TestPaths:
         assert read_config(path).model.type == 'Mine'
         assert read_config('configs/vgg/vgg11_8xb32_in1k.py').model.backbone.depth == 11
         assert read_config('mmpretrain::vgg/vgg13_8xb32_in1k.py').model.backbone.depth == 13
+
+    def test_a_config_of_mmpretrain_is_found_without_its_index(self, monkeypatch):
+        monkeypatch.setattr('mmengine.config.utils.load', lambda path: pytest.fail(f'{path} is read'))
+        assert read_config('mmpretrain::vgg/vgg13_8xb32_in1k.py').model.backbone.depth == 13
+        assert read_config('configs/resnet/resnet18_8xb32_in1k.py').model.backbone.depth == 18  # inherits from mmpretrain's
 
     @pytest.mark.parametrize('path', ['configs/none.py', 'mmpretrain::none/none.py'])
     def test_nowhere(self, path):

@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from mmengine.dataset import ClassBalancedDataset, ConcatDataset, RepeatDataset
+from mmengine.dataset import BaseDataset, ClassBalancedDataset, ConcatDataset, RepeatDataset
 from mmengine.dist import get_dist_info
 from mmengine.fileio import get
 from mmengine.registry import FUNCTIONS
@@ -135,6 +135,19 @@ def plain_datasets(dataset: Any) -> Iterator[Any]:
             yield dataset
         else:
             yield from plain_datasets(part)
+
+
+def sample_infos(dataset: Any, step: int = 1) -> Iterator[Mapping[str, Any]]:
+    """Iterate over what a data set says of every ``step``-th sample (``img_path``, ``gt_label``), not to be changed.
+
+    Args:
+        dataset: A data set with ``get_data_info``.
+        step: 1 for every sample.
+    """
+    if getattr(type(dataset), 'get_data_info', None) is BaseDataset.get_data_info and not dataset.serialize_data:
+        dataset.full_init()
+        return islice(dataset.data_list, 0, None, step)
+    return (dataset.get_data_info(i) for i in range(0, len(dataset), step))
 
 
 def images_in(dataset: Any) -> int:

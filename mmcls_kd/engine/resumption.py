@@ -19,7 +19,7 @@ from torch import Tensor
 from ..checkpoint import plain
 from ..configs import method_entries
 from ..errors import TrainingError
-from .data import plain_datasets
+from .data import plain_datasets, sample_infos
 from .models import unwrapped
 
 #: The parts of a config that make a run the run that it is.
@@ -36,7 +36,7 @@ PARTS = (
 #: What changes no number, wherever it stands in them; ``num_samples`` is said by the number of images.
 SILENT = {
     *('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', 'worker_init_fn', 'num_samples', '_scope_'),
-    *('val_interval', 'val_begin', 'gradient_norm_interval'),
+    *('serialize_data', 'val_interval', 'val_begin', 'gradient_norm_interval'),
 }
 #: Of how many training images, evenly spread, names and labels are compared.
 COMPARED_IMAGES = 10_000
@@ -61,8 +61,7 @@ def images_of_training(dataset: Any) -> dict[str, Any]:
         for part in plain_datasets(dataset):
             if not hasattr(part, 'get_data_info'):
                 continue
-            for index in range(0, len(part), -(-len(part) // COMPARED_IMAGES) or 1):
-                info = part.get_data_info(index)
+            for info in sample_infos(part, -(-len(part) // COMPARED_IMAGES) or 1):
                 yield repr((Path(str(info.get('img_path', ''))).name, plain(info.get('gt_label')))).encode()
 
     return {'training images': len(dataset), 'names and labels of the training images': fingerprint(pieces())}

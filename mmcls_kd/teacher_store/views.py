@@ -19,7 +19,7 @@ from ..checkpoint import fetch, sha256
 from ..configs import find_network, network_cfg
 from ..distillers import ClassificationDistiller
 from ..distillers.assembly import preprocessor_cfg
-from ..engine.data import SeededDataset, plain_datasets
+from ..engine.data import SeededDataset, plain_datasets, sample_infos
 from ..engine.loops import ResumableEpochLoop
 from ..engine.models import unwrapped
 from ..errors import MissingLibraryError
@@ -73,8 +73,7 @@ def data_list(dataset: SeededDataset) -> str:
             digest.update(repr(len(plain)).encode())
             continue
         root = str(getattr(plain, 'data_root', '') or '')
-        for i in range(len(plain)):
-            info = plain.get_data_info(i)
+        for info in sample_infos(plain):
             path, label = info.get('img_path'), info.get('gt_label')
             content = str(path).removeprefix(root).encode() if path else bytes(info.get('img', b''))
             digest.update(content + repr(label).encode())

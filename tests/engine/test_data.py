@@ -7,10 +7,11 @@ import torch
 from interruption import Run
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+from mmpretrain.datasets import FashionMNIST
 from PIL import Image
 
 from mmcls_kd.configs import TOOLBOX
-from mmcls_kd.engine.data import SampleIndex, batches_from, image_fault, reproducible
+from mmcls_kd.engine.data import SampleIndex, batches_from, image_fault, reproducible, sample_infos
 from mmcls_kd.errors import TrainingError, UnreadableImageError
 
 CROP = [
@@ -87,6 +88,17 @@ def test_workers_end_with_the_training_process_alone(images):
     worker.join(0.5)
     assert worker.is_alive()
     assert len(views(data)) == 12
+
+
+@pytest.mark.parametrize('step', [1, 3])
+def test_infos_are_the_data_sets(tmp_path, step):
+    folders.fashion_mnist(tmp_path, train=20)
+    for serialize in (True, False):
+        dataset = FashionMNIST(data_root=str(tmp_path), split='train', serialize_data=serialize, indices=range(2, 18))
+        expected = [dataset.get_data_info(i) for i in range(0, 16, step)]
+        found = list(sample_infos(dataset, step))
+        assert [int(info['gt_label']) for info in found] == [int(info['gt_label']) for info in expected]
+        assert all(np.array_equal(info['img'], other['img']) for info, other in zip(found, expected, strict=True))
 
 
 class TestUnreadable:

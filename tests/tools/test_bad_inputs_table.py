@@ -25,7 +25,6 @@ from networks import resnet
 from PIL import Image
 from processes import free_port
 from torch import nn
-from yapf.yapflib import yapf_api
 
 from mmcls_kd.checkpoint import read_checkpoint
 from mmcls_kd.configs import TOOLBOX, network_cfg
@@ -791,11 +790,6 @@ def good_checkpoint(data, tmp_path_factory):
     return folder / 'run' / 'epoch_1.pth'
 
 
-def unformatted():
-    """Let a child leave the text of its config as it is: to format it would take most of a case's time."""
-    yapf_api.FormatCode = lambda text, **_: (text, True)
-
-
 def finish(command, folder):
     """Run a command to its end; returns its exit code and its output."""
     environment = {'CUDA_VISIBLE_DEVICES': '', **command.environment}
@@ -803,7 +797,7 @@ def finish(command, folder):
         done = run(command.tool, *command.words, check=False, env={**os.environ, **environment})
         return done.returncode, done.output
     log = folder / 'output.txt'
-    child = fork(command.words, log, environment, unformatted, command.tool)
+    child = fork(command.words, log, environment, tool=command.tool)
     end = time.monotonic() + SECONDS
     while not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
         if time.monotonic() > end:

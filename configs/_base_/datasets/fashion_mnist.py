@@ -8,11 +8,13 @@ train_pipeline = [
     dict(type='PackInputs'),
 ]
 
+whole = dict(type='FashionMNIST', data_root='data/fashion_mnist', serialize_data=False)  # read in half of the time
+
 train_dataloader = dict(
     batch_size=128,
     num_workers=0,  # for images this small the fastest on two cores
     persistent_workers=False,
-    dataset=dict(type='FashionMNIST', data_root='data/fashion_mnist', split='train', pipeline=train_pipeline),
+    dataset=dict(**whole, split='train', pipeline=train_pipeline),
     sampler=dict(type='DefaultSampler', shuffle=True),
 )
 val_dataloader = dict(
@@ -20,8 +22,7 @@ val_dataloader = dict(
     num_workers=0,
     persistent_workers=False,
     dataset=dict(
-        type='FashionMNIST',
-        data_root='data/fashion_mnist',
+        **whole,
         split='test',
         test_mode=True,  # without it mmpretrain reads the training images here
         pipeline=[dict(type='PackInputs')],
