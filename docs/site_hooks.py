@@ -48,4 +48,5 @@ class Roles(griffe.Extension):
         if obj.docstring:
             text = re.sub(r':math:`(.*?)`', r'$\1$', obj.docstring.value, flags=re.DOTALL)
             text = re.sub(r'^\.\. math::\s*((?:.+\n)*.+)', r'$$\n\1\n$$', text, flags=re.MULTILINE)
+            text = re.sub(r'^Example:$', 'Examples:', text, flags=re.MULTILINE)
             obj.docstring.value = re.sub(r':\w+:`~?\.?(?:\w+\.)*(\w+)`', r'`\1`', text)
