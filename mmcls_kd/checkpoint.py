@@ -189,6 +189,35 @@ def read_checkpoint(path: str | Path, trust: bool | None = None) -> dict[str, An
     return dict(content)
 
 
+#: The checkpoint that a run starts from, by its file's identity, until mmengine loads it.
+_start: dict[tuple[int, ...], dict[str, Any]] = {}
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    state = path.stat()
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def read_start(path: Path) -> dict[str, Any]:
+    """Read the checkpoint that a run starts from, and hold it until mmengine loads the same file: it is read once.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The content, not to be changed.
+
+    Raises:
+        FileNotFoundError: As :func:`read_checkpoint`.
+        ValueError: Likewise.
+    """
+    key = _identity(path) if path.is_file() else ()
+    if key not in _start:
+        _start.clear()
+        _start[key] = read_checkpoint(path)
+    return _start[key]
+
+
 def check_end(path: Path) -> None:
     """Refuse a checkpoint that is cut off, without reading more than its ends.
 
@@ -301,7 +330,8 @@ def guard_loading(trust: bool) -> None:
 
 def _load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
     """What mmengine calls to read a local file."""
-    content = read_checkpoint(Path(filename).expanduser())
+    path = Path(filename).expanduser()
+    content = (_start.pop(_identity(path), None) if path.is_file() else None) or read_checkpoint(path)
     weights = weights_of(content)
     if not weights:
         raise ValueError(f'checkpoint {filename} {about_contents(content)}')

@@ -26,7 +26,7 @@ from mmpretrain.registry import DATASETS, OPTIMIZERS
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from .checkpoint import fetch, read_checkpoint, student_weights, weights_of
+from .checkpoint import fetch, read_start, student_weights, weights_of
 from .distillers.survey import survey
 from .engine.data import SampleIndex, plain_datasets, sample_infos
 from .engine.loss_watch import value_of
@@ -575,7 +575,7 @@ def check_training(runner: Runner) -> None:
     check_data(runner, loaders)
     source, checkpoint = runner.cfg.get('load_from'), None
     if source:
-        checkpoint = read_checkpoint(fetch(source, 'load_from'))
+        checkpoint = read_start(fetch(source, 'load_from'))
         if hasattr(model, 'student'):
             check_start(model.student, source, checkpoint)
         else:

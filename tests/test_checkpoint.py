@@ -23,7 +23,16 @@ from mmpretrain.registry import MODELS
 from networks import build, method, resnet, vit
 
 from mmcls_kd import checkpoint as checkpoint_module
-from mmcls_kd.checkpoint import check_end, fetch, load_strictly, read_checkpoint, save_atomically, transfer
+from mmcls_kd.checkpoint import (
+    _load_from_local,
+    check_end,
+    fetch,
+    load_strictly,
+    read_checkpoint,
+    read_start,
+    save_atomically,
+    transfer,
+)
 from mmcls_kd.checks import check_some_fit
 from mmcls_kd.configs import network_cfg
 from mmcls_kd.networks import weights as weights_module
@@ -60,6 +69,24 @@ class TestReading:
         content = read_checkpoint(tmp_path / 'a.pth')
         assert content['message_hub']['log_scalars']['train/loss'].current() == 2.0
         assert content['meta']['seed'] == 1
+
+    def test_where_a_run_starts_is_read_once_and_let_go(self, tmp_path):
+        file, link = tmp_path / 'a.pth', tmp_path / 'b.pth'
+        torch.save(training_checkpoint(), file)
+        link.symlink_to(file)
+        content = read_start(file)
+        assert read_start(link) is content
+        assert _load_from_local(str(link))['state_dict'] is content['state_dict']
+        assert _load_from_local(str(file))['state_dict'] is not content['state_dict']
+        with pytest.raises(FileNotFoundError, match='none'):
+            read_start(tmp_path / 'none.pth')
+
+    def test_where_a_run_starts_is_read_anew_if_it_changes(self, tmp_path):
+        torch.save(training_checkpoint(), tmp_path / 'a.pth')
+        assert 'more' not in read_start(tmp_path / 'a.pth')
+        torch.save(training_checkpoint(more=1), tmp_path / 'a.pth')
+        assert 'more' in read_start(tmp_path / 'a.pth')
+        assert 'more' in _load_from_local(str(tmp_path / 'a.pth'))
 
     @pytest.mark.parametrize('strategy', ['cos', 'linear'])
     def test_a_one_cycle_schedule(self, tmp_path, strategy):

@@ -16,7 +16,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from ..checkpoint import atomic_path, read_checkpoint
+from ..checkpoint import atomic_path, read_start
 from ..errors import DivergenceError, TrainingError
 from .loss_watch import not_finite
 from .models import share_memories, unwrapped
@@ -94,7 +94,7 @@ def last_whole_checkpoint(work_dir: str | Path, launch: str | None = None) -> tu
     """
     for path in candidates(Path(work_dir)):
         try:
-            content = read_checkpoint(path)
+            content = read_start(path)
             if launch is not None and (content.get('meta') or {}).get('launch') != launch:
                 continue
             if 'optimizer' in content:

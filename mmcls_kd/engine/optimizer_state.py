@@ -50,7 +50,9 @@ def names_in(checkpoint: Mapping[str, Any], model: nn.Module, count: int) -> lis
 
 
 def match_by_name(checkpoint: dict[str, Any], model: nn.Module, optim_wrapper: OptimWrapper) -> None:
-    """Put the optimizer's and the schedulers' state of a checkpoint into the order of this run's parameters, in place.
+    """Put the optimizer's and the schedulers' state of a checkpoint into the order of this run's parameters.
+
+    They take the place of the old ones in ``checkpoint``, and those stay as they are.
 
     Parameters that the checkpoint does not have start without state; what it has of others (a teacher's) is left out.
 
@@ -84,10 +86,11 @@ def match_by_name(checkpoint: dict[str, Any], model: nn.Module, optim_wrapper: O
     state = {i: state_of[name] for i, name in enumerate(own) if name in state_of}
     checkpoint['optimizer'] = {**saved, 'state': state, 'param_groups': groups}
     extra = len(optim_wrapper.param_groups) - len(groups)  # mmengine's base_param_settings, which have no parameter
-    for scheduler in checkpoint.get('param_schedulers') or []:
-        for key in ('base_values', '_last_value'):  # a value for each group
-            if values := scheduler.get(key):
-                scheduler[key] = [values[source] for source in sources] + values[-1:] * extra
+    if schedulers := checkpoint.get('param_schedulers'):
+        by_group = ('base_values', '_last_value')  # a value for each group
+        checkpoint['param_schedulers'] = [
+            s | {k: [s[k][i] for i in sources] + s[k][-1:] * extra for k in by_group if s.get(k)} for s in schedulers
+        ]
 
 
 def _check_kind(checkpoint: Mapping[str, Any], optimizer: Optimizer) -> None:

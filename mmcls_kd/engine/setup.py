@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.dist import all_gather_object, broadcast_object_list, is_distributed, is_main_process
 from mmengine.logging import print_log
 
-from ..checkpoint import fetch, read_checkpoint, sha256
+from ..checkpoint import fetch, read_start, sha256
 from .checkpoint_hook import last_whole_checkpoint, launch_id
 
 #: What takes the place of mmengine's own.
@@ -99,7 +99,7 @@ def _resume_point(cfg: Config) -> tuple[Path, str | None, int | None] | None:
     if found is None and cfg.get('resume'):
         if cfg.get('load_from'):
             path = fetch(cfg.load_from, 'resume')
-            found = path, read_checkpoint(path)
+            found = path, read_start(path)
         else:
             found = last_whole_checkpoint(cfg.work_dir)
             if found is None:

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -34,6 +35,17 @@ def copied(finished, tmp_path):
     return tmp_path / 'moved'
 
 
+def tell_reads():
+    """Let a child print each file that torch reads."""
+    load = torch.load
+
+    def told(path, **keywords):
+        print(f'{Path(path).name} is read')
+        return load(path, **keywords)
+
+    torch.load = told
+
+
 def test_the_last_ones_are_kept_and_nothing_else(finished):
     assert sorted(p.name for p in (finished / 'run').glob('*.pth')) == ['epoch_2.pth', 'epoch_3.pth']
     assert [p.name for p in (finished / 'run').glob('.*')] == ['.lock']
@@ -52,10 +64,11 @@ class TestWhatIsResumed:
         assert 'epoch_3.pth is passed over: ' in run.output()
         assert f'Load checkpoint from {copied / "run" / "epoch_2.pth"}' in run.output()
 
-    def test_a_truncated_one_is_passed_over_with_a_warning(self, copied, finished):
+    def test_a_truncated_one_is_passed_over_with_a_warning_and_the_one_before_is_read_once(self, copied, finished):
         self.damage(copied / 'run', 'epoch_3.pth')
-        run = Run(copied / 'config.py', copied / 'run', '--resume')
+        run = Run(copied / 'config.py', copied / 'run', '--resume', before=tell_reads)
         assert run.wait() == [0], run.output()
+        assert run.output().count('epoch_2.pth is read') == 1
         assert 'epoch_3.pth is passed over: ' in run.output()
         assert_same_run(copied / 'run', finished / 'run')
 
