@@ -49,7 +49,7 @@ EXTRAS = dict(
     mlflow=['mlflow'],
     onnx=ONNX,
     safetensors=['safetensors'],
-    study=['matplotlib', 'scipy'],
+    study=['matplotlib', 'pandas', 'pydantic', 'scipy'],
     tensorboard=['tensorboard'],
     timm=['safetensors', 'timm'],
     wandb=['wandb'],
@@ -59,6 +59,8 @@ EXTRAS = dict(
         'matplotlib',
         'mypy',
         'onedl-mim; python_version < "3.14"',  # it wants a pandas that is older
+        'pandas',
+        'pydantic',
         'pytest',
         'pytest-xdist',
         'ruff',

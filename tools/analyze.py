@@ -38,11 +38,11 @@ def parse_args(argv=None):
 
 def of_studies(args) -> bool:
     """Return whether all that is named is of studies; refuse a mixture."""
-    from mmcls_kd.study.curves import is_of_study
+    from mmcls_kd.study.records import is_of_study
 
     found = [is_of_study(source) for source in args.work_dirs]
     if any(found):
-        for library in ('matplotlib', 'scipy'):
+        for library in ('matplotlib', 'pandas', 'scipy'):
             need_library(library, 'the comparison of rows', extra='study')
     if any(found) and not all(found):
         other = args.work_dirs[found.index(False)]

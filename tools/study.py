@@ -13,10 +13,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works wi
 from mmcls_kd.extras import need_library
 from mmcls_kd.locks import alone
 from mmcls_kd.runtime import ended_when_asked, errors_in_one_line
-from mmcls_kd.study.desk import Desk, work
-from mmcls_kd.study.execution import InterruptedStudyError
-from mmcls_kd.study.hours import TFLOPS
 from mmcls_kd.study.records import RUNNING
+
+#: Assumed mean speed of a GPU, :data:`mmcls_kd.study.flops.TFLOPS`.
+TFLOPS = 23.4
 
 
 def parse_args(argv=None):
@@ -30,7 +30,7 @@ def parse_args(argv=None):
     parser.add_argument('--work-dir', type=Path, help='folder for the runs (default: work_dirs/studies/STUDY)')
     parser.add_argument('--slurm', metavar='PARTITION', help='with --commands: each is submitted to this partition')
     instead = parser.add_mutually_exclusive_group()
-    instead.add_argument('--list', action='store_true', help='say what there is to do, and do nothing')
+    instead.add_argument('--list', action='store_true', help='list pending runs and exit')
     instead.add_argument('--report', action='store_true', help='make tables and plots of the results, and run nothing')
     instead.add_argument('--check', metavar='KEY', help='do a finished run afresh and compare its result')
     instead.add_argument('--drop-outdated', action='store_true', help='drop results of runs that are planned otherwise now')
@@ -62,21 +62,24 @@ def parse_args(argv=None):
 def main():
     args = parse_args()
     with ended_when_asked('study.py', 'the same command goes on'), errors_in_one_line('study.py'):
-        for library in ('scipy', 'matplotlib'):
-            need_library(library, 'the report of a study', extra='study')
-        desk = Desk(args)
+        for library in ('matplotlib', 'pandas', 'pydantic', 'scipy'):
+            need_library(library, 'a study', extra='study')
+        from mmcls_kd.study.execution import InterruptedStudyError
+        from mmcls_kd.study.runner import StudyRunner
+
+        runner = StudyRunner(args)
         for wanted, do in (
-            (args.list, desk.show),
-            (args.report, desk.report),
-            (args.commands, desk.commands),
-            (args.collect, desk.collect),
-            (args.hours, desk.hours),
+            (args.list, runner.list_pending),
+            (args.report, runner.report),
+            (args.commands, runner.write_commands),
+            (args.collect, runner.collect),
+            (args.hours, runner.estimate),
         ):
             if wanted:
                 return do()
-        with alone(desk.place.folder, RUNNING, shared=bool(args.job)):
+        with alone(runner.place.folder, RUNNING, shared=bool(args.job)):
             try:
-                return work(desk)
+                return runner.run()
             except InterruptedStudyError as asked:
                 print(f'study.py: ended by {asked}; the same command goes on', file=sys.stderr)
                 return 75

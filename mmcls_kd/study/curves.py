@@ -6,27 +6,23 @@ import json
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from statistics import fmean
 from typing import Any
+
+import pandas as pd
 
 from ..analysis.figures import drawing, entry
 from ..errors import close_names
-from .execution import RESULT
-from .records import Record, read_records
+from .records import RESULT, Record, read_records
 from .report import mean_cell
 from .statistics import compare, holm, summary
 
 COLUMNS = ('row', 'seeds', 'last epoch', 'best epoch', 'minus the first', 'p')
-#: What two rows have to share for their difference to be the method's; the rest is what is compared.
+#: Rows that differ in one of these differ in more than their methods.
 PROTOCOL = ('student', 'shared', 'cpu', 'gpu')
+Rows = dict[str, dict[int, Record]]
 
 
-def is_of_study(source: Path) -> bool:
-    """Return whether a path is a study's raw results (``.jsonl``) or the folder of its runs."""
-    return source.suffix == '.jsonl' or any(True for _ in source.glob(f'*/*/seed*/{RESULT}'))
-
-
-def read_rows(sources: Sequence[Path], wanted: Sequence[str]) -> dict[str, dict[int, Record]]:
+def read_rows(sources: Sequence[Path], wanted: Sequence[str]) -> Rows:
     """Read the rows of studies.
 
     Args:
@@ -52,51 +48,47 @@ def read_rows(sources: Sequence[Path], wanted: Sequence[str]) -> dict[str, dict[
                 found.setdefault((source.stem, f'{record["pair"]}/{record["row"]}'), {})[record['seed']] = record
     names = [row for _, row in found]
     rows = {row if names.count(row) == 1 else f'{source}:{row}': records for (source, row), records in found.items()}
-    chosen = dict.fromkeys(row for pattern in wanted or ['*'] for row in rows if fnmatchcase(row, pattern))
     for pattern in wanted:
         if not any(fnmatchcase(row, pattern) for row in rows):
             raise ValueError(f'no row {pattern!r}{close_names(pattern, rows)}; rows are {", ".join(sorted(rows))}')
-    return {row: rows[row] for row in chosen}
+    return {row: rows[row] for pattern in wanted or ['*'] for row in rows if fnmatchcase(row, pattern)}
 
 
-def compare_rows(rows: dict[str, dict[int, Record]]) -> tuple[list[list[str]], list[str]]:
+def compare_rows(rows: Rows) -> tuple[list[list[str]], list[str]]:
     """Compare rows with the first of them, seed by seed.
 
     Args:
         rows: The results of each row by seed.
 
     Returns:
-        Cells under :data:`COLUMNS`, and sentences on what limits the comparison. p is of the paired t-test, corrected by
+        Cells under :data:`COLUMNS`, and sentences on the limits of the comparison. p is of the paired t-test, corrected by
         Holm's method for the number of rows.
     """
-    finished = {name: {s: r['last'] for s, r in row.items() if not r['diverged']} for name, row in rows.items()}
-    lost = [name for name, row in rows.items() if len(finished[name]) < len(row)]
-    first = next(iter(rows))
-    found = {
-        name: compare(values, finished[first])
-        for name, values in finished.items()
-        if name != first and not {name, first} & set(lost)
-    }
+    last, best = (
+        {name: {s: r[key] for s, r in row.items() if not r['diverged']} for name, row in rows.items()}
+        for key in ('last', 'best')
+    )
+    lost = [name for name, row in rows.items() if len(last[name]) < len(row)]
+    first, *others = rows
+    found = {name: compare(last[name], last[first]) for name in others if not {name, first} & set(lost)}
     tested = {name: one.p for name, one in found.items() if one and one.p is not None}
     corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
     cells = []
     for name, row in rows.items():
-        best = [record['best'] for record in row.values() if not record['diverged']]
-        means = [mean_cell(summary(values) if values else None) for values in ([*finished[name].values()], best)]
+        means = [mean_cell(summary(list(values.values())) if values else None) for values in (last[name], best[name])]
         difference = found.get(name)
         minus = f'{difference.mean:+.2f}' if difference else ''
         if difference and difference.half is not None:
             minus += f' [{difference.mean - difference.half:+.2f}, {difference.mean + difference.half:+.2f}]'
-        p = f'{corrected[name]:.3f}' if name in corrected else ''
-        cells.append([name, str(len(row)), *means, minus, p])
-    notes = [f'{name}: a training diverged, so the row is compared with nothing' for name in lost]
+        cells.append([name, str(len(row)), *means, minus, f'{corrected[name]:.3f}' if name in corrected else ''])
+    notes = [f'{name}: a training diverged; no comparison is made' for name in lost]
     for key in PROTOCOL:
         if len({str(record.get(key)) for row in rows.values() for record in row.values()}) > 1:
             notes.append(f'the rows do not share {key!r}: differences are not of the methods alone')
     return cells, notes
 
 
-def draw_curves(rows: dict[str, dict[int, Record]]) -> Any:
+def draw_curves(rows: Rows) -> Any:
     """Draw each row's validation accuracy over epochs: the mean over its seeds, and each seed faintly.
 
     Args:
@@ -111,20 +103,15 @@ def draw_curves(rows: dict[str, dict[int, Record]]) -> Any:
     with drawing():
         figure = Figure(figsize=(10, 4.6), layout='constrained')
         axes = figure.add_subplot()
-        _draw(axes, rows)
+        for i, (name, row) in enumerate(rows.items()):
+            style: Any = dict(color=f'C{i % 10}', linestyle=('-', '--', ':', '-.')[i // 10 % 4])
+            curves = pd.DataFrame([record['curve'] for record in row.values() if record['curve']]).T
+            curves.index += 1  # a training that diverged is shorter
+            for seed in curves:
+                axes.plot(curves[seed].dropna(), alpha=0.2, **style)
+            if len(mean := curves.dropna().mean(axis=1)):
+                axes.plot(mean, marker='o', markersize=3, label=entry(f'{name} ({mean.iloc[-1]:.2f})'), **style)
         figure.legend(loc='outside right upper', fontsize=8)
     axes.set(xlabel='epoch', ylabel='validation accuracy (%)')
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
-
-
-def _draw(axes: Any, rows: dict[str, dict[int, Record]]) -> None:
-    for i, (name, row) in enumerate(rows.items()):
-        curves = [record['curve'] for record in row.values() if record['curve']]
-        style: Any = dict(color=f'C{i % 10}', linestyle=('-', '--', ':', '-.')[i // 10 % 4])
-        for curve in curves:
-            axes.plot(range(1, len(curve) + 1), curve, alpha=0.2, **style)
-        mean = [fmean(values) for values in zip(*curves)]  # noqa: B905  (a training that diverged is shorter)
-        if mean:
-            label = entry(f'{name} ({mean[-1]:.2f})')
-            axes.plot(range(1, len(mean) + 1), mean, marker='o', markersize=3, label=label, **style)

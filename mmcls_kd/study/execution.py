@@ -1,9 +1,8 @@
-"""Runs a study's runs, several at a time, and collects their results."""
+"""Execute a study's runs, several at a time, and collect their results."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import platform
 import re
@@ -14,9 +13,9 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
-from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -29,18 +28,13 @@ from ..checkpoint import atomic_path
 from ..configs import TOOLBOX
 from ..errors import DivergenceError
 from .plan import Run
-from .records import Record
-from .steps import HELD_OUT, STUDENT, TEST, TIMES, perform, steps_of
+from .records import RESULT, Record
+from .steps import HELD_OUT, STUDENT, TEST, TIMES, Steps, steps_of
 
-#: What a run is, and what came of it, in its folder.
-RUN, RESULT = 'run.json', 'result.json'
+#: The settings of a run, in its folder.
+RUN = 'run.json'
 ACCURACY = 'accuracy/top1'
-#: For glibc: freed memory stays with the process, in huge pages. Each step asks for the same amount again, and a tenth of a
-#: small training on a CPU went into getting it.
-MALLOC = ':'.join(f'glibc.malloc.{name}' for name in ('hugetlb=1', 'mmap_threshold=1000000000', 'trim_threshold=2000000000'))
-#: Seconds that a step has to end after it was asked to; Slurm gives a job 120 (see :meth:`.desk.Desk.commands`).
-PATIENCE = 100
-#: More than images could count; what float32 adds is left out.
+#: More than images could count; the noise of float32 is beyond them.
 DIGITS = 4
 
 
@@ -50,12 +44,12 @@ class InterruptedStudyError(Exception):
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that did not end well.
+    """A run that failed.
 
     Attributes:
         run: The run.
-        log: Where to read why.
-        reason: The last line of it.
+        log: The log of its last step.
+        reason: The log's last line.
     """
 
     run: Run
@@ -65,13 +59,13 @@ class Failure:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a study runs.
+    """Location and resources of a study's runs.
 
     Attributes:
         folder: Each run gets a folder below it.
-        data_root: Folder of the data, in the place of the configs' own.
-        threads: How many threads a run may compute with.
-        devices: On how many devices a run goes.
+        data_root: Folder of the data; overrides the configs' own.
+        threads: Number of threads that a run may compute with.
+        devices: Number of devices of a run.
     """
 
     folder: Path
@@ -80,84 +74,8 @@ class Place:
     devices: int = 1
 
     def of(self, run: Run) -> Path:
-        """The folder of a run."""
+        """Return the folder of a run."""
         return self.folder / run.pair / run.row / f'seed{run.seed}'
-
-
-class Job:
-    """A run in progress.
-
-    Args:
-        run: The run.
-        place: Where.
-        context: What starts processes.
-    """
-
-    def __init__(self, run: Run, place: Place, context: Any) -> None:
-        self.run, self.place, self.context = run, place, context
-        self.folder = place.of(run)
-        self.log = self.folder
-        self.steps: Iterator[tuple[str, list[str]]] = iter(())
-        self.process: Any = None
-        self.diverged: str | None = None
-        self.start = time.monotonic()
-
-    def begin(self) -> bool:
-        """Make the folder ready and start the first step; False if an earlier study has done all of it."""
-        said = dict(key=self.run.key, digest=self.run.digest)
-        before = _read(self.folder / RUN)
-        if before and before.get('digest') != self.run.digest:  # of other settings
-            shutil.rmtree(self.folder)
-        if _read(self.folder / RESULT):
-            return False
-        with atomic_path(self.folder / RUN) as unfinished:
-            unfinished.write_text(json.dumps({**said, **asdict(self.run)}, indent=1))
-        self.steps = steps_of(self.run, self.folder, self.place.data_root, self.place.devices)
-        return self.advance()
-
-    def advance(self) -> bool:
-        """Start the next step; False if there is none, or the training diverged.
-
-        Raises:
-            RuntimeError: If the step before ended with another error.
-        """
-        if self.process is not None and self.process.exitcode:
-            if self.process.exitcode == DivergenceError.exit_code:
-                self.diverged = self.last_words().partition('error: ')[2].partition(' (')[0]
-                return False
-            raise RuntimeError(f'ended with exit code {self.process.exitcode}')
-        step = next(self.steps, None)
-        if step is None:
-            return False
-        tool, arguments = step
-        self.log = self.folder / f'{Path(tool).stem}.log'
-        self.process = self.context.Process(
-            target=perform, args=(tool, arguments, str(self.folder), self.place.threads), daemon=False
-        )
-        self.process.start()
-        return True
-
-    def ask_to_end(self) -> None:
-        """Ask the step to end: a training saves its state."""
-        if self.process is not None and self.process.is_alive():
-            self.process.terminate()
-
-    def wait(self, deadline: float) -> None:
-        """Wait until the step has ended; from a time of :func:`time.monotonic` on no longer."""
-        if self.process is not None:
-            self.process.join(max(0.0, deadline - time.monotonic()))
-            if self.process.is_alive():
-                self.process.kill()
-                self.process.join()
-
-    def failure(self, error: Exception) -> Failure:
-        """How it failed."""
-        return Failure(self.run, self.log, self.last_words() or str(error))
-
-    def last_words(self) -> str:
-        """The last line of the step's log, empty if there is none."""
-        lines = self.log.read_text(errors='replace').split('\n') if self.log.is_file() else []
-        return next((line.strip() for line in reversed(lines) if line.strip()), '')
 
 
 def execute(
@@ -167,65 +85,62 @@ def execute(
     finished: Callable[[Run, Record, float], None],
     failed: Callable[[Failure], None],
 ) -> None:
-    """Run each run; the result of each goes to ``finished`` as soon as it is there, with the seconds that it took.
+    """Execute runs, and pass on each result as soon as it is there.
 
     Args:
         runs: The runs, in order.
-        place: Where.
-        jobs: How many at a time.
-        finished: Called with each result.
-        failed: Called with each failure; the others go on.
+        place: Location and resources.
+        jobs: Number of runs at a time.
+        finished: Called with each result and the seconds that it took.
+        failed: Called with each failure; the other runs go on.
 
     Raises:
         InterruptedStudyError: On SIGINT or SIGTERM, after the runs in progress have ended in order.
     """
-    context = fork_server(place.threads)
-    waiting, active = list(reversed(runs)), list[Job]()
-
-    def settle(job: Job, step: Callable[[], bool]) -> None:
-        """Start a job's next step; one that is through, or failed, leaves."""
+    steps = Steps(place.threads)
+    with _interruptible(), ThreadPoolExecutor(jobs) as pool:
         try:
-            if step():
-                return
-            active.remove(job)
-            finished(job.run, collect(job.run, job.folder, place, job.diverged), time.monotonic() - job.start)
-        except (RuntimeError, OSError, ValueError, StopIteration, KeyError) as error:
-            active.remove(job) if job in active else None
-            failed(job.failure(error))
-
-    with _interruptible():
-        try:
-            while waiting or active:
-                while waiting and len(active) < jobs:
-                    active.append(job := Job(waiting.pop(), place, context))
-                    settle(job, job.begin)
-                if active:
-                    connection.wait([job.process.sentinel for job in active])
-                for job in [job for job in active if not job.process.is_alive()]:
-                    job.process.join()
-                    settle(job, job.advance)
+            for ended in as_completed([pool.submit(_perform, run, place, steps) for run in runs]):
+                if isinstance(result := ended.result(), Failure):
+                    failed(result)
+                else:
+                    finished(*result)
         finally:
-            for job in active:
-                job.ask_to_end()
-            deadline = time.monotonic() + PATIENCE  # one for all: Slurm does not wait for each
-            for job in active:
-                job.wait(deadline)
+            pool.shutdown(wait=False, cancel_futures=True)
+            steps.end()
 
 
-def fork_server(threads: int) -> Any:
-    """What starts processes: a process of its own imports everything once, and is forked for each step."""
-    os.environ.setdefault('OMP_NUM_THREADS', str(threads))
-    os.environ.setdefault('GLIBC_TUNABLES', MALLOC)
-    paths = [str(TOOLBOX), os.environ.get('PYTHONPATH', '')]  # of a clone that is not installed
-    os.environ['PYTHONPATH'] = os.pathsep.join(path for path in paths if path)
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['mmcls_kd.study.steps'])
-    return context
+def _perform(run: Run, place: Place, steps: Steps) -> tuple[Run, Record, float] | Failure:
+    """Execute a run, unless an earlier study has done it; return its result and the seconds that it took."""
+    start, folder = time.monotonic(), place.of(run)
+    log, diverged = folder, None
+    try:
+        before = _read(folder / RUN)
+        if before and before.get('digest') != run.digest:  # of other settings
+            shutil.rmtree(folder)
+        if not _read(folder / RESULT):
+            _write(folder / RUN, dict(key=run.key, digest=run.digest, **asdict(run)))
+            for tool, arguments in steps_of(run, folder, place.data_root, place.devices):
+                log = folder / f'{Path(tool).stem}.log'
+                code = steps.perform(tool, arguments, folder)
+                if code == DivergenceError.exit_code:
+                    diverged = _last_line(log).partition('error: ')[2].partition(' (')[0]
+                    break
+                if code:
+                    raise RuntimeError(f'ended with exit code {code}')
+        return run, collect(run, folder, place, diverged), time.monotonic() - start
+    except (RuntimeError, OSError, ValueError, LookupError) as error:
+        return Failure(run, log, _last_line(log) or str(error))
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors='replace').split('\n') if log.is_file() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), '')
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """In the ``with`` block SIGINT and SIGTERM raise :class:`InterruptedStudyError`."""
+    """Raise :class:`InterruptedStudyError` on SIGINT and SIGTERM."""
 
     def note(number: int, _frame: Any) -> None:
         raise InterruptedStudyError(signal.Signals(number).name)
@@ -242,20 +157,25 @@ def _interruptible() -> Iterator[None]:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """What a JSON file holds; None where there is none, or none that is whole."""
+    """Read a JSON file; None where there is none, or none that is whole."""
     with suppress(FileNotFoundError, json.JSONDecodeError):
         return json.loads(path.read_text())
     return None
 
 
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    with atomic_path(path) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=1))
+
+
 def collect(run: Run, folder: Path, place: Place, diverged: str | None = None) -> Record:
-    """The result of a run that is through; it stays in the run's folder, and what is no longer needed goes.
+    """Collect the result of a run; it stays in the run's folder, and files that are no longer needed go.
 
     Args:
         run: The run.
         folder: Its folder.
-        place: Where it ran.
-        diverged: How the training diverged, after which there was nothing to test; None if it did not.
+        place: Location and resources.
+        diverged: Message of a training that diverged and was not tested; None for none.
 
     Raises:
         FileNotFoundError: If a step has left no result.
@@ -285,24 +205,23 @@ def collect(run: Run, folder: Path, place: Place, diverged: str | None = None) -
     if run.weights is None and not run.methods and not diverged:  # the student alone: its checkpoint is the student
         shutil.copy((folder / 'last_checkpoint').read_text().strip(), folder / STUDENT)
     tidy(folder, place.data_root)
-    with atomic_path(folder / RESULT) as unfinished:
-        unfinished.write_text(json.dumps(record, indent=1))
+    _write(folder / RESULT, record)
     return record
 
 
 def finished_before(run: Run, place: Place) -> Record | None:
-    """The result that an earlier study or a job of its own has left in a run's folder; None where there is none."""
+    """Return the result that an earlier study or a job has left in a run's folder; None where there is none."""
     folder = place.of(run)
     return _read(folder / RESULT) if (_read(folder / RUN) or {}).get('digest') == run.digest else None
 
 
 def _tested(folder: Path, test: str) -> float:
-    """The accuracy that a test has left."""
+    """Return the accuracy that a test has left."""
     return round(json.loads((folder / f'{test}.json').read_text())[ACCURACY], DIGITS)
 
 
 def _curve(folder: Path) -> dict[int, float]:
-    """Accuracy after each epoch, as the training logged it; one that was resumed has several files."""
+    """Return the logged accuracy after each epoch; a training that was resumed has several files."""
     curve = {}
     for path in sorted(folder.glob('*/vis_data/scalars.json')):
         for line in path.read_text().splitlines():
@@ -314,7 +233,7 @@ def _curve(folder: Path) -> dict[int, float]:
 
 
 def surroundings() -> dict[str, Any]:
-    """Versions and machine, without its name."""
+    """Return versions and machine, without its name."""
     versions = dict(torch=torch.__version__, mmengine=mmengine.__version__, mmpretrain=mmpretrain.__version__)
     gpu = dict(gpu=torch.cuda.get_device_name()) if torch.cuda.is_available() else {}
     software = dict(python=platform.python_version(), mmcls_kd=__version__, **versions)
@@ -322,7 +241,7 @@ def surroundings() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout; a plus sign says that what the runs are made of differs from it."""
+    """Return the commit of the checkout; a plus sign marks local changes of the programs."""
 
     def git(*words: str) -> subprocess.CompletedProcess:
         return subprocess.run(['git', '-C', str(TOOLBOX), *words], capture_output=True, text=True, check=False)
@@ -335,16 +254,15 @@ def _commit() -> str | None:
 
 
 def _cpu() -> str:
-    """What the processor is."""
+    name = platform.machine()
     with suppress(OSError):
-        for line in Path('/proc/cpuinfo').read_text().splitlines():
-            if line.startswith('model name'):
-                return f'{line.partition(":")[2].strip()}, {os.cpu_count()} cores'
-    return f'{platform.machine()}, {os.cpu_count()} cores'
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        name = next((line.partition(':')[2].strip() for line in lines if line.startswith('model name')), name)
+    return f'{name}, {os.cpu_count()} cores'
 
 
 def tidy(folder: Path, data_root: str | None = None) -> None:
-    """Remove what only an unfinished run needs, and where on which machine it ran from its config and logs."""
+    """Remove the files that only an unfinished run needs; remove folders and host from its config and logs."""
     for path in (*folder.glob('*.pth'), folder / 'last_checkpoint'):
         if path.name != STUDENT:
             path.unlink(missing_ok=True)
@@ -358,21 +276,19 @@ def tidy(folder: Path, data_root: str | None = None) -> None:
             text = before = path.read_text(errors='replace')
             for name in sorted(names, key=len, reverse=True):
                 text = text.replace(name, names[name])
-            if path.suffix == '.log':  # mmengine logs it; elsewhere a word that is a host's name too is not meant
+            if path.suffix == '.log':  # mmengine logs it; elsewhere a word may equal a host's name by chance
                 text = host.sub('HOST', text)
             if text != before:
                 path.write_text(text)
 
 
 def remaining(runs: Sequence[Run], seconds: Mapping[str, Sequence[float]], jobs: int) -> float | None:
-    """Seconds that runs will take, by what runs of the same pair have taken; None if nothing is known.
+    """Estimate the seconds that runs will take, by finished runs of the same pair; None if there are none.
 
     Args:
-        runs: What is left.
-        seconds: What runs took, by pair.
-        jobs: How many run at a time.
+        runs: The runs that are left.
+        seconds: Durations of finished runs, by pair.
+        jobs: Number of runs at a time.
     """
     known = [value for values in seconds.values() for value in values]
-    if not known:
-        return None
-    return sum(statistics.fmean(seconds.get(run.pair) or known) for run in runs) / jobs
+    return sum(statistics.fmean(seconds.get(run.pair) or known) for run in runs) / jobs if known else None

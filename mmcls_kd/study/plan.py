@@ -1,4 +1,4 @@
-"""The runs that follow from a study file, from the configs that it names, and from what a sweep has found."""
+"""Plan the runs that follow from a study file, from the configs that it names, and from what its sweep has found."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
-from itertools import takewhile
 from typing import Any
 
 from mmengine.config import Config
@@ -17,7 +16,7 @@ from ..configs import check_methods, find_file, method_entries, method_name, rea
 from ..errors import close_names
 from .study_file import BASELINE, TEACHER, Row, Settings, Study
 
-#: What of a config decides a result. What it says of losses is the run's own.
+#: The parts of a config that decide a result. Its entries of losses belong to the single run.
 DECIDING = (
     'model',
     'data_preprocessor',
@@ -35,22 +34,22 @@ class Run:
     """One training and the test of its student.
 
     Attributes:
-        kind: ``'teacher'`` (a test alone), ``'row'``, ``'weight'`` (a row with another weight) or ``'ablation'``.
+        kind: ``'teacher'`` (a test alone), ``'row'``, ``'weight'`` (a row with another loss weight) or ``'ablation'``.
         pair: The pair's name.
         row: The row's name.
         seed: The seed.
-        config: What is trained.
-        student: The plain config that tests.
+        config: Config of the training.
+        student: Plain config of the test.
         methods: The methods.
-        losses: Everything that is said of their losses.
-        changed: The part of it that differs from the config.
+        losses: All keywords of their losses, by method.
+        changed: The keywords that differ from the config.
         shared: Options of training and test.
         options: Options of the training alone.
         stored: As a row's.
         weights: A checkpoint to test, without a training.
-        factor: What the loss's weight is multiplied by.
-        held_out: Options of a second test, on images of which neither training nor test knows; the sweep chooses by it.
-        content: What its files hold, see :func:`content_of`.
+        factor: Multiple of the loss weight.
+        held_out: Options of a second test, on held-out images; the sweep chooses by it.
+        content: Digest of its files, see :func:`content_of`.
     """
 
     kind: str
@@ -72,22 +71,22 @@ class Run:
 
     @property
     def key(self) -> str:
-        """What it is called: PAIR/ROW/seedS."""
+        """Name of the run: PAIR/ROW/seedS."""
         return f'{self.pair}/{self.row}/seed{self.seed}'
 
     @property
     def digest(self) -> str:
-        """A text that changes with anything that is said of the run, but its row's name."""
+        """Digest of all settings; kind and names do not count."""
         said = json.dumps({k: v for k, v in asdict(self).items() if k not in ('kind', 'pair', 'row')}, sort_keys=True)
         return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
 
 
 @cache
 def content_of(*files: str) -> str:
-    """A text that changes with what files hold: of configs what decides a result, of weights everything.
+    """Return a digest of files: of configs the parts that decide a result, of weights all bytes.
 
     Args:
-        *files: Paths of configs and of weights. An address, or a file that is not there yet, counts by its name alone.
+        *files: Paths of configs and weights. Of an address, or a file that does not exist yet, the name alone counts.
     """
     content = hashlib.blake2b(digest_size=8)
     for path in files:
@@ -109,8 +108,8 @@ class Offer:
 
     Attributes:
         config: The config's path.
-        entry: What the config says of its loss.
-        place: Where in the config.
+        entry: Keywords of its loss.
+        place: Its key in the config.
     """
 
     config: str
@@ -119,7 +118,7 @@ class Offer:
 
 
 def offers_of(models: Mapping[str, Mapping]) -> dict[str, Offer]:
-    """The methods that distiller configs offer, by name, in their order.
+    """Return the methods that distiller configs offer, by name, in their order.
 
     Args:
         models: The model of each config, by its path.
@@ -128,16 +127,15 @@ def offers_of(models: Mapping[str, Mapping]) -> dict[str, Offer]:
     for path, model in models.items():
         places = [(i, j) for i, group in enumerate(model['distill_cfg']) for j in range(len(group['methods']))]
         for (i, j), entry in zip(places, method_entries(model['distill_cfg']), strict=True):
-            said = {
-                k: v for k, v in Config(dict(entry))._cfg_dict.to_dict().items() if k not in ('name', 'use_this', '_scope_')
-            }
-            found.setdefault(method_name(entry), Offer(path, said, f'model.distill_cfg.{i}.methods.{j}'))
+            plain = Config(dict(entry))._cfg_dict.to_dict()
+            keywords = {k: v for k, v in plain.items() if k not in ('name', 'use_this', '_scope_')}
+            found.setdefault(method_name(entry), Offer(path, keywords, f'model.distill_cfg.{i}.methods.{j}'))
     return found
 
 
 @contextmanager
 def _of(what: str) -> Iterator[None]:
-    """In the ``with`` block the message of a ``ValueError`` begins with what it is about."""
+    """Prefix the message of a ``ValueError`` with its subject."""
     try:
         yield
     except ValueError as error:
@@ -152,79 +150,78 @@ def _distiller(path: str) -> Mapping:
 
 
 class Planner:
-    """Makes a study's runs.
+    """Plans a study's runs.
 
     Args:
         study: The study.
 
     Raises:
         FileNotFoundError: If a config is missing.
-        ValueError: If a config is none, a row has a method that its pair does not offer, or a number is published of a row
-            that there is not.
+        ValueError: If a config is none, a row has a method that its pair does not offer, or a published number belongs to
+            no row.
     """
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        self.offers: dict[str, dict[str, Offer]] = {}
-        self.models: dict[str, dict[str, Mapping]] = {}
-        for name, pair in study.pairs.items():
-            read_config(pair.student)
-            self.models[name] = {path: _distiller(path) for path in pair.distillers}
-            self.offers[name] = offers_of(self.models[name])
-            if pair.methods is not None:
-                with _of(f'pair {name}, methods'):
-                    check_methods(pair.methods, list(self.offers[name]))
-            for title, row in (*pair.rows.items(), *self._ablations(name)):
-                with _of(f'pair {name}, row {title}'):
-                    for methods in (row.methods, row.settings):
-                        check_methods(list(methods) or list(row.methods), list(self.offers[name]))
-            if strange := set(pair.settings) - set(self.offers[name]):
-                raise ValueError(f'pair {name}: settings of {sorted(strange)[0]!r}, which no distiller config offers')
-            known_rows = [TEACHER, BASELINE, *self.rows(name)]
-            for row_name in set(pair.published) - set(known_rows):
-                hint = close_names(row_name, known_rows)
-                raise ValueError(
-                    f'pair {name}, published: there is no row {row_name!r}{hint}; it has {", ".join(known_rows)}'
-                )
+        self.models = {name: {path: _distiller(path) for path in pair.distillers} for name, pair in study.pairs.items()}
+        self.offers = {name: offers_of(models) for name, models in self.models.items()}
+        for name in study.pairs:
+            self._check(name)
         for title, ablation in study.ablations.items():
-            if ablation.against not in self.rows(ablation.pair):
-                known = ', '.join(self.rows(ablation.pair))
-                raise ValueError(f'ablations.{title}: pair {ablation.pair} has no row {ablation.against!r}; it has {known}')
+            if ablation.against not in (known := self.rows(ablation.pair)):
+                raise ValueError(
+                    f'ablations.{title}: pair {ablation.pair} has no row {ablation.against!r}; it has {", ".join(known)}'
+                )
+
+    def _check(self, name: str) -> None:
+        pair, offers = self.study.pairs[name], list(self.offers[name])
+        read_config(pair.student)
+        if pair.methods is not None:
+            with _of(f'pair {name}, methods'):
+                check_methods(pair.methods, offers)
+        for title, row in (*pair.rows.items(), *self._ablations(name)):
+            with _of(f'pair {name}, row {title}'):
+                for methods in (row.methods, row.settings):
+                    check_methods(list(methods) or list(row.methods), offers)
+        if strange := sorted(set(pair.settings) - set(offers)):
+            raise ValueError(f'pair {name}: settings of {strange[0]!r}, which no distiller config offers')
+        known = [TEACHER, BASELINE, *self.rows(name)]
+        for row_name in set(pair.published) - set(known):
+            hint = close_names(row_name, known)
+            raise ValueError(f'pair {name}, published: there is no row {row_name!r}{hint}; it has {", ".join(known)}')
 
     def _ablations(self, pair: str) -> list[tuple[str, Row]]:
         return [item for a in self.study.ablations.values() if a.pair == pair for item in a.rows.items()]
 
     def rows(self, pair: str) -> dict[str, Row]:
-        """A pair's rows with methods by name: each method that is offered and wanted, and those that the study adds."""
-        return {name: Row((name,)) for name in self._wanted(pair)} | dict(self.study.pairs[pair].rows)
+        """Return a pair's rows by name: one for each offered method that the pair wants, and the study's own."""
+        return {name: Row(methods=(name,)) for name in self._wanted(pair)} | dict(self.study.pairs[pair].rows)
 
     def _wanted(self, pair: str) -> dict[str, Offer]:
-        """What is offered of the methods that get a row of their own."""
+        """Return the offers of methods that get a row of their own."""
         methods = self.study.pairs[pair].methods
         return {name: offer for name, offer in self.offers[pair].items() if methods is None or name in methods}
 
     def runs(self, found: Mapping[str, Mapping[float, float]] | None = None) -> list[Run]:
-        """All runs that are known by now, in the order in which to run them.
+        """Return all runs that are known by now, in the order of running.
 
         Args:
-            found: What the sweep found: by ``PAIR/METHOD`` the accuracy of each factor.
+            found: Results of the sweep: by ``PAIR/METHOD`` the accuracy of each factor.
         """
-        runs = [run for pair in self.study.pairs for run in self._teacher(pair)]
-        for seed in self.study.seeds:
-            for pair in self.study.pairs:
+        pairs, seeds = self.study.pairs, self.study.seeds
+        runs = [run for pair in pairs for run in self._teacher(pair)]
+        for seed in seeds:
+            for pair in pairs:
                 runs += [self._baseline(pair, seed)]
                 runs += [self._row(pair, name, row, seed) for name, row in self.rows(pair).items()]
-        runs += [run for pair in self.study.pairs for run in self._sweep(pair)]
-        ablated = [(pair, name, row) for pair in self.study.pairs for name, row in self._ablations(pair)]
-        runs += [self._run('ablation', *of, seed) for seed in self.study.seeds for of in ablated]
-        return runs + self._chosen(found or {})
+        ablated = [(pair, name, row) for pair in pairs for name, row in self._ablations(pair)]
+        ablations = [self._run('ablation', *of, seed) for seed in seeds for of in ablated]
+        return [*runs, *self._sweep(), *ablations, *self._chosen(found or {})]
 
     def _sweepable(self, pair: str) -> dict[str, float]:
-        """The methods whose weight is a number, and it; each is swept with the first pair that offers it."""
-        settings = self.study.pairs[pair].settings
-        earlier = {
-            name for before in takewhile(lambda name: name != pair, self.study.pairs) for name in self._wanted(before)
-        }
+        """Return the numeric weights of the methods that are swept with this pair: the first that offers them."""
+        pairs, settings = list(self.study.pairs), self.study.pairs[pair].settings
+        earlier = {name for before in pairs[: pairs.index(pair)] for name in self._wanted(before)}
         weights = {
             name: {**offer.entry, **settings.get(name, {})}.get('loss_weight', 1.0)
             for name, offer in self._wanted(pair).items()
@@ -233,58 +230,46 @@ class Planner:
         return {name: weight for name, weight in weights.items() if isinstance(weight, (int, float))}
 
     def _row(self, pair: str, name: str, row: Row, seed: int) -> Run:
-        """With the published weight, which takes part in the sweep."""
+        """Return the run with the published weight, which takes part in the sweep."""
         run, sweep = self._run('row', pair, name, row, seed), self.study.sweep
         swept = sweep is not None and seed == sweep.seed and name in self._sweepable(pair)
         return replace(run, held_out=sweep.options) if sweep is not None and swept else run
 
-    def _sweep(self, pair: str) -> list[Run]:
-        sweep = self.study.sweep
-        if sweep is None:
-            return []
-        return [
-            replace(self._weighted(pair, name, factor, sweep.seed), held_out=sweep.options)
-            for name in self._sweepable(pair)
-            for factor in sweep.factors
-            if factor != 1
-        ]
+    def _sweep(self) -> Iterator[Run]:
+        if sweep := self.study.sweep:
+            for pair in self.study.pairs:
+                for name in self._sweepable(pair):
+                    for factor in sweep.factors:
+                        if factor != 1:
+                            yield replace(self._weighted(pair, name, factor, sweep.seed), held_out=sweep.options)
 
-    def _chosen(self, found: Mapping[str, Mapping[float, float]]) -> list[Run]:
-        """Where the sweep of a method is complete and another weight than the published one won: its other seeds."""
-        if self.study.sweep is None:
-            return []
-        best = {
-            (pair, name): best_factor(found[f'{pair}/{name}'])
-            for pair in self.study.pairs
-            for name in self._sweepable(pair)
-            if set(found.get(f'{pair}/{name}', ())) == set(self.study.sweep.factors)
-        }
-        return [
-            self._weighted(pair, name, factor, seed)
-            for seed in self.study.seeds
-            for (pair, name), factor in best.items()
-            if factor != 1 and seed != self.study.sweep.seed
-        ]
+    def _chosen(self, found: Mapping[str, Mapping[float, float]]) -> Iterator[Run]:
+        """Plan the other seeds of each weight that won a complete sweep against the published one."""
+        if (sweep := self.study.sweep) is None:
+            return
+        swept = [(pair, name) for pair in self.study.pairs for name in self._sweepable(pair)]
+        whole = [(pair, name) for pair, name in swept if set(found.get(f'{pair}/{name}', ())) == set(sweep.factors)]
+        for seed in self.study.seeds:
+            for pair, name in whole:
+                if (factor := best_factor(found[f'{pair}/{name}'])) != 1 and seed != sweep.seed:
+                    yield self._weighted(pair, name, factor, seed)
 
     def _weighted(self, pair: str, name: str, factor: float, seed: int) -> Run:
-        settings = {name: {'loss_weight': self._sweepable(pair)[name] * factor}}
-        run = self._run('weight', pair, f'{name}-x{factor:.3g}', Row((name,), settings=settings), seed)
-        return replace(run, factor=factor)
+        row = Row(methods=(name,), settings={name: {'loss_weight': self._sweepable(pair)[name] * factor}})
+        return replace(self._run('weight', pair, f'{name}-x{factor:.3g}', row, seed), factor=factor)
 
     def _shared(self, pair: str) -> tuple[str, ...]:
         return (*self.study.options, *self.study.pairs[pair].options)
 
-    def _teacher(self, pair: str) -> list[Run]:
-        """The test of a pair's teacher, if it is a config with weights."""
+    def _teacher(self, pair: str) -> Iterator[Run]:
+        """Plan the test of a pair's teacher if it is a config with weights."""
         files = self._teacher_files(pair, next(iter(self.models[pair]), ''))
-        if len(files) < 2 or not files[0].endswith('.py'):
-            return []
-        (config, weights), content, shared = files, content_of(*files), self.study.options
-        run = Run('teacher', pair, TEACHER, self.study.seeds[0], config, config, shared=shared, weights=weights)
-        return [replace(run, content=content)]
+        if len(files) == 2 and files[0].endswith('.py'):
+            run = Run('teacher', pair, TEACHER, self.study.seeds[0], files[0], files[0], shared=self.study.options)
+            yield replace(run, weights=files[1], content=content_of(*files))
 
     def _teacher_files(self, pair: str, config: str) -> list[str]:
-        """Config and weights of the teacher in a distiller's config, as far as they have a name."""
+        """Return config and weights of the teacher in a distiller's config, as far as they are names."""
         model = self.models[pair].get(config, {})
         if not model.get('teacher_cfg'):
             return []
@@ -296,47 +281,39 @@ class Planner:
         return Run('row', pair, BASELINE, seed, student, student, shared=self._shared(pair), content=content_of(student))
 
     def _run(self, kind: str, pair: str, name: str, row: Row, seed: int) -> Run:
-        offers = self.offers[pair]
+        offers, student = self.offers[pair], self.study.pairs[pair].student
         settings: dict[str, dict[str, Any]] = {}
         for given in (self.study.pairs[pair].settings, row.settings):
             for method in set(given) & set(row.methods):
                 settings.setdefault(method, {}).update(given[method])
-        options = [
-            f'{offers[method].place}.{key}={value}' for method, one in sorted(settings.items()) for key, value in one.items()
-        ]
         configs = list(dict.fromkeys(offers[method].config for method in row.methods))
         if len(configs) > 1:
             raise ValueError(f'pair {pair}, row {name}: {" and ".join(row.methods)} are of different configs: {configs}')
+        options = [
+            f'{offers[method].place}.{key}={value}' for method, one in sorted(settings.items()) for key, value in one.items()
+        ]
         teacher = self.study.pairs[pair].teacher
         if teacher and self.models[pair][configs[0]].get('teacher_cfg'):
             options.append(f'model.teacher_pretrained={teacher}')
         return Run(
-            kind=kind,
-            pair=pair,
-            row=name,
-            seed=seed,
-            config=configs[0],
-            student=self.study.pairs[pair].student,
+            *(kind, pair, name, seed, configs[0], student),
             methods=row.methods,
             losses={method: {**offers[method].entry, **settings.get(method, {})} for method in row.methods},
             changed=settings,
             shared=self._shared(pair),
             options=(*options, *row.options),
             stored=row.stored,
-            content=content_of(configs[0], self.study.pairs[pair].student, *self._teacher_files(pair, configs[0])),
+            content=content_of(configs[0], student, *self._teacher_files(pair, configs[0])),
         )
 
 
 def best_factor(accuracies: Mapping[float, float]) -> float:
-    """The factor with the highest accuracy; of equal ones that nearest to the published weight, then the smaller."""
+    """Return the factor with the highest accuracy; of equal ones the nearest to the published weight, then the smaller."""
     return min(accuracies, key=lambda factor: (-accuracies[factor], max(factor, 1 / factor), factor))
 
 
 def sweep_results(records: Iterable[Mapping[str, Any]]) -> dict[str, dict[float, float]]:
-    """What a study's records say of its sweep: by PAIR/METHOD the accuracy of each factor on held-out images.
-
-    A training that diverged counts as 0.
-    """
+    """Return the sweep's results: by PAIR/METHOD the accuracy of each factor on held-out images; 0 if it diverged."""
     found: dict[str, dict[float, float]] = {}
     for record in records:
         if record['held_out']:

@@ -1,4 +1,4 @@
-"""A study's plots, of the numbers that its tables show."""
+"""Draw a study's plots, of the numbers in its tables."""
 
 from __future__ import annotations
 
@@ -11,34 +11,29 @@ from .report import TITLES, picture
 from .results import Line, Results
 from .study_file import BASELINE, Study
 
-#: Up to how many points the axis is linear, and where it may have ticks.
+#: Up to this many points the axis is linear; and its possible ticks.
 LINEAR, TICKS = 10, [-50, -20, *range(-10, 11, 2), 20, 50]
 
 
 def draw(study: Study, records: Sequence[Record]) -> list[Path]:
-    """Draw each pair's differences to the student alone, of rows with several seeds; returns the files."""
-    results = Results(study, records)
-    files = []
+    """Draw each pair's differences to the student alone, of rows with several seeds; return the files."""
+    results, files = Results(study, records), []
     for pair in study.pairs:
         every = [line for kind in ('row', 'weight') for line in results.of(pair, kind)]
         if lines := [line for line in every if BASELINE in line.against and line.against[BASELINE].p is not None]:
             files.append(study.report.parent / picture(study, pair))
-            _differences(
-                sorted(lines, key=lambda line: line.against[BASELINE].found.mean),
-                results,
-                study.pairs[pair].title,
-                [line.row for line in every if line.diverged],
-                files[-1],
-            )
+            lines.sort(key=lambda line: line.against[BASELINE].found.mean)
+            diverged = [line.row for line in every if line.diverged]
+            _differences(lines, results.lines[pair, BASELINE], study.pairs[pair].title, diverged, files[-1])
     return files
 
 
-def _differences(lines: Sequence[Line], results: Results, title: str, diverged: Sequence[str], file: Path) -> None:
-    """For each row the difference of each seed, their mean and its 95% interval."""
+def _differences(lines: Sequence[Line], baseline: Line, title: str, diverged: Sequence[str], file: Path) -> None:
+    """Draw for each row the difference of each seed, their mean and its 95% interval."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    alone = results.lines[lines[0].pair, BASELINE].accuracies
+    alone = baseline.accuracies
     with rc_context({'svg.hashsalt': 'study', 'font.size': 9, 'text.parse_math': False}):  # the same file each time
         figure = Figure(figsize=(7, 1.2 + 0.26 * len(lines)), layout='constrained')
         axes = figure.add_subplot()

@@ -1,4 +1,4 @@
-"""The raw results of a study: a JSON line for each finished run, each run once."""
+"""Raw results of a study: a JSON line for each finished run, each run once."""
 
 from __future__ import annotations
 
@@ -8,31 +8,24 @@ from pathlib import Path
 from typing import Any
 
 Record = dict[str, Any]
-#: Why a second study is refused, see :func:`~mmcls_kd.locks.alone`.
+#: Result of a run in its folder; the raw results of a study are a line for each.
+RESULT = 'result.json'
+#: Reason for refusing a second study, see :func:`~mmcls_kd.locks.alone`.
 RUNNING = 'this study is running already'
 #: What a line has at least.
 KEYS = (
-    'key',
-    'kind',
-    'pair',
-    'row',
-    'seed',
-    'digest',
-    'methods',
-    'changed',
-    'factor',
-    'last',
-    'best',
-    'best_epoch',
-    'held_out',
-    'held_out_accuracy',
-    'diverged',
-    'seconds',
+    *('key', 'kind', 'pair', 'row', 'seed', 'digest', 'methods', 'changed', 'factor'),
+    *('last', 'best', 'best_epoch', 'held_out', 'held_out_accuracy', 'diverged', 'seconds'),
 )
 
 
+def is_of_study(source: Path) -> bool:
+    """Return whether a path is a study's raw results (``.jsonl``) or the folder of its runs."""
+    return source.suffix == '.jsonl' or any(True for _ in source.glob(f'*/*/seed*/{RESULT}'))
+
+
 def read_records(path: Path) -> list[Record]:
-    """The results in a file, none if there is no file.
+    """Read the results in a file; none if there is no file.
 
     Raises:
         ValueError: If a line is no result, or a run stands there twice; names the line.
@@ -53,7 +46,7 @@ def read_records(path: Path) -> list[Record]:
 
 
 def accuracy_of(record: Record) -> str:
-    """The result in words: accuracy after the last epoch, in percent, or that the training diverged."""
+    """Return the result as text: accuracy after the last epoch, in percent, or ``diverged``."""
     return 'diverged' if record['diverged'] else f'{record["last"]:.2f}'
 
 

@@ -1,12 +1,13 @@
-"""A study's tables, made from its raw results alone and put between marks into a document."""
+"""Make a study's tables from its raw results, and put them between marks into a document."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
+
+import pandas as pd
 
 from .records import Record
 from .results import Difference, Line, Results
@@ -15,18 +16,18 @@ from .study_file import BASELINE, KD, TEACHER, Published, Study
 
 NOTHING = 'No results yet.'
 DIVERGED = 'diverged'
-#: What the rows that others are compared with are called.
+#: Titles of the rows that others are compared with.
 TITLES = {BASELINE: 'student alone', KD: 'KD', TEACHER: 'teacher'}
-#: By how many times more than the student alone a row scatters that is called unstable.
+#: A row is unstable if its standard deviation is this multiple of the student's alone.
 UNSTABLE = 5
-#: Of a difference to a published number; what floating point adds is left out.
+#: Of a difference to a published number; the noise of floating point is beyond them.
 DIGITS = 4
 BLOCK = '<!-- study {name}: {part} -->\n'
 END = '<!-- end -->'
 
 
 def blocks(study: Study, records: Sequence[Record]) -> dict[str, str]:
-    """The parts of the report in Markdown, by name.
+    """Return the parts of the report in Markdown, by name.
 
     They are ``summary``, ``published`` where numbers are, each pair, ``PAIR weights`` with a sweep, each ablation.
     """
@@ -43,13 +44,13 @@ def blocks(study: Study, records: Sequence[Record]) -> dict[str, str]:
 
 
 def places(study: Study) -> str:
-    """A document with a title and a place for each part."""
+    """Return a document with a title and a place for each part."""
     marks = [f'{start_of(study, part)}{END}\n' for part in blocks(study, [])]
     return '\n'.join([f'# {study.title}\n', *marks])
 
 
 def put(document: str, study: Study, records: Sequence[Record]) -> str:
-    """A document with the parts of the report in their places.
+    """Return a document with the parts of the report in their places.
 
     Args:
         document: Its text. A place is ``<!-- study NAME: PART -->``, then anything, then ``<!-- end -->``.
@@ -65,7 +66,7 @@ def put(document: str, study: Study, records: Sequence[Record]) -> str:
 
 
 def put_part(document: str, study: Study, part: str, text: str) -> str:
-    """A document with one part in its place; otherwise as :func:`put`."""
+    """Return a document with one part in its place, as :func:`put`."""
     start = start_of(study, part)
     place = re.compile(re.escape(start) + r'.*?' + re.escape(END), re.DOTALL)
     if (count := len(place.findall(document))) != 1:
@@ -75,12 +76,12 @@ def put_part(document: str, study: Study, part: str, text: str) -> str:
 
 
 def start_of(study: Study, part: str) -> str:
-    """The mark where a part begins."""
+    """Return the mark where a part begins."""
     return BLOCK.format(name=study.name, part=part)
 
 
 def picture(study: Study, part: str) -> Path:
-    """The file of a plot, from the document's folder."""
+    """Return the file of a plot, from the document's folder."""
     return Path('assets', f'study_{study.name}_{part}.svg')
 
 
@@ -88,46 +89,38 @@ def picture(study: Study, part: str) -> Path:
 
 
 def _summary(results: Results) -> str:
-    records = results.records
-    if not records:
+    if not results.records:
         return ''
-    seconds = sum(record['seconds'] for record in records)
+    table = pd.DataFrame(results.records)
     lines = [
-        f'{len(records)} runs, {seconds / 3600:.1f} hours of one core, seeds {_list(results.study.seeds)}, '
-        f'{results.comparisons} comparisons.'
+        f'{len(table)} runs, {table.seconds.sum() / 3600:.1f} hours of one core, '
+        f'seeds {", ".join(map(str, results.study.seeds))}, {results.comparisons} comparisons.'
     ]
     for name, key in (('Processor', 'cpu'), ('GPU', 'gpu'), ('Software', 'software'), ('Commit', 'commit')):
-        counts = Counter(_shown(record[key]) for record in records if record.get(key))
-        if counts:
-            lines.append(f'{name}: {"; ".join(_counted(counts))}.')
+        if key in table and len(counts := table[key].dropna().map(_shown).value_counts().sort_index()):
+            each = [f'{value} ({count} runs)' for value, count in counts.items()] if len(counts) > 1 else counts.index
+            lines.append(f'{name}: {"; ".join(each)}.')
     return '\n\n'.join(lines)
 
 
-def _counted(counts: Counter[str]) -> Iterator[str]:
-    """Where there are several values, how many runs have each."""
-    for value, count in sorted(counts.items()):
-        yield value if len(counts) == 1 else f'{value} ({count} runs)'
-
-
 def _pair(results: Results, pair: str) -> str:
-    lines = results.of(pair, 'row')
+    lines, study = results.of(pair, 'row'), results.study.pairs[pair]
     if not lines:
         return ''
     head = ['', 'last epoch', 'best epoch', 'minus alone', 'p', 'minus KD', 'p']
     rows = [[_title(line, results.study), mean_cell(line.last), mean_cell(line.best), *_versus(line)] for line in lines]
-    if published := results.study.pairs[pair].published:
+    if study.published:
         head += ['published', 'minus published']
-        reached = [_reached(published.get(line.row), line.last.mean if line.last else None) for line in lines]
+        reached = [_reached(study.published.get(line.row), line.last.mean if line.last else None) for line in lines]
         rows = [[*row, *cells] for row, cells in zip(rows, reached, strict=True)]
     parts = [_alone(results, pair), table(head, rows), *_said(lines), *_unstable(lines), _notes(lines), _elsewhere(lines)]
     if any(line.against for line in lines):
-        title = results.study.pairs[pair].title
-        parts.append(f'![{title}: difference to the student alone]({picture(results.study, pair)})')
+        parts.append(f'![{study.title}: difference to the student alone]({picture(results.study, pair)})')
     return '\n\n'.join(part for part in parts if part)
 
 
 def _alone(results: Results, pair: str) -> str:
-    """Teacher and student alone."""
+    """Compare the teacher with the student alone."""
     teacher, student = results.teacher(pair), results.lines.get((pair, BASELINE))
     if teacher is None or student is None or student.last is None:
         return ''
@@ -140,7 +133,7 @@ def _alone(results: Results, pair: str) -> str:
 
 
 def _published(study: Study) -> str:
-    """What is to be reached."""
+    """List the published numbers."""
     rows = [
         [f'{pair.title} (`{name}`)', TITLES.get(row, f'`{row}`'), *_reached(one, None)[:1], one.source]
         for name, pair in study.pairs.items()
@@ -150,7 +143,7 @@ def _published(study: Study) -> str:
 
 
 def _reached(wanted: Published | None, found: float | None) -> list[str]:
-    """The cells of a published number and of how far from it an accuracy is; what is not within the tolerance is marked."""
+    """Return the cells of a published number and of the difference to it; one beyond the tolerance is marked."""
     if wanted is None:
         return ['', '']
     number = f'{wanted.top1:.2f} ± {wanted.tolerance:.2f}'
@@ -162,74 +155,64 @@ def _reached(wanted: Published | None, found: float | None) -> list[str]:
 
 
 def _weights(results: Results, pair: str) -> str:
-    """What the sweep found, and how students do with what it found."""
+    """Show the sweep, and the rows with the weights that it found."""
     factors = results.study.sweep.factors if results.study.sweep else ()
-    methods = [key.split('/')[1] for key in results.sweep if key.startswith(f'{pair}/')]
+    methods = sorted(key.split('/')[1] for key in results.sweep if key.startswith(f'{pair}/'))
     if not methods:
         return ''
-    head = [
-        '',
-        *(f'validation, × {_factor(f)}' for f in factors),
-        'chosen',
-        'last epoch',
-        'minus alone',
-        'p',
-        'minus KD',
-        'p',
-    ]
+    head = ['', *(f'validation, × {_factor(f)}' for f in factors), 'chosen', 'last epoch', 'minus alone', 'p', 'minus KD']
     rows, shown = [], []
-    for method in sorted(methods):
+    for method in methods:
         found, chosen = results.sweep[f'{pair}/{method}'], results.chosen(pair, method)
-        name = method if chosen in (None, 1) else f'{method}-x{chosen:.3g}'
-        line = results.lines.get((pair, name))
+        published = chosen in (None, 1)
+        line = results.lines.get((pair, method if published else f'{method}-x{chosen:.3g}'))
         title = f'`{method}`' if line is None else _title(line, results.study, method)
         cells = [(f'{found[f]:.2f}' if found[f] else DIVERGED) if f in found else '' for f in factors]
         rows.append([title, *cells, '' if chosen is None else f'× {_factor(chosen)}'])
-        rows[-1] += [''] * 5 if line is None or chosen in (None, 1) else [mean_cell(line.last), *_versus(line)]
-        shown += [line] if line is not None and chosen not in (None, 1) else []
-    return '\n\n'.join([table(head, rows), *_said(shown, 'With the weights found')])
+        if line is None or published:
+            rows[-1] += [''] * 5
+        else:
+            rows[-1] += [mean_cell(line.last), *_versus(line)]
+            shown.append(line)
+    return '\n\n'.join([table([*head, 'p'], rows), *_said(shown, 'With the weights found. ')])
 
 
 def _ablation(results: Results, name: str) -> str:
     ablation = results.study.ablations[name]
-    lines = [results.lines.get((ablation.pair, row)) for row in (ablation.against, *ablation.rows)]
-    there = [line for line in lines if line is not None]
-    if not there:
-        return ''
-    head = ['', 'last epoch', 'best epoch', f'minus {ablation.against}', 'p']
-    rows = []
-    for line in there:
-        difference = line.against.get(ablation.against) if line.row != ablation.against else None
-        rows.append([_title(line, results.study), mean_cell(line.last), mean_cell(line.best), *_difference(difference)])
-    return table(head, rows)
+    found = [results.lines.get((ablation.pair, row)) for row in (ablation.against, *ablation.rows)]
+    lines = [line for line in found if line is not None]
+    rows = [
+        [
+            *(_title(line, results.study), mean_cell(line.last), mean_cell(line.best)),
+            *_difference(line.against.get(ablation.against) if line.row != ablation.against else None),
+        ]
+        for line in lines
+    ]
+    return table(['', 'last epoch', 'best epoch', f'minus {ablation.against}', 'p'], rows) if lines else ''
 
 
 def _said(lines: Sequence[Line], before: str = '') -> Iterator[str]:
-    """In words which rows differ, and which do not."""
+    """Say which rows differ significantly, which do not, and which diverged."""
     for other, title in ((BASELINE, 'the student alone'), (KD, 'KD')):
-        known = [
-            (line.row, line.against[other]) for line in lines if other in line.against and line.against[other].p is not None
-        ]
-        if not known:
-            continue
-        better = [row for row, d in known if d.significant and d.found.mean > 0]
-        worse = [row for row, d in known if d.significant and d.found.mean < 0]
-        neither = [row for row, d in known if not d.significant]
-        said = [
-            f'{what} {title}: {", ".join(f"`{row}`" for row in rows)}.'
-            for what, rows in (('Better than', better), ('Worse than', worse), ('Not told apart from', neither))
-            if rows
-        ]
-        yield ' '.join([f'{before}.' if before else '', *said]).strip()
+        known = {line.row: line.against[other] for line in lines if other in line.against}
+        known = {row: difference for row, difference in known.items() if difference.found.p is not None}
+        groups = (
+            ('Better than', [row for row, d in known.items() if d.significant and d.found.mean > 0]),
+            ('Worse than', [row for row, d in known.items() if d.significant and d.found.mean < 0]),
+            ('Not told apart from', [row for row, d in known.items() if not d.significant]),
+        )
+        said = [f'{verdict} {title}: {", ".join(f"`{row}`" for row in rows)}.' for verdict, rows in groups if rows]
+        if known:
+            yield f'{before}{" ".join(said)}'
     for line in lines:
         if line.diverged:
-            how = '; '.join(f'seed {seed}: {what}' for seed, what in line.diverged.items())
-            others = ': the other seeds are the lucky ones, and are compared with nothing' if line.records else ''
+            how = '; '.join(f'seed {seed}: {message}' for seed, message in line.diverged.items())
+            others = ': remaining seeds are survivors; no comparison is made' if line.accuracies else ''
             yield f'`{line.row}` diverged ({how}){others}.'
 
 
 def _unstable(lines: Sequence[Line]) -> Iterator[str]:
-    """Which rows scatter so much more than the student alone that no mean describes them."""
+    """Name the rows that scatter so much more than the student alone that no mean describes them."""
     alone = next((line.last.sd for line in lines if line.row == BASELINE and line.last), None)
     for line in lines:
         if alone and line.last and line.last.sd and line.last.sd > UNSTABLE * alone:
@@ -238,7 +221,7 @@ def _unstable(lines: Sequence[Line]) -> Iterator[str]:
 
 
 def _notes(lines: Sequence[Line]) -> str:
-    """Which hyper-parameters are not the config's."""
+    """Name the hyper-parameters that differ from the config's."""
     found = [
         f'`{line.row}` has {method}.{key}={value}'
         for line in lines
@@ -249,8 +232,8 @@ def _notes(lines: Sequence[Line]) -> str:
 
 
 def _elsewhere(lines: Sequence[Line]) -> str:
-    """Which rows have results of another processor than the student alone."""
-    processors = {line.row: {record.get('cpu') for record in line.records.values()} for line in lines}
+    """Name the rows that have results of another processor than the student alone."""
+    processors = {line.row: set(line.records[line.records.diverged.isna()].get('cpu', ())) for line in lines}
     home = processors.get(BASELINE, set())
     others = ', '.join(f'`{row}`' for row, found in processors.items() if home and found - home)
     return others and f'Recorded on another processor than the student alone, in whole or in part: {others}.'
@@ -260,7 +243,7 @@ def _elsewhere(lines: Sequence[Line]) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown; a line or a column ends where a cell does, not where one's text has such a mark."""
+    """Make a table in Markdown; marks within a cell's text do not end the cell or the line."""
     lines = [head, ['---'] * len(head), *rows]
     escaped = [[re.sub(r'\s*\n\s*', ' ', cell).replace('|', '\\|') for cell in cells] for cells in lines]
     return '\n'.join(f'| {" | ".join(cells)} |' for cells in escaped)
@@ -269,21 +252,21 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _title(line: Line, study: Study, name: str | None = None) -> str:
     title = f'`{name}`' if name else TITLES.get(line.row, f'`{line.row}`')
     planned = set(study.seeds)
-    done = planned & {*line.records, *line.diverged}
+    done = planned & set(line.records.index)
     notes = [f'{len(done)} of {len(planned)} seeds'] if done < planned else []
     notes += [f'{len(line.diverged)} diverged'] if line.diverged else []
     return f'{title} ({", ".join(notes)})' if notes else title
 
 
 def mean_cell(value: Summary | None) -> str:
-    """Mean and standard deviation as a cell of a table; None for a row whose every training diverged."""
+    """Make the cell of a mean and a standard deviation; None for a row whose every training diverged."""
     if value is None:
         return DIVERGED
     return f'{value.mean:.2f}' + ('' if value.sd is None else f' ± {value.sd:.2f}')
 
 
 def _versus(line: Line) -> list[str]:
-    """The cells of the differences to the student alone and to KD."""
+    """Make the cells of the differences to the student alone and to KD."""
     return [cell for other in (BASELINE, KD) for cell in _difference(line.against.get(other))]
 
 
@@ -292,20 +275,12 @@ def _difference(difference: Difference | None) -> list[str]:
         return ['', '']
     found = difference.found
     interval = '' if found.half is None else f' [{found.mean - found.half:+.2f}, {found.mean + found.half:+.2f}]'
-    text = f'{found.mean:+.2f}{interval}'
-    return [f'**{text}**' if difference.significant else text, '' if difference.p is None else _p(difference.p)]
-
-
-def _p(value: float) -> str:
-    return '< 0.001' if value < 0.001 else f'{value:.3f}'
+    text, p = f'{found.mean:+.2f}{interval}', difference.p
+    return [f'**{text}**' if difference.significant else text, '' if p is None else '< 0.001' if p < 0.001 else f'{p:.3f}']
 
 
 def _factor(value: float) -> str:
     return str(Fraction(value).limit_denominator(100))
-
-
-def _list(values: Sequence[int]) -> str:
-    return ', '.join(map(str, values))
 
 
 def _shown(value: object) -> str:

@@ -1,28 +1,30 @@
-"""What the raw results of a study say: each row in numbers, each comparison corrected for the number of its family."""
+"""Compare the rows of a study; p-values are corrected for the number of comparisons of their family."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pandas as pd
+
 from .plan import best_factor, sweep_results
-from .records import Record
+from .records import KEYS, Record
 from .statistics import LEVEL, Comparison, Summary, compare, holm, summary
 from .study_file import BASELINE, KD, TEACHER, Study
 
 #: The kinds of runs whose results are compared.
 ROWS = ('row', 'weight', 'ablation')
-#: What comes of a run, and what it may depend on beside what is said of it.
+#: The outcome of a run, and what may change it beside the run's settings.
 OUTCOME, SURROUNDINGS = ('last', 'curve', 'held_out_accuracy', 'diverged'), ('cpu', 'gpu', 'threads', 'devices', 'software')
-#: Of how many standard deviations of its row a run may differ from the row's mean, where it rounds otherwise.
+#: On another machine a run may differ from its row's mean by this many standard deviations.
 SPREAD = 3
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A row compared with another one.
+    """Difference to another row.
 
     Attributes:
         found: The comparison.
@@ -34,7 +36,7 @@ class Difference:
 
     @property
     def significant(self) -> bool:
-        """Whether it is one, after correction."""
+        """Whether it is significant after correction."""
         return self.p is not None and self.p < 1 - LEVEL
 
 
@@ -43,42 +45,45 @@ class Line:
     """A row in numbers.
 
     Attributes:
-        pair: The pair.
+        pair: The pair's name.
         row: The row's name.
-        kind: What kind of runs they are, see :class:`.plan.Run`.
-        changed: What of its losses differs from the config.
-        records: Its results, by seed; of a training that diverged there is none.
-        against: By the name of another row, how it differs; nothing where a training of either diverged: the others are
-            lucky ones.
-        diverged: How trainings diverged, by seed.
+        kind: Kind of its runs, see :class:`.plan.Run`.
+        changed: Keywords of its losses that differ from the config.
+        records: Its raw results, by seed.
+        against: Differences to other rows, by their names; none where a training of either diverged, as the remaining
+            seeds are survivors.
     """
 
     pair: str
     row: str
     kind: str
     changed: Mapping[str, Mapping[str, Any]]
-    records: dict[int, Record]
-    against: dict[str, Difference]
-    diverged: dict[int, str]
+    records: pd.DataFrame
+    against: dict[str, Difference] = field(default_factory=dict)
+
+    @property
+    def diverged(self) -> dict[int, str]:
+        """Messages of trainings that diverged, by seed."""
+        return self.records['diverged'].dropna().to_dict()
 
     @property
     def accuracies(self) -> dict[int, float]:
         """Accuracy after the last epoch, in percent, by seed."""
-        return {seed: record['last'] for seed, record in self.records.items()}
+        return self.records['last'].dropna().to_dict()
 
     @property
     def last(self) -> Summary | None:
-        """Of the last epoch; None where every training diverged."""
-        return summary(list(self.accuracies.values())) if self.records else None
+        """Summary of the last epoch; None where every training diverged."""
+        return summary(list(self.accuracies.values())) if self.accuracies else None
 
     @property
     def best(self) -> Summary | None:
-        """Of the best epoch; likewise."""
-        return summary([record['best'] for record in self.records.values()]) if self.records else None
+        """Summary of the best epoch; None where every training diverged."""
+        return summary(self.records['best'].dropna().tolist()) if self.accuracies else None
 
 
 class Results:
-    """All lines of a study, compared.
+    """All rows of a study, compared.
 
     Args:
         study: The study.
@@ -88,11 +93,15 @@ class Results:
     def __init__(self, study: Study, records: Sequence[Record]) -> None:
         self.study, self.records = study, records
         self.sweep = sweep_results(records)
-        self.lines = {(line.pair, line.row): line for line in self._lines()}
+        kept = [r for r in records if r['kind'] in ROWS and r['pair'] in study.pairs and not self._rejected(r)]
+        table = pd.DataFrame(kept, columns=None if kept else KEYS).set_index('seed').sort_index(kind='stable')
+        rows = table.groupby(['pair', 'row'], sort=False)
+        self.lines = {at: Line(at[0], at[1], row['kind'].iloc[0], row['changed'].iloc[0], row) for at, row in rows}
+        self._compare()
         self._correct()
 
     def of(self, pair: str, kind: str) -> list[Line]:
-        """A pair's lines of a kind: the student alone, KD, the others from the best on, those that diverged."""
+        """Return a pair's rows of a kind: the student alone, KD, the others from the best on, those that diverged."""
         lines = [line for (p, _), line in self.lines.items() if p == pair and line.kind == kind]
         order = {BASELINE: 0, KD: 1}
 
@@ -102,53 +111,36 @@ class Results:
         return sorted(lines, key=place)
 
     def teacher(self, pair: str) -> float | None:
-        """Accuracy of a pair's teacher, in percent."""
-        found = [r['last'] for r in self.records if r['kind'] == 'teacher' and r['pair'] == pair and r['row'] == TEACHER]
+        """Return the accuracy of a pair's teacher, in percent."""
+        found = [r['last'] for r in self.records if (r['kind'], r['pair'], r['row']) == ('teacher', pair, TEACHER)]
         return found[0] if found else None
 
     def chosen(self, pair: str, method: str) -> float | None:
-        """The factor that the sweep found best; None where it is not complete."""
+        """Return the factor that the sweep found best; None where it is not complete."""
         found = self.sweep.get(f'{pair}/{method}', {})
         return best_factor(found) if self.study.sweep and set(found) == set(self.study.sweep.factors) else None
 
     @property
     def comparisons(self) -> int:
-        """The number of comparisons that were tested."""
+        """Number of comparisons that were tested."""
         return sum(difference.p is not None for line in self.lines.values() for difference in line.against.values())
 
-    def _lines(self) -> Iterator[Line]:
-        groups: dict[tuple[str, str], dict[int, Record]] = {}
-        for record in sorted(self.records, key=lambda record: record['seed']):
-            if record['kind'] in ROWS and record['pair'] in self.study.pairs and not self._rejected(record):
-                groups.setdefault((record['pair'], record['row']), {})[record['seed']] = record
-        accuracies = {at: {seed: record['last'] for seed, record in records.items()} for at, records in groups.items()}
-        lost = {at for at, records in groups.items() if any(record['diverged'] for record in records.values())}
-        ablated = {(a.pair, row): a.against for a in self.study.ablations.values() for row in a.rows}
-        for (pair, row), records in groups.items():
-            diverged = {seed: record['diverged'] for seed, record in records.items() if record['diverged']}
-            others: Iterable[str] = [ablated[pair, row]] if (pair, row) in ablated else [BASELINE, KD]
-            found = {
-                other: compare(accuracies[pair, row], accuracies[pair, other])
-                for other in others
-                if row not in (other, BASELINE) and (pair, other) in accuracies and not lost & {(pair, row), (pair, other)}
-            }
-            first = next(iter(records.values()))
-            yield Line(
-                pair,
-                row,
-                first['kind'],
-                first['changed'],
-                {seed: record for seed, record in records.items() if seed not in diverged},
-                {other: Difference(one) for other, one in found.items() if one},
-                diverged,
-            )
-
     def _rejected(self, record: Record) -> bool:
-        """Whether it is of another weight than the one that the sweep found best."""
+        """Return whether it is of another weight than the one that the sweep found best."""
         return record['kind'] == 'weight' and record['factor'] != self.chosen(record['pair'], record['methods'][0])
 
+    def _compare(self) -> None:
+        ablated = {(a.pair, row): [a.against] for a in self.study.ablations.values() for row in a.rows}
+        for (pair, row), line in self.lines.items():
+            for name in ablated.get((pair, row), [BASELINE, KD]):
+                other = self.lines.get((pair, name))
+                if row in (name, BASELINE) or other is None or line.diverged or other.diverged:
+                    continue
+                if found := compare(line.accuracies, other.accuracies):
+                    line.against[name] = Difference(found)
+
     def _correct(self) -> None:
-        """Correct the p-values of each family together: what one column of one table asks, or all ablations."""
+        """Correct the p-values of each family together: a column of a table, or all ablations."""
         families: dict[Hashable, list[tuple[Line, str, float]]] = defaultdict(list)
         for line in self.lines.values():
             for other, difference in line.against.items():
@@ -156,13 +148,12 @@ class Results:
                     question = line.kind if line.kind == 'ablation' else (line.kind, line.pair, other)
                     families[question].append((line, other, p))
         for family in families.values():
-            corrected = holm([p for _, _, p in family])
-            for (line, other, _), p in zip(family, corrected, strict=True):
+            for (line, other, _), p in zip(family, holm([p for _, _, p in family]), strict=True):
                 line.against[other] = replace(line.against[other], p=p)
 
 
 def agreement(recorded: Record, afresh: Record, row: Line | None) -> tuple[bool, str]:
-    """Whether a run done afresh has the recorded result, and in words.
+    """Return whether a repeated run has the recorded result, and the reason.
 
     On the same processor and with the same software each epoch has to be the same. Others round otherwise, and a training
     carries that on: there the accuracy has to lie within three standard deviations of its row's mean.
@@ -180,9 +171,6 @@ def agreement(recorded: Record, afresh: Record, row: Line | None) -> tuple[bool,
     said = f'not the same, but recorded with another {" and ".join(elsewhere)}'
     if row is None or row.last is None or row.last.sd is None or row.diverged or afresh['diverged']:
         return False, f'{said}; its row has no spread to compare it with'
-    off = abs(afresh['last'] - row.last.mean)
-    where = 'within' if off <= SPREAD * row.last.sd else 'outside of'
-    return (
-        where == 'within',
-        f'{said}; {where} {SPREAD} standard deviations of its row, {row.last.mean:.2f} ± {row.last.sd:.2f}',
-    )
+    agrees = abs(afresh['last'] - row.last.mean) <= SPREAD * row.last.sd
+    where = 'within' if agrees else 'outside of'
+    return agrees, f'{said}; {where} {SPREAD} standard deviations of its row, {row.last.mean:.2f} ± {row.last.sd:.2f}'

@@ -2,47 +2,43 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import pandas as pd
 from scipy import stats
 
 LEVEL = 0.95
+#: Digits of a difference of accuracies; the noise of floating point is beyond them.
+DIGITS = 9
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Several measurements of one thing.
+    """Mean and standard deviation (n − 1) of several measurements; the latter is None of a single one."""
 
-    Attributes:
-        count: How many.
-        mean: Their mean.
-        sd: Their standard deviation (n − 1); None of one.
-    """
-
-    count: int
     mean: float
     sd: float | None
 
 
 def summary(values: Sequence[float]) -> Summary:
-    """Mean and standard deviation.
+    """Return mean and standard deviation.
 
     Example:
         >>> summary([1.0, 2.0, 3.0])
-        Summary(count=3, mean=2.0, sd=1.0)
+        Summary(mean=2.0, sd=1.0)
     """
-    return Summary(len(values), statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+    return Summary(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Differences of two rows, each of one seed.
+    """Paired differences of two rows.
 
     Attributes:
-        count: How many seeds both have.
+        count: Number of seeds that both have.
         mean: Mean difference.
         half: Half the width of its 95% interval, by Student's t; None with fewer than two seeds.
         p: Of the paired t-test, two-sided; None with fewer than two seeds.
@@ -50,8 +46,8 @@ class Comparison:
 
     count: int
     mean: float
-    half: float | None
-    p: float | None
+    half: float | None = None
+    p: float | None = None
 
 
 def compare(row: Mapping[int, float], other: Mapping[int, float]) -> Comparison | None:
@@ -59,38 +55,35 @@ def compare(row: Mapping[int, float], other: Mapping[int, float]) -> Comparison 
 
     Args:
         row: A measurement for each seed.
-        other: What to compare with, likewise.
+        other: The measurements to compare with.
 
     Example:
         >>> compare({0: 3.0, 1: 4.0, 2: 5.0}, {0: 2.0, 1: 2.0, 3: 9.0}).mean
         1.5
     """
-    differences = [row[seed] - other[seed] for seed in sorted(set(row) & set(other))]
-    if not differences:
+    both = pd.DataFrame({'row': pd.Series(row, dtype=float), 'other': pd.Series(other, dtype=float)}).dropna()
+    if (count := len(both)) == 0:
         return None
-    found = summary(differences)
-    if found.sd is None:
-        return Comparison(found.count, found.mean, None, None)
-    error = found.sd / math.sqrt(found.count)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, found.count - 1)) * error
-    if error == 0:  # the same difference each time
-        return Comparison(found.count, found.mean, 0.0, 0.0 if found.mean else 1.0)
-    p = 2 * float(stats.t.sf(abs(found.mean) / error, found.count - 1))
-    return Comparison(found.count, found.mean, half, p)
+    differences = both.row - both.other
+    mean = statistics.fmean(differences)
+    if count == 1:
+        return Comparison(count, mean)
+    if differences.round(DIGITS).nunique() == 1:  # the test needs a spread
+        return Comparison(count, mean, 0.0, 0.0 if mean else 1.0)
+    test = stats.ttest_rel(both.row, both.other)
+    low, high = test.confidence_interval(LEVEL)
+    return Comparison(count, mean, float(high - low) / 2, float(test.pvalue))
 
 
 def holm(ps: Sequence[float]) -> list[float]:
-    """P-values corrected for their number, by Holm's method: each may be compared with the level as if it were alone.
-
-    Args:
-        ps: P-values of a family of comparisons.
+    """Return the p-values of a family of comparisons, corrected for their number by Holm's method.
 
     Example:
         >>> holm([0.01, 0.04, 0.03])
         [0.03, 0.06, 0.06]
     """
-    corrected, highest = [0.0] * len(ps), 0.0
-    for rank, index in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
-        highest = max(highest, min(1.0, (len(ps) - rank) * ps[index]))
-        corrected[index] = highest
-    return corrected
+    order = np.argsort(ps, kind='stable')
+    scaled = np.minimum(1, np.sort(ps) * np.arange(len(ps), 0, -1))
+    corrected = np.empty(len(ps))
+    corrected[order] = np.maximum.accumulate(scaled)
+    return corrected.tolist()

@@ -1,71 +1,53 @@
-"""The steps of a run: each is a tool's own program, in a fresh process forked from one that has everything imported."""
+"""The steps of a run: each is a tool's own program, in a process of its own."""
 
 from __future__ import annotations
 
 import json
 import os
-import resource
-import runpy
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-import traceback
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
-from multiprocessing import connection, parent_process
 from pathlib import Path
-from typing import Any
+from threading import Lock
 
-import torch
 from mmengine.config import Config
-from yapf.yapflib import yapf_api
 
 from ..configs import TOOLBOX, loss_class, read_config
-from ..teacher_store import writer as _store_teacher  # noqa: F401  the tools import it: so a forked process need not
 from ..training import training_parser
 from .plan import Run
 
-#: What each step leaves in the run's folder: how long it took.
+#: Wall and processor time of each step, in the run's folder.
 TIMES = 'times.jsonl'
 #: The trained student.
 STUDENT = 'student.pth'
 #: The tests: of each a folder and a JSON file of its result.
 TEST, HELD_OUT = 'test', 'held_out'
-#: The scripts that this process has started.
-_children: list[subprocess.Popen] = []
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-
-
-def tool_path(tool: str) -> Path:
-    """The program's file; an installed package has all of them in one folder."""
-    return next(path for path in (TOOLBOX / tool, TOOLBOX / 'tools' / Path(tool).name) if path.is_file())
-
-
-def data_options(data_root: str | None) -> list[str]:
-    """Options that put every dataloader onto a folder."""
-    return [] if data_root is None else [f'{loader}.dataset.data_root={data_root}' for loader in LOADERS]
-
-
-#: The scripts that run a tool on several devices, and how many arguments stand before the devices' number.
+#: The scripts that run a tool on several devices, and how many arguments stand before the number of devices.
 SCRIPTS = {
     'tools/train.py': ('tools/dist_train.sh', 1),
     'tools/store_teacher.py': ('tools/dist_store_teacher.sh', 1),
     'tools/test.py': ('tools/dist_test.sh', 2),
 }
+#: Seconds that a step has to end after it was asked to; Slurm gives a job 120 (see :func:`.runner.write_commands`).
+PATIENCE = 100
+#: Become another program, which Linux ends with its parent: a study that was killed leaves no step behind.
+BECOME = 'import ctypes, os, sys; ctypes.CDLL(None).prctl(1, int(sys.argv[1])); os.execvp(sys.argv[2], sys.argv[2:])'
 
 
 def steps_of(run: Run, folder: Path, data_root: str | None = None, devices: int = 1) -> Iterator[tuple[str, list[str]]]:
-    """What a run does: tools with their arguments, one after another.
+    """Yield the tools of a run with their arguments, one after another.
 
     Args:
         run: The run.
         folder: Its folder.
-        data_root: Folder of the data, in the place of the configs' own.
-        devices: On how many devices; they share the batch.
+        data_root: Folder of the data; overrides the configs' own.
+        devices: Number of devices, which share the batch.
 
     Raises:
         ValueError: If the batch cannot be shared evenly.
@@ -79,10 +61,11 @@ def steps_of(run: Run, folder: Path, data_root: str | None = None, devices: int 
 
 
 def _steps(run: Run, folder: Path, data_root: str | None, devices: int) -> Iterator[tuple[str, list[str]]]:
-    """As :func:`steps_of`, each as on one device."""
-    shared = ['--cfg-options', f'randomness.seed={run.seed}', *run.shared, *data_options(data_root)]
-    test = run.student
-    if run.weights is None:
+    """Yield the steps as on one device."""
+    data = [] if data_root is None else [f'{loader}.dataset.data_root={data_root}' for loader in LOADERS]
+    shared = ['--cfg-options', f'randomness.seed={run.seed}', *run.shared, *data]
+    test, weights = run.student, run.weights
+    if weights is None:
         train = [run.config, '--work-dir', str(folder), *(['--methods', *run.methods] if run.methods else [])]
         options = [*shared, *run.options, *batch_options(run, devices)]
         if run.stored:
@@ -95,22 +78,20 @@ def _steps(run: Run, folder: Path, data_root: str | None, devices: int) -> Itera
             student = str(folder / STUDENT)
             yield 'pth_transfer.py', ['--dis_path', weights, '--output_path', student]
             weights = student
-        if _deploys(run):  # what predicts is more than the student: the config of the training knows it
-            test = str(folder / Path(run.config).name)
-    else:
-        weights = run.weights
+        if any(hasattr(loss_class(loss), 'deployed') for loss in run.losses.values()):
+            test = str(folder / Path(run.config).name)  # more than the student predicts: the training's config knows it
     for name in [TEST, HELD_OUT] if run.held_out else [TEST]:
         out = ['--work-dir', str(folder / name), '--out', str(folder / f'{name}.json'), '--out-item', 'metrics']
         yield 'tools/test.py', [test, weights, *out, *shared, *(run.held_out if name == HELD_OUT else ())]
 
 
 def epochs_of(run: Run) -> int:
-    """How long the training is."""
+    """Return the number of epochs of the training."""
     return _settings(run.config, _options(run, 'train_cfg.')).train_cfg.max_epochs
 
 
 def batch_options(run: Run, devices: int) -> list[str]:
-    """The option that gives each device its share of the batch, where the config has another size.
+    """Return the option that gives each device its share of the batch, where it differs from the config's.
 
     The learning rate belongs to the batch of all devices together. That is what the study's options say of
     ``train_dataloader.batch_size``, else the config's ``auto_scale_lr.base_batch_size``, else the config's batch.
@@ -128,102 +109,83 @@ def batch_options(run: Run, devices: int) -> list[str]:
 
 
 def _options(run: Run, start: str) -> tuple[str, ...]:
-    """The options of a training that begin so."""
+    """Return the options of a training with this beginning."""
     return tuple(option for option in (*run.shared, *run.options) if option.startswith(start))
 
 
 @cache
 def _settings(config: str, options: tuple[str, ...]) -> Config:
-    """A config with options."""
+    """Return a config with options."""
     args = training_parser(None).parse_args([config, *(['--cfg-options', *options] if options else [])])
     cfg = read_config(config)
     cfg.merge_from_dict(args.cfg_options or {})
     return cfg
 
 
-def _deploys(run: Run) -> bool:
-    """Whether a method makes the predictions, not the student's network alone."""
-    return any(hasattr(loss_class(loss), 'deployed') for loss in run.losses.values())
-
-
-def perform(tool: str, arguments: Sequence[str], folder: str, threads: int) -> None:
-    """Run a tool in this process, made for it; what it prints goes into a log in the run's folder. Ends the process.
+class Steps:
+    """The steps in progress, each waited for by a thread of its own.
 
     Args:
-        tool: The program.
-        arguments: Its command line.
-        folder: The run's folder.
-        threads: How many threads it may compute with.
+        threads: Number of threads that a step may compute with.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who started this one decides what becomes of it
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    name = Path(tool).stem
-    with (Path(folder) / f'{name}.log').open('a', buffering=1) as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-    sys.stdout = os.fdopen(1, 'w', buffering=1)
-    sys.stderr = os.fdopen(2, 'w', buffering=1)
-    warnings.simplefilter('ignore')
-    yapf_api.FormatCode = _as_it_is  # laying out the config's text is a tenth of a run
-    torch.set_num_threads(threads)
-    start = time.monotonic()
-    code = _main(tool, arguments)
-    took = dict(step=name, wall=time.monotonic() - start, cpu=_cpu_seconds(), code=code)
-    with (Path(folder) / TIMES).open('a') as file:
-        file.write(f'{json.dumps(took)}\n')
-    sys.stdout.flush()
-    os._exit(code)
 
+    def __init__(self, threads: int) -> None:
+        self.threads, self.ended = threads, False
+        self._running: set[int] = set()
+        self._lock = Lock()
 
-def _as_it_is(text: str, **_: Any) -> tuple[str, bool]:
-    """In the place of what lays out a Python text."""
-    return text, True
+    def perform(self, tool: str, arguments: Sequence[str], folder: Path) -> int:
+        """Run a tool and wait for it; its output goes to a log, its times to :data:`TIMES`. Return its exit code.
 
+        Raises:
+            InterruptedError: If the study was asked to end before it.
+        """
+        name, start = Path(tool).stem, time.monotonic()
+        is_script = tool.endswith('.sh')
+        # an installed package has all programs in one folder
+        path = next(path for path in (TOOLBOX / tool, TOOLBOX / 'tools' / Path(tool).name) if path.is_file())
+        words = ['bash' if is_script else sys.executable, str(path), *arguments]
+        if sys.platform == 'linux':  # a script passes SIGTERM on
+            words = [sys.executable, '-ISc', BECOME, str(int(signal.SIGTERM if is_script else signal.SIGKILL)), *words]
+        with (folder / f'{name}.log').open('a') as log:
+            print('$', 'bash' if is_script else 'python', tool, *arguments, file=log, flush=True)
+            with self._lock:
+                if self.ended:
+                    raise InterruptedError(f'{name} was not started')
+                process = subprocess.Popen(words, stdout=log, stderr=log, env=self._env(is_script), start_new_session=True)
+                self._running.add(process.pid)
+        _, status, used = os.wait4(process.pid, 0)  # Popen.wait would not tell the processor time
+        with self._lock:
+            self._running.discard(process.pid)
+        process.returncode = code = os.waitstatus_to_exitcode(status)
+        times = dict(step=name, wall=time.monotonic() - start, cpu=used.ru_utime + used.ru_stime, code=code)
+        with (folder / TIMES).open('a') as file:
+            file.write(f'{json.dumps(times)}\n')
+        return code
 
-def _main(tool: str, arguments: Sequence[str]) -> int:
-    """Call a tool's main function; its exit code."""
-    path = tool_path(tool)
-    if path.suffix == '.sh':
-        print('$ bash', tool, *arguments, flush=True)
-        return _shell(path, arguments)
-    sys.argv = [str(path), *arguments]
-    print('$ python', tool, *arguments, flush=True)
-    try:
-        runpy.run_path(str(path), run_name='__main__')
-    except SystemExit as ended:
-        if isinstance(ended.code, str):
-            print(ended.code, flush=True)
-            return 1
-        return ended.code or 0
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    return 0
+    def _env(self, is_script: bool) -> dict[str, str]:
+        """Return the environment of a step; a script gets a port of its own."""
+        known = dict(os.environ, OMP_NUM_THREADS=str(self.threads), PYTHONWARNINGS='ignore')
+        paths = dict(PATH=Path(sys.executable).parent, PYTHONPATH=TOOLBOX)  # of a clone that is not installed
+        known |= {key: os.pathsep.join(filter(None, [str(path), known.get(key)])) for key, path in paths.items()}
+        if is_script and 'PORT' not in known:
+            with socket.socket() as free:
+                free.bind(('127.0.0.1', 0))
+                known['PORT'] = str(free.getsockname()[1])
+        return known
 
+    def end(self) -> None:
+        """Ask all steps to end, upon which a training saves its state; after :data:`PATIENCE` seconds kill them."""
+        with self._lock:
+            self.ended = True
+        self._signal(signal.SIGTERM, os.kill)
+        deadline = time.monotonic() + PATIENCE
+        while self._running and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self._signal(signal.SIGKILL, os.killpg)
 
-def _shell(script: Path, arguments: Sequence[str]) -> int:
-    """Run a script, with this process's Python and a port of its own; its exit code. SIGTERM is passed on to it."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get('PATH', '')])
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = str(free.getsockname()[1])
-    child = subprocess.Popen(['bash', str(script), *arguments], env={'PORT': port, **os.environ, 'PATH': path})
-    _children.append(child)
-    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
-    return child.wait()
-
-
-def _cpu_seconds() -> float:
-    """What this process and its children have computed so far."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
-
-
-def _end_with_parent() -> None:
-    """Wait until the study is gone, however it ended, and end this process then: nobody would hear of its result."""
-    parent = parent_process()
-    if parent is not None:
-        connection.wait([parent.sentinel])
-        for child in _children:
-            child.terminate()
-        os._exit(1)
+    def _signal(self, number: int, kill: Callable[[int, int], None]) -> None:
+        with self._lock:
+            for pid in self._running:
+                with suppress(ProcessLookupError):
+                    kill(pid, number)

@@ -1,7 +1,6 @@
 """Studies end as if nothing had been: interrupted, killed, with runs that fail. The steps are stand-ins for the tools."""
 
 import json
-import multiprocessing
 import os
 import random
 import shlex
@@ -10,6 +9,7 @@ import sys
 import time
 from functools import cache
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from commands import tool
@@ -17,10 +17,10 @@ from studies_kit import DOCUMENT, FILE, write_study
 
 from mmcls_kd.locks import alone
 from mmcls_kd.study import execution, plan
-from mmcls_kd.study import steps as real_steps
 from mmcls_kd.study.execution import Place, remaining
 from mmcls_kd.study.plan import Run
 from mmcls_kd.study.records import RUNNING, read_records
+from mmcls_kd.study.steps import Steps
 
 pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
 #: Two methods, so that a study has 16 runs before what its sweep brings.
@@ -31,40 +31,31 @@ ONLY = ('cnn/baseline/*', 'cnn/kd/*', 'cnn/nkd*', 'cnn/teacher/*')
 known_config = cache(plan.read_config)
 
 
+#: In the place of a tool: leaves the accuracy that it is given, after a moment; fails where a file says so.
+STEP = """
+folder=$1 key=$2 accuracy=$3 name=$(basename "$0" .sh)
+sleep 0.02
+if grep -qsF "$key" fails; then
+    echo 'train.py: error: out of luck'
+    exit 1
+elif grep -qsF "$key" diverges; then
+    echo 'train.py: error: loss_kd became NaN or infinite in epoch 1, iteration 75 (images: sample 4, ...'
+    exit 3
+elif [ "$name" = train ]; then
+    printf '%s' "$key" > "$folder/epoch_2.pth"
+    printf '%s' "$folder/epoch_2.pth" > "$folder/last_checkpoint"
+else
+    printf '{"accuracy/top1": %s}' "$accuracy" > "$folder/$name.json"
+fi
+"""
+
+
 def steps(run, folder, data_root=None, devices=1):
-    yield 'train.py', [run.key, '--methods', *run.methods]
-    yield 'test.py', [run.key]
-    if run.held_out:
-        yield 'held_out.py', [run.key]
-
-
-def perform(step, arguments, folder, threads):
-    """In the place of a tool: a number that the run's key decides, after a moment; fails where a file says so."""
-    folder, key = Path(folder), arguments[0]
-    name = Path(step).stem
-    with (folder / f'{name}.log').open('a') as log:
-        log.write(f'{os.getpid()} {key}\n')
-    time.sleep(0.02)
-    if Path('fails').exists() and key in Path('fails').read_text():
-        with (folder / f'{name}.log').open('a') as log:
-            log.write('train.py: error: out of luck\n')
-        os._exit(1)
-    if Path('diverges').exists() and key in Path('diverges').read_text():
-        with (folder / f'{name}.log').open('a') as log:
-            log.write('train.py: error: loss_kd became NaN or infinite in epoch 1, iteration 75 (images: sample 4, ...\n')
-        with (folder / 'times.jsonl').open('a') as file:
-            file.write(f'{json.dumps(dict(step=name, wall=1.0, cpu=1.0, code=3))}\n')
-        os._exit(3)
-    if name == 'train':
-        (folder / 'epoch_2.pth').write_text(key)
-        (folder / 'last_checkpoint').write_text(str(folder / 'epoch_2.pth'))
-    if name in ('test', 'held_out'):
-        drawn = round(random.Random(key).gauss(80, 1), 2)
-        value = 99.0 if name == 'held_out' and '-x3' in key else drawn
-        (folder / f'{name}.json').write_text(json.dumps({'accuracy/top1': value}))
-    with (folder / 'times.jsonl').open('a') as file:
-        file.write(f'{json.dumps(dict(step=name, wall=1.0, cpu=1.0, code=0))}\n')
-    os._exit(0)
+    """The steps of a run, with an accuracy that its key decides."""
+    drawn = round(random.Random(run.key).gauss(80, 1), 2)
+    for name in ('train', 'test', *(['held_out'] if run.held_out else [])):
+        accuracy = 99.0 if name == 'held_out' and '-x3' in run.key else drawn
+        yield str(Path(f'{name}.sh').resolve()), [str(folder), run.key, str(accuracy)]
 
 
 @pytest.fixture
@@ -72,10 +63,10 @@ def folder(tmp_path, monkeypatch):
     """A folder with a study, whose runs are stand-ins; the working directory."""
     write_study(tmp_path)
     (tmp_path / 'results.md').write_text(DOCUMENT)
+    for name in ('train', 'test', 'held_out'):
+        (tmp_path / f'{name}.sh').write_text(STEP)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(execution, 'steps_of', steps)
-    monkeypatch.setattr(execution, 'perform', perform)
-    monkeypatch.setattr(execution, 'fork_server', lambda threads: multiprocessing.get_context('fork'))
     monkeypatch.setattr(execution, 'surroundings', dict)
     monkeypatch.setattr(plan, 'read_config', known_config)
     return tmp_path
@@ -396,15 +387,48 @@ def test_a_script_is_asked_to_end_too(tmp_path):
     script.write_text(
         f'cd {tmp_path}\ntrap "touch saved; exit 75" TERM\necho $PORT $1 > started\nwhile :; do sleep 0.05; done\n'
     )
-    step = multiprocessing.get_context('fork').Process(target=lambda: os._exit(real_steps._shell(script, ['word'])))
+    steps, codes = Steps(1), []
+    step = Thread(target=lambda: codes.append(steps.perform(str(script), ['word'], tmp_path)))
     step.start()
-    while not (tmp_path / 'started').exists() or not (tmp_path / 'started').read_text().endswith('\n'):
-        time.sleep(0.05)
-    time.sleep(0.2)
-    step.terminate()
+    port, word = words(tmp_path / 'started')
+    steps.end()
     step.join()
-    assert step.exitcode == 75
+    assert codes == [75]
     assert (tmp_path / 'saved').exists()
-    port, word = (tmp_path / 'started').read_text().split()
     assert int(port) > 0
     assert word == 'word'
+    with pytest.raises(InterruptedError):  # no step begins after the end
+        steps.perform(str(script), ['word'], tmp_path)
+
+
+def words(file):
+    """The words of a line that another process writes."""
+    while not file.exists() or not file.read_text().endswith('\n'):
+        time.sleep(0.02)
+    return file.read_text().split()
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='other systems let the children of a killed process live')
+def test_a_killed_study_leaves_no_step_behind(tmp_path):
+    script = tmp_path / 'script.py'
+    script.write_text(f'import os, time\nopen("{tmp_path}/started", "w").write(f"{{os.getpid()}}\\n")\ntime.sleep(60)\n')
+    child = os.fork()
+    if child == 0:
+        Steps(1).perform(str(script), [], tmp_path)
+        os._exit(0)
+    (step,) = map(int, words(tmp_path / 'started'))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    end = time.monotonic() + 10
+    while Path(f'/proc/{step}').exists() and Path(f'/proc/{step}/stat').read_text().split()[2] != 'Z':
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_the_processor_time_of_a_steps_own_children_counts(tmp_path):
+    script = tmp_path / 'script.sh'
+    script.write_text(f'{sys.executable} -c "import time; [1 for _ in iter(lambda: time.process_time() < 0.3, False)]"')
+    assert Steps(3).perform(str(script), [], tmp_path) == 0
+    (taken,) = map(json.loads, (tmp_path / 'times.jsonl').read_text().splitlines())
+    assert (taken['step'], taken['code']) == ('script', 0)
+    assert taken['cpu'] > 0.3

@@ -154,8 +154,9 @@ class TestSweep:
 
 WRONG = {
     'title = ': ("title = 'Small'\nsedes = [0]\n#", "unknown key 'sedes'; did you mean 'seeds'?"),
+    "title = 'Small'\n": ('', "the file has no 'title'"),
     'seeds = [0, 1, 2]': ('seeds = [0, 1, 1]', 'has to stand there once'),
-    "report = '../results.md'": ('', "report has to be a text, but is ''"),
+    "report = '../results.md'": ("report = ''", "report has to be a text, but is ''"),
     "against='nkd'": ("against='nkdd'", "has no row 'nkdd'"),
     "pair='cnn', against": ("pair='cn', against", "no pair 'cn'; did you mean 'cnn'?"),
     "methods=['kd', 'nkd']": ("methods=['kd', 'nkdd']", "row kd+nkd: unknown method 'nkdd'; did you mean '"),

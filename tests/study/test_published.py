@@ -1,4 +1,4 @@
-"""Published numbers: read and checked, beside the results in the report; each device's share of a batch; GPU hours."""
+"""Published numbers: read and checked, beside the results in the report; each device's share of a batch; GPU flops."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from studies_kit import FILE, made_up, small_study, write_study
 
-from mmcls_kd.study import hours
+from mmcls_kd.study import flops
 from mmcls_kd.study.plan import Planner, Run
 from mmcls_kd.study.report import blocks
 from mmcls_kd.study.steps import steps_of
@@ -151,18 +151,18 @@ class TestDevices:
 class TestHours:
     def test_the_operations_are_those_that_are_published(self):
         """ResNet-18: 1.8 billion multiplications and additions for 224 × 224 (He et al. 2016, table 1)."""
-        assert hours.forward_flops('configs/resnet/resnet18_8xb32_in1k.py', 224) == pytest.approx(2 * 1.8e9, rel=0.02)
+        assert flops.forward_flops('configs/resnet/resnet18_8xb32_in1k.py', 224) == pytest.approx(2 * 1.8e9, rel=0.02)
 
     def test_images_epochs_student_and_teacher_are_multiplied(self, monkeypatch):
-        flops = {'student.py': 1e9, 'teacher.py': 5e9}
-        monkeypatch.setattr(hours, 'forward_flops', lambda config, side: flops[config])
-        monkeypatch.setattr(hours, 'epochs_of', lambda run: 10)
-        monkeypatch.setattr(hours, '_data_set', lambda config: 'CIFAR100')
+        known = {'student.py': 1e9, 'teacher.py': 5e9}
+        monkeypatch.setattr(flops, 'forward_flops', lambda config, side: known[config])
+        monkeypatch.setattr(flops, 'epochs_of', lambda run: 10)
+        monkeypatch.setattr(flops, '_data_set', lambda config: 'CIFAR100')
         models = {'taught.py': {'teacher_cfg': 'teacher.py'}, 'self.py': {'teacher_cfg': None}}
-        found = {c: hours.training_flops(Run('row', 'a', 'b', 0, c, 'student.py'), models) for c in ('taught.py', 'self.py')}
+        found = {c: flops.training_flops(Run('row', 'a', 'b', 0, c, 'student.py'), models) for c in ('taught.py', 'self.py')}
         assert found == {'taught.py': 50_000 * 10 * (3 + 5) * 1e9, 'self.py': 50_000 * 10 * 3e9}
 
     def test_data_of_which_nothing_is_known(self, known):
         _, planner = known
         with pytest.raises(ValueError, match=r'hours are estimated for ImageNet, CIFAR100, and not for FashionMNIST'):
-            hours.estimate(planner, planner.runs(), 1e12)
+            flops.estimate(planner, planner.runs(), 1e12)

@@ -75,7 +75,7 @@ class TestTables:
         study, records = whole
         table = blocks(study, [lost(r) if r['row'] == 'nkd' else r for r in records])['cnn']
         assert cells(table, '`nkd`')[1] == 'diverged'
-        assert 'lucky' not in table
+        assert 'survivors' not in table
 
     def test_a_row_that_scatters_is_called_unstable(self, whole):
         study, records = whole

@@ -1,4 +1,4 @@
-"""How many GPU hours a study will take: an estimate from the networks' operations, without any measurement."""
+"""Estimate a study's GPU hours from the floating point operations of its networks, without any measurement."""
 
 from __future__ import annotations
 
@@ -21,49 +21,36 @@ PEAK, SHARE = 156.0, 0.15
 TFLOPS = round(PEAK * SHARE, 1)
 #: A backward pass takes about twice the operations of the forward pass: gradients of inputs and of weights.
 TRAINING = 3
+HEAD = ('pair', 'GFLOP an image: student', 'teacher', 'epochs', 'hours alone', 'hours with teacher', 'runs', 'hours of all')
 
 
 def estimate(planner: Planner, runs: Sequence[Run], speed: float) -> str:
-    """The hours of each pair's runs in Markdown, and what they were computed from.
+    """Return the hours of each pair's runs in Markdown, with the assumptions.
 
     Args:
         planner: Of the study.
         runs: Its runs.
-        speed: What a GPU computes in the mean, in FLOP/s.
+        speed: Mean speed of a GPU, in FLOP/s.
 
     Raises:
-        ValueError: If the number of images of a pair's data set is not known.
+        ValueError: If the number of images of a pair's data set is unknown.
     """
-    head = [
-        'pair',
-        'GFLOP an image: student',
-        'teacher',
-        'epochs',
-        'hours alone',
-        'hours with teacher',
-        'runs',
-        'hours of all',
-    ]
     rows, total = [], 0.0
     for name in planner.study.pairs:
         own = [run for run in runs if run.pair == name and run.weights is None]
+        teachers = {run.key: teacher_of(run, planner.models[name]) for run in own}
         hours = {run.key: training_flops(run, planner.models[name]) / speed / 3600 for run in own}
-        taught = [run for run in own if teacher_of(run, planner.models[name])]
-        alone = [run for run in own if run not in taught]
+        taught = [key for key, teacher in teachers.items() if teacher]
+        alone = [key for key, teacher in teachers.items() if not teacher]
         _, side = data_of(own[0])
-        teacher = teacher_of(taught[0], planner.models[name]) if taught else None
-        rows.append([
-            f'`{name}`',
-            f'{forward_flops(own[0].student, side) / 1e9:.2f}',
-            f'{forward_flops(teacher, side) / 1e9:.2f}' if teacher else '',
-            str(epochs_of(own[0])),
-            *(_shown(hours[some[0].key]) if some else '' for some in (alone, taught)),
-            str(len(own)),
-            _shown(sum(hours.values())),
-        ])  # fmt: skip
-        total += sum(hours.values())
+        networks = [own[0].student, *(teachers[key] for key in taught[:1])]
+        flops = [f'{forward_flops(network, side) / 1e9:.2f}' for network in networks if network]
+        each = [_shown(hours[keys[0]]) if keys else '' for keys in (alone, taught)]
+        all_hours = sum(hours.values())
+        rows.append([f'`{name}`', *[*flops, ''][:2], str(epochs_of(own[0])), *each, str(len(own)), _shown(all_hours)])
+        total += all_hours
     rows.append(['all', *[''] * 5, str(sum(run.weights is None for run in runs)), _shown(total)])
-    return f'{_assumptions(speed)}\n\n{table(head, rows)}'
+    return f'{_assumptions(speed)}\n\n{table(HEAD, rows)}'
 
 
 def _shown(hours: float) -> str:
@@ -72,27 +59,23 @@ def _shown(hours: float) -> str:
 
 def _assumptions(speed: float) -> str:
     tflops = speed / 1e12
-    default = (
-        f', {SHARE:.0%} of the {PEAK:g} that the data sheet of an NVIDIA A100 names for TF32' if tflops == TFLOPS else ''
-    )
-    return '\n'.join(
-        [
-            f'Estimated, not measured: GPU hours at {tflops:g} TFLOP/s in the mean, which is assumed{default}.',
-            f'A run is images × epochs × ({TRAINING} × forward pass of the student + forward pass of the teacher).',
-            'Left out: the losses and their layers, validation, waiting for images.',
-        ]
+    source = f', {SHARE:.0%} of the {PEAK:g} that the data sheet of an NVIDIA A100 names for TF32' * (tflops == TFLOPS)
+    return (
+        f'Estimated, not measured: GPU hours at {tflops:g} TFLOP/s in the mean, which is assumed{source}.\n'
+        f'A run is images × epochs × ({TRAINING} × forward pass of the student + forward pass of the teacher).\n'
+        'Left out: the losses and their layers, validation, waiting for images.'
     )
 
 
 def training_flops(run: Run, models: Mapping[str, Mapping]) -> float:
-    """Floating point operations of a run's training.
+    """Return the floating point operations of a run's training.
 
     Args:
         run: The run.
         models: The pair's distillers' models, by their config.
 
     Raises:
-        ValueError: If the number of images is not known.
+        ValueError: If the number of images is unknown.
     """
     images, side = data_of(run)
     teacher = teacher_of(run, models)
@@ -101,18 +84,17 @@ def training_flops(run: Run, models: Mapping[str, Mapping]) -> float:
 
 
 def teacher_of(run: Run, models: Mapping[str, Mapping]) -> str | None:
-    """The teacher's config; None for a student alone or one that distils itself."""
+    """Return the teacher's config; None for a student alone or a self-distillation."""
     return models.get(run.config, {}).get('teacher_cfg')
 
 
 def data_of(run: Run) -> tuple[int, int]:
-    """How many images a run trains on, and their side.
+    """Return the number of training images and their side.
 
     Raises:
-        ValueError: If that is not known.
+        ValueError: If they are unknown.
     """
-    kind = _data_set(run.student)
-    if kind not in DATA:
+    if (kind := _data_set(run.student)) not in DATA:
         raise ValueError(f'{run.key}: hours are estimated for {", ".join(DATA)}, and not for {kind}')
     return DATA[kind]
 
@@ -124,7 +106,7 @@ def _data_set(config: str) -> str:
 
 @cache
 def forward_flops(config: str, side: int) -> int:
-    """Floating point operations of a network's forward pass of one image; a multiplication and an addition are two.
+    """Return the floating point operations of a network's forward pass of one image; a multiply-add is two.
 
     Args:
         config: Its config.

@@ -1,0 +1,266 @@
+"""Run a study and keep its records; list, check, collect and report results."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections import defaultdict
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import timedelta
+from fnmatch import fnmatch
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from ..checkpoint import atomic_path
+from ..errors import close_names
+from ..locks import alone
+from .execution import Failure, Place, execute, finished_before, remaining
+from .plan import Planner, Run, sweep_results
+from .records import RUNNING, Record, accuracy_of, add_record, read_records, write_records
+from .study_file import read_study
+
+
+class StudyRunner:
+    """A study in progress.
+
+    Args:
+        args: The command line, see ``tools/study.py``.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If the study file or a config is wrong.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.study = args, read_study(args.study)
+        self.console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+        folder = args.work_dir or Path('work_dirs/studies', self.study.name)
+        self.place = Place(folder, args.data_root, args.threads, args.gpus or 1)
+        self.planner = Planner(self.study)
+        self.failures: dict[str, Failure] = {}
+        self.seconds: dict[str, list[float]] = defaultdict(list)
+
+    # ---- plans and results
+
+    def records(self) -> list[Record]:
+        """Read the results."""
+        return read_records(self.study.results)
+
+    def planned(self) -> list[Run]:
+        """Return the runs that are known by now."""
+        return self.planner.runs(sweep_results(self.records()))
+
+    def selected(self) -> list[Run]:
+        """Return the planned runs that ``--only`` selects."""
+        return [run for run in self.planned() if any(fnmatch(run.key, pattern) for pattern in self.args.only)]
+
+    def pending(self) -> list[Run]:
+        """Return the selected runs without a result that have not failed just now."""
+        known = {record['key'] for record in self.records()} | set(self.failures)
+        return [run for run in self.selected() if run.key not in known]
+
+    def outdated(self) -> list[Record]:
+        """Return the results whose run is not planned, or has other settings now."""
+        planned = {run.key: run.digest for run in self.planned()}
+        return [record for record in self.records() if planned.get(record['key']) != record['digest']]
+
+    def refuse_outdated(self) -> None:
+        """Refuse results of other settings.
+
+        Raises:
+            ValueError: Names the first such result.
+        """
+        if found := self.outdated():
+            raise ValueError(
+                f'{self.study.results}: {len(found)} results, {found[0]["key"]} the first, are of runs that the study file '
+                'or the configs plan otherwise now; --drop-outdated drops them'
+            )
+
+    def results_alone(self) -> AbstractContextManager[None]:
+        """Lock the results: studies with other work directories write the same file."""
+        return alone(self.study.results.parent / f'.{self.study.name}', RUNNING)
+
+    # ---- runs
+
+    def run(self) -> int | str:
+        """Execute the runs that the command line asks for; return the exit code, or a message.
+
+        Raises:
+            ValueError: If results are of other settings, or a name is unknown.
+            InterruptedStudyError: As :func:`.execution.execute`.
+        """
+        if self.args.job:
+            return self.run_job(self.args.job)
+        if self.args.check:
+            return self.check(self.args.check)
+        with self.results_alone():
+            if self.args.drop_outdated:
+                return self.drop_outdated()
+            self.run_pending()
+        if self.print_failures():
+            return f'study.py: {len(self.failures)} runs failed; the same command tries them again'
+        if self.args.only == ['*']:
+            self.report()
+        return 0
+
+    def run_pending(self) -> None:
+        """Execute all pending runs, and those that the sweep's results add."""
+        self.refuse_outdated()
+        if self.args.only == ['*']:
+            self.document()  # a missing place is an error before the runs
+        if not self.selected():
+            raise ValueError(f'--only {" ".join(self.args.only)}: no planned run has such a name; --list shows them')
+        columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TextColumn('{task.fields[left]}')]
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            task = progress.add_task(self.study.name, total=None, left='')
+
+            def update() -> tuple[str, str]:
+                """Show the progress; return it and the time left as texts."""
+                total, runs = len(self.selected()), self.pending()
+                seconds = remaining(runs, self.seconds, self.args.jobs)
+                left = '' if seconds is None else f'{timedelta(seconds=round(seconds))} left'
+                progress.update(task, total=total, completed=total - len(runs), left=left)
+                return f'{total - len(runs)}/{total}', left
+
+            def finished(run: Run, record: Record, took: float) -> None:
+                add_record(self.study.results, record)
+                self.seconds[run.pair].append(took)
+                best = f' (best {record["best"]:.2f})' if record['best'] != record['last'] else ''
+                count, left = update()
+                self.console.print(f'{count}  {run.key}  {accuracy_of(record)}{best}  {took:.0f} s  {left}')
+
+            while runs := self.pending():
+                update()
+                execute(runs, self.place, self.args.jobs, finished, self.failed)
+
+    def failed(self, failure: Failure) -> None:
+        """Keep a failure for the end."""
+        self.failures[failure.run.key] = failure
+        self.console.print(f'{failure.run.key} failed, see {failure.log}')
+
+    def print_failures(self) -> int:
+        """Print the reasons of failures; return the exit code."""
+        for failure in self.failures.values():
+            print(f'{failure.run.key} failed: {failure.reason}\n    {failure.log}', file=sys.stderr)
+        return 1 if self.failures else 0
+
+    def run_job(self, key: str) -> int:
+        """Execute one run, whose result stays in its folder; return the exit code."""
+        runs = {run.key: run for run in self.planned()}
+        if key not in runs:
+            raise ValueError(f'--job {key}: no planned run has this name{close_names(key, runs)}; --list shows them')
+
+        def finished(run: Run, record: Record, took: float) -> None:
+            self.console.print(f'{run.key}  {accuracy_of(record)}  {took:.0f} s')
+
+        with alone(self.place.folder / 'jobs' / key, RUNNING):
+            execute([runs[key]], self.place, 1, finished, self.failed)
+        return self.print_failures()
+
+    def check(self, key: str) -> int:
+        """Repeat a run and compare it with its result, see :func:`.results.agreement`; return the exit code."""
+        from .results import Results, agreement
+
+        records = self.records()
+        known = {record['key']: record for record in records}
+        runs = [run for run in self.planned() if run.key == key]
+        if key not in known or not runs:
+            raise ValueError(f'--check {key}: {self.study.results} has no result of that name')
+        place = replace(self.place, folder=self.place.folder / 'checks' / time.strftime('%Y%m%d_%H%M%S'))
+        fresh: list[Record] = []
+        execute(runs, place, 1, lambda _run, record, _took: fresh.append(record), self.failed)
+        if not fresh:
+            return 1
+        row = Results(self.study, records).lines.get((runs[0].pair, runs[0].row))
+        agrees, reason = agreement(known[key], fresh[0], row)
+        self.console.print(f'{key}: recorded {accuracy_of(known[key])}, afresh {accuracy_of(fresh[0])}: {reason}')
+        return 0 if agrees else 1
+
+    # ---- without runs
+
+    def list_pending(self) -> None:
+        """Print the pending runs."""
+        for run in (runs := self.pending()):
+            self.console.print(run.key, *run.methods)
+        self.console.print(f'{len(runs)} of {len(self.planned())} runs to do')
+
+    def drop_outdated(self) -> int:
+        """Remove the results of other settings."""
+        gone = {record['key'] for record in self.outdated()}
+        write_records(self.study.results, [record for record in self.records() if record['key'] not in gone])
+        self.console.print(f'{len(gone)} results dropped')
+        return 0
+
+    def write_commands(self) -> None:
+        """Write a command for each pending run, for a cluster."""
+        given = [('--gpus', self.args.gpus), ('--data-root', self.args.data_root), ('--work-dir', self.args.work_dir)]
+        options = [str(word) for name, value in given if value is not None for word in (name, value)]
+        devices, lines = self.place.devices, []
+        for run in self.pending():
+            command = shlex.join(['python', sys.argv[0], self.args.study, '--job', run.key, *options])
+            if self.args.slurm:  # `exec` and B: so that Slurm's SIGTERM reaches the program
+                resources = f'--nodes=1 --ntasks=1 --gres=gpu:{devices} --cpus-per-task={5 * devices} --signal=B:TERM@120'
+                names = f'-p {shlex.quote(self.args.slurm)} --job-name={run.key}'
+                command = f'sbatch {names} {resources} --wrap {shlex.quote(f"exec {command}")}'
+            lines.append(f'{command}\n')
+        with atomic_path(self.args.commands) as unfinished:
+            unfinished.write_text(''.join(lines))
+        self.console.print(f'{len(lines)} commands written: {self.args.commands}')
+
+    def collect(self) -> None:
+        """Take the results that jobs have left in their folders.
+
+        Raises:
+            ValueError: If results are of other settings.
+        """
+        self.refuse_outdated()
+        folder = self.place.folder
+        with alone(folder, RUNNING, shared=True), alone(folder / 'jobs', RUNNING), self.results_alone():
+            found = [record for run in self.pending() if (record := finished_before(run, self.place))]
+            write_records(self.study.results, [*self.records(), *found])
+        self.console.print(f'{len(found)} results taken, {len(self.pending())} runs to do')
+
+    def document(self) -> str:
+        """Return the document with tables of the current results.
+
+        Raises:
+            ValueError: If it has no place for a part.
+        """
+        from .report import places, put
+
+        file = self.study.report
+        text = file.read_text(encoding='utf-8') if file.is_file() else places(self.study)
+        return put(text, self.study, self.records())
+
+    def report(self) -> None:
+        """Write tables and plots of the results into the document, which is made if it does not exist.
+
+        Raises:
+            ValueError: If results are of other settings, or the document has no place for a part.
+        """
+        from .plots import draw
+
+        self.refuse_outdated()
+        text, document = self.document(), self.study.report
+        files = draw(self.study, self.records())
+        with atomic_path(document) as unfinished:
+            unfinished.write_text(text, encoding='utf-8')
+        for path in (document, *files):
+            self.console.print(f'written: {path}')
+
+    def estimate(self) -> None:
+        """Print the estimated GPU hours, and write them into the document if it has a place for them."""
+        from .flops import estimate
+        from .report import put_part, start_of
+
+        text = estimate(self.planner, self.planned(), self.args.hours * 1e12)
+        print(text)
+        document = self.study.report.read_text(encoding='utf-8') if self.study.report.is_file() else ''
+        if start_of(self.study, 'hours') in document:
+            with atomic_path(self.study.report) as unfinished:
+                unfinished.write_text(put_part(document, self.study, 'hours', text), encoding='utf-8')
