@@ -163,3 +163,4 @@ class TestMim:
         found = mim('search', 'mmcls_kd', '--model', 'nkd', '--field', 'imagenet-1k/top_1_accuracy')
         assert 'res34_distill_res18_img' in found
         assert '71.96' in found
+        assert 'deit-s3_distill_deit-t_img' in mim('search', 'mmcls_kd', '--model', 'vitkd')
