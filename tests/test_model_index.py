@@ -12,7 +12,9 @@ from mmcls_kd.configs import TOOLBOX, method_entries, method_name
 INDEX = [TOOLBOX / path for path in yaml.safe_load((TOOLBOX / 'model-index.yml').read_text())['Import']]
 METAFILES = [yaml.safe_load(path.read_text()) for path in INDEX]
 #: Each collection has a method, and each model is in a collection of its file.
-COLLECTIONS = {collection['Metadata']['Method']: collection for content in METAFILES for collection in content['Collections']}
+COLLECTIONS = {
+    collection['Metadata']['Method']: collection for content in METAFILES for collection in content['Collections']
+}
 MODELS = [
     (collection['Metadata']['Method'], model)
     for content in METAFILES

@@ -95,6 +95,8 @@ def content_of(*files: str) -> str:
             cfg = read_config(path)._cfg_dict.to_dict()
             said = {key: cfg.get(key) for key in DECIDING}
             said['model'] = {key: value for key, value in (said['model'] or {}).items() if key != 'distill_cfg'}
+            for loader in ('train_dataloader', 'test_dataloader'):  # how a data set keeps its list decides nothing
+                ((said[loader] or {}).get('dataset') or {}).pop('serialize_data', None)
             content.update(json.dumps(said, sort_keys=True, default=str).encode())
         else:
             with suppress(FileNotFoundError):
