@@ -90,6 +90,13 @@ def test_workers_end_with_the_training_process_alone(images):
     assert len(views(data)) == 12
 
 
+def test_labels_of_idx_files(tmp_path):
+    folders.fashion_mnist(tmp_path, train=20)
+    infos = FashionMNIST(data_root=str(tmp_path), split='train').load_data_list()
+    content = np.frombuffer((tmp_path / 'train-labels-idx1-ubyte').read_bytes(), dtype=np.uint8)[8:]
+    assert [repr(info['gt_label']) for info in infos] == [f'array({label})' for label in content]  # what stores are told by
+
+
 @pytest.mark.parametrize('step', [1, 3])
 def test_infos_are_the_data_sets(tmp_path, step):
     folders.fashion_mnist(tmp_path, train=20)
