@@ -2,7 +2,7 @@
 
 import argparse
 
-from mmcls_kd.checkpoint import transfer
+from mmcls_kd.networks.transfer import transfer
 
 
 def main() -> None:

@@ -1,13 +1,145 @@
-"""mmcls_kd: knowledge distillation for image classification, on MMEngine and mmpretrain.
+"""mmcls_kd: knowledge distillation for image classification, in plain PyTorch or on MMEngine and mmpretrain.
 
-Importing the package registers its losses, backbones and distiller in mmpretrain's registries.
+Importing the package loads nothing else. Where mmengine and mmpretrain are imported too, before or after, the losses,
+networks and distillers of this package are in their registries, and mmengine reads configs by ``mmcls_kd::PATH``.
 """
 
-import warnings
+from __future__ import annotations
 
-with warnings.catch_warnings():  # of mmcv, about an operator that no classifier needs
-    warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
-    from . import amp, backbones, dis_losses, distillers, engine, networks
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
 
 __version__ = '0.1.0'
-__all__ = ['__version__', 'amp', 'backbones', 'dis_losses', 'distillers', 'engine', 'networks']
+#: What users import from here, and where it is.
+NAMES = {'Distiller': 'distiller', 'TeacherSpec': 'distiller', 'StoredTeacher': 'teachers', 'DistillLoss': 'dis_losses'}
+#: Modules under the names that they had in earlier versions; a module may have been divided.
+MOVED = {
+    'losses': ('dis_losses',),
+    'amp': ('engine.amp',),
+    'checkpoint': (
+        'files.checkpoint',
+        'files.atomic',
+        'networks.loading',
+        'networks.transfer',
+        'networks.weights',
+        'patches',
+    ),
+    'distillers.default_taps': ('features.families',),
+    'distillers.fast_network': ('teachers.fast',),
+    'distillers.flow': ('features.flow',),
+    'distillers.forms': ('features.layouts',),
+    'distillers.schedules': ('recipe.schedules',),
+    'distillers.stored_teacher': ('distillers.teacher',),
+    'distillers.survey': ('features.dry_run',),
+    'distillers.taps': ('features.taps',),
+    'distillers.wrappers': ('recipe.wrappers',),
+    'labels': ('networks.labels',),
+    'locks': ('files.locks',),
+    'networks.resizing': ('teachers.resizing',),
+    'plain_data': ('files.plain_data',),
+    'runtime': ('engine.runtime',),
+    'teacher_store.records': ('teachers.records',),
+    'teacher_store.store': ('teachers.store',),
+    'training': ('engine.training',),
+}
+#: Their names that changed.
+RENAMED = {'survey': 'dry_run', 'Survey': 'DryRun'}
+
+__all__ = ['DistillLoss', 'Distiller', 'StoredTeacher', 'TeacherSpec', '__version__']
+
+
+def __getattr__(name: str) -> Any:
+    if name in NAMES:
+        return getattr(import_module(f'{__name__}.{NAMES[name]}'), name)
+    try:
+        return import_module(f'{__name__}.{name}')
+    except ModuleNotFoundError as error:
+        if error.name != f'{__name__}.{name}':
+            raise
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}') from error
+
+
+class _Finder(MetaPathFinder):
+    """Finds :data:`MOVED` modules, and joins mmengine and mmpretrain as soon as they are imported."""
+
+    def find_spec(self, fullname: str, *_: Any) -> ModuleSpec | None:
+        """Return the spec of a module that this finder knows."""
+        moved = MOVED.get(fullname.removeprefix(f'{__name__}.')) if fullname.startswith(f'{__name__}.') else None
+        if moved:
+            return ModuleSpec(fullname, _Moved(moved))
+        if fullname in JOINS and (spec := self._found_by_others(fullname)) and spec.loader:
+            execute = spec.loader.exec_module
+
+            def execute_and_join(module: ModuleType) -> None:
+                execute(module)
+                JOINS[fullname](module)
+
+            spec.loader.exec_module = execute_and_join  # type: ignore[method-assign]
+            return spec
+        return None
+
+    def _found_by_others(self, fullname: str) -> ModuleSpec | None:
+        sys.meta_path.remove(self)
+        try:
+            return find_spec(fullname)
+        finally:
+            sys.meta_path.insert(0, self)
+
+
+class _Moved(Loader):
+    """Loads a module under its earlier name: its attributes are those of the modules that it became."""
+
+    def __init__(self, homes: Sequence[str]) -> None:
+        self.homes = homes
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """As usual."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Look attributes up in the new modules when they are asked for."""
+
+        def lookup(name: str) -> Any:
+            if not name.startswith('__'):
+                for home in self.homes:
+                    found = import_module(f'mmcls_kd.{home}')
+                    if hasattr(found, known := RENAMED.get(name, name)):
+                        return getattr(found, known)
+            raise AttributeError(f'module {module.__name__!r} has no attribute {name!r}')
+
+        module.__getattr__ = lookup  # type: ignore[method-assign]
+
+
+def _join_configs(utils: ModuleType) -> None:
+    """Let mmengine read configs by ``mmcls_kd::PATH``."""
+    utils.MODULE2PACKAGE['mmcls_kd'] = 'mmcls_kd'
+
+
+def _join_registries(registry: ModuleType) -> None:
+    """Let mmpretrain's registries import :mod:`mmcls_kd.registry` when a class is first looked up in one of them."""
+    for found in vars(registry).values():
+        if getattr(found, 'scope', None) == 'mmpretrain':
+            if found._imported:
+                import_module('mmcls_kd.registry')
+                return
+            found._locations.append('mmcls_kd.registry')
+
+
+#: Modules of mmengine and mmpretrain, and what is to be done when they are imported.
+JOINS: dict[str, Callable[[ModuleType], None]] = {
+    'mmengine.config.utils': _join_configs,
+    'mmpretrain.registry': _join_registries,
+}
+
+sys.meta_path.insert(0, _Finder())
+for _name, _join in JOINS.items():
+    if _name in sys.modules:
+        _join(sys.modules[_name])
+if find_spec('mmcv'):  # of an operator that no classifier needs
+    warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')

@@ -3,8 +3,8 @@
 import runpy
 import sys
 
-from .configs import TOOLBOX
 from .errors import close_names
+from .files.paths import TOOLBOX
 
 #: Each verb and the program that it runs, without its ending.
 VERBS = {

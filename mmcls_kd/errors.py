@@ -7,10 +7,8 @@ import re
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from types import TracebackType
-
-from mmengine.registry import Registry
-from mmpretrain import registry
 
 
 class TrainingError(RuntimeError):
@@ -85,7 +83,10 @@ def in_one_line(error: BaseException) -> str:
 
 
 def registered(kind: str) -> list[str]:
-    """The names in mmpretrain's registry of a kind, and in mmengine's behind it."""
+    """List the names in mmpretrain's registry of a kind, and in mmengine's behind it."""
+    from mmengine.registry import Registry
+    from mmpretrain import registry
+
     ours = [r for r in vars(registry).values() if isinstance(r, Registry) and r.name == kind]
     return [name for r in ours for one in (r, r.parent) if one for name in one.module_dict]
 
@@ -133,3 +134,20 @@ def refusals_named(key: str, kind: type[Exception] = ValueError) -> Iterator[Non
             raise
         text = in_one_line(error)
         raise kind(text if key in text else f'{key}: {text}') from error
+
+
+def need_library(library: str, what: str, extra: str | None = None) -> None:
+    """Refuse what needs a library that is not installed.
+
+    Args:
+        library: The name by which it is imported.
+        what: What needs it.
+        extra: The extra of this package that brings it; by default of the same name.
+
+    Raises:
+        MissingLibraryError: Names all three.
+    """
+    if find_spec(library) is None:
+        raise MissingLibraryError(
+            f"{what} needs {library}, which is not installed: pip install 'mmcls_kd[{extra or library}]'"
+        )

@@ -11,8 +11,9 @@ from mmpretrain.registry import MODELS
 from mmcls_kd.analysis.after import Comparison, Point
 from mmcls_kd.analysis.outputs import Outputs
 from mmcls_kd.analysis.runs import Run
-from mmcls_kd.configs import TOOLBOX, network_cfg
-from mmcls_kd.training import training_config, training_parser
+from mmcls_kd.engine.training import training_config, training_parser
+from mmcls_kd.files.paths import TOOLBOX
+from mmcls_kd.networks.sources import network_cfg
 
 
 def records(epochs=(1, 2), batches=4, **terms):

@@ -16,7 +16,7 @@ from pathlib import Path
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 
-from mmcls_kd.configs import TOOLBOX
+from mmcls_kd.files.paths import TOOLBOX
 
 STUDENT = 'configs/fashion_mnist/resnet18-w4_3e.py'
 DISTILLER = 'configs/distillers/fashion_mnist/res18-w16_distill_res18-w4_fmnist.py'

@@ -11,8 +11,8 @@ from commands import tool
 from mmengine.fileio.handlers import file_handlers
 from processes import Worker, in_child
 
-from mmcls_kd.checkpoint import FORCE_SAFE
-from mmcls_kd.plain_data import MMENGINES
+from mmcls_kd.files.checkpoint import FORCE_SAFE
+from mmcls_kd.files.plain_data import MMENGINES
 
 ALLOWED = list(torch.serialization.get_safe_globals())
 WORKER = pytest.StashKey()
@@ -22,7 +22,7 @@ WORKER = pytest.StashKey()
 def _unguarded_afterwards(monkeypatch):
     """What a tool that ran in this process allowed or forbade the reading of files is over with the test."""
     monkeypatch.setenv(FORCE_SAFE, '0')
-    monkeypatch.setattr('mmcls_kd.plain_data.trusted', False)
+    monkeypatch.setattr('mmcls_kd.files.plain_data.trusted', False)
     torch.serialization.clear_safe_globals()  # of fixtures that came before, too
     torch.serialization.add_safe_globals(ALLOWED)
     yield

@@ -11,9 +11,9 @@ import torch
 from commands import DISTILLER, become
 from processes import free_port
 
-from mmcls_kd.checkpoint import read_checkpoint
-from mmcls_kd.configs import TOOLBOX
 from mmcls_kd.engine.checkpoint_hook import AtomicBackend
+from mmcls_kd.files.checkpoint import read_checkpoint
+from mmcls_kd.files.paths import TOOLBOX
 
 ITERATIONS, EPOCHS = 4, 3  # 128 images in batches of 32, in all processes together
 

@@ -33,9 +33,9 @@ from PIL import Image
 from torch import nn
 
 import mmcls_kd  # noqa: F401  (registers)
-from mmcls_kd.distillers.forms import Layout, as_map, tensors_in
 from mmcls_kd.distillers.teacher import Student, Teacher, TeacherSettings
-from mmcls_kd.networks.pixels import Pixels
+from mmcls_kd.features.layouts import Layout, as_map, tensors_in
+from mmcls_kd.teachers.inputs import Pixels
 
 CLASSES = 10
 MANUAL = Path(__file__).parents[1] / 'docs' / 'teachers.md'
@@ -619,7 +619,7 @@ wide-resnet50_3rdparty_8xb32_in1k
 
 def mmpretrain_families(networks=None):
     """Those of mmpretrain's zoo."""
-    from mmcls_kd.configs import find_network
+    from mmcls_kd.networks.sources import find_network
 
     for name in networks or MMPRETRAIN:
         found = find_network(name).cfg

@@ -14,10 +14,9 @@ from commands import DISTILLER
 from interruption import fork
 from processes import free_port
 
-from mmcls_kd.configs import TOOLBOX
-from mmcls_kd.distillers.stored_teacher import StoredTeacher
-from mmcls_kd.distillers.teacher import Teacher
-from mmcls_kd.teacher_store.records import decode, encode
+from mmcls_kd.distillers.teacher import StoredTeacher, Teacher
+from mmcls_kd.files.paths import TOOLBOX
+from mmcls_kd.teachers.records import decode, encode
 
 IMAGES = 101  # which neither batches nor two processes divide evenly
 CONFIG = """

@@ -22,20 +22,15 @@ from mmpretrain import get_model
 from mmpretrain.registry import MODELS
 from networks import build, method, resnet, vit
 
-from mmcls_kd import checkpoint as checkpoint_module
-from mmcls_kd.checkpoint import (
-    _load_from_local,
-    check_end,
-    fetch,
-    load_strictly,
-    read_checkpoint,
-    read_start,
-    save_atomically,
-    transfer,
-)
-from mmcls_kd.checks import check_some_fit
-from mmcls_kd.configs import network_cfg
+from mmcls_kd.checks.training import check_some_fit
+from mmcls_kd.files.atomic import save_atomically
+from mmcls_kd.files.checkpoint import check_end, read_checkpoint, read_start
+from mmcls_kd.networks import loading as loading_module
 from mmcls_kd.networks import weights as weights_module
+from mmcls_kd.networks.loading import fetch, load_strictly
+from mmcls_kd.networks.sources import network_cfg
+from mmcls_kd.networks.transfer import transfer
+from mmcls_kd.patches import _load_from_local
 
 SRRL = method('SRRLLoss', student_channels=32, teacher_channels=64)
 
@@ -164,7 +159,7 @@ class TestOtherPrograms:
     @pytest.fixture
     def said(self, monkeypatch):
         lines = []
-        for module in (checkpoint_module, weights_module):
+        for module in (loading_module, weights_module):
             monkeypatch.setattr(module, 'print_log', lambda text, *_: lines.append(text))
         return lines
 
@@ -238,15 +233,15 @@ class TestOtherPrograms:
         with pytest.raises(ValueError, match=match):
             self.loaded(content, tmp_path)
         with pytest.raises(ValueError, match=match):
-            checkpoint_module._load_from_local(str(tmp_path / 'w.pth'))
+            _load_from_local(str(tmp_path / 'w.pth'))
 
     def test_mmengines_own_loading_finds_them_too(self, weights, tmp_path):
         torch.save(dict(model={f'_orig_mod.{k}': v for k, v in weights.items()}), tmp_path / 'w.pth')
-        found = checkpoint_module._load_from_local(str(tmp_path / 'w.pth'))
+        found = _load_from_local(str(tmp_path / 'w.pth'))
         assert self.same(found['state_dict'], weights)
         assert found['state_dict'].keys() == weights.keys()
         torch.save(dict(state_dict=dict(weights, _extra_state=[1])), tmp_path / 'w.pth')  # its own stay as they are
-        assert checkpoint_module._load_from_local(str(tmp_path / 'w.pth'))['state_dict']['_extra_state'] == [1]
+        assert _load_from_local(str(tmp_path / 'w.pth'))['state_dict']['_extra_state'] == [1]
 
     @pytest.mark.parametrize('kind', ['mmpretrain', 'timm'])
     def test_another_number_of_classes(self, kind, tmp_path, said):

@@ -15,18 +15,12 @@ from mmpretrain.registry import MODELS
 from networks import batch
 
 import mmcls_kd.dis_losses as losses
-from mmcls_kd.configs import (
-    TOOLBOX,
-    RunConfig,
-    close_names,
-    find_file,
-    network_cfg,
-    offer,
-    read_config,
-    select_methods,
-    zoo_weights,
-)
+from mmcls_kd.configs.reading import RunConfig, read_config
 from mmcls_kd.dis_losses.wkd_logit import class_cost
+from mmcls_kd.errors import close_names
+from mmcls_kd.files.paths import TOOLBOX, find_file
+from mmcls_kd.networks.sources import network_cfg, zoo_weights
+from mmcls_kd.recipe.methods import offer, select_methods
 
 FOLDER = TOOLBOX / 'configs' / 'distillers'
 VECTORS = ['rkd', 'pkt', 'cc', 'crd']

@@ -22,13 +22,14 @@ from mmpretrain.registry import (
 from networks import resnet, vit
 from PIL import Image
 
-from mmcls_kd.checks import check_training
-from mmcls_kd.configs import TOOLBOX, RunConfig
+from mmcls_kd.checks.training import check_training
+from mmcls_kd.configs.reading import RunConfig
 from mmcls_kd.engine.data import images_in
+from mmcls_kd.engine.runtime import build_runner
+from mmcls_kd.engine.training import count_samples, training_config, training_parser
 from mmcls_kd.errors import TrainingError
-from mmcls_kd.runtime import build_runner
+from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.teacher_store.views import views_of
-from mmcls_kd.training import count_samples, training_config, training_parser
 
 pytestmark = [
     pytest.mark.filterwarnings('ignore:.*instance named of'),

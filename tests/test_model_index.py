@@ -7,7 +7,8 @@ import yaml
 from mmengine.config import Config
 from mmengine.hub import get_config
 
-from mmcls_kd.configs import TOOLBOX, method_entries, method_name
+from mmcls_kd.files.paths import TOOLBOX
+from mmcls_kd.recipe.methods import method_entries, method_name
 
 INDEX = [TOOLBOX / path for path in yaml.safe_load((TOOLBOX / 'model-index.yml').read_text())['Import']]
 METAFILES = [yaml.safe_load(path.read_text()) for path in INDEX]

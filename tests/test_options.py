@@ -5,7 +5,7 @@ import argparse
 import pytest
 from mmengine.config import DictAction
 
-from mmcls_kd.runtime import Options
+from mmcls_kd.engine.runtime import Options
 
 
 def parsed(*words):

@@ -7,8 +7,9 @@ from mmengine.hub import get_config
 from mmengine.registry import MODELS
 from mmengine.runner import Runner
 
-from mmcls_kd.configs import TOOLBOX, read_config
+from mmcls_kd.configs.reading import read_config
 from mmcls_kd.distillers import ClassificationDistiller
+from mmcls_kd.files.paths import TOOLBOX
 
 PACKAGED = f'mmcls_kd::{DISTILLER.removeprefix("configs/")}'
 

@@ -13,7 +13,7 @@ import pytest
 from commands import DISTILLER, accuracy, data_options
 
 import mmcls_kd
-from mmcls_kd.configs import TOOLBOX
+from mmcls_kd.files.paths import TOOLBOX
 
 #: What a build reads.
 SOURCES = ('configs', 'mmcls_kd', 'tools', 'LICENSE', 'MANIFEST.in', 'README.md', 'model-index.yml', 'nkd.md', 'vitkd.md')

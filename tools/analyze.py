@@ -9,9 +9,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works wi
 from mmengine.logging import MMLogger
 from rich.text import Text
 
-from mmcls_kd.checkpoint import check_end, guard_loading
-from mmcls_kd.extras import need_library
-from mmcls_kd.runtime import at_least_one, ended_in_order, errors_in_one_line
+from mmcls_kd.engine.runtime import at_least_one, ended_in_order, errors_in_one_line
+from mmcls_kd.errors import need_library
+from mmcls_kd.files.checkpoint import check_end
+from mmcls_kd.patches import guard_loading
 
 
 def parse_args(argv=None):
@@ -55,7 +56,7 @@ def of_studies(args) -> bool:
 def compare_studies(args) -> None:
     """Compare rows of studies, of which there are no checkpoints any more."""
     from mmcls_kd.analysis.showing import screen, table
-    from mmcls_kd.checkpoint import atomic_path
+    from mmcls_kd.files.atomic import atomic_path
     from mmcls_kd.study.curves import COLUMNS, compare_rows, draw_curves, read_rows
 
     rows = read_rows(args.work_dirs, args.rows)

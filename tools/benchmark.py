@@ -16,10 +16,10 @@ from mmcls_kd.benchmark.losses import measure_losses, show_losses, show_store_er
 from mmcls_kd.benchmark.methods import measure_methods, show_methods
 from mmcls_kd.benchmark.step import Bench, measure_memory, measure_steps, profile, ratios, show_steps
 from mmcls_kd.benchmark.timing import machine, show, write_json
-from mmcls_kd.checks import check_data_folders
-from mmcls_kd.runtime import at_least_one, errors_in_one_line
+from mmcls_kd.checks.training import check_data_folders
+from mmcls_kd.engine.runtime import at_least_one, errors_in_one_line
+from mmcls_kd.engine.training import training_config, training_parser
 from mmcls_kd.teacher_store.views import preprocessing_of
-from mmcls_kd.training import training_config, training_parser
 
 
 def parse_args(argv=None):

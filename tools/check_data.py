@@ -9,9 +9,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works wi
 
 from mmengine.config import Config
 
-from mmcls_kd.checks import check_data_folders
-from mmcls_kd.data_check import DataCheck, counted
-from mmcls_kd.runtime import DATALOADERS, Options, errors_in_one_line, inline_networks, load_config
+from mmcls_kd.checks.data import DataCheck, counted
+from mmcls_kd.checks.training import check_data_folders
+from mmcls_kd.engine.runtime import DATALOADERS, Options, errors_in_one_line, inline_networks, load_config
 
 
 def parse_args(argv=None):

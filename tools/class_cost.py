@@ -5,10 +5,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works without being installed
 
-from mmcls_kd.checks import check_data_folders, check_idx_files
-from mmcls_kd.prototypes import Prototypes, prepare
-from mmcls_kd.runtime import build_runner, ended_in_order, errors_in_one_line
-from mmcls_kd.training import training_config, training_parser
+from mmcls_kd.analysis.prototypes import Prototypes, prepare
+from mmcls_kd.checks.training import check_data_folders, check_idx_files
+from mmcls_kd.engine.runtime import build_runner, ended_in_order, errors_in_one_line
+from mmcls_kd.engine.training import training_config, training_parser
 
 
 def parse_args(argv=None):

@@ -16,7 +16,8 @@ sys.path.insert(0, str(ROOT))  # a clone works without being installed
 from rich.console import Console
 from rich.table import Table
 
-from mmcls_kd.checkpoint import read_checkpoint, weights_of
+from mmcls_kd.files.checkpoint import read_checkpoint
+from mmcls_kd.networks.weights import weights_of
 
 STUDENT = 'configs/fashion_mnist/resnet18-w4_3e.py'
 TEACHER = 'configs/fashion_mnist/resnet18-w16_9e.py'

@@ -8,8 +8,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works wi
 
 from mmengine.config import Config
 
+from mmcls_kd.engine.runtime import Options, at_least_one, errors_in_one_line, is_distiller, load_config, need, student_only
 from mmcls_kd.export import FORMATS, Deployable, check_libraries, export, image_format, load_classifier, metadata_of, targets
-from mmcls_kd.runtime import Options, at_least_one, errors_in_one_line, is_distiller, load_config, need, student_only
 
 
 def parse_args(argv=None):

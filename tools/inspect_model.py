@@ -8,8 +8,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works wi
 
 from mmengine.registry import init_default_scope
 
-from mmcls_kd.inspection import describe, networks_in
-from mmcls_kd.runtime import errors_in_one_line
+from mmcls_kd.analysis.inspection import describe, networks_in
+from mmcls_kd.engine.runtime import errors_in_one_line
 
 
 def parse_args(argv=None):

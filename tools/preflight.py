@@ -8,10 +8,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works wi
 
 from mmcls_kd.analysis.before import look, prepare, show
 from mmcls_kd.analysis.showing import screen, write_json
-from mmcls_kd.checks import check_data_folders, check_idx_files, check_training
-from mmcls_kd.extras import need_library
-from mmcls_kd.runtime import at_least_one, build_runner, ended_in_order, errors_in_one_line
-from mmcls_kd.training import count_samples, training_config, training_parser
+from mmcls_kd.checks.training import check_data_folders, check_idx_files, check_training
+from mmcls_kd.engine.runtime import at_least_one, build_runner, ended_in_order, errors_in_one_line
+from mmcls_kd.engine.training import count_samples, training_config, training_parser
+from mmcls_kd.errors import need_library
 
 
 def parse_args(argv=None):

@@ -10,12 +10,12 @@ if __name__ == '__main__':  # asked to end while importing, which takes seconds
     signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works without being installed
 
-from mmcls_kd.checks import check_data_folders, check_idx_files, load_data
+from mmcls_kd.checks.training import check_data_folders, check_idx_files, load_data
+from mmcls_kd.engine.runtime import build_runner, ended_in_order, ended_when_asked, errors_in_one_line, join_processes
 from mmcls_kd.engine.setup import decided_by_first
-from mmcls_kd.locks import alone
-from mmcls_kd.runtime import build_runner, ended_in_order, ended_when_asked, errors_in_one_line, join_processes
+from mmcls_kd.engine.training import training_config, training_parser
+from mmcls_kd.files.locks import alone
 from mmcls_kd.teacher_store.writer import StoreWriter, prepare
-from mmcls_kd.training import training_config, training_parser
 
 BUSY = 'another program is storing into this folder; wait for its end, or give this one a folder of its own (--store)'
 

@@ -10,9 +10,9 @@ if __name__ == '__main__':  # asked to end while importing, which takes seconds
     signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works without being installed
 
-from mmcls_kd.extras import need_library
-from mmcls_kd.locks import alone
-from mmcls_kd.runtime import ended_when_asked, errors_in_one_line
+from mmcls_kd.engine.runtime import ended_when_asked, errors_in_one_line
+from mmcls_kd.errors import need_library
+from mmcls_kd.files.locks import alone
 from mmcls_kd.study.records import RUNNING
 
 #: Assumed mean speed of a GPU, :data:`mmcls_kd.study.flops.TFLOPS`.

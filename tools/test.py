@@ -11,13 +11,10 @@ from mmengine.config import Config, ConfigDict
 from mmengine.evaluator import DumpResults
 from mmengine.hooks import EMAHook, Hook
 
-from mmcls_kd.checkpoint import fetch, load_strictly, read_checkpoint, student_weights, weights_of
-from mmcls_kd.checks import check_batches, check_data, check_data_folders, check_idx_files
-from mmcls_kd.data_check import model_classes
+from mmcls_kd.checks.data import model_classes
+from mmcls_kd.checks.training import check_batches, check_data, check_data_folders, check_idx_files
 from mmcls_kd.engine.models import unwrapped
-from mmcls_kd.labels import ways_of
-from mmcls_kd.networks.classes import compare_order, names_in
-from mmcls_kd.runtime import (
+from mmcls_kd.engine.runtime import (
     base_parser,
     build_runner,
     complete_dataloaders,
@@ -29,6 +26,11 @@ from mmcls_kd.runtime import (
     need,
     student_only,
 )
+from mmcls_kd.files.checkpoint import read_checkpoint
+from mmcls_kd.networks.classes import compare_order, names_in
+from mmcls_kd.networks.labels import ways_of
+from mmcls_kd.networks.loading import fetch, load_strictly
+from mmcls_kd.networks.weights import student_weights, weights_of
 
 METRICS = ('accuracy', 'precision', 'recall', 'f1-score')
 

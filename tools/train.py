@@ -10,11 +10,11 @@ if __name__ == '__main__':  # asked to end while importing, which takes seconds
     signal.signal(signal.SIGTERM, lambda *_: os._exit(75))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # a clone works without being installed
 
-from mmcls_kd.checks import check_data_folders, check_idx_files, check_training
+from mmcls_kd.checks.training import check_data_folders, check_idx_files, check_training
+from mmcls_kd.engine.runtime import build_runner, ended_in_order, ended_when_asked, errors_in_one_line, join_processes
 from mmcls_kd.engine.setup import decided_by_first, find_resume_point
-from mmcls_kd.locks import alone
-from mmcls_kd.runtime import build_runner, ended_in_order, ended_when_asked, errors_in_one_line, join_processes
-from mmcls_kd.training import closing_line, count_samples, training_config, training_parser
+from mmcls_kd.engine.training import closing_line, count_samples, training_config, training_parser
+from mmcls_kd.files.locks import alone
 
 BUSY = 'another training is running in this folder; wait for its end, or give this one a folder of its own (--work-dir)'
 

@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.text import Text
 from torch import Tensor
 
-from ..distillers.stored_teacher import StoredTeacher
 from ..engine.data import batches_from
 from ..engine.models import unwrapped
-from ..networks.pixels import PixelAdapter
-from ..runtime import need
+from ..engine.runtime import need
+from ..teachers.inputs import PixelAdapter
+from ..teachers.stored import StoredTeacher
 from .advice import Advice, advise, on_size
 from .gradients import TASK, Term, gradient_terms
 from .measures import Summary, agreement, divergence, summary

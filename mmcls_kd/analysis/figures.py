@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..checkpoint import atomic_path
+from ..files.atomic import atomic_path
 from .after import Comparison
 from .measures import calibration, class_accuracies, class_correlation, correlation_distance
 from .outputs import Outputs

@@ -76,7 +76,7 @@ def weighted_terms(model: Any, data: Mapping[str, Any]) -> dict[str, Tensor]:
     task = [value_of(loss) for name, loss in losses.items() if name not in methods and 'loss' in name]
     terms = {TASK: torch.stack(task).sum()}
     for name, weight in methods.items():
-        now = weight.now()
+        now = weight.now(model.progress)
         terms[name] = value_of(losses[name]) * (weight.value / now if now else 1.0)
     return terms
 

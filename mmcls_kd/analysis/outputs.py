@@ -14,10 +14,9 @@ from torch.utils.data import DataLoader, Subset
 from ..dis_losses.common import hard_label
 from ..distillers.assembly import TeacherHolder
 from ..distillers.classification import batch_label
-from ..distillers.default_taps import default_taps
-from ..distillers.survey import evaluating, survey
-from ..distillers.taps import record
-from ..networks.classifiers import scores
+from ..features.dry_run import dry_run, evaluating, scores
+from ..features.families import default_taps
+from ..features.taps import record
 from ..teacher_store.writer import Progress
 
 
@@ -56,7 +55,7 @@ class ClassifierReader:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.network: nn.Module = getattr(model, 'student', model)
-        found = survey(self.network, 'network')
+        found = dry_run(self.network, 'network')
         self.num_classes = getattr(model, 'num_classes', found.num_classes)
         taps = default_taps(self.network, found) | getattr(model, 'student_taps', {})
         self.taps = {name: tap for name, tap in taps.items() if name == 'vector'}

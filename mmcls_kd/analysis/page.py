@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
 
-from ..checkpoint import atomic_path
+from ..files.atomic import atomic_path
 from .after import Comparison, Row
 from .figures import FIGURES, MOST_CLASSES, TSNE_IMAGES, UNITS, chosen_classes
 from .measures import BINS

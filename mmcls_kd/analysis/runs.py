@@ -13,9 +13,10 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..checkpoint import read_checkpoint
-from ..configs import method_entries, read_left_config
-from ..runtime import datasets_of, is_distiller
+from ..configs.reading import read_left_config
+from ..engine.runtime import datasets_of, is_distiller
+from ..files.checkpoint import read_checkpoint
+from ..recipe.methods import method_entries
 
 CHECKPOINT = re.compile(r'(epoch|iter)_(\d+)\.pth')
 #: What validation logs beside its metrics.

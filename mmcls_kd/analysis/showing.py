@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..checkpoint import atomic_path
+from ..files.atomic import atomic_path
 
 
 def screen() -> Console:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..dis_losses.common import standardize_classes
-from ..distillers.wrappers import CurriculumTemperature
+from ..recipe.wrappers import CurriculumTemperature
 from .measures import entropy
 
 

@@ -14,7 +14,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from ..engine.data import reproducible
-from ..runtime import datasets_of
+from ..engine.runtime import datasets_of
 from .timing import Timing, interleave, show
 
 

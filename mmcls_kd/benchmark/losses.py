@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..dis_losses import dkd_loss, kd_loss, nkd_loss, tfnkd_loss, uskd_loss, wsld_loss
-from ..teacher_store.records import decode, encode
+from ..teachers.records import decode, encode
 from .timing import Timing, interleave, show
 
 UNIT = 'cross entropy'

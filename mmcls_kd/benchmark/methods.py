@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity
 
-from ..configs import TOOLBOX
-from ..distillers.assembly import Method, chosen_methods
-from ..distillers.taps import Shape, shape_of
+from ..dis_losses import LOSSES
 from ..errors import close_names
+from ..features.taps import Shape, shape_of
+from ..files.paths import TOOLBOX
+from ..recipe.methods import Method, chosen_methods
 from .losses import KEPT_BYTES, random_labels
 from .timing import Timing, interleave, show
 
@@ -109,8 +109,7 @@ def offered_methods() -> dict[str, dict[str, Any]]:
     for entry in entries.values():
         entry.pop('num_classes', None)  # as many as the tensors have
     types = {entry['type'] for entry in entries.values()}
-    losses = (name for name, loss in MODELS.module_dict.items() if loss.__module__.startswith('mmcls_kd.dis_losses.'))
-    return entries | {name: dict(type=name) for name in losses if name not in types}
+    return entries | {name: dict(type=name) for name in LOSSES if name not in types}
 
 
 def wanted_methods(names: Sequence[str] = ()) -> list[Method]:
@@ -195,7 +194,7 @@ def measure_methods(
         teacher_head=lambda: tensors['teacher_head'],
     )
     losses = {method.name: method.build(shapes_of(tensors), facts).to(device) for method in methods}
-    works = {m.name: work_of(losses[m.name], {name: tensors[name] for name in m.asked}) for m in methods}
+    works = {m.name: work_of(losses[m.name], {name: tensors[name] for name in m.inputs}) for m in methods}
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:

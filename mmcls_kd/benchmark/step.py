@@ -25,16 +25,17 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from ..configs import network_cfg, select_methods
-from ..distillers.assembly import GT_LABEL, chosen_methods
-from ..distillers.fast_network import compile_parts
-from ..distillers.survey import survey
-from ..runtime import is_distiller
-from ..teacher_store.records import encode
-from ..teacher_store.store import Manifest, Shard
+from ..engine.runtime import is_distiller
+from ..engine.training import take_precision
+from ..features.dry_run import dry_run
+from ..networks.sources import network_cfg
+from ..recipe.methods import GT_LABEL, chosen_methods, select_methods
+from ..recipe.schedules import Progress
 from ..teacher_store.views import preprocessing_of
 from ..teacher_store.writer import save
-from ..training import take_precision
+from ..teachers.fast import compile_parts
+from ..teachers.records import encode
+from ..teachers.store import Manifest, Shard
 from .timing import Timing, interleave, show
 
 #: What a setting may name, beside ``plain``.
@@ -119,7 +120,7 @@ class Bench:
         self.preprocessing = {**preprocessing_of(cfg), 'batch_augments': None}
         self._folders = ExitStack()
         self.channels = len(self.preprocessing.get('mean', 'RGB'))
-        self.classes = survey(MODELS.build(self.student_cfg), 'student').num_classes
+        self.classes = dry_run(MODELS.build(self.student_cfg), 'student').num_classes
 
     def requests(
         self, batch_sizes: Sequence[int], settings: Sequence[str], groups: Sequence[str], timm: bool
@@ -292,7 +293,7 @@ class Bench:
     def _only_logits(self, methods: str) -> bool:
         """Whether the losses ask for nothing but logits and labels."""
         chosen = chosen_methods(self._model_cfg(methods).distill_cfg)
-        return {name for method in chosen for name in method.asked} <= {'logit_s', 'logit_t', GT_LABEL}
+        return {name for method in chosen for name in method.inputs} <= {'logit_s', 'logit_t', GT_LABEL}
 
     def _build_distiller(self, request: Request, **changes: Any) -> Any:
         model = self._model_cfg(request.methods)
@@ -335,7 +336,7 @@ class Bench:
             tensors = dict(logit_s=logit_s, logit_t=logit_t, gt_label=label)
             total = nn.functional.cross_entropy(logit_s, label)
             for method, loss in losses:
-                total = total + method.weight.now() * loss(**{word: tensors[word] for word in method.asked})
+                total = total + method.weight.now(Progress()) * loss(**{word: tensors[word] for word in method.inputs})
             return total
 
         return self._loop(request, student.train(), value)

@@ -1,6 +1,7 @@
 """The distillation losses: one method, one file; a pure function and the thin registered module around it."""
 
 from .at import ATLoss, at_loss
+from .base import DistillLoss
 from .cc import CCLoss, cc_loss
 from .crd import CRDLoss, nce_loss
 from .dist import DISTLoss, dist_loss
@@ -34,6 +35,7 @@ __all__ = [
     'CRDLoss',
     'DISTLoss',
     'DKDLoss',
+    'DistillLoss',
     'FitNetLoss',
     'KDLoss',
     'LSKDLoss',
@@ -86,3 +88,8 @@ __all__ = [
     'wsld_loss',
     'wttm_loss',
 ]
+
+#: Each loss of the toolbox by the name of its class, which is its ``type`` in a config.
+LOSSES: dict[str, type[DistillLoss]] = {
+    name: value for name in __all__ if isinstance(value := globals()[name], type) and value is not DistillLoss
+}

@@ -1,9 +1,9 @@
 """AT: the student looks where the teacher looks (Zagoruyko and Komodakis, ICLR 2017, arXiv 1612.03928)."""
 
-from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from .base import DistillLoss
 from .common import full_precision, smaller_maps, unit
 
 
@@ -38,8 +38,7 @@ def at_loss(feat_s: Tensor, feat_t: Tensor) -> Tensor:
     return mse_loss(attention(feat_s), attention(feat_t))
 
 
-@MODELS.register_module()
-class ATLoss(nn.Module):
+class ATLoss(DistillLoss):
     """:func:`at_loss`: no hyper-parameters but its weight, no trainable parts.
 
     Args:

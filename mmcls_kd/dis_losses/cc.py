@@ -1,8 +1,8 @@
 """CC: the distances to the teacher, correlated from sample to sample (Peng et al., ICCV 2019, arXiv 1904.01802)."""
 
-from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from .base import DistillLoss
 from .common import check_widths, full_precision, whole_batch
 
 
@@ -30,8 +30,7 @@ def cc_loss(vector_s: Tensor, vector_t: Tensor) -> Tensor:
     return (far[:-1] * far[1:]).sum() / max(len(far) - 1, 1)
 
 
-@MODELS.register_module()
-class CCLoss(nn.Module):
+class CCLoss(DistillLoss):
     """:func:`cc_loss`; vectors of two widths are embedded in a common one first.
 
     Trainable parts, only where the widths differ: ``embed_s`` and ``embed_t``, linear layers. Where they are equal, or none

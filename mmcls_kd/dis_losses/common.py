@@ -12,13 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
-from mmengine.dist import all_gather, get_rank, is_distributed
 from torch import Tensor, nn
 
 from ..errors import TrainingError
 
 HALF = (torch.float16, torch.bfloat16)
+
+
+def is_distributed() -> bool:
+    """Tell whether several processes train together."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def all_gather(values: Tensor) -> list[Tensor]:
+    """Collect a tensor of the same shape from every process, in the order of their ranks."""
+    gathered = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(gathered, values.contiguous())
+    return gathered
 
 
 def full_precision(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -118,7 +130,7 @@ def batch_mean(values: Tensor, sync: bool = False) -> Tensor:
     total = values.sum(dim=0)
     count = torch.full_like(total, len(values))
     both = torch.stack([total, count])  # one message for both
-    torch.distributed.all_reduce(both)
+    dist.all_reduce(both)
     return both[0] / both[1]
 
 
@@ -161,7 +173,7 @@ def whole_batch(values: Tensor, sync: bool) -> Tensor:
     if not (sync and is_distributed()):
         return values
     parts = _parts(values)
-    parts[get_rank()] = values.detach() + len(parts) * (values - values.detach())
+    parts[dist.get_rank()] = values.detach() + len(parts) * (values - values.detach())
     place = torch.cat([torch.arange(len(part)) * len(parts) + rank for rank, part in enumerate(parts)])
     return torch.cat(parts)[place.argsort().to(values.device)]
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.logging import print_log
-from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from .base import DistillLoss
 from .common import all_samples, check_width, full_precision, need_memory
 
+logger = logging.getLogger(__name__)
 EPS = 1e-7
 #: How many scores of a batch with whole memories are computed at once: 128 MiB in float32.
 SCORES_AT_ONCE = 2**25
@@ -144,8 +144,7 @@ def contrast(query: Tensor, memory: Tensor, index: Tensor, scores: Tensor, log_z
     return value + ((query - query.detach()) * gradient).sum()  # the sum is 0, but for its gradient
 
 
-@MODELS.register_module()
-class CRDLoss(nn.Module):
+class CRDLoss(DistillLoss):
     r"""Contrastive representation distillation: :func:`nce_loss` of each network against a memory of the other.
 
     Both vectors are embedded by a linear layer and normalised to length 1. Each embedding is compared with entries of the
@@ -239,7 +238,7 @@ class CRDLoss(nn.Module):
         memory = state_dict.get(f'{prefix}memory_s')
         if memory is not None and memory.shape != self.memory_s.shape:
             text = f'CRD begins anew: the checkpoint remembers {len(memory)} images, not {self.num_samples}'
-            print_log(text, 'current', logging.WARNING)
+            logger.warning(text)
             for name in self.memories:
                 state_dict.pop(prefix + name, None)
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,9 +1,9 @@
 """DIST: student and teacher agree in how they relate classes and samples (Huang et al., NeurIPS 2022, arXiv 2205.10536)."""
 
 import torch
-from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
+from .base import DistillLoss
 from .common import bounded, full_precision, whole_batch
 
 
@@ -55,8 +55,7 @@ def dist_loss(logit_s: Tensor, logit_t: Tensor, temp: float = 1.0, beta: float =
     return temp**2 * (beta * over_classes + gamma * over_samples)
 
 
-@MODELS.register_module()
-class DISTLoss(nn.Module):
+class DISTLoss(DistillLoss):
     """:func:`dist_loss`.
 
     Args:

@@ -2,9 +2,9 @@
 
 import torch
 import torch.nn.functional as F
-from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
+from .base import DistillLoss
 from .common import full_precision, hard_label, mask_classes, standardize_classes
 
 
@@ -56,8 +56,7 @@ def dkd_loss(
     return temp**2 * (alpha * target_term + beta * other_term)
 
 
-@MODELS.register_module()
-class DKDLoss(nn.Module):
+class DKDLoss(DistillLoss):
     """:func:`dkd_loss`.
 
     Args:

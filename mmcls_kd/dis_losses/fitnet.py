@@ -1,9 +1,9 @@
 """FitNets: a middle stage of the student gives the teacher's (Romero et al., ICLR 2015, arXiv 1412.6550)."""
 
-from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from .base import DistillLoss
 from .common import check_width, full_precision, smaller_maps
 
 
@@ -27,8 +27,7 @@ def fitnet_loss(predicted: Tensor, feat_t: Tensor) -> Tensor:
     return mse_loss(predicted, feat_t)
 
 
-@MODELS.register_module()
-class FitNetLoss(nn.Module):
+class FitNetLoss(DistillLoss):
     """:func:`fitnet_loss`; maps of two sizes are averaged to the smaller one first.
 
     Trainable part: ``regressor``, a 1×1 convolution, also where the widths are equal. It is trained together with the task,

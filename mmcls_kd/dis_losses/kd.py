@@ -1,9 +1,9 @@
 """KD: the student's softened distribution follows the teacher's (Hinton et al., arXiv 1503.02531)."""
 
 import torch.nn.functional as F
-from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
+from .base import DistillLoss
 from .common import full_precision, standardize_classes
 
 
@@ -47,8 +47,7 @@ def kd_loss(
     return alpha * temp**2 * F.cross_entropy(logit_s / temp, (logit_t / temp).softmax(dim=1))
 
 
-@MODELS.register_module()
-class KDLoss(nn.Module):
+class KDLoss(DistillLoss):
     """:func:`kd_loss`; the task loss is multiplied by (1 − alpha).
 
     Args:
@@ -66,7 +65,7 @@ class KDLoss(nn.Module):
         self.divergence = divergence
 
     @property
-    def task_weight(self) -> float:
+    def task_weight(self) -> float:  # type: ignore[override]
         """What the distiller multiplies the task loss by."""
         return 1 - self.alpha
 

@@ -1,9 +1,9 @@
 """LSKD: KD of logits that are standardised over the classes first (Sun et al., CVPR 2024, arXiv 2403.01427)."""
 
 import torch.nn.functional as F
-from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
+from .base import DistillLoss
 from .common import full_precision, standardize_classes
 
 
@@ -33,8 +33,7 @@ def lskd_loss(logit_s: Tensor, logit_t: Tensor, temp: float = 2.0) -> Tensor:
     return temp**2 * F.kl_div(log_q, log_p, reduction='batchmean', log_target=True)
 
 
-@MODELS.register_module()
-class LSKDLoss(nn.Module):
+class LSKDLoss(DistillLoss):
     """:func:`lskd_loss`.
 
     Args:

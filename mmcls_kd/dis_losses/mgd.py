@@ -2,9 +2,9 @@
 
 import torch
 import torch.nn.functional as F
-from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from .base import DistillLoss
 from .common import check_width, fit_map, full_precision
 
 
@@ -35,8 +35,7 @@ def generation_block(channels: int) -> nn.Sequential:
     )
 
 
-@MODELS.register_module()
-class MGDLoss(nn.Module):
+class MGDLoss(DistillLoss):
     """:func:`mgd_loss` of G(M ⊙ align(F_s)); M drops each channel of each sample with probability λ.
 
     Trainable parts: ``align``, a 1×1 convolution, where the widths differ; ``generation``, see :func:`generation_block`. One

@@ -1,8 +1,8 @@
 """NKD: KD whose non-target classes are normalised first (Yang et al., ICCV 2023, arXiv 2303.13005)."""
 
-from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
+from .base import DistillLoss
 from .common import full_precision, hard_label, mask_classes, standardize_classes
 
 
@@ -59,8 +59,7 @@ def nkd_loss(
     return nkd_target_term(logit_s, logit_t, target) + gamma * temp**2 * other_term
 
 
-@MODELS.register_module()
-class NKDLoss(nn.Module):
+class NKDLoss(DistillLoss):
     """:func:`nkd_loss`.
 
     Args:

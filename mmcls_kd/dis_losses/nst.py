@@ -1,8 +1,8 @@
 """NST: the student's channels are distributed over the places as the teacher's (Huang and Wang, arXiv 1707.01219)."""
 
-from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
+from .base import DistillLoss
 from .common import full_precision, smaller_maps, unit
 
 
@@ -46,8 +46,7 @@ def nst_loss(feat_s: Tensor, feat_t: Tensor) -> Tensor:
     return kernel_mean(t, t) + kernel_mean(s, s) - 2 * kernel_mean(s, t)
 
 
-@MODELS.register_module()
-class NSTLoss(nn.Module):
+class NSTLoss(DistillLoss):
     """:func:`nst_loss`: no hyper-parameters but its weight, no trainable parts.
 
     Args:

@@ -1,9 +1,9 @@
 """OFA-KD: distillation between different architectures (Hao et al., NeurIPS 2023, arXiv 2310.19444)."""
 
 import torch
-from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
+from .base import DistillLoss
 from .common import full_precision, hard_label
 
 
@@ -35,8 +35,7 @@ def ofa_logit_loss(logit_s: Tensor, logit_t: Tensor, gt_label: Tensor, eps: floa
     return -(weight * (logit_s / temp).log_softmax(dim=1)).sum(dim=1).mean()
 
 
-@MODELS.register_module()
-class OFALogitLoss(nn.Module):
+class OFALogitLoss(DistillLoss):
     """:func:`ofa_logit_loss`.
 
     Args:

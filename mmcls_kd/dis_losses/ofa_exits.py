@@ -20,9 +20,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from .base import DistillLoss
 from .common import check_width, full_precision
 from .ofa import ofa_logit_loss
 
@@ -101,8 +101,7 @@ def attention_exit(channels: int, num_classes: int) -> nn.Sequential:
     return nn.Sequential(ToTokens(), block, nn.LayerNorm(channels), MeanToken(), nn.Linear(channels, num_classes))
 
 
-@MODELS.register_module()
-class OFALoss(nn.Module):
+class OFALoss(DistillLoss):
     """:func:`ofa_loss` of an exit at each stage of the student, and of its own logits.
 
     The teacher gives its logits alone, so student and teacher may be as different as they like. Trainable part: ``exits``,

@@ -1,9 +1,9 @@
 """PKT: similarities within a batch as probabilities (Passalis and Tefas, ECCV 2018, arXiv 1803.10837)."""
 
 import torch
-from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
+from .base import DistillLoss
 from .common import full_precision, whole_batch
 
 EPSILON = 1e-7
@@ -48,8 +48,7 @@ def pkt_loss(vector_s: Tensor, vector_t: Tensor) -> Tensor:
     return (p * ((p + EPSILON) / (q + EPSILON)).log()).mean()
 
 
-@MODELS.register_module()
-class PKTLoss(nn.Module):
+class PKTLoss(DistillLoss):
     """:func:`pkt_loss`; without trainable parts.
 
     Args:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from .base import DistillLoss
 from .common import check_width, full_precision, smaller_maps
 
 
@@ -79,8 +79,7 @@ class AttentionFusion(nn.Module):
         return self.expand(mixed), mixed
 
 
-@MODELS.register_module()
-class ReviewKDLoss(nn.Module):
+class ReviewKDLoss(DistillLoss):
     """The :func:`hcl_loss` of every stage, summed; the student's stages are fused from the deepest on.
 
     The deepest stage is the vector that goes into the classifier, as a map of one place; then come the stages, the last one

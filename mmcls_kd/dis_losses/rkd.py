@@ -2,9 +2,9 @@
 
 import torch
 import torch.nn.functional as F
-from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
+from .base import DistillLoss
 from .common import full_precision, need_memory, unit, whole_batch
 
 
@@ -60,8 +60,7 @@ def rkd_loss(vector_s: Tensor, vector_t: Tensor, distance_weight: float = 25.0, 
     return distance_weight * F.smooth_l1_loss(distance_s, distance_t) + angle_weight * F.smooth_l1_loss(cosine_s, cosine_t)
 
 
-@MODELS.register_module()
-class RKDLoss(nn.Module):
+class RKDLoss(DistillLoss):
     """:func:`rkd_loss`; without trainable parts.
 
     Args:

@@ -4,10 +4,10 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from .base import DistillLoss
 from .common import check_width, full_precision, smaller_maps
 
 NO_HEAD = (
@@ -82,8 +82,7 @@ def conv_bn_relu(channels_in: int, channels_out: int, kernel_size: int) -> tuple
     return conv, nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True)
 
 
-@MODELS.register_module()
-class SimKD(nn.Module):
+class SimKD(DistillLoss):
     """:func:`simkd_loss`, alone: the task loss does not count, and the teacher's head makes the predictions.
 
     The student's map is projected first; then maps of two sizes are averaged to the smaller one. So a head behind a global

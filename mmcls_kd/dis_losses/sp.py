@@ -1,9 +1,9 @@
 """SP: samples that the teacher finds alike, the student finds alike (Tung and Mori, ICCV 2019, arXiv 1907.09682)."""
 
-from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from .base import DistillLoss
 from .common import full_precision, unit, whole_batch
 
 
@@ -36,8 +36,7 @@ def sp_loss(feat_s: Tensor, feat_t: Tensor) -> Tensor:
     return mse_loss(sample_similarity(feat_s), sample_similarity(feat_t))
 
 
-@MODELS.register_module()
-class SPLoss(nn.Module):
+class SPLoss(DistillLoss):
     """:func:`sp_loss`; without trainable parts.
 
     Args:

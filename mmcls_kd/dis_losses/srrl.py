@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 import torch.nn.functional as F
-from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from .base import DistillLoss
 from .common import check_width, full_precision
 
 
@@ -39,8 +39,7 @@ def srrl_loss(
     return alpha * feature_term + beta * F.mse_loss(logit_st, logit_t)
 
 
-@MODELS.register_module()
-class SRRLLoss(nn.Module):
+class SRRLLoss(DistillLoss):
     """:func:`srrl_loss` on the student's features, connected to the teacher's width.
 
     Trainable part: ``Connectors``, a 1×1 convolution without bias, batch norm and ReLU.

@@ -1,9 +1,9 @@
 """tf-NKD: NKD's target term with the student as its own teacher (Yang et al., arXiv 2208.10139)."""
 
 import torch
-from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
+from .base import DistillLoss
 from .common import batch_mean, full_precision, label_columns
 
 
@@ -35,8 +35,7 @@ def tfnkd_loss(logit_s: Tensor, gt_label: Tensor, sync_batch_mean: bool = False)
     return -(weight * log_prob).mean(dim=0).sum()
 
 
-@MODELS.register_module()
-class TFNKDLoss(nn.Module):
+class TFNKDLoss(DistillLoss):
     """``loss_weight`` times :func:`tfnkd_loss`: no teacher, no parameters.
 
     Args:

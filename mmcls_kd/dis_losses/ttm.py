@@ -1,9 +1,9 @@
 """TTM and WTTM: the teacher alone is softened, by a power (Zheng and Yang, ICLR 2024, arXiv 2402.11148)."""
 
 import torch.nn.functional as F
-from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
+from .base import DistillLoss
 from .common import full_precision
 
 
@@ -60,8 +60,7 @@ def wttm_loss(logit_s: Tensor, logit_t: Tensor, gamma: float = 0.1) -> Tensor:
     return (weight * _divergences(logit_s, logit_t, gamma)).mean()
 
 
-@MODELS.register_module()
-class TTMLoss(nn.Module):
+class TTMLoss(DistillLoss):
     """:func:`ttm_loss`.
 
     Args:
@@ -79,8 +78,7 @@ class TTMLoss(nn.Module):
         return self.loss_weight * ttm_loss(logit_s, logit_t, self.gamma)
 
 
-@MODELS.register_module()
-class WTTMLoss(nn.Module):
+class WTTMLoss(DistillLoss):
     """:func:`wttm_loss`.
 
     Args:

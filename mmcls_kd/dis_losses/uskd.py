@@ -6,9 +6,9 @@ order alone decides. ``rank_by='prob'`` is the published method, ``rank_by='log_
 
 import torch
 import torch.nn.functional as F
-from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from .base import DistillLoss
 from .common import batch_mean, check_width, entropy_target, full_precision, label_columns, mask_classes
 
 RANK_BY = ('prob', 'log_prob')
@@ -91,8 +91,7 @@ def uskd_loss(
     return alpha * target_term + beta * other_term + mu * weak_term
 
 
-@MODELS.register_module()
-class USKDLoss(nn.Module):
+class USKDLoss(DistillLoss):
     """:func:`uskd_loss` with the weak head ``fc`` on the student's middle features.
 
     Args:

@@ -4,9 +4,9 @@ import math
 
 import torch
 import torch.nn.functional as F
-from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from .base import DistillLoss
 from .common import check_width, full_precision, smaller_maps
 
 #: The least variance that a channel may have.
@@ -34,8 +34,7 @@ def vid_loss(predicted: Tensor, feat_t: Tensor, variance: Tensor) -> Tensor:
     return 0.5 * ((predicted - feat_t).square() / v + v.log()).mean()
 
 
-@MODELS.register_module()
-class VIDLoss(nn.Module):
+class VIDLoss(DistillLoss):
     """:func:`vid_loss`; maps of two sizes are averaged to the smaller one first.
 
     Trainable parts: ``regressor``, three 1×1 convolutions without bias and ReLU between them; ``log_scale``, of which the

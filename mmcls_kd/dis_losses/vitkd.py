@@ -2,9 +2,9 @@
 
 import torch
 import torch.nn.functional as F
-from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from .base import DistillLoss
 from .common import check_width, fit_tokens, full_precision
 from .mgd import generation_block
 
@@ -47,8 +47,7 @@ def vitkd_loss(
     return (alpha * low_term + beta / mask_ratio * high_term) / len(high_t)
 
 
-@MODELS.register_module()
-class ViTKDLoss(nn.Module):
+class ViTKDLoss(DistillLoss):
     """:func:`vitkd_loss` on patch tokens, the student's aligned, masked and generated.
 
     Trainable parts: ``align2.0``, ``align2.1`` and ``align``, linear layers, where the widths differ; ``mask_token``;

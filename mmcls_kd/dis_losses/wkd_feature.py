@@ -3,9 +3,9 @@
 from itertools import product
 
 import torch
-from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
+from .base import DistillLoss
 from .common import check_widths, full_precision
 
 
@@ -69,8 +69,7 @@ def wkd_feature_loss(
     return distance / (grid**2 * len(feat_s))
 
 
-@MODELS.register_module()
-class WKDFeatureLoss(nn.Module):
+class WKDFeatureLoss(DistillLoss):
     """:func:`wkd_feature_loss`; features of another width are projected to the teacher's first.
 
     Trainable part, only where the widths differ: ``project``, a 1×1 convolution without bias and a batch norm. Where they

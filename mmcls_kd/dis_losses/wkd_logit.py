@@ -7,12 +7,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..checkpoint import read_checkpoint
-from ..configs import find_file
-from ..networks.classes import compare_order, data_names
+from .base import DistillLoss
 from .common import full_precision, hard_label, mask_classes, need_memory
 from .nkd import nkd_target_term
 
@@ -125,17 +122,7 @@ def wkd_logit_loss(
     return nkd_target_term(logit_s, logit_t, target) + gamma * moved.mean()
 
 
-def _read_cost(path: str | os.PathLike) -> Tensor:
-    """The cost in a file of tools/class_cost.py."""
-    content = read_checkpoint(find_file(os.fspath(path)))
-    if 'cost' not in content:
-        raise ValueError(f'{path} holds no `cost`: it is no file that tools/class_cost.py wrote')
-    compare_order(content.get('classes'), data_names(), str(path), refuse=True)
-    return content['cost']
-
-
-@MODELS.register_module()
-class WKDLogitLoss(nn.Module):
+class WKDLogitLoss(DistillLoss):
     """:func:`wkd_logit_loss`.
 
     Args:
@@ -143,16 +130,16 @@ class WKDLogitLoss(nn.Module):
         gamma: Weight of the second term.
         sinkhorn_reg: Weight of the flow's entropy.
         sinkhorn_iter: How many of Sinkhorn's iterations.
-        cost: The cost of each move, (C, C), or the path of a file of it that tools/class_cost.py wrote; the distiller takes
+        cost: Cost of each move, (C, C); a config may name the file of it that ``class_cost`` wrote. A distiller takes
             :func:`class_cost` of the teacher's classifier where it is None. It is in no checkpoint.
         loss_weight: Weight of this loss.
 
     Raises:
         ValueError: If there is no cost, or it is not a square of finite numbers.
-        FileNotFoundError: If there is no such file.
     """
 
     facts = {'cost': ('teacher_weight', class_cost)}
+    files = {'cost': 'cost'}
     masks_target = True  # the temperature softens the other classes by themselves
     cost: Tensor
 
@@ -181,7 +168,9 @@ class WKDLogitLoss(nn.Module):
                 'teacher’s linear classifier where it has one; python tools/class_cost.py CONFIG --output cost.pth makes it '
                 'of training images: then set cost=cost.pth'
             )
-        cost = torch.as_tensor(_read_cost(cost) if isinstance(cost, (str, os.PathLike)) else cost)
+        if isinstance(cost, (str, os.PathLike)):
+            raise ValueError(f'WKDLogitLoss: cost is a matrix (or in a config a file), not {os.fspath(cost)!r}')
+        cost = torch.as_tensor(cost)
         need_matrices(max(cost.shape, default=0))
         if cost.dim() != 2 or cost.shape[0] != cost.shape[1] or not cost.isfinite().all():
             raise ValueError(f'WKDLogitLoss: cost has to be a square (C, C) of finite numbers, not {tuple(cost.shape)}')

@@ -2,9 +2,9 @@
 
 import torch
 import torch.nn.functional as F
-from mmpretrain.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
+from .base import DistillLoss
 from .common import check_width, entropy_target, full_precision
 
 
@@ -41,8 +41,7 @@ def wsld_loss(logit_s: Tensor, logit_t: Tensor, gt_label: Tensor, temp: float = 
     return alpha * temp**2 * (weight * soft).mean()
 
 
-@MODELS.register_module()
-class WSLDLoss(nn.Module):
+class WSLDLoss(DistillLoss):
     """:func:`wsld_loss`.
 
     Args:

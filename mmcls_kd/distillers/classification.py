@@ -2,49 +2,34 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.logging import print_log
+from mmengine.logging import MessageHub, print_log
 from mmpretrain.models.classifiers import BaseClassifier
 from mmpretrain.models.heads import ClsHead
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from ..checkpoint import load_strictly
-from ..configs import find_network
-from ..engine.checkpointing import without_reentry
+from ..distiller import BaseDistiller
 from ..errors import refusals_named
+from ..features.checkpointing import without_reentry
+from ..features.dry_run import DryRun, dry_run
+from ..features.families import default_taps, drop_unread_outputs
+from ..features.taps import check_names, given_taps, record
 from ..networks.classes import compare_order, data_names, names_in
-from ..networks.sources import Source, brings_weights
+from ..networks.loading import load_strictly
+from ..networks.sources import Source, brings_weights, find_network
 from ..networks.weights import left_random, listed
+from ..recipe.methods import ALIASES, GT_LABEL, SAMPLE_IDX, chosen_methods
+from ..recipe.schedules import Progress
 from ..teacher_store import TeacherStore
-from .assembly import (
-    ALIASES,
-    GT_LABEL,
-    SAMPLE_IDX,
-    TEACHER_HEAD,
-    Method,
-    build_teacher,
-    check_asked,
-    check_classes,
-    chosen_methods,
-    parameters_of,
-    preprocessor_cfg,
-    refuse_narrow,
-    teacher_settings,
-)
-from .default_taps import default_taps, drop_unread_outputs
-from .fast_network import compile_parts
-from .stored_teacher import StoredTeacher
-from .survey import Survey, survey
-from .taps import Tap, check_names, given_taps, record, shapes_of
-from .teacher import Student, Teacher, student_images
-from .wrappers import CurriculumTemperature
+from ..teachers.fast import compile_parts
+from .assembly import build_teacher, check_classes, preprocessor_cfg, read_files, refuse_narrow, teacher_settings
+from .teacher import StoredTeacher, Student, Teacher, student_images
 
 
 def batch_label(data_samples: Sequence[DataSample]) -> Tensor:
@@ -66,7 +51,7 @@ def sample_indices(data_samples: Sequence[DataSample]) -> Tensor:
     return torch.tensor(indices)
 
 
-def build_student(source: Source, pretrained: str | bool | None) -> tuple[nn.Module, Survey]:
+def build_student(source: Source, pretrained: str | bool | None) -> tuple[nn.Module, DryRun]:
     """The student and its survey; where it has weights to start from, the runner's ``init_weights`` leaves it alone.
 
     Weights for another number of classes fill all of it but the classifier.
@@ -82,7 +67,7 @@ def build_student(source: Source, pretrained: str | bool | None) -> tuple[nn.Mod
     cfg, weights = source.with_weights(pretrained, 'student')
     with refusals_named('model.student_cfg'):
         student = MODELS.build(cfg).float()  # some libraries keep the half precision of their files
-    found = survey(student, 'student', source.pixels.get('size'))
+    found = dry_run(student, 'student', source.pixels.get('size'))
     if weights:
         known = names_in(load_strictly(student, weights, 'student', found.num_classes)) or []
         compare_order(known if len(known) == found.num_classes else None, data_names(), weights, refuse=False)
@@ -113,13 +98,21 @@ def students_own_names(distiller: ClassificationDistiller, state: dict[str, Any]
         state.update(items)
 
 
+class RunnerProgress(Progress):
+    """The place in the training that mmengine's runner has reached."""
+
+    def done(self, by_epoch: bool = True) -> int:
+        """Return the number of finished epochs, or iterations; 0 where no training runs."""
+        return MessageHub.get_current_instance().get_info('epoch' if by_epoch else 'iter', 0)
+
+
 @MODELS.register_module()
-class ClassificationDistiller(BaseClassifier):
+class ClassificationDistiller(BaseDistiller, BaseClassifier):
     """A student classifier that learns from labels and from distillation losses.
 
     A loss asks for what it needs by the names of its ``forward``'s parameters: ``gt_label``, ``sample_idx`` (the place of
     each image in the data set), ``teacher_head`` (features to teacher logits), and the tensors of
-    :mod:`~mmcls_kd.distillers.taps` with ``_s`` (student) or ``_t`` (teacher) behind; ``feat_mid`` alone is the student's.
+    :mod:`~mmcls_kd.features.taps` with ``_s`` (student) or ``_t`` (teacher) behind; ``feat_mid`` alone is the student's.
     What no loss asks for is not computed; if none asks for the teacher, there is none.
 
     A loss that has a method ``predict_logit`` makes the predictions, in the place of the student's own head: of the
@@ -131,7 +124,7 @@ class ClassificationDistiller(BaseClassifier):
     Args:
         teacher_cfg: The teacher: the path of a config, a name with or without its library before it, a whole config, or a
             ``model`` dict, whose ``type`` may be the import path of any module that gives class scores; see
-            :func:`~mmcls_kd.networks.sources.read_source`. A list of these for several teachers. None if no loss needs one.
+            :func:`~mmcls_kd.networks.sources.find_network`. A list of these for several teachers. None if no loss needs one.
         student_cfg: The student, likewise.
         is_vit: Accepted from the original's configs; changes nothing.
         use_logit: Likewise.
@@ -157,7 +150,7 @@ class ClassificationDistiller(BaseClassifier):
             tell apart the same. For several teachers a list of such lists.
         teacher_pixels: The images that the teacher wants, as far as its config or library does not say it or says it
             otherwise: ``mean``, ``std`` (of values from 0 to 255), ``to_rgb``, ``size``, ``interpolation``, ``backend``, see
-            :class:`~mmcls_kd.networks.pixels.Pixels`. For several a list.
+            :class:`~mmcls_kd.teachers.inputs.Pixels`. For several a list.
         teacher_weights: The weights of several teachers in the mean of their probabilities; equal if None.
         rgb_images: Whether the data set gives its images red, green, blue, as mmpretrain's CIFAR does; files are read as
             blue, green, red. tools/train.py sets it; if None, the data set of the student's config decides.
@@ -201,7 +194,7 @@ class ClassificationDistiller(BaseClassifier):
         num_samples: int | None = None,
         compile: bool | Mapping = False,  # noqa: A002  (as mmengine calls it)
     ) -> None:
-        methods = chosen_methods(distill_cfg or [])
+        methods = read_files(chosen_methods(distill_cfg or []))
         taps = check_names(taps or {}, ALIASES)
         with refusals_named('model.student_cfg'):
             source = find_network(student_cfg)
@@ -236,8 +229,14 @@ class ClassificationDistiller(BaseClassifier):
             compile_options=compile_options,
         )
         check_classes(self.num_classes, self.teacher_holder)
-        self.num_samples = num_samples
-        self._connect(methods, default_taps(self.student, found) | given_taps(taps, '_s', found), found)
+        self.num_samples, self.progress = num_samples, RunnerProgress()
+        self.connect(methods, default_taps(self.student, found) | given_taps(taps, '_s', found), found)
+        drop_unread_outputs(self.student, self.student_taps.values())
+        if self.predictor and getattr(self.teacher_holder, 'by_name', None):
+            raise ValueError(
+                f'{self.predictor}: the student will predict by the teacher’s head, whose classes are in another order than '
+                f'the data’s: set model.teacher_classes={str(self.teacher_holder.by_name).replace(" ", "")}'  # type: ignore
+            )
         self.channels_last = channels_last
         if channels_last:
             refuse_narrow(self.student)
@@ -245,33 +244,6 @@ class ClassificationDistiller(BaseClassifier):
         if compile_options is not None:
             compile_parts(self.student, compile_options)
         self._register_state_dict_hook(students_own_names)
-
-    def _connect(self, methods: Sequence[Method], taps: dict[str, Tap], found: Survey) -> None:
-        """Check that the networks offer what the methods want, keep what is read of each, and build the losses."""
-        teacher = self.teacher_holder
-        shapes = {f'{name}_s': shape for name, shape in shapes_of(taps, found).items()}
-        shapes |= {f'{name}_t': shape for name, shape in (teacher.shapes if teacher else {}).items()}
-        shapes |= {alias: shapes[name] for alias, name in ALIASES.items() if name in shapes}
-        self.asked = {method.name: method.asked for method in methods}
-        wanted = {ALIASES.get(name, name) for names in self.asked.values() for name in names}
-        check_asked(methods, [GT_LABEL, SAMPLE_IDX, *shapes, *([TEACHER_HEAD] if self.teacher_head else [])])
-        self.student_taps = {n: tap for n, tap in taps.items() if f'{n}_s' in wanted}
-        self.teacher_names = [n for n in (teacher.shapes if teacher else ()) if f'{n}_t' in wanted]
-        drop_unread_outputs(self.student, self.student_taps.values())
-        facts = {'num_samples': lambda: self.num_samples, **(teacher.facts if teacher else {})}
-        with torch.random.fork_rng(devices=[]):  # the student's weights, drawn later, are the same under every method
-            torch.default_generator.manual_seed(int(torch.randint(2**62, ())))  # and no loss's weights are drawn as they are
-            self.distill_losses = nn.ModuleDict({method.name: method.build(shapes, facts) for method in methods})
-        self.loss_weights = {method.name: method.weight for method in methods}
-        predictors = [name for name, loss in self.distill_losses.items() if hasattr(loss, 'predict_logit')]
-        if len(predictors) > 1:
-            raise ValueError(f'{" and ".join(predictors)} both make the predictions: choose one of them')
-        self.predictor = predictors[0] if predictors else None
-        if self.predictor and getattr(teacher, 'by_name', None):
-            raise ValueError(
-                f'{self.predictor}: the student will predict by the teacher’s head, whose classes are in another order than '
-                f'the data’s: set model.teacher_classes={str(teacher.by_name).replace(" ", "")}'  # type: ignore[union-attr]
-            )
 
     @property
     def head(self) -> nn.Module:
@@ -304,25 +276,9 @@ class ClassificationDistiller(BaseClassifier):
         return self.teacher_holder.network if isinstance(self.teacher_holder, Teacher) else None
 
     @property
-    def teacher_head(self) -> nn.Module | None:
-        """What makes class scores of the teacher's maps, for losses that ask for it; like the teacher in no module tree."""
-        asked = any(TEACHER_HEAD in names for names in self.asked.values())
-        return self.teacher_holder.head if self.teacher_holder and asked else None
-
-    @property
-    def teachers(self) -> Sequence[nn.Module]:
-        """The networks of all teachers, as loaded."""
-        return self.teacher_holder.networks if self.teacher_holder else []
-
-    @property
     def store(self) -> TeacherStore | None:
         """The store that takes the teacher's place; None where there is none."""
         return self.teacher_holder.store if isinstance(self.teacher_holder, StoredTeacher) else None
-
-    @property
-    def task_weight(self) -> float:
-        """The weight of the student's own loss: the product of what the losses say (KD: 1 − alpha)."""
-        return math.prod(getattr(loss, 'task_weight', 1.0) for loss in self.distill_losses.values())
 
     def forward(
         self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'
@@ -333,16 +289,8 @@ class ClassificationDistiller(BaseClassifier):
             return self.loss(inputs, data_samples or [])
         if self.predictor is None:
             return self.student(inputs, data_samples, mode)
-        predict_logit: Any = self.distill_losses[self.predictor].predict_logit
-        logit = self._predicted_logit(inputs, predict_logit)
+        logit = self.predicted_logit(inputs)
         return logit if mode == 'tensor' else ClsHead().predict((logit,), data_samples)
-
-    def _predicted_logit(self, inputs: Tensor, predict_logit: Any) -> Tensor:
-        """The logits that a loss makes of the student's tensors, (N, C)."""
-        names = {name.removesuffix('_s'): name for name in parameters_of(predict_logit.__func__)}
-        with record(self.student, {name: self.student_taps[name] for name in names}) as seen:
-            self.student(inputs)
-        return predict_logit(**{names[name]: tensor for name, tensor in seen.items()})
 
     def arrange(self, inputs: Tensor) -> Tensor:
         """Images in the memory format of the networks."""
@@ -367,21 +315,16 @@ class ClassificationDistiller(BaseClassifier):
                 sample.set_gt_score(sample.gt_score.float())
         with without_reentry(), record(self.student, self.student_taps) as seen_s:
             task_losses = self.student(inputs, data_samples, mode='loss')
-        tensors: dict[str, Any] = {GT_LABEL: batch_label(data_samples)}
-        if any(SAMPLE_IDX in names for names in self.asked.values()):
-            tensors[SAMPLE_IDX] = sample_indices(data_samples).to(inputs.device)
-        tensors |= {f'{name}_s': tensor for name, tensor in seen_s.items()}
-        if self.teacher_holder:
-            seen_t = self.teacher_holder(inputs, data_samples, self.teacher_names)
-            tensors |= {f'{name}_t': tensor for name, tensor in seen_t.items()}
-            tensors[TEACHER_HEAD] = self.teacher_head
-
+        given: dict[str, Any] = {GT_LABEL: batch_label(data_samples)}
+        if any(SAMPLE_IDX in names for names in self.inputs.values()):
+            given[SAMPLE_IDX] = sample_indices(data_samples).to(inputs.device)
+        distill_losses = self.distill(inputs, data_samples, seen_s, given)
+        temperatures = self.temperatures()
         losses = {f'ori_{k}': v * self.task_weight if 'loss' in k else v for k, v in task_losses.items()}
-        for name, loss in self.distill_losses.items():
-            value = loss(**{n: tensors[ALIASES.get(n, n)] for n in self.asked[name]})
-            losses[name] = self.loss_weights[name].now() * value
-            if isinstance(loss, CurriculumTemperature):
-                losses[f'temp_{name.replace("loss", "").strip("_")}'] = loss.temp.detach()
+        for name, value in distill_losses.items():
+            losses[name] = value
+            if name in temperatures:
+                losses[f'temp_{name.replace("loss", "").strip("_")}'] = temperatures[name]
         return losses
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -389,12 +332,6 @@ class ClassificationDistiller(BaseClassifier):
         total, log_vars = super().parse_losses(losses)
         total = total + sum(losses[name].mean() for name in self.distill_losses if 'loss' not in name)
         return total, log_vars | {'loss': total}
-
-    def _apply(self, fn: Any, recurse: bool = True) -> ClassificationDistiller:
-        """Take the teachers along to another device or type."""
-        for network in self.teachers:
-            network._apply(fn, recurse)
-        return super()._apply(fn, recurse)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         """Refuse weights without a student; take care of the teacher inside a checkpoint of the original.

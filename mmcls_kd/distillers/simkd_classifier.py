@@ -12,13 +12,13 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
-from ..configs import find_network
 from ..dis_losses.simkd import NO_HEAD, ReusedHead
-from ..networks.pixels import Pixels
-from .assembly import ALIASES
-from .default_taps import default_taps
-from .survey import survey
-from .taps import check_names, given_taps, record, shapes_of
+from ..features.dry_run import dry_run
+from ..features.families import default_taps
+from ..features.taps import check_names, given_taps, record, shapes_of
+from ..networks.sources import find_network
+from ..recipe.methods import ALIASES
+from ..teachers.inputs import Pixels
 from .teacher import Student, Teacher, TeacherSettings
 
 
@@ -56,7 +56,7 @@ class SimKDClassifier(BaseClassifier):
         own = data_preprocessor or source.cfg.get('data_preprocessor')
         super().__init__(init_cfg=init_cfg, data_preprocessor={'type': 'mmpretrain.ClsDataPreprocessor', **(own or {})})
         self.student = MODELS.build(source.cfg)
-        found = survey(self.student, 'student', source.pixels.get('size'))
+        found = dry_run(self.student, 'student', source.pixels.get('size'))
         offered = default_taps(self.student, found) | given_taps(given, '_s', found)
         self._taps = {name: tap for name, tap in offered.items() if name == 'feat'}
         settings = TeacherSettings(teacher, pretrained=False, classes=teacher_classes)

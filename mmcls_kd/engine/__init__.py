@@ -1,5 +1,6 @@
 """What makes a training survive: loops, data, checkpoints and hooks beside mmengine's own."""
 
+from .amp import CPUAmpOptimWrapper
 from .checkpoint_hook import ResumableCheckpointHook, last_whole_checkpoint
 from .console import ConsoleRunner
 from .data import PlacedSampler, SeededDataset, reproducible
@@ -8,6 +9,7 @@ from .termination import BroadcastBuffersHook, TerminationError, TerminationHook
 
 __all__ = [
     'BroadcastBuffersHook',
+    'CPUAmpOptimWrapper',
     'ConsoleRunner',
     'PlacedSampler',
     'ResumableCheckpointHook',

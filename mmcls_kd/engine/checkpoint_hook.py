@@ -16,8 +16,9 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmpretrain.registry import HOOKS
 
-from ..checkpoint import atomic_path, read_start
 from ..errors import DivergenceError, TrainingError
+from ..files.atomic import atomic_path
+from ..files.checkpoint import read_start
 from .loss_watch import not_finite
 from .models import share_memories, unwrapped
 from .optimizer_state import match_by_name, parameter_names

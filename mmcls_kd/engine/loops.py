@@ -12,7 +12,7 @@ from mmpretrain.registry import LOOPS
 from torch.utils.data import DataLoader
 
 from ..errors import ChoiceError, DivergenceError, NonFiniteLossError, TrainingError, refusals_named
-from .checkpointing import without_reentry
+from ..features.checkpointing import without_reentry
 from .data import PlacedSampler, batches_from, reproducible
 from .loss_watch import LossWatch
 from .models import unwrapped

@@ -16,9 +16,9 @@ from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
 
-from ..checkpoint import plain
-from ..configs import method_entries
 from ..errors import TrainingError
+from ..files.checkpoint import plain
+from ..recipe.methods import method_entries
 from .data import plain_datasets, sample_infos
 from .models import unwrapped
 

@@ -13,7 +13,9 @@ from mmengine.config import Config
 from mmengine.dist import all_gather_object, broadcast_object_list, is_distributed, is_main_process
 from mmengine.logging import print_log
 
-from ..checkpoint import fetch, read_start, sha256
+from ..files.atomic import sha256
+from ..files.checkpoint import read_start
+from ..networks.loading import fetch
 from .checkpoint_hook import last_whole_checkpoint, launch_id
 
 #: What takes the place of mmengine's own.

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ..checkpoint import atomic_path
+from ..files.atomic import atomic_path
 from .formats import FORMATS, Format
 from .network import Deployable
 

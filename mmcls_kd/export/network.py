@@ -20,12 +20,12 @@ from mmpretrain.registry import MODELS, TRANSFORMS
 from PIL import Image
 from torch import Tensor, nn
 
-from ..checkpoint import fetch, load_strictly, read_checkpoint
-from ..checks import misfits_named
-from ..configs import network_cfg
+from ..checks.training import misfits_named
+from ..engine.runtime import datasets_of
+from ..files.checkpoint import read_checkpoint
 from ..networks.classes import compare_order, names_in
-from ..networks.sources import Source, declared_classes
-from ..runtime import datasets_of
+from ..networks.loading import fetch, load_strictly
+from ..networks.sources import Source, declared_classes, network_cfg
 
 #: The image shapes (C, H, W) of mmpretrain's data sets that do not read image files.
 IN_MEMORY = dict(MNIST=(1, 28, 28), FashionMNIST=(1, 28, 28), CIFAR10=(3, 32, 32), CIFAR100=(3, 32, 32))

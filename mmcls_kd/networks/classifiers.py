@@ -15,21 +15,10 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from ..errors import close_names
+from ..features.dry_run import scores
 
 #: The classifiers beside the last one that two models of torchvision train with; they have no part in distillation.
 AUXILIARY = ('aux1', 'aux2', 'AuxLogits')
-
-
-def scores(output: Any) -> Tensor:
-    """The class scores in what a network returns: a tensor, or something with ``logits``.
-
-    Raises:
-        ValueError: If it is neither.
-    """
-    found = getattr(output, 'logits', output)
-    if not isinstance(found, Tensor):
-        raise ValueError(f'a classifier has to return a tensor of class scores, or `logits`, but returns {type(output)}')
-    return found
 
 
 @MODELS.register_module()

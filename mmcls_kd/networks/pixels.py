@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -16,109 +15,13 @@ from mmpretrain.models.classifiers import HuggingFaceClassifier, TimmClassifier
 from PIL import Image
 from torch import Tensor
 
+from ..teachers.inputs import TWICE, VALUES, Pixels, _long, _round, changed, on_scale_of_one
+from ..teachers.resizing import INTERPOLATIONS, PILLOW_NUMBERS
 from .classifiers import TorchvisionClassifier
-from .resizing import BACKENDS, INTERPOLATIONS, KERNELS, PILLOW_NUMBERS, resize
-from .trial import COLOUR, GREYS, LUMA, VALUES, UnclearError, kernel_of, preprocessing, solved
+from .trial import COLOUR, GREYS, UnclearError, kernel_of, preprocessing, solved
 
 #: What a network is taken for that says nothing of its images.
 UNKNOWN = 'its images are normalised as the student’s; model.teacher_pixels can say otherwise'
-#: Beyond such a mean or std, on the scale of 0 to 255, images are nearly of one colour.
-TWICE = 4 * 255
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """The images that a network wants.
-
-    Attributes:
-        mean: What is subtracted of the values, which go from 0 to 255: a number for each channel, or one for all.
-        std: By what they are divided then.
-        to_rgb: Whether three channels are red, green, blue; else blue, green, red.
-        size: Height and width; None for any.
-        interpolation: How images of another size are made into this one.
-        backend: As which library does it: Pillow looks at all pixels when it makes an image smaller, OpenCV at the nearest.
-            torchvision does as Pillow does, but for details.
-    """
-
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    to_rgb: bool = True
-    size: tuple[int, int] | None = None
-    interpolation: str = 'bilinear'
-    backend: str = 'pillow'
-
-    def __str__(self) -> str:
-        size = 'images as they come' if self.size is None else f'images of {self.size[0]} × {self.size[1]}'
-        return f'{size}, {"RGB" if self.to_rgb else "BGR"}, mean {_round(self.mean)}, std {_round(self.std)}'
-
-
-def _round(values: Sequence[float]) -> list[float]:
-    return [round(value, 2) for value in values]
-
-
-def changed(pixels: Pixels, given: Mapping[str, Any]) -> Pixels:
-    """Pixels with some settings as a config gives them.
-
-    Args:
-        pixels: What they are else.
-        given: ``mean``, ``std``, ``to_rgb``, ``size`` (a number or (height, width)), ``interpolation``,
-            ``backend``. Mean and std may be on the scale of 0 to 1.
-
-    Raises:
-        ValueError: If a setting is unknown or does not fit.
-    """
-    if not isinstance(given, Mapping):
-        raise ValueError(f'teacher_pixels={given!r}: give a dict, e.g. dict(mean=127, std=50, size=224)')
-    known = [f.name for f in fields(Pixels)]
-    if unknown := sorted(set(given) - set(known)):
-        raise ValueError(f'teacher_pixels has no {unknown[0]!r}; it takes {", ".join(known)}')
-    settings = dict(given)
-    try:
-        for key in ('mean', 'std'):
-            if key in settings:
-                values = settings[key]
-                settings[key] = tuple(float(v) for v in (values if isinstance(values, Sequence) else [values]))
-        if (size := settings.get('size')) is not None:
-            height, width = (size, size) if isinstance(size, int) else size
-            settings['size'] = (int(height), int(width))
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f'teacher_pixels: {", ".join(f"{key}={value!r}" for key, value in given.items())} does not fit ({error}): mean '
-            'and std are numbers, size is one or (height, width)'
-        ) from error
-    if on_scale_of_one(*(settings.get(key, ()) for key in ('mean', 'std'))):
-        print_log(
-            f'teacher_pixels: mean={given["mean"]} and std={given["std"]} are taken to be on the scale of 0 to 1', 'current'
-        )
-        settings |= {key: tuple(255 * v for v in settings[key]) for key in ('mean', 'std')}
-    made = replace(pixels, **settings)
-    _check(made, given)
-    return made
-
-
-def _check(made: Pixels, given: Mapping[str, Any]) -> None:
-    """Refuse pixels that cannot be."""
-    if len(made.mean) != len(made.std) or len(made.mean) not in (1, 3) or min(made.std) <= 0:
-        raise ValueError(
-            f'teacher_pixels: mean={list(made.mean)} and std={list(made.std)} do not fit: give 1 or 3 numbers each, on the '
-            'scale of 0 to 255, and no std of 0'
-        )
-    if made.size is not None and min(made.size) < 1:
-        raise ValueError(f'teacher_pixels: size={given["size"]!r}: has to be at least 1')
-    if made.interpolation not in INTERPOLATIONS:
-        raise ValueError(f'teacher_pixels: interpolation={made.interpolation!r}: choose one of {", ".join(INTERPOLATIONS)}')
-    if made.backend not in BACKENDS:
-        raise ValueError(f'teacher_pixels: backend={made.backend!r}: choose one of {", ".join(BACKENDS)}')
-    if made.interpolation not in (kernels := KERNELS[made.backend]):
-        raise ValueError(
-            f'teacher_pixels: backend={made.backend!r} has no interpolation={made.interpolation!r}, but {", ".join(kernels)}'
-        )
-
-
-def on_scale_of_one(mean: Sequence[float], std: Sequence[float]) -> bool:
-    """Whether mean and std are of values from 0 to 1, since for values from 0 to 255 they would do next to nothing."""
-    small = bool(mean) and bool(std) and max(map(abs, mean)) <= 1 and max(std) <= 1
-    return small and (any(mean) or min(std) < 1)
 
 
 def preprocessed(preprocessor: Any, rgb_images: bool = False, given: Mapping[str, Any] | None = None) -> Pixels:
@@ -155,10 +58,6 @@ def preprocessed(preprocessor: Any, rgb_images: bool = False, given: Mapping[str
             f'of mean {_round(own.mean)} and std {_round(own.std)}: images are normalised twice; leave one of both out'
         )
     return replace(made, to_rgb=own.to_rgb != rgb_images)
-
-
-def _long(values: Sequence[float], length: int) -> tuple[float, ...]:
-    return tuple(values) * length if len(values) == 1 else tuple(values)
 
 
 def _said(preprocessor: Any) -> Pixels:
@@ -342,61 +241,3 @@ def _tried(processor: Any) -> dict[str, Any]:
 
 
 READERS = {TimmClassifier: _timm, TorchvisionClassifier: _torchvision, HuggingFaceClassifier: _hugging_face}
-
-
-def resized(values: Tensor, wanted: Pixels) -> Tensor:
-    """Images of another size, as a network's own pipeline would make them, see :func:`.resizing.resize`.
-
-    Args:
-        values: Images with values from 0 to 255, (N, C, H, W).
-        wanted: What they shall be.
-    """
-    return values if wanted.size is None else resize(values, wanted.size, wanted.interpolation, wanted.backend)
-
-
-class PixelAdapter:
-    """Makes one network's images of another's, on their device.
-
-    Args:
-        given: What the images are.
-        wanted: What they shall be.
-        channels: How many channels they shall have, 1 or 3. Grey ones take the mean of three numbers for red, green, blue.
-    """
-
-    def __init__(self, given: Pixels, wanted: Pixels, channels: int) -> None:
-        if channels == 1:
-            wanted = replace(wanted, mean=(fmean(wanted.mean),), std=(fmean(wanted.std),))
-        self.given, self.wanted, self.channels = given, wanted, channels
-        self.same_values = all(getattr(given, key) == getattr(wanted, key) for key in VALUES)
-        self._constants: dict[Any, list[Tensor]] = {}
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """Images of the wanted kind.
-
-        Args:
-            inputs: Images of the given kind, (N, C, H, W).
-        """
-        resize = self.wanted.size is not None and tuple(inputs.shape[2:]) != self.wanted.size
-        if self.same_values and not resize and inputs.shape[1] == self.channels:
-            return inputs
-        values = inputs.to(torch.promote_types(inputs.dtype, torch.float32))  # 0 to 255 are too many for bfloat16
-        mean_given, std_given, mean, std, luma = self._on(values)
-        values = values * std_given + mean_given
-        if resize:
-            values = resized(values, self.wanted)
-        if values.shape[1] == 3:
-            to_rgb = self.wanted.to_rgb or self.channels == 1
-            values = values if self.given.to_rgb == to_rgb else values.flip(1)
-        if values.shape[1] == 3 and self.channels == 1:
-            values = (values * luma).sum(dim=1, keepdim=True)
-        elif values.shape[1] == 1:
-            values = values.expand(-1, self.channels, -1, -1)
-        return ((values - mean) / std).to(inputs.dtype)
-
-    def _on(self, inputs: Tensor) -> list[Tensor]:
-        """The constants where the images are."""
-        key = inputs.device, inputs.dtype
-        if key not in self._constants:
-            rows = (self.given.mean, self.given.std, self.wanted.mean, self.wanted.std, LUMA)
-            self._constants[key] = [inputs.new_tensor(row)[:, None, None] for row in rows]
-        return self._constants[key]

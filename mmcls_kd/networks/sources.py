@@ -19,10 +19,11 @@ from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.models.classifiers import BaseClassifier
 from mmpretrain.registry import DATASETS, MODELS
 
-from ..errors import close_names
-from ..extras import need_library
+from ..configs.reading import read_config
+from ..errors import close_names, need_library
+from ..teachers.inputs import VALUES
 from .pixels import preprocessed
-from .trial import VALUES, UnclearError, pipeline_images
+from .trial import UnclearError, pipeline_images
 
 #: Each prefix of a name: its library, the classifier that wraps such a network, and the extra that installs the library.
 LIBRARIES = {
@@ -64,7 +65,7 @@ class Source:
 
     @property
     def in_full(self) -> ConfigDict:
-        """All of it as one config, which :func:`read_source` takes."""
+        """All of it as one config, which :func:`find_network` takes."""
         published = {key: value for key in ('pixels', 'weights', 'classes', 'unclear') if (value := getattr(self, key))}
         return ConfigDict({**self.cfg, **({PUBLISHED: published} if published else {})})
 
@@ -100,13 +101,12 @@ class Source:
         return (self.cfg, self.weights) if self.weights else (own_weights(self.cfg, role), None)
 
 
-def read_source(source: str | Mapping, read_config: Callable[[str], Config]) -> Source:
-    """A network by whatever a config may give.
+def find_network(source: str | Mapping) -> Source:
+    """Find a network and what is known of it, by whatever a config may give.
 
     Args:
         source: ``timm:NAME``, ``hf:NAME_OR_FOLDER``, ``torchvision:NAME``; the path of a config, or the name of a model of
             mmpretrain's zoo; a whole config; a ``model`` dict, whose ``type`` may be the import path of any module.
-        read_config: Reads a config by its path.
 
     Raises:
         FileNotFoundError: If no config is found at that path.
@@ -291,3 +291,28 @@ def brings_weights(cfg: Mapping) -> bool:
     """Whether a network's config loads weights by itself."""
     kind = kind_of(cfg)
     return any(cfg.get(key) for key in (*OWN_WEIGHTS.get(kind, ()), *FURTHER_WEIGHTS.get(kind, ())))
+
+
+def network_cfg(source: str | Mapping) -> ConfigDict:
+    """What builds a network, a classifier's config with its data preprocessor, see :func:`find_network`.
+
+    Args:
+        source: Path of a config (see :func:`read_config`), a name, a whole config, or a ``model`` dict itself.
+
+    Raises:
+        FileNotFoundError: If no config is found at that path.
+        ValueError: If the config has no ``model``.
+    """
+    return find_network(source).cfg
+
+
+def zoo_weights(name: str) -> str:
+    """The address of a model's weights in mmpretrain's model index, e.g. of ``resnet34_8xb32_in1k``.
+
+    Raises:
+        ValueError: If mmpretrain does not know the model, or has no weights for it.
+    """
+    weights = ModelHub.get(name).weights
+    if not weights:
+        raise ValueError(f'mmpretrain has no weights for {name}')
+    return weights

@@ -21,13 +21,12 @@ from mmpretrain.registry import DATASETS, TRANSFORMS
 from PIL import Image
 from torch import Tensor
 
-from .resizing import KERNELS, resize
+from ..teachers.inputs import LUMA, VALUES
+from ..teachers.resizing import KERNELS, resize
 
 #: Black, a grey, white, and a colour (red, green, blue) of which neither order is the other's negative.
 GREYS = ((0, 0, 0), (128, 128, 128), (255, 255, 255))
 COLOUR = (210, 90, 60)
-#: The weight of red, green and blue in a grey image (ITU-R BT.601), as image libraries have it.
-LUMA = (0.299, 0.587, 0.114)
 #: Height and width of an image that is as large as any pipeline crops.
 SIDE = 320
 #: The data sets whose images are arrays (red, green, blue; grey), and their sides; the others' are files.
@@ -38,8 +37,6 @@ TRIALS = 12
 ROUNDED = 2.0
 #: What was seen of pipelines in this process, which are asked for several times.
 TRIED: dict[str, Found] = {}
-#: The settings that say what an image's values are.
-VALUES = ('mean', 'std', 'to_rgb')
 KERNEL = ('interpolation', 'backend')
 
 

@@ -191,3 +191,10 @@ def refuse_partial(network: nn.Module, role: str) -> None:
             f'the weights that come with the {role} do not fill it: random would stay {", ".join(random[:6])}. Take a '
             f'network that was trained to classify, or set model.{role}_pretrained to weights for these classes'
         )
+
+
+def _distillation_only(weights: Mapping[str, Tensor]) -> list[str]:
+    """The norms before stage outputs other than the last (Swin's norm0 to norm2): classification reads the last alone."""
+    norms = {key: int(found[1]) for key in weights if (found := re.match(r'backbone\.norm(\d+)\.', key))}
+    stages = any(key.startswith('backbone.stages.') for key in weights)
+    return [key for key, i in norms.items() if stages and i < max(norms.values())]

@@ -24,9 +24,9 @@ import mmpretrain
 import torch
 
 from .. import __version__
-from ..checkpoint import atomic_path
-from ..configs import TOOLBOX
 from ..errors import DivergenceError
+from ..files.atomic import atomic_path
+from ..files.paths import TOOLBOX
 from .plan import Run
 from .records import RESULT, Record
 from .steps import HELD_OUT, STUDENT, TEST, TIMES, Steps, steps_of

@@ -9,7 +9,8 @@ import torch
 from mmpretrain.registry import MODELS
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..configs import network_cfg, read_config
+from ..configs.reading import read_config
+from ..networks.sources import network_cfg
 from .plan import Planner, Run
 from .report import table
 from .steps import epochs_of

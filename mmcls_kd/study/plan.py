@@ -12,8 +12,10 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..configs import check_methods, find_file, method_entries, method_name, read_config
+from ..configs.reading import read_config
 from ..errors import close_names
+from ..files.paths import find_file
+from ..recipe.methods import check_methods, method_entries, method_name
 from .study_file import BASELINE, TEACHER, Row, Settings, Study
 
 #: The parts of a config that decide a result. Its entries of losses belong to the single run.

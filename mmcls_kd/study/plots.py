@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..checkpoint import atomic_path
+from ..files.atomic import atomic_path
 from .records import Record
 from .report import TITLES, picture
 from .results import Line, Results

@@ -52,7 +52,7 @@ def accuracy_of(record: Record) -> str:
 
 def write_records(path: Path, records: Sequence[Record]) -> None:
     """Write all results; whatever happens, the file is the new or the old one as a whole."""
-    from ..checkpoint import atomic_path  # brings torch, which reading does not need
+    from ..files.atomic import atomic_path  # brings torch, which reading does not need
 
     with atomic_path(path) as unfinished:
         unfinished.write_text(''.join(f'{json.dumps(record)}\n' for record in records), encoding='utf-8')

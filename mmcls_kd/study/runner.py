@@ -16,9 +16,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from ..checkpoint import atomic_path
 from ..errors import close_names
-from ..locks import alone
+from ..files.atomic import atomic_path
+from ..files.locks import alone
 from .execution import Failure, Place, execute, finished_before, remaining
 from .plan import Planner, Run, sweep_results
 from .records import RUNNING, Record, accuracy_of, add_record, read_records, write_records

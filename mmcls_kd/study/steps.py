@@ -17,8 +17,10 @@ from threading import Lock
 
 from mmengine.config import Config
 
-from ..configs import TOOLBOX, loss_class, read_config
-from ..training import training_parser
+from ..configs.reading import read_config
+from ..engine.training import training_parser
+from ..files.paths import TOOLBOX
+from ..recipe.methods import loss_class
 from .plan import Run
 
 #: Wall and processor time of each step, in the run's folder.

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 from mmengine.config import Config
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 
-from ..configs import find_file
 from ..errors import close_names
-from ..plain_data import files_guarded
+from ..files.paths import find_file
+from ..files.plain_data import files_guarded
 
 #: The student alone and KD, with which every other row of a pair is compared; and the row of the teacher alone.
 BASELINE, KD, TEACHER = 'baseline', 'kd', 'teacher'

@@ -10,6 +10,6 @@ A store is a folder:
 ======================================  ==========================================================================
 """
 
-from .store import TeacherStore
+from ..teachers.store import TeacherStore
 
 __all__ = ['TeacherStore']

@@ -15,16 +15,17 @@ from mmengine.dist import get_dist_info, get_world_size
 from mmengine.runner import Runner
 from mmpretrain.engine import SwitchRecipeHook
 
-from ..checkpoint import fetch, sha256
-from ..configs import find_network, network_cfg
 from ..distillers import ClassificationDistiller
 from ..distillers.assembly import preprocessor_cfg
 from ..engine.data import SeededDataset, plain_datasets, sample_infos
 from ..engine.loops import ResumableEpochLoop
 from ..engine.models import unwrapped
+from ..engine.runtime import datasets_of, is_distiller
 from ..errors import MissingLibraryError
+from ..files.atomic import sha256
 from ..networks.classes import match
-from ..runtime import datasets_of, is_distiller
+from ..networks.loading import fetch
+from ..networks.sources import find_network, network_cfg
 from .images import changed
 
 #: The settings of a model that say what its teachers' logits are, beside networks and weights.

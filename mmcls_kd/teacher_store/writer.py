@@ -18,19 +18,20 @@ from mmengine.dist import barrier, get_rank, get_world_size
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from ..checkpoint import sha256
-from ..checks import first_images, misfits_named, uncompiled
+from ..checks.training import first_images, misfits_named, uncompiled
 from ..distillers import ClassificationDistiller
-from ..distillers.teacher import Teacher, TeacherGroup
+from ..distillers.teacher import Teacher
 from ..engine.data import batches_from
 from ..engine.loops import images_of
 from ..engine.models import unwrapped
+from ..engine.runtime import is_distiller
 from ..engine.seeds import seed_all
 from ..errors import TrainingError
-from ..runtime import is_distiller
+from ..files.atomic import sha256
+from ..teachers.records import encode, record_type
+from ..teachers.several import TeacherGroup
+from ..teachers.store import CHECKSUMS, MANIFEST, Manifest, Shard, checksums, is_whole, rows_of, shard_count
 from .images import describe
-from .records import encode, record_type
-from .store import CHECKSUMS, MANIFEST, Manifest, Shard, checksums, is_whole, rows_of, shard_count
 from .views import differences, loop_of, preprocessing_of, teacher_of, view_differences, views_of, weights_files
 
 #: About how large a file is; a training keeps two of them mapped for each process that made the store.

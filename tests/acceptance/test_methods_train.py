@@ -9,8 +9,9 @@ import torch
 from commands import DISTILLER
 from mmengine.config import Config
 
-from mmcls_kd.checkpoint import read_checkpoint
-from mmcls_kd.configs import TOOLBOX, method_name
+from mmcls_kd.files.checkpoint import read_checkpoint
+from mmcls_kd.files.paths import TOOLBOX
+from mmcls_kd.recipe.methods import method_name
 
 pytestmark = pytest.mark.filterwarnings('ignore')
 

@@ -14,7 +14,7 @@ from mmpretrain.registry import MODELS, TRANSFORMS
 from networks import method, resnet
 from PIL import Image
 
-from mmcls_kd.configs import TOOLBOX
+from mmcls_kd.files.paths import TOOLBOX
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('ignore')]
 

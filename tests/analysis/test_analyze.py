@@ -16,8 +16,9 @@ from stores import run
 
 from mmcls_kd.analysis.after import notes_on
 from mmcls_kd.analysis.figures import FIGURES
-from mmcls_kd.checkpoint import load_strictly
-from mmcls_kd.configs import TOOLBOX, network_cfg
+from mmcls_kd.files.paths import TOOLBOX
+from mmcls_kd.networks.loading import load_strictly
+from mmcls_kd.networks.sources import network_cfg
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*instance named of')
 TEACHER = ('configs/fashion_mnist/resnet18-w16_9e.py', 'configs/fashion_mnist/teacher.pth')
@@ -186,7 +187,7 @@ class TestRefusals:
         assert '1 names for 2' in refusal(*made, '--names', 'x')
 
     def test_a_missing_library(self, made, refusal, monkeypatch):
-        monkeypatch.setattr('mmcls_kd.extras.find_spec', lambda name: None if name == 'sklearn' else True)
+        monkeypatch.setattr('mmcls_kd.errors.find_spec', lambda name: None if name == 'sklearn' else True)
         assert "needs sklearn, which is not installed: pip install 'mmcls_kd[analysis]'" in refusal(made[0])
 
 

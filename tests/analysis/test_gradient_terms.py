@@ -31,7 +31,7 @@ def flat():
 
 
 def linear_distiller(monkeypatch, **keywords):
-    monkeypatch.setattr('mmcls_kd.distillers.survey.SIZES', (8,))
+    monkeypatch.setattr('mmcls_kd.features.dry_run.SIZES', (8,))
     torch.manual_seed(0)
     normal = dict(mean=[128.0] * 3, std=[64.0] * 3)
     kd = method('KDLoss', temp=T, alpha=ALPHA, **keywords)

@@ -14,8 +14,11 @@ from mmcls_kd.analysis.before import Look, show
 from mmcls_kd.analysis.gradients import TASK, Term
 from mmcls_kd.analysis.measures import Summary
 from mmcls_kd.analysis.showing import screen
-from mmcls_kd.checkpoint import load_strictly
-from mmcls_kd.configs import TOOLBOX, method_entries, network_cfg, read_config
+from mmcls_kd.configs.reading import read_config
+from mmcls_kd.files.paths import TOOLBOX
+from mmcls_kd.networks.loading import load_strictly
+from mmcls_kd.networks.sources import network_cfg
+from mmcls_kd.recipe.methods import method_entries
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*instance named of')
 SELF = 'configs/distillers/fashion_mnist/res18-w4_sd_fmnist.py'
@@ -181,5 +184,5 @@ class TestRefusals:
         assert 'at least 1' in capsys.readouterr().err
 
     def test_a_missing_library(self, refusal, monkeypatch):
-        monkeypatch.setattr('mmcls_kd.extras.find_spec', lambda name: None)
+        monkeypatch.setattr('mmcls_kd.errors.find_spec', lambda name: None)
         assert "pip install 'mmcls_kd[analysis]'" in refusal(DISTILLER)

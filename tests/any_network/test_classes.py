@@ -9,9 +9,9 @@ import torchvision
 from mmpretrain.registry import MODELS
 from networks import build, images, method, resnet, samples
 
-from mmcls_kd.configs import network_cfg
 from mmcls_kd.dis_losses import kd_loss
 from mmcls_kd.networks.classes import class_index, class_names, names_in
+from mmcls_kd.networks.sources import network_cfg
 
 KD, NKD = method('KDLoss'), method('NKDLoss')
 SRRL = method('SRRLLoss')

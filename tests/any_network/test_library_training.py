@@ -8,8 +8,11 @@ import torch
 from commands import STUDENT, accuracy
 from mmpretrain.registry import MODELS
 
-from mmcls_kd.checkpoint import load_strictly, read_checkpoint, transfer
-from mmcls_kd.configs import TOOLBOX, network_cfg
+from mmcls_kd.files.checkpoint import read_checkpoint
+from mmcls_kd.files.paths import TOOLBOX
+from mmcls_kd.networks.loading import load_strictly
+from mmcls_kd.networks.sources import network_cfg
+from mmcls_kd.networks.transfer import transfer
 
 PIPELINE = [dict(type='RandomCrop', crop_size=28, padding=2), dict(type='RandomFlip', prob=0.5), dict(type='PackInputs')]
 CONFIG = """

@@ -13,9 +13,10 @@ from mmpretrain.models.classifiers import HuggingFaceClassifier, TimmClassifier
 from mmpretrain.registry import MODELS
 from networks import build, images, method, resnet
 
-from mmcls_kd.checkpoint import fetch, load_strictly, read_checkpoint
-from mmcls_kd.configs import network_cfg
+from mmcls_kd.files.checkpoint import read_checkpoint
 from mmcls_kd.networks import TorchvisionClassifier
+from mmcls_kd.networks.loading import fetch, load_strictly
+from mmcls_kd.networks.sources import network_cfg
 
 NKD = method('NKDLoss')
 
@@ -320,7 +321,7 @@ class TestLibrarysOwn:
             seen.append(source)
             return tmp_path / 'mobilenet.pth'
 
-        monkeypatch.setattr('mmcls_kd.checkpoint.fetch', found)
+        monkeypatch.setattr('mmcls_kd.networks.loading.fetch', found)
         distiller = build(NKD, teacher='mobilenet-v2_8xb32_in1k', teacher_pretrained=True, student=resnet(4, 1000))
         assert seen[0].startswith('https://')
         assert 'mobilenet_v2' in seen[0]

@@ -10,9 +10,10 @@ from networks import batch, build, method, resnet
 from PIL import Image
 from torch import nn
 
-from mmcls_kd.configs import find_network, network_cfg
-from mmcls_kd.networks.pixels import PixelAdapter, Pixels, changed, preprocessed, wanted_pixels
-from mmcls_kd.training import training_config, training_parser
+from mmcls_kd.engine.training import training_config, training_parser
+from mmcls_kd.networks.pixels import preprocessed, wanted_pixels
+from mmcls_kd.networks.sources import find_network, network_cfg
+from mmcls_kd.teachers.inputs import PixelAdapter, Pixels, changed
 
 NKD = method('NKDLoss')
 STUDENT = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)

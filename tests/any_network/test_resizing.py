@@ -6,9 +6,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmcls_kd.networks.pixels import PixelAdapter, Pixels, changed
-from mmcls_kd.networks.resizing import KERNELS
-from mmcls_kd.networks.sources import read_source
+from mmcls_kd.networks.sources import find_network
+from mmcls_kd.teachers.inputs import PixelAdapter, Pixels, changed
+from mmcls_kd.teachers.resizing import KERNELS
 
 
 @pytest.fixture(scope='module')
@@ -71,7 +71,7 @@ def test_said_by_a_test_pipeline(transforms, pixels):
     pipeline = [dict(type='LoadImageFromFile'), *transforms, dict(type='PackInputs')]
     model = dict(type='ImageClassifier', backbone=dict(type='ResNet_CIFAR', depth=18))
     cfg = Config(dict(model=model, test_dataloader=dict(dataset=dict(pipeline=pipeline))))
-    assert read_source(cfg, Config.fromfile).pixels == pixels
+    assert find_network(cfg).pixels == pixels
 
 
 def test_another_backend_is_refused():

@@ -13,13 +13,12 @@ from mmpretrain.models.classifiers import HuggingFaceClassifier, ImageClassifier
 from mmpretrain.registry import MODELS
 from networks import build, images, method, resnet, samples
 
-from mmcls_kd.configs import find_network, network_cfg
-from mmcls_kd.distillers.survey import survey
+from mmcls_kd.engine.runtime import make_self_contained
 from mmcls_kd.errors import MissingLibraryError
+from mmcls_kd.features.dry_run import dry_run
 from mmcls_kd.networks import ModuleClassifier, TorchvisionClassifier
-from mmcls_kd.networks.sources import brings_weights, own_weights
+from mmcls_kd.networks.sources import brings_weights, find_network, network_cfg, own_weights
 from mmcls_kd.networks.trial import pipeline_images
-from mmcls_kd.runtime import make_self_contained
 
 NKD = method('NKDLoss')
 CONFIG = 'configs/fashion_mnist/resnet18-w4_3e.py'
@@ -60,7 +59,7 @@ class TestForms:
         kind, classes = FORMS[name]
         network = MODELS.build(network_cfg(name.replace('FOLDER', str(folder)))).eval()
         assert type(network) is kind
-        assert network(images(2)[:, : survey(network, 'network').channels]).shape == (2, classes)
+        assert network(images(2)[:, : dry_run(network, 'network').channels]).shape == (2, classes)
 
     @pytest.mark.parametrize('name', DICTS)
     def test_a_dict_builds_it_and_stays_as_it_is(self, name):

@@ -16,9 +16,9 @@ from networks import build, images, method, resnet, samples
 from PIL import Image
 
 from mmcls_kd.analysis.before import ReaderAtSize, sizes_to_try
-from mmcls_kd.configs import find_network
-from mmcls_kd.networks.pixels import PixelAdapter, Pixels, changed
+from mmcls_kd.networks.sources import find_network
 from mmcls_kd.networks.trial import pipeline_images
+from mmcls_kd.teachers.inputs import PixelAdapter, Pixels, changed
 
 NKD = method('NKDLoss')
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]

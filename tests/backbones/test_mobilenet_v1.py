@@ -2,7 +2,7 @@ import torch
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from mmcls_kd.configs import network_cfg
+from mmcls_kd.networks.sources import network_cfg
 
 
 def build():

@@ -10,10 +10,10 @@ from commands import DISTILLER, STUDENT, TOOLBOX, run
 
 from mmcls_kd.benchmark.step import KINDS, Bench, Request, measure_memory, measure_steps, profile, ratios, show_steps
 from mmcls_kd.benchmark.timing import Timing
-from mmcls_kd.configs import read_config
-from mmcls_kd.distillers.fast_network import FastNetwork
-from mmcls_kd.teacher_store.store import Shard, is_whole
-from mmcls_kd.training import training_config, training_parser
+from mmcls_kd.configs.reading import read_config
+from mmcls_kd.engine.training import training_config, training_parser
+from mmcls_kd.teachers.fast import FastNetwork
+from mmcls_kd.teachers.store import Shard, is_whole
 
 with_timm = importlib.util.find_spec('timm') is not None
 pytestmark = pytest.mark.own_process

@@ -24,6 +24,8 @@ from mmcls_kd.dis_losses import (
 )
 from mmcls_kd.dis_losses.common import standardize_classes
 from mmcls_kd.dis_losses.wkd_logit import WKDLogitLoss, class_cost
+from mmcls_kd.distillers.assembly import read_files
+from mmcls_kd.recipe.methods import parse_method
 
 METHODS = {'DISTLoss', 'LSKDLoss', 'TTMLoss', 'WTTMLoss', 'OFALogitLoss', 'WKDLogitLoss'}
 with np.load(Path(__file__).parents[1] / 'data' / 'methods.npz') as file:
@@ -380,9 +382,14 @@ class TestCost:
         assert value.dtype == torch.float32
         assert torch.equal(value, build('WKDLogitLoss', cost=torch.ones(3, 3))(**self.LOSS))
 
+    @staticmethod
+    def from_file(path):
+        (method,) = read_files([parse_method('loss_wkd_logit', dict(type='WKDLogitLoss', cost=path))])
+        return method.build({})
+
     def test_it_is_read_from_a_file(self, tmp_path):
         torch.save(dict(cost=random_cost(3)), tmp_path / 'cost.pth')
-        loss = build('WKDLogitLoss', cost=str(tmp_path / 'cost.pth'))
+        loss = self.from_file(str(tmp_path / 'cost.pth'))
         assert torch.equal(loss.cost, random_cost(3))
 
     def test_without_one_the_error_says_what_to_do(self):
@@ -394,7 +401,7 @@ class TestCost:
         [
             (torch.ones(3, 4), r'square \(C, C\).*\(3, 4\)'),
             (torch.full((2, 2), torch.nan), 'finite numbers'),
-            ('nowhere/cost.pth', 'nowhere/cost.pth: no such file'),
+            ('nowhere/cost.pth', "a matrix.*not 'nowhere/cost.pth'"),
         ],
     )
     def test_another_form_is_refused(self, given, said):
@@ -404,7 +411,9 @@ class TestCost:
     def test_another_file_is_refused(self, tmp_path):
         torch.save(dict(state_dict={}), tmp_path / 'weights.pth')
         with pytest.raises(ValueError, match='weights.pth holds no `cost`'):
-            build('WKDLogitLoss', cost=tmp_path / 'weights.pth')
+            self.from_file(tmp_path / 'weights.pth')
+        with pytest.raises(FileNotFoundError, match='nowhere/cost.pth: no such file'):
+            self.from_file('nowhere/cost.pth')
 
     def test_one_for_other_classes_is_refused(self):
         with pytest.raises(ValueError, match='for 4 classes, but the logits have 3'):

@@ -9,11 +9,11 @@ from kit import assert_close, seeded
 from networks import build, images, method, samples
 from torch import nn
 
-from mmcls_kd.distillers.default_taps import default_taps
-from mmcls_kd.distillers.fast_network import TOLERANCE, FastNetwork
-from mmcls_kd.distillers.forms import parts
-from mmcls_kd.distillers.survey import survey
-from mmcls_kd.distillers.teacher import find_head
+from mmcls_kd.features.dry_run import dry_run
+from mmcls_kd.features.families import default_taps
+from mmcls_kd.features.layouts import parts
+from mmcls_kd.teachers.fast import TOLERANCE, FastNetwork
+from mmcls_kd.teachers.head import find_head
 
 WITH_HEAD = [
     'mmpretrain ResNet',
@@ -49,7 +49,7 @@ def as_config(name):
 
 def surveyed(name):
     network = built(name)
-    found = survey(network, 'teacher')
+    found = dry_run(network, 'teacher')
     return network, found, default_taps(network, found)
 
 
@@ -130,9 +130,7 @@ class TestHead:
         assert find_head(network, found, taps) is not None
 
     def test_a_loss_that_needs_it_says_why_not(self):
-        with pytest.raises(
-            ValueError, match=r"asks for 'teacher_head', which nobody provides \(it needs one teacher whose class scores"
-        ):
+        with pytest.raises(ValueError, match=r"unknown input 'teacher_head' \(it needs one teacher whose class scores"):
             build(method('SRRLLoss'), teacher=as_config('timm ViT'))
 
     def test_srrl_with_a_teacher_of_another_library(self):

@@ -7,10 +7,10 @@ from kit import assert_close, seeded
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from mmcls_kd.distillers.default_taps import default_taps, drop_unread_outputs
-from mmcls_kd.distillers.forms import parts
-from mmcls_kd.distillers.survey import survey
-from mmcls_kd.distillers.taps import given_taps, read, record
+from mmcls_kd.features.dry_run import dry_run
+from mmcls_kd.features.families import default_taps, drop_unread_outputs
+from mmcls_kd.features.layouts import parts
+from mmcls_kd.features.taps import given_taps, read, record
 
 each_family = pytest.mark.parametrize('name', FAMILIES)
 
@@ -21,7 +21,7 @@ def images(*size):
 
 def offered(network, inputs):
     """What a network offers of images."""
-    taps = default_taps(network, survey(network, 'student', tuple(inputs.shape[2:])))
+    taps = default_taps(network, dry_run(network, 'student', tuple(inputs.shape[2:])))
     with torch.no_grad(), record(network, taps) as tensors:
         network(inputs)
     return tensors
@@ -35,7 +35,7 @@ def shapes(tensor, start=0):
 @each_family
 def test_the_names_their_values_and_the_shapes_that_were_foretold(name):
     network = built(name).double()
-    found = survey(network, 'student')
+    found = dry_run(network, 'student')
     inputs = images(*found.size)
     tensors, wanted = offered(network, inputs), expected(name, network, inputs)
     assert set(tensors) == set(wanted)
@@ -55,7 +55,7 @@ def test_the_names_their_values_and_the_shapes_that_were_foretold(name):
 @pytest.mark.parametrize('name', [name for name in FAMILIES if 'Distilled' not in name])  # mmpretrain cannot train it
 def test_a_student_that_trains_is_read_at_the_same_places(name):
     network = built(name)
-    found = survey(network, 'student')
+    found = dry_run(network, 'student')
     taps = default_taps(network, found)
     with record(network.train(), taps) as tensors:
         network(images(*found.size).float())
@@ -135,7 +135,7 @@ def test_a_network_of_no_family_offers_what_is_there_without_names(kind, names):
 
 
 def test_tokens_on_no_grid_are_no_map_but_the_rest_is_there():
-    found = survey(module(Blocks)(), 'student', (64, 32))
+    found = dry_run(module(Blocks)(), 'student', (64, 32))
     assert set(default_taps(module(Blocks)(), found)) == {'logit', 'vector'}
 
 
@@ -161,14 +161,14 @@ class TestSeveralBranches:
 
     def test_what_joins_them_is_the_last_map(self):
         network = module(lambda: Branches(joined=True))()
-        taps = default_taps(network, survey(network, 'student'))
+        taps = default_taps(network, dry_run(network, 'student'))
         assert taps['feat'].modules == taps['tokens_high'].modules == ('model.last',)
         assert taps['stages'].modules == ('model.stage1', 'model.stage2')  # all goes through one or the other
         assert 'feat_mid' not in taps
 
     def test_there_is_none_where_nothing_does(self):
         network = module(lambda: Branches(joined=False))()
-        assert not {'feat', 'tokens_high', 'feat_mid'} & set(default_taps(network, survey(network, 'student')))
+        assert not {'feat', 'tokens_high', 'feat_mid'} & set(default_taps(network, dry_run(network, 'student')))
 
     def test_of_a_network_that_keeps_four(self):
         network = timm('hrnet_w18_small')().eval()
@@ -190,7 +190,7 @@ def test_a_sequence_that_ends_with_a_pooling_is_looked_into():
         def forward(self, images):
             return self.head(self.neck(self.stem(images)))
 
-    assert default_taps(network := module(Necked)(), survey(network, 'student'))['feat'].modules == ('model.neck.0',)
+    assert default_taps(network := module(Necked)(), dry_run(network, 'student'))['feat'].modules == ('model.neck.0',)
 
 
 @pytest.mark.filterwarnings('ignore:Unnecessary conv bias')
@@ -200,7 +200,7 @@ def test_channels_before_tokens_are_no_map():
     network = MODELS.build(
         dict(type='ImageClassifier', **parts, head=dict(type='LinearClsHead', num_classes=10, in_channels=48))
     )
-    found = survey(network, 'student', (224, 224))
+    found = dry_run(network, 'student', (224, 224))
     assert found.outputs['backbone'][0].shape == (2, 48, 49)
     assert 'feat' not in default_taps(network, found)
 
@@ -208,7 +208,7 @@ def test_channels_before_tokens_are_no_map():
 def test_tokens_that_stand_in_another_order_than_the_rows_are_no_map():
     hiera = dict(embed_dim=8, image_size=[64, 64], depths=[1, 1, 2, 1], num_heads=[1, 1, 2, 2])
     network = hugging_face('Hiera', **hiera)().eval()
-    assert 'stages' not in default_taps(network, survey(network, 'student'))
+    assert 'stages' not in default_taps(network, dry_run(network, 'student'))
 
 
 class TestVector:
@@ -228,7 +228,7 @@ class TestVector:
         network = module(Dropping)().double()
         inputs = images(32, 32)
         wanted = network.model.stem(inputs).mean(dim=(2, 3)).detach()
-        taps = default_taps(network, survey(network, 'student'))
+        taps = default_taps(network, dry_run(network, 'student'))
         with torch.no_grad(), record(network.train(), taps) as tensors:
             network(inputs)
         assert_close(tensors['vector'], wanted)
@@ -237,7 +237,7 @@ class TestVector:
     def test_after_an_activation(self, inplace):
         network = module(lambda: nn.Sequential(nn.Flatten(), nn.Linear(3072, 8), nn.ReLU(inplace), nn.Linear(8, 10)))()
         inputs = images(32, 32).float()
-        taps = default_taps(network, survey(network, 'student', (32, 32)))
+        taps = default_taps(network, dry_run(network, 'student', (32, 32)))
         with torch.no_grad(), record(network, taps) as tensors:
             logit = network(inputs)
         assert (tensors['vector'] >= 0).all()
@@ -258,11 +258,11 @@ class TestVector:
                 return self.head(tokens.mean(dim=1))
 
         network = module(Many)()
-        assert set(default_taps(network, survey(network, 'student'))) == {'logit', 'feat', 'tokens_high'}
+        assert set(default_taps(network, dry_run(network, 'student'))) == {'logit', 'feat', 'tokens_high'}
 
     def test_of_a_swin_whose_earlier_outputs_nobody_reads(self):
         network = FAMILIES['mmpretrain Swin'][0]().eval()
-        taps = default_taps(network, survey(network, 'student'))
+        taps = default_taps(network, dry_run(network, 'student'))
         inputs = images(32, 32).float()
         wanted = network.backbone(inputs)[-1].mean(dim=(2, 3)).detach()
         read = {'vector': taps['vector']}
@@ -276,7 +276,7 @@ class TestVector:
 class TestEachOfItsKind:
     def test_a_map_of_class_scores_is_no_feature(self):
         network = module(lambda: __import__('torchvision').models.squeezenet1_1(num_classes=10))()
-        taps = default_taps(network, survey(network, 'student'))
+        taps = default_taps(network, dry_run(network, 'student'))
         assert taps['feat'].modules == ('model.features',)
         assert 'vector' not in taps  # what goes into that classifier are places
 
@@ -284,7 +284,13 @@ class TestEachOfItsKind:
     def test_a_swin_gives_its_middle_feature_only_behind_the_norm_of_that_stage(self, indices):
         swin = dict(type='SwinTransformer', img_size=32, patch_size=2, window_size=2, out_indices=indices)
         network = mmpretrain({**swin, 'arch': dict(embed_dims=8, depths=[1] * 4, num_heads=[1] * 4)}, 64)()
-        assert set(default_taps(network, survey(network, 'student'))) == {'logit', 'vector', 'stages', 'feat', 'tokens_high'}
+        assert set(default_taps(network, dry_run(network, 'student'))) == {
+            'logit',
+            'vector',
+            'stages',
+            'feat',
+            'tokens_high',
+        }
 
     def test_a_teacher_of_two_classifiers_gives_the_logits_that_it_returns(self):
         make = hugging_face('DeiT', hidden_size=16, num_hidden_layers=2, num_attention_heads=2, image_size=32, patch_size=8)
@@ -306,7 +312,7 @@ class TestUnreadOutputs:
 
     def test_a_tap_on_what_stands_beside_them_is_none_of_them(self):
         network = self.network()
-        taps = given_taps(dict(low_s=dict(path='backbone', index=1)), '_s', survey(network, 'student'))
+        taps = given_taps(dict(low_s=dict(path='backbone', index=1)), '_s', dry_run(network, 'student'))
         network.backbone.out_indices = ()
         drop_unread_outputs(network, taps.values())
 
@@ -314,7 +320,7 @@ class TestUnreadOutputs:
     def test_a_tap_on_one_place_of_the_outputs_reads_that_one(self, index):
         network = self.network()
         given = dict(low_s=dict(path='backbone', index=index, form='map'))
-        taps = given_taps(given, '_s', survey(network, 'student'))
+        taps = given_taps(given, '_s', dry_run(network, 'student'))
         inputs = images(32, 32).float()
         outputs = network.backbone(inputs)
         drop_unread_outputs(network, taps.values())
@@ -324,7 +330,7 @@ class TestUnreadOutputs:
 
     def test_norms_of_other_outputs_have_no_gradient_to_wait_for(self):
         network = self.network()
-        taps = given_taps(dict(low_s=dict(path='backbone', index=1)), '_s', survey(network, 'student'))
+        taps = given_taps(dict(low_s=dict(path='backbone', index=1)), '_s', dry_run(network, 'student'))
         drop_unread_outputs(network, taps.values())
         with record(network, taps) as tensors:
             logit = network(images(32, 32).float())

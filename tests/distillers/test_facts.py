@@ -7,7 +7,7 @@ from mmengine.runner import Runner
 from networks import build, images, method, resnet, samples, vit
 from torch import nn
 
-from mmcls_kd.distillers.teacher import Head
+from mmcls_kd.teachers.head import Head
 
 
 def twice(weight):

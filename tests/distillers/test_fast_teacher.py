@@ -10,8 +10,8 @@ from networks import batch, build, images, method, resnet, samples, vit
 from processes import in_child
 from torch import nn
 
-from mmcls_kd.amp import CPUAmpOptimWrapper
-from mmcls_kd.distillers.fast_network import TOLERANCE, can_fold
+from mmcls_kd.engine.amp import CPUAmpOptimWrapper
+from mmcls_kd.teachers.fast import TOLERANCE, can_fold
 
 # torch's own, of a part that is compiled with a tensor inside the graph as its input
 pytestmark = [

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from mmcls_kd.distillers.flow import ways
+from mmcls_kd.features.flow import ways
 
 
 def places(*tensors):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmcls_kd.distillers.forms import FORMS, Layout, as_class_token, as_flat, as_map, as_pooled, as_tokens, grid, tensors_in
+from mmcls_kd.features.layouts import FORMS, Layout, as_class_token, as_flat, as_map, as_pooled, as_tokens, grid, tensors_in
 
 N, C, H, W = 2, 3, 2, 2
 

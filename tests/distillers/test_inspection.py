@@ -6,7 +6,7 @@ import sys
 import pytest
 from commands import DISTILLER, tool
 
-from mmcls_kd.configs import TOOLBOX
+from mmcls_kd.files.paths import TOOLBOX
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
-from mmcls_kd.configs import TOOLBOX, select_methods
+from mmcls_kd.files.paths import TOOLBOX
+from mmcls_kd.recipe.methods import select_methods
 
 GOLDEN = json.loads((Path(__file__).parents[1] / 'data' / 'models_cifar100.json').read_text())
 DEFAULT = ('nkd', 'uskd')  # the others are slow

@@ -9,8 +9,9 @@ from mmengine.runner import IterBasedTrainLoop
 from networks import build, images, method, resnet, samples
 from stores import refused, train, write_config
 
-from mmcls_kd.distillers.schedules import LossWeight, steps_done
-from mmcls_kd.training import check_schedules
+from mmcls_kd.distillers.classification import RunnerProgress
+from mmcls_kd.engine.training import check_schedules
+from mmcls_kd.recipe.schedules import LossWeight
 
 
 @pytest.fixture
@@ -51,13 +52,13 @@ class TestValues:
     @pytest.mark.parametrize(('by_epoch', 'expected'), [(True, 0.3), (False, 0.8)])
     def test_now_by_epochs_or_iterations(self, at, by_epoch, expected):
         at(epoch=2, iteration=7)
-        assert steps_done(by_epoch) == (2 if by_epoch else 7)
-        assert LossWeight(1.0, warmup=10, by_epoch=by_epoch).now() == pytest.approx(expected)
+        assert RunnerProgress().done(by_epoch) == (2 if by_epoch else 7)
+        assert LossWeight(1.0, warmup=10, by_epoch=by_epoch).now(RunnerProgress()) == pytest.approx(expected)
 
     def test_without_a_training_it_is_that_of_the_first_epoch(self, monkeypatch):
         hub = MessageHub('test_schedules_empty')
         monkeypatch.setattr(MessageHub, 'get_current_instance', classmethod(lambda _: hub))
-        assert LossWeight(1.0, warmup=4).now() == 0.25
+        assert LossWeight(1.0, warmup=4).now(RunnerProgress()) == 0.25
 
     def test_in_a_distiller(self, at):
         changing = dict(value=3.0, warmup=3, decay=(3, 5))

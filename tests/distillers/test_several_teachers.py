@@ -12,10 +12,12 @@ from mmpretrain.registry import MODELS
 from networks import build, images, method, resnet, samples, vit
 from stores import make, train, write_config
 
-from mmcls_kd.configs import TOOLBOX, network_cfg
 from mmcls_kd.dis_losses import kd_loss, nkd_loss
-from mmcls_kd.distillers.teacher import Teacher, TeacherGroup
+from mmcls_kd.distillers.teacher import Teacher
+from mmcls_kd.files.paths import TOOLBOX
+from mmcls_kd.networks.sources import network_cfg
 from mmcls_kd.teacher_store import TeacherStore
+from mmcls_kd.teachers.several import TeacherGroup
 
 NKD, KD, TFNKD = method('NKDLoss'), method('KDLoss'), method('TFNKDLoss')
 TWO = [resnet(8), vit(16)]

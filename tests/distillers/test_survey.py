@@ -9,7 +9,7 @@ from mmpretrain.registry import MODELS
 from networks import images, resnet, vit
 from torch import nn
 
-from mmcls_kd.distillers.survey import survey
+from mmcls_kd.features.dry_run import dry_run
 
 
 class Net(nn.Module):
@@ -33,7 +33,7 @@ class TestWithoutATrace:
         modes = [module.training for module in network.modules()]
         frozen = [parameter.requires_grad for parameter in network.parameters()]
         before = copy.deepcopy(network.state_dict())
-        survey(network, 'student')
+        dry_run(network, 'student')
         assert [module.training for module in network.modules()] == modes
         assert [parameter.requires_grad for parameter in network.parameters()] == frozen
         assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
@@ -43,7 +43,7 @@ class TestWithoutATrace:
     def test_also_where_it_fails(self):
         network = Net(nn.Linear(5, 5)).train()
         with pytest.raises(ValueError, match='does not run'):
-            survey(network, 'student')
+            dry_run(network, 'student')
         assert all(module.training for module in network.modules())
         assert not any(module._forward_hooks for module in network.modules())
 
@@ -54,7 +54,7 @@ class TestWithoutATrace:
 
         network = Net(nn.Sequential(Noise(), nn.Dropout(0.5)))
         state = torch.get_rng_state()
-        survey(network, 'student')
+        dry_run(network, 'student')
         assert torch.get_rng_state().equal(state)
 
     def test_nor_by_one_that_makes_buffers_anew_for_each_size(self):
@@ -69,13 +69,13 @@ class TestWithoutATrace:
                 return value + self.table[:, None]
 
         network = Net(Table())
-        found = survey(network, 'student', (64, 64))
+        found = dry_run(network, 'student', (64, 64))
         assert found.growing('step') == (2,)
         assert network.step.table.shape == (62,)
         assert 'step.table' not in network.state_dict()
 
     def test_what_it_keeps_has_no_values(self):
-        found = survey(Net(), 'student')
+        found = dry_run(Net(), 'student')
         assert {tensor.device.type for tensors in found.outputs.values() for tensor in tensors} == {'meta'}
         assert found.logit.device.type == 'meta'
 
@@ -94,7 +94,7 @@ class TestWhatItShows:
             def forward(self, images):
                 return self.fc(self.step(self.norm(self.conv(images)))[0].mean(dim=(2, 3)))
 
-        found = survey(Both(Twice()), 'student', (16, 12))
+        found = dry_run(Both(Twice()), 'student', (16, 12))
         assert list(found.outputs) == ['conv', 'norm', 'step.relu', 'step', 'fc']
         assert [tuple(tensor.shape) for tensor in found.outputs['step']] == [(2, 8, 14, 10), (2, 2, 14, 10)]
         assert found.calls == dict(conv=1, norm=1, step=1, fc=1) | {'step.relu': 2}
@@ -102,64 +102,64 @@ class TestWhatItShows:
 
     def test_the_outermost_of_those_that_return_the_scores_comes_first(self):
         network = MODELS.build(dict(type='ModuleClassifier', model=nn.Sequential(nn.Sequential(Net(), nn.Identity()))))
-        assert survey(network, 'student').logit_paths == ['model', 'model.0', 'model.0.0', 'model.0.1', 'model.0.0.fc']
+        assert dry_run(network, 'student').logit_paths == ['model', 'model.0', 'model.0.0', 'model.0.1', 'model.0.0.fc']
 
     def test_scores_beside_other_things(self):
         class Answer(Net):
             def forward(self, images):
                 return type('Output', (), dict(logits=super().forward(images), loss=None))()
 
-        assert survey(Answer(), 'student').logit_paths == ['fc']
+        assert dry_run(Answer(), 'student').logit_paths == ['fc']
 
     def test_what_a_later_step_changes_in_place(self):
-        found = survey(Net(nn.ReLU(inplace=True)), 'student')
+        found = dry_run(Net(nn.ReLU(inplace=True)), 'student')
         assert found.overwritten == {'norm'}
-        assert survey(Net(nn.ReLU()), 'student').overwritten == set()
+        assert dry_run(Net(nn.ReLU()), 'student').overwritten == set()
 
     @pytest.mark.parametrize('channels', [1, 3, 4])
     def test_images_of_the_networks_channels(self, channels):
-        assert survey(Net(channels=channels), 'student').channels == channels
-        assert survey(Net(channels=channels), 'student').size == (64, 64)
+        assert dry_run(Net(channels=channels), 'student').channels == channels
+        assert dry_run(Net(channels=channels), 'student').size == (64, 64)
 
     def test_a_network_of_one_size(self):
         network = MODELS.build(dict(type='TimmClassifier', model_name='vit_tiny_patch16_224', img_size=96, depth=1))
-        assert survey(network, 'student').size == (96, 96)
+        assert dry_run(network, 'student').size == (96, 96)
         with pytest.raises(ValueError, match='the teacher does not run on 3-channel images. 64 × 64: AssertionError'):
-            survey(network, 'teacher', (64, 64))
+            dry_run(network, 'teacher', (64, 64))
 
 
 class TestKindsOfNetworks:
     @pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
     def test_of_another_precision(self, dtype):
-        found = survey(Net().to(dtype), 'student')
+        found = dry_run(Net().to(dtype), 'student')
         assert found.logit.dtype == dtype
 
     def test_with_batch_norm_over_processes(self):
         network = nn.SyncBatchNorm.convert_sync_batchnorm(Net()).train()
-        assert survey(network, 'student').num_classes == 10
+        assert dry_run(network, 'student').num_classes == 10
 
     def test_with_drop_path_and_dropout(self):
         cfg = vit(16)
         cfg['backbone'] |= dict(drop_rate=0.5, drop_path_rate=0.5)
-        assert survey(MODELS.build(cfg).train(), 'student').num_classes == 10
+        assert dry_run(MODELS.build(cfg).train(), 'student').num_classes == 10
 
     def test_compiled_in_place(self):
         network = Net()
         network.step.compile(backend='eager')
-        assert survey(network, 'student').outputs['step'][0].shape == (2, 8, 62, 62)
+        assert dry_run(network, 'student').outputs['step'][0].shape == (2, 8, 62, 62)
 
     def test_it_does_not_matter_what_was_surveyed_before(self):
         network = MODELS.build(resnet(4)).eval()
         with torch.no_grad():
             first = network(images())
-            survey(network, 'student')
+            dry_run(network, 'student')
             assert network(images()).equal(first)
 
 
 class TestRefused:
     def test_a_network_that_runs_at_no_size_names_each_reason_once(self):
         with pytest.raises(ValueError, match='the student does not run on 3-channel images') as caught:
-            survey(Net(nn.Linear(5, 5)), 'student')
+            dry_run(Net(nn.Linear(5, 5)), 'student')
         reasons = re.findall(r'(\d+) × \d+: RuntimeError: mat1 and mat2', str(caught.value))
         assert reasons == ['64', '224', '32', '384']
 
@@ -168,7 +168,7 @@ class TestRefused:
                 raise AssertionError('not today')
 
         with pytest.raises(ValueError, match=r'images\. 64 × 64: AssertionError: not today$'):
-            survey(Never(), 'student')
+            dry_run(Never(), 'student')
 
     @pytest.mark.parametrize(
         ('answer', 'message'),
@@ -186,4 +186,4 @@ class TestRefused:
                 return answer(super().forward(images))
 
         with pytest.raises(ValueError, match=message):
-            survey(Other(), 'student')
+            dry_run(Other(), 'student')

@@ -9,9 +9,9 @@ from mmpretrain.registry import MODELS
 from networks import build, images, method, resnet, samples, vit
 from torch import nn
 
-from mmcls_kd.distillers.forms import parts
-from mmcls_kd.distillers.survey import survey
-from mmcls_kd.distillers.taps import check_names, given_taps, record
+from mmcls_kd.features.dry_run import dry_run
+from mmcls_kd.features.layouts import parts
+from mmcls_kd.features.taps import check_names, given_taps, record
 
 NKD, MGD, USKD = method('NKDLoss'), method('MGDLoss'), method('USKDLoss')
 
@@ -127,7 +127,7 @@ class TestWhatIsRead:
             assert read.equal(tokens[:, 1:].reshape(4, 4, 4, 16).permute(0, 3, 1, 2))
 
     def test_stages_that_are_no_maps(self):
-        found = survey(MODELS.build(resnet(4)), 'student')
+        found = dry_run(MODELS.build(resnet(4)), 'student')
         message = 'taps: stages_s: backbone.layer1 and head.fc: .*neither a feature map nor tokens'
         with pytest.raises(ValueError, match=message):
             given_taps(dict(stages_s=['backbone.layer1', 'head.fc']), '_s', found)
@@ -182,7 +182,7 @@ class TestCheckpointed:
                 return self.fc(feat.mean(dim=(2, 3)))
 
         network = Saving()
-        taps = given_taps(dict(feat_s='conv'), '_s', survey(network, 'student'))
+        taps = given_taps(dict(feat_s='conv'), '_s', dry_run(network, 'student'))
         with pytest.raises(ValueError, match="module 'conv' runs where no gradients are kept"), record(network, taps):
             network(torch.zeros(2, 3, 8, 8))
 
@@ -231,17 +231,17 @@ class TestOtherModules:
     )
     def test_refused(self, network, tap, message):
         with pytest.raises(ValueError, match=message):
-            given_taps(dict(a_s=tap), '_s', survey(network, 'student'))
+            given_taps(dict(a_s=tap), '_s', dry_run(network, 'student'))
 
     @pytest.mark.parametrize(('index', 'shape'), [(0, (2, 8, 16, 16)), (1, (2, 8)), (-1, (2, 8))])
     def test_one_of_several(self, network, index, shape):
-        taps = given_taps(dict(a_s=dict(path='many', index=index)), '_s', survey(network, 'student'))
+        taps = given_taps(dict(a_s=dict(path='many', index=index)), '_s', dry_run(network, 'student'))
         with record(network, taps) as tensors:
             network(torch.zeros(2, 3, 64, 64))
         assert tensors['a'].shape == shape
 
     def test_extra_tokens_that_cannot_be(self):
-        found = survey(MODELS.build(vit(16)), 'student')
+        found = dry_run(MODELS.build(vit(16)), 'student')
         for extra in (-1, 17):
             with pytest.raises(ValueError, match=rf'extra={extra} does not fit a tensor of shape \(2, 17, 16\)'):
                 given_taps(dict(a_s=dict(path='backbone.layers.0', form='tokens', extra=extra)), '_s', found)
@@ -282,7 +282,7 @@ class TestNames:
             build(MGD, taps=dict(feat_t='backbone.layer5'))
 
     def test_a_loss_that_asks_for_what_no_tap_names(self, asking):
-        with pytest.raises(ValueError, match=r"asks for 'early_t', which nobody provides.*model\.taps names further ones"):
+        with pytest.raises(ValueError, match=r"unknown input 'early_t'.*define others with taps"):
             build(asking('early_t'), taps=dict(early_s='backbone.layer1'))
 
     def test_a_tap_that_nobody_asks_for_is_not_read(self):
@@ -294,7 +294,7 @@ class TestNames:
 class TestRecord:
     def test_it_ends_as_soon_as_all_is_read(self):
         network, ran = MODELS.build(resnet(4)).eval(), []
-        taps = given_taps(dict(a_s='backbone.layer2', b_s='backbone.layer1'), '_s', survey(network, 'student'))
+        taps = given_taps(dict(a_s='backbone.layer2', b_s='backbone.layer1'), '_s', dry_run(network, 'student'))
         network.backbone.layer3.register_forward_hook(lambda *_: ran.append(3))
         with record(network, taps, stop=True) as tensors:
             network(images())
@@ -306,7 +306,7 @@ class TestRecord:
 
     def test_no_hook_stays_where_the_pass_fails(self):
         network = MODELS.build(resnet(4))
-        taps = given_taps(dict(a_s='backbone.layer2'), '_s', survey(network, 'student'))
+        taps = given_taps(dict(a_s='backbone.layer2'), '_s', dry_run(network, 'student'))
         with pytest.raises(RuntimeError), record(network, taps):
             network(torch.zeros(1, 5, 8, 8))
         assert not any(module._forward_hooks for module in network.modules())

@@ -11,7 +11,8 @@ from networks import build, images, method, resnet, samples, vit
 from torch import nn
 
 from mmcls_kd.dis_losses import KDLoss, NKDLoss, kd_loss, nkd_loss
-from mmcls_kd.distillers.wrappers import AtStages, CurriculumTemperature
+from mmcls_kd.distillers.classification import RunnerProgress
+from mmcls_kd.recipe.wrappers import AtStages, CurriculumTemperature
 
 
 def at_epoch(monkeypatch, epoch):
@@ -202,7 +203,7 @@ each_kind = pytest.mark.parametrize('kind', KINDS)
 def learnt(kind, **keywords):
     """A loss with a learnt temperature in float64, and what it takes."""
     make, arguments = KINDS[kind]
-    return CurriculumTemperature(make(), **keywords).double(), arguments
+    return CurriculumTemperature(make(), **keywords, progress=RunnerProgress()).double(), arguments
 
 
 class TestCurriculum:

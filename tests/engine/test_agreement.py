@@ -13,12 +13,12 @@ from networks import build, method
 from processes import run_in_two
 from torch.nn.parallel import DistributedDataParallel
 
-from mmcls_kd.checkpoint import sha256
 from mmcls_kd.engine import setup
 from mmcls_kd.engine.setup import decided_by_first, find_resume_point
 from mmcls_kd.engine.termination import SameStartHook
 from mmcls_kd.errors import TrainingError
-from mmcls_kd.locks import alone
+from mmcls_kd.files.atomic import sha256
+from mmcls_kd.files.locks import alone
 
 
 def refusal(call, *arguments):

@@ -11,10 +11,11 @@ import torch
 from interruption import Run, assert_equal, assert_same_run, last, write_config
 from mmengine.runner import Runner
 
-from mmcls_kd.checkpoint import atomic_path, read_checkpoint
-from mmcls_kd.configs import read_config
+from mmcls_kd.configs.reading import read_config
 from mmcls_kd.engine import last_whole_checkpoint
 from mmcls_kd.engine.checkpoint_hook import launch_id
+from mmcls_kd.files.atomic import atomic_path
+from mmcls_kd.files.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
 

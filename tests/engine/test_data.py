@@ -10,9 +10,9 @@ from mmengine.runner import Runner
 from mmpretrain.datasets import FashionMNIST
 from PIL import Image
 
-from mmcls_kd.configs import TOOLBOX
 from mmcls_kd.engine.data import SampleIndex, batches_from, image_fault, reproducible, sample_infos
 from mmcls_kd.errors import TrainingError, UnreadableImageError
+from mmcls_kd.files.paths import TOOLBOX
 
 CROP = [
     dict(type='LoadImageFromFile'),

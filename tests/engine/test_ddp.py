@@ -16,10 +16,12 @@ from processes import run_in_two
 from test_configs import CONFIGS, read
 from torch import nn
 
-from mmcls_kd.configs import TOOLBOX, network_cfg, select_methods
 from mmcls_kd.dis_losses import MGDLoss, ViTKDLoss
 from mmcls_kd.engine.loops import ResumableEpochLoop
 from mmcls_kd.engine.seeds import seed_all
+from mmcls_kd.files.paths import TOOLBOX
+from mmcls_kd.networks.sources import network_cfg
+from mmcls_kd.recipe.methods import select_methods
 
 UNUSED = 'Expected to have finished reduction in the prior iteration'  # how DDP refuses a parameter without gradient
 # Where each method runs alone too: together they could hide that one leaves a parameter unused, such as Swin's norm that

@@ -10,8 +10,8 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from networks import batch, build, method, resnet, vit
 from torch import nn
 
-from mmcls_kd.checkpoint import read_checkpoint
 from mmcls_kd.engine.optimizer_state import match_by_name, parameter_names
+from mmcls_kd.files.checkpoint import read_checkpoint
 
 KD, MGD = method('KDLoss'), method('MGDLoss', student_channels=32, teacher_channels=64)
 

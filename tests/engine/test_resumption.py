@@ -16,8 +16,7 @@ from networks import build, method, resnet
 from processes import run_in_two
 from toy_runs import rates, toy_run, toy_runner
 
-from mmcls_kd.checkpoint import read_checkpoint
-from mmcls_kd.checks import check_optimizer, check_resumed, check_start
+from mmcls_kd.checks.training import check_optimizer, check_resumed, check_start
 from mmcls_kd.engine import ResumableCheckpointHook, resumption
 from mmcls_kd.engine.checkpoint_hook import _save_once
 from mmcls_kd.engine.loss_watch import LossWatch, not_finite
@@ -25,6 +24,7 @@ from mmcls_kd.engine.models import share_memories
 from mmcls_kd.engine.rates import scale_rates
 from mmcls_kd.engine.resumption import differences
 from mmcls_kd.errors import DivergenceError, TrainingError
+from mmcls_kd.files.checkpoint import read_checkpoint
 
 pytestmark = pytest.mark.filterwarnings('ignore:Detected call of `scheduler.step:UserWarning')  # where batches are gathered
 

@@ -69,7 +69,7 @@ def held_up(name):
 @pytest.mark.parametrize(
     ('tool', 'arguments', 'place', 'said'),
     [
-        ('train', [], 'mmcls_kd.runtime.build_runner', 'nothing had begun; the same command starts'),
+        ('train', [], 'mmcls_kd.engine.runtime.build_runner', 'nothing had begun; the same command starts'),
         (
             'store_teacher',
             ['--epochs', '1'],

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmcls_kd.configs import TOOLBOX
+from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.study.plan import Planner, sweep_results
 from mmcls_kd.study.records import read_records
 from mmcls_kd.study.report import put

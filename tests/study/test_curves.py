@@ -8,7 +8,7 @@ import pytest
 from commands import tool
 from scipy import stats
 
-from mmcls_kd.configs import TOOLBOX
+from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.study.curves import compare_rows, draw_curves, read_rows
 
 RESULTS = TOOLBOX / 'studies/results/fashion_mnist.jsonl'

@@ -15,7 +15,7 @@ import pytest
 from commands import tool
 from studies_kit import DOCUMENT, FILE, write_study
 
-from mmcls_kd.locks import alone
+from mmcls_kd.files.locks import alone
 from mmcls_kd.study import execution, plan
 from mmcls_kd.study.execution import Place, remaining
 from mmcls_kd.study.plan import Run

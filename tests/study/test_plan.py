@@ -5,7 +5,7 @@ import shutil
 import pytest
 from studies_kit import FILE, made_up, small_study, write_study
 
-from mmcls_kd.configs import TOOLBOX
+from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.study.plan import Planner, best_factor, content_of, sweep_results
 from mmcls_kd.study.study_file import read_study
 

@@ -16,7 +16,8 @@ from commands import run, tool
 from mmpretrain.registry import MODELS
 from studies_kit import FILE, write_study
 
-from mmcls_kd.configs import TOOLBOX, network_cfg
+from mmcls_kd.files.paths import TOOLBOX
+from mmcls_kd.networks.sources import network_cfg
 from mmcls_kd.study.records import read_records
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('ignore')]

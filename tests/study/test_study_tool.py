@@ -6,7 +6,7 @@ import pytest
 from commands import run
 from studies_kit import write_study
 
-from mmcls_kd.configs import TOOLBOX
+from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.study.records import read_records
 
 pytestmark = pytest.mark.slow

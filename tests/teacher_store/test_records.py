@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit import logits, seeded
 
-from mmcls_kd.teacher_store.records import decode, encode, record_type
+from mmcls_kd.teachers.records import decode, encode, record_type
 
 HALF = 2.0**-11  # how far a float16 may be from what it rounds, in units of it
 EXACT = dict(rtol=0, atol=0)

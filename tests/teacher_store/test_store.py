@@ -14,9 +14,9 @@ from mmpretrain.datasets import CustomDataset, FashionMNIST
 
 from mmcls_kd.teacher_store import TeacherStore, views
 from mmcls_kd.teacher_store.images import changed, describe
-from mmcls_kd.teacher_store.records import decode, encode
-from mmcls_kd.teacher_store.store import CHECKSUMS, MANIFEST, Manifest, Shard, checksums, rows_of, shard_count
 from mmcls_kd.teacher_store.writer import save
+from mmcls_kd.teachers.records import decode, encode
+from mmcls_kd.teachers.store import CHECKSUMS, MANIFEST, Manifest, Shard, checksums, rows_of, shard_count
 
 CLASSES = 12
 

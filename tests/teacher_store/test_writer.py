@@ -18,11 +18,12 @@ from PIL import Image
 from processes import free_port
 from stores import IMAGES, MIXUP, Watched, make, refused, run_both, train, write_config
 
-from mmcls_kd.configs import TOOLBOX, network_cfg
+from mmcls_kd.files.paths import TOOLBOX
+from mmcls_kd.networks.sources import network_cfg
 from mmcls_kd.teacher_store import TeacherStore, writer
-from mmcls_kd.teacher_store.records import decode
-from mmcls_kd.teacher_store.store import Shard
 from mmcls_kd.teacher_store.writer import Progress
+from mmcls_kd.teachers.records import decode
+from mmcls_kd.teachers.store import Shard
 
 pytestmark = [
     pytest.mark.filterwarnings('ignore:.*instance named of'),
@@ -362,7 +363,9 @@ class TestRefusals:
         assert 'round_up=False gives processes different numbers of images' in self.refused(config, tmp_path)
 
     def test_logits_that_float16_cannot_hold(self, config, tmp_path, monkeypatch):
-        monkeypatch.setattr('mmcls_kd.distillers.teacher.Teacher.__call__', lambda *_: {'logit': torch.full((2, 10), 1e6)})
+        monkeypatch.setattr(
+            'mmcls_kd.teachers.frozen.FrozenTeacher.__call__', lambda *_: {'logit': torch.full((2, 10), 1e6)}
+        )
         assert 'the teacher gives logits that float16 cannot hold (largest: 1e+06)' in self.refused(config, tmp_path)
 
     def test_a_first_batch_that_does_not_fit(self, data, tmp_path):

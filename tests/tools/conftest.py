@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 from commands import DISTILLER, data_options, run
 
-from mmcls_kd.configs import TOOLBOX
+from mmcls_kd.files.paths import TOOLBOX
 
 
 @pytest.fixture(scope='session')

@@ -7,7 +7,7 @@ import stores
 from mmengine.evaluator import BaseMetric
 from mmpretrain.registry import METRICS
 
-from mmcls_kd.checkpoint import transfer
+from mmcls_kd.networks.transfer import transfer
 
 VALIDATED = """
 val_cfg, val_evaluator = dict(_delete_=True), dict(_delete_=True, type='MeanScore')

@@ -10,7 +10,8 @@ from mmpretrain.datasets import CIFAR100
 from mmpretrain.registry import MODELS
 from networks import resnet
 
-from mmcls_kd.configs import TOOLBOX, network_cfg
+from mmcls_kd.files.paths import TOOLBOX
+from mmcls_kd.networks.sources import network_cfg
 
 # the tools run in this process, where mmengine warns of a second run in the same second
 pytestmark = pytest.mark.filterwarnings('ignore:.*instance named of')
@@ -188,7 +189,7 @@ def test_a_tensor_that_nobody_provides(refusal, tmp_path):
     vitkd = "[dict(methods=[dict(type='ViTKDLoss', name='loss_vitkd', student_dims=4, teacher_dims=4)])]"
     (tmp_path / 'mine.py').write_text(f"{text}model['distill_cfg'] = {vitkd}\n")
     message = refusal('train', tmp_path / 'mine.py')
-    assert "asks for 'tokens_low_s', which nobody provides" in message
+    assert "unknown input 'tokens_low_s'" in message
     assert 'offer: gt_label, sample_idx, feat_s, tokens_high_s, stages_s, feat_mid_s, logit_s, vector_s, ' in message
 
 
@@ -242,7 +243,7 @@ def test_memory_that_does_not_suffice(refusal, monkeypatch):
     def asks_for_too_much(cfg):
         torch.empty(2**60)
 
-    monkeypatch.setattr('mmcls_kd.runtime.build_runner', asks_for_too_much)
+    monkeypatch.setattr('mmcls_kd.engine.runtime.build_runner', asks_for_too_much)
     message = refusal('train', STUDENT)
     assert message.startswith('train.py: error: the memory does not suffice (')
     assert message.endswith('lower train_dataloader.batch_size and go on by the same command')

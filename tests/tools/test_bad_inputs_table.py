@@ -26,8 +26,9 @@ from PIL import Image
 from processes import free_port
 from torch import nn
 
-from mmcls_kd.checkpoint import read_checkpoint
-from mmcls_kd.configs import TOOLBOX, network_cfg
+from mmcls_kd.files.checkpoint import read_checkpoint
+from mmcls_kd.files.paths import TOOLBOX
+from mmcls_kd.networks.sources import network_cfg
 
 pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
 SELF = 'configs/distillers/fashion_mnist/res18-w4_sd_fmnist.py'
@@ -262,7 +263,7 @@ config(
 )
 config(
     'a tensor that nobody provides',
-    r"train.py: error: .*loss_asking \(AskingLoss\) asks for 'attention_s', which nobody provides",
+    r"train.py: error: .*loss_asking \(AskingLoss\): unknown input 'attention_s'",
     lambda at: at.train(at.mine("model = dict(distill_cfg=[dict(methods=[dict(type='AskingLoss', name='loss_asking')])])")),
 )
 config(

@@ -14,9 +14,9 @@ from mmpretrain.registry import DATASETS
 from PIL import Image
 from rich.console import Console
 
-from mmcls_kd import data_check
-from mmcls_kd.configs import TOOLBOX
-from mmcls_kd.data_check import ImageFile, read_all
+from mmcls_kd.checks import data as data_check
+from mmcls_kd.checks.data import ImageFile, read_all
+from mmcls_kd.files.paths import TOOLBOX
 
 IMAGENET = 'configs/distillers/imagenet/res18_sd_img.py'
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')

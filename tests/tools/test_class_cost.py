@@ -8,10 +8,11 @@ from mmengine.dataset import pseudo_collate
 from mmpretrain.registry import DATASETS, MODELS
 from stores import refused, run
 
-from mmcls_kd.checkpoint import load_strictly
-from mmcls_kd.configs import TOOLBOX, network_cfg
 from mmcls_kd.dis_losses.wkd_logit import WKDLogitLoss
-from mmcls_kd.runtime import make_self_contained
+from mmcls_kd.engine.runtime import make_self_contained
+from mmcls_kd.files.paths import TOOLBOX
+from mmcls_kd.networks.loading import load_strictly
+from mmcls_kd.networks.sources import network_cfg
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*instance named of')
 

@@ -15,12 +15,12 @@ from networks import resnet
 from PIL import Image
 from torch import nn
 
-from mmcls_kd.checks import check_batches, check_top_k, one_image_somewhere
-from mmcls_kd.configs import read_config
-from mmcls_kd.data_check import DataCheck
-from mmcls_kd.image_check import check_images, opened
-from mmcls_kd.runtime import build_runner
-from mmcls_kd.training import training_config, training_parser
+from mmcls_kd.checks.data import DataCheck
+from mmcls_kd.checks.images import check_images, opened
+from mmcls_kd.checks.training import check_batches, check_top_k, one_image_somewhere
+from mmcls_kd.configs.reading import read_config
+from mmcls_kd.engine.runtime import build_runner
+from mmcls_kd.engine.training import training_config, training_parser
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*instance named of')
 CONFIG = """
@@ -168,10 +168,10 @@ class TestBatches:
     def test_processes_that_differ(self, root, tmp_path, monkeypatch):
         runner = built(root, tmp_path)
         loaders = {'train_dataloader': runner.train_dataloader}
-        monkeypatch.setattr('mmcls_kd.checks.all_gather_object', lambda value: [value, 0])
+        monkeypatch.setattr('mmcls_kd.checks.training.all_gather_object', lambda value: [value, 0])
         with pytest.raises(ValueError, match='not one batch in an epoch, of 12 images in 2 processes'):
             check_batches(runner, loaders)
-        monkeypatch.setattr('mmcls_kd.checks.all_gather_object', lambda value: [value, value - 1])
+        monkeypatch.setattr('mmcls_kd.checks.training.all_gather_object', lambda value: [value, value - 1])
         with pytest.raises(ValueError, match=r'they have \[3, 2\] batches in an epoch: leave sampler.round_up=False out'):
             check_batches(runner, loaders)
 

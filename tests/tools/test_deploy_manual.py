@@ -6,7 +6,7 @@ import re
 import pytest
 from commands import run
 
-from mmcls_kd.configs import TOOLBOX
+from mmcls_kd.files.paths import TOOLBOX
 
 pytestmark = pytest.mark.slow
 

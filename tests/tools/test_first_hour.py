@@ -15,8 +15,8 @@ from mmpretrain.registry import DATASETS
 from PIL import Image
 
 from mmcls_kd import __main__ as command
-from mmcls_kd.checks import check_data_folders
-from mmcls_kd.configs import TOOLBOX
+from mmcls_kd.checks.training import check_data_folders
+from mmcls_kd.files.paths import TOOLBOX
 
 OPTIONS = (
     'train_cfg.max_epochs=3 train_dataloader.batch_size=6 train_dataloader.num_workers=0 val_dataloader.num_workers=0 '

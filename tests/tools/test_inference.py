@@ -12,7 +12,7 @@ from mmpretrain.datasets import FashionMNIST
 from onnx_files import about_onnx, onnx_session, run_onnx
 from PIL import Image
 
-from mmcls_kd.configs import TOOLBOX
+from mmcls_kd.files.paths import TOOLBOX
 
 COUNT = 20
 pytestmark = pytest.mark.slow

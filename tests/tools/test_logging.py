@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from commands import DISTILLER, data_options, run
 
-from mmcls_kd.configs import TOOLBOX
+from mmcls_kd.files.paths import TOOLBOX
 
 MANUAL = (TOOLBOX / 'docs' / 'logging.md').read_text()
 

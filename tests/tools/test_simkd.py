@@ -10,9 +10,12 @@ from kit import assert_close
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
-from mmcls_kd.checkpoint import load_strictly, read_checkpoint, transfer
-from mmcls_kd.configs import follow_methods, network_cfg
 from mmcls_kd.distillers.assembly import deployed_cfg
+from mmcls_kd.files.checkpoint import read_checkpoint
+from mmcls_kd.networks.loading import load_strictly
+from mmcls_kd.networks.sources import network_cfg
+from mmcls_kd.networks.transfer import transfer
+from mmcls_kd.recipe.methods import follow_methods
 
 pytestmark = pytest.mark.filterwarnings('ignore:`torch.jit:FutureWarning')  # torch's word on TorchScript
 MORE = """

@@ -10,9 +10,10 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from processes import free_port
 
-from mmcls_kd.checkpoint import read_checkpoint
-from mmcls_kd.configs import TOOLBOX, network_cfg
-from mmcls_kd.training import training_config, training_parser
+from mmcls_kd.engine.training import training_config, training_parser
+from mmcls_kd.files.checkpoint import read_checkpoint
+from mmcls_kd.files.paths import TOOLBOX
+from mmcls_kd.networks.sources import network_cfg
 
 
 class TestTraining:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 from commands import DISTILLER, accuracy, data_options
 
-from mmcls_kd.configs import TOOLBOX
+from mmcls_kd.files.paths import TOOLBOX
 
 pytestmark = pytest.mark.slow
 

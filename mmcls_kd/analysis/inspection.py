@@ -8,14 +8,15 @@ from typing import Any
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
-from .configs import find_network, read_config
-from .distillers.assembly import ALIASES, TEACHER_HEAD, shown_shape
-from .distillers.default_taps import default_taps
-from .distillers.survey import Survey, survey
-from .distillers.taps import Tap, check_names, given_taps, shapes_of
-from .distillers.teacher import find_head, network_pixels
-from .networks.sources import Source
-from .runtime import is_distiller
+from ..configs.reading import read_config
+from ..distillers.teacher import network_pixels
+from ..engine.runtime import is_distiller
+from ..features.dry_run import DryRun, dry_run
+from ..features.families import default_taps
+from ..features.taps import Tap, check_names, given_taps, shapes_of
+from ..networks.sources import Source, find_network
+from ..recipe.methods import ALIASES, TEACHER_HEAD, shown_shape
+from ..teachers.head import find_head
 
 
 def networks_in(name: str) -> Iterator[tuple[str, Source, Mapping[str, Any]]]:
@@ -62,7 +63,7 @@ def describe(
     """
     network = MODELS.build(source.cfg)
     pixels = network_pixels(network, source)
-    found = survey(network, role, (size, size) if size else pixels.size)
+    found = dry_run(network, role, (size, size) if size else pixels.size)
     side = {'student': '_s', 'teacher': '_t'}.get(role, '')
     offered = default_taps(network, found) | (given_taps(taps, side, found) if side else {})
     inner = getattr(network, 'backbone', getattr(network, 'model', network))
@@ -81,12 +82,12 @@ def describe(
         yield f'{TEACHER_HEAD}: makes class scores of feat_t'
 
 
-def _shapes(found: Survey, path: str) -> str:
+def _shapes(found: DryRun, path: str) -> str:
     calls = f' {found.calls[path]} times' if found.calls[path] > 1 else ''
     return (' and '.join(shown_shape(tuple(tensor.shape)) for tensor in found.outputs[path]) or '-') + calls
 
 
-def _tensors(taps: Mapping[str, Tap], found: Survey, side: str) -> list[tuple[str, ...]]:
+def _tensors(taps: Mapping[str, Tap], found: DryRun, side: str) -> list[tuple[str, ...]]:
     shapes = shapes_of(taps, found)
     return [(name + side, shown_shape(shapes[name]), ' and '.join(tap.modules) + _input(tap)) for name, tap in taps.items()]
 

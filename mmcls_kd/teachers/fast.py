@@ -10,14 +10,13 @@ from itertools import chain
 from typing import Any
 
 import torch
-from mmcv.cnn import fuse_conv_bn
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from .default_taps import drop_unread_outputs
-from .forms import Read, parts
-from .taps import Tap, record
+from ..features.families import drop_unread_outputs
+from ..features.layouts import Read, parts
+from ..features.taps import Tap, record
 
+logger = logging.getLogger(__name__)
 PRECISIONS = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 #: How far what is read may move by folding, in units of its largest entry where that is above 1.
 TOLERANCE = 1e-4
@@ -59,7 +58,37 @@ def twin(network: nn.Module, taps: Iterable[Tap], folded: bool) -> nn.Module:
     shared |= {id(hooks): OrderedDict() for part in network.modules() for name in HOOKS if (hooks := getattr(part, name))}
     other = copy.deepcopy(network, shared).eval()
     drop_unread_outputs(other, taps)
-    return fuse_conv_bn(other).requires_grad_(False) if folded else other
+    return fold_norms(other).requires_grad_(False) if folded else other
+
+
+def fold_norms(network: nn.Module) -> nn.Module:
+    r"""Fold each batch norm into the convolution before it, in place: of the modules inside of one module, in their order.
+
+    .. math:: W' = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}} W, \quad
+        b' = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}} (b - \mu) + \beta
+
+    Args:
+        network: A network in eval mode.
+    """
+    before = None
+    for name, part in network.named_children():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm | nn.SyncBatchNorm):
+            if before is not None:
+                _fold(before, part)
+                setattr(network, name, nn.Identity())
+                before = None
+        elif isinstance(part, nn.Conv2d):
+            before = part
+        else:
+            fold_norms(part)
+    return network
+
+
+def _fold(conv: nn.Conv2d, norm: Any) -> None:
+    factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+    bias = conv.bias if conv.bias is not None else torch.zeros_like(norm.running_mean)
+    conv.weight = nn.Parameter(conv.weight * factor.reshape(-1, 1, 1, 1))
+    conv.bias = nn.Parameter((bias - norm.running_mean) * factor + norm.bias)
 
 
 def share_hooks(network: nn.Module, other: nn.Module) -> None:
@@ -142,7 +171,7 @@ class FastNetwork:
             if moved <= TOLERANCE:
                 return folded
             reason = f'folding them moves its outputs by {moved:.1e}'
-        print_log(f'the teacher keeps its batch norms: {reason}', 'current', logging.WARNING)
+        logger.warning('the teacher keeps its batch norms: %s', reason)
         return plain
 
 

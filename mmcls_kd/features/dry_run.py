@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..networks.classifiers import scores
 from .flow import ways
-from .forms import Layout, tensors_in
+from .layouts import Layout, tensors_in
 
 #: The sizes of images to try where a network does not say which it takes, or says so wrongly.
 SIZES = (64, 224, 32, 384, 28, 96, 128, 160, 192, 240, 256, 299, 320, 336, 448, 512)
@@ -35,7 +34,7 @@ class Place(NamedTuple):
 
 
 @dataclass
-class Survey:
+class DryRun:
     """What a dry run showed.
 
     Attributes:
@@ -154,13 +153,14 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def survey(network: nn.Module, role: str, size: tuple[int, int] | None = None) -> Survey:
+def dry_run(network: nn.Module, role: str, size: tuple[int, int] | None = None, whole: bool = False) -> DryRun:
     """Run a network once on two random images, without a trace.
 
     Args:
         network: A classifier.
         role: Whose it is, for messages.
         size: Height and width of the images; what the network says, or what runs, if None.
+        whole: Whether the class scores may be read at the network itself, where no module inside returns them.
 
     Raises:
         ValueError: If it does not run, or gives no class scores.
@@ -173,7 +173,7 @@ def survey(network: nn.Module, role: str, size: tuple[int, int] | None = None) -
             images = torch.randn(2, channels, height, width).to(parameter)
             for graph in (True, False):  # some change in place what torch keeps a graph of
                 try:
-                    found = _run(network, images, graph)
+                    found = _run(network, images, graph, whole)
                 except MISFITS as error:
                     reason = f'{type(error).__name__}: {error}'
                 else:
@@ -234,7 +234,7 @@ class _Watch:
     """What is seen of a forward pass.
 
     Attributes:
-        outputs: As in :class:`Survey`, with values.
+        outputs: As in :class:`DryRun`, with values.
         inputs: Likewise.
         calls: Likewise.
         versions: Of the outputs, when they were made.
@@ -278,7 +278,7 @@ class _Watch:
             self.without_graph.add(path)
 
 
-def _run(network: nn.Module, images: Tensor, graph: bool) -> Survey:
+def _run(network: nn.Module, images: Tensor, graph: bool, whole: bool) -> DryRun:
     """One forward pass that is watched, with autograd's graph of it or without."""
     watch = _Watch()
     forgotten = torch.autograd.graph.saved_tensors_hooks(lambda _tensor: None, lambda nothing: nothing)
@@ -290,7 +290,10 @@ def _run(network: nn.Module, images: Tensor, graph: bool) -> Survey:
     ):
         warnings.simplefilter('ignore')  # of how networks call checkpointing, which is none of the dry run's business
         given = images.clone().requires_grad_(graph).clone()  # no leaf, so a network may change it in place
-        logit = scores(network(given))
+        output = network(given)
+        logit = scores(output)
+        if whole and not any(tensor is logit for tensors in watch.outputs.values() for tensor in tensors):
+            watch.after('', output)
         count = ways(given, logit) if graph else None
     if logit.dim() != 2 or len(logit) != len(images):
         raise ValueError(f'its class scores have the shape {tuple(logit.shape)} instead of (N, C)')
@@ -304,7 +307,7 @@ def _run(network: nn.Module, images: Tensor, graph: bool) -> Survey:
     linear = next((path for path in classifiers if isinstance(network.get_submodule(path), LINEAR)), None)
     without_graph = frozenset(watch.without_graph if graph else ())
     height, width = images.shape[2:]
-    return Survey(
+    return DryRun(
         size=(height, width),
         channels=images.shape[1],
         outputs=_without_values(outputs),
@@ -390,3 +393,15 @@ def _mixed(module: nn.Module, images: Tensor) -> str:
     moved = (one != other).any(dim=0)
     second, last = bool(moved[1:, 0, 0].any()), bool(moved[0, 0, 1:].any())
     return '' if second == last else 'map' if second else 'map_last'
+
+
+def scores(output: Any) -> Tensor:
+    """The class scores in what a network returns: a tensor, or something with ``logits``.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    found = getattr(output, 'logits', output)
+    if not isinstance(found, Tensor):
+        raise ValueError(f'a classifier has to return a tensor of class scores, or `logits`, but returns {type(output)}')
+    return found

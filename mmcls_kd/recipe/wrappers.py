@@ -1,4 +1,4 @@
-"""What any loss can be put into: several stages at a time, and a temperature that is learnt."""
+"""Loss wrappers: multi-stage application and learnable temperature (CTKD)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .schedules import steps_done
+from .schedules import Progress
 
 #: What a loss at several stages reads in the place of the last stage's map.
 AT_STAGES = {'feat_s': 'stages_s', 'feat_t': 'stages_t'}
@@ -94,12 +94,20 @@ class CurriculumTemperature(nn.Module):
         start: The lowest temperature.
         range: How far it may rise above that.
         epochs: E, after how many epochs the whole gradient counts.
+        progress: Place in the training; the beginning if None.
 
     Raises:
         ValueError: If the loss has no temperature, or a number is not positive.
     """
 
-    def __init__(self, loss: nn.Module, start: float = 1.0, range: float = 20.0, epochs: int = 10) -> None:  # noqa: A002
+    def __init__(
+        self,
+        loss: nn.Module,
+        start: float = 1.0,
+        range: float = 20.0,  # noqa: A002
+        epochs: int = 10,
+        progress: Progress | None = None,
+    ) -> None:
         super().__init__()
         if not hasattr(loss, 'temp'):
             raise ValueError(f'curriculum: {type(loss).__name__} has no temperature `temp`')
@@ -108,7 +116,7 @@ class CurriculumTemperature(nn.Module):
                 raise ValueError(f'curriculum: {name}={value!r} has to be a number')
             if not value > 0:
                 raise ValueError(f'curriculum: {name}={value} has to be above 0')
-        self.loss = loss
+        self.loss, self.progress = loss, progress or Progress()
         self.start, self.range, self.epochs = start, range, epochs
         self.theta = nn.Parameter(torch.ones(()))
 
@@ -124,7 +132,7 @@ class CurriculumTemperature(nn.Module):
 
     def forward(self, **tensors: Any) -> Tensor:
         """The loss at that temperature; its arguments are the loss's."""
-        epoch = min(steps_done() + 1, self.epochs)
+        epoch = min(self.progress.done() + 1, self.epochs)
         strength = (1 - math.cos(math.pi * epoch / self.epochs)) / 2
         fixed = self.loss.temp
         self.loss.temp = _Reversed.apply(self.temp, strength)

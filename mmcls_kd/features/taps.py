@@ -28,8 +28,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from .forms import FORMS, Layout, Read, tensors_in
-from .survey import Survey
+from .dry_run import DryRun
+from .layouts import FORMS, Layout, Read, tensors_in
 
 #: The shape of what a tap reads; of a tuple those of its tensors.
 Shape = tuple[Any, ...]
@@ -103,14 +103,14 @@ class View:
         return found[0] if len(found) == 1 else torch.stack(found, dim=1)
 
 
-def nearest_paths(path: str, survey: Survey) -> str:
+def nearest_paths(path: str, survey: DryRun) -> str:
     """A hint for a module path that does not exist: the nearest ones."""
     close = difflib.get_close_matches(path, survey.outputs, n=5, cutoff=0)
     return f'the nearest paths: {", ".join(close)}; tools/inspect_model.py CONFIG prints them all'
 
 
 def tap(
-    survey: Survey,
+    survey: DryRun,
     paths: Sequence[str],
     form: str = 'raw',
     index: int | None = None,
@@ -159,7 +159,7 @@ def tap(
     return made
 
 
-def _layout(survey: Survey, path: str, number: int, goes_in: bool, extra: int | None) -> Layout:
+def _layout(survey: DryRun, path: str, number: int, goes_in: bool, extra: int | None) -> Layout:
     """How a tensor is laid out, with so many extra tokens if that is given."""
     found = survey.layout(path, number, goes_in)
     if extra is None:
@@ -170,12 +170,12 @@ def _layout(survey: Survey, path: str, number: int, goes_in: bool, extra: int | 
     return Layout('tokens', extra, found.ratio)
 
 
-def read(tap: Tap, survey: Survey) -> Read:
+def read(tap: Tap, survey: DryRun) -> Read:
     """What a tap would have read in the dry run, without values."""
     return tap.view(*((survey.inputs if goes_in else survey.outputs)[path] for path, goes_in in tap.places))
 
 
-def shapes_of(taps: Mapping[str, Tap], survey: Survey) -> dict[str, Shape]:
+def shapes_of(taps: Mapping[str, Tap], survey: DryRun) -> dict[str, Shape]:
     """The shape of what each tap reads of two images, by name; of a tuple the shapes of its tensors."""
     return {name: shape_of(read(tap, survey)) for name, tap in taps.items()}
 
@@ -206,7 +206,7 @@ def check_names(given: Mapping[str, Any], aliases: Mapping[str, str]) -> dict[st
     return named
 
 
-def given_taps(given: Mapping[str, Any], side: str, survey: Survey) -> dict[str, Tap]:
+def given_taps(given: Mapping[str, Any], side: str, survey: DryRun) -> dict[str, Tap]:
     """The taps that a config gives for one of the networks.
 
     Args:

@@ -9,11 +9,10 @@ from contextlib import suppress
 from typing import Any
 
 import torch
-from mmpretrain.models.backbones import SwinTransformer
 from torch import Tensor, nn
 
-from .forms import Layout, grid
-from .survey import Survey, evaluating
+from .dry_run import DryRun, evaluating
+from .layouts import Layout, grid
 from .taps import FORM_OF, Tap, record, tap
 
 #: Where networks keep their stages (CNN, Swin) or blocks (ViT), in order; the first pattern that fits counts.
@@ -36,18 +35,21 @@ CLASS_TOKEN = r'(cls|class)_token$'
 LISTS = ('res_layers', 'layers', 'stages')
 
 
-def stage_paths(network: nn.Module, survey: Survey) -> list[str]:
+def stage_paths(network: nn.Module, survey: DryRun) -> list[str]:
     """The paths of a network's stages or blocks, in order; empty where the table has none for it."""
     backbone = getattr(network, 'backbone', None)
     for names in (getattr(backbone, attribute, None) for attribute in LISTS):
         if isinstance(names, (list, tuple)) and names and all(isinstance(name, str) for name in names):
             return [f'backbone.{name}' for name in names]
     paths = [path for path, tensors in survey.outputs.items() if tensors]
-    found = ([path for path in paths if re.fullmatch(pattern, path)] for pattern in STAGES)
-    return next((stages for stages in found if len(stages) > 1), [])
+    for outside in ('', 'model.'):  # a library's network itself has no wrapper around it
+        found = ([path for path in paths if re.fullmatch(pattern, outside + path)] for pattern in STAGES)
+        if stages := next((stages for stages in found if len(stages) > 1), []):
+            return stages
+    return []
 
 
-def default_taps(network: Any, survey: Survey) -> dict[str, Tap]:
+def default_taps(network: Any, survey: DryRun) -> dict[str, Tap]:
     """The tensors that a network offers without being told where they are, by name.
 
     A map is offered only where it is known to be what its name says: all that makes the class scores goes through it, and
@@ -72,7 +74,7 @@ def default_taps(network: Any, survey: Survey) -> dict[str, Tap]:
     return taps
 
 
-def _block_taps(network: nn.Module, survey: Survey, blocks: list[str]) -> dict[str, Tap]:
+def _block_taps(network: nn.Module, survey: DryRun, blocks: list[str]) -> dict[str, Tap]:
     """Of a transformer whose blocks all have the same tokens."""
     if not survey.all_goes_through(blocks):
         return {}
@@ -101,7 +103,7 @@ def _extra_tokens(network: nn.Module) -> int | None:
     return next((count for count in found if isinstance(count, int)), None)
 
 
-def _stage_taps(network: Any, survey: Survey, stages: list[str]) -> dict[str, Tap]:
+def _stage_taps(network: Any, survey: DryRun, stages: list[str]) -> dict[str, Tap]:
     """Of a network whose maps grow smaller and wider from stage to stage."""
     outputs = survey.outputs.get('backbone', [])
     if outputs and outputs[-1].dim() == 4 and survey.all_goes_through(['backbone'], -1):
@@ -117,7 +119,7 @@ def _stage_taps(network: Any, survey: Survey, stages: list[str]) -> dict[str, Ta
     if ends and survey.all_goes_through(ends) and _row_by_row(network, survey, ends):
         taps['stages'] = tap(survey, ends, 'map', 0, apart=True)
     middle = _before_last(survey, stages)
-    if isinstance(getattr(network, 'backbone', None), SwinTransformer):
+    if any(kind.__name__ == 'SwinTransformer' for kind in type(getattr(network, 'backbone', None)).__mro__):  # mmpretrain's
         norm = f'backbone.norm{network.backbone.num_layers - 2}'
         middle = norm if norm in survey.outputs else None  # only if the config lists that stage in out_indices
     elif middle and not survey.all_goes_through([middle]):
@@ -127,7 +129,7 @@ def _stage_taps(network: Any, survey: Survey, stages: list[str]) -> dict[str, Ta
     return taps
 
 
-def _row_by_row(network: nn.Module, survey: Survey, paths: list[str]) -> bool:
+def _row_by_row(network: nn.Module, survey: DryRun, paths: list[str]) -> bool:
     """Whether patch tokens stand in the order of the rows: where the image's upper left quarter changes, they change most.
 
     Some networks sort them by windows, or give (N, D, L), and what is laid on a grid then is no map.
@@ -167,7 +169,7 @@ def _in_first_quarter(change: Tensor, layout: Layout) -> bool | None:
     return bool(inside.mean() > (most + rest) / 2) if most > 2 * rest else None
 
 
-def _four_stages(survey: Survey, stages: list[str]) -> list[str]:
+def _four_stages(survey: DryRun, stages: list[str]) -> list[str]:
     """Where four stages end, from large maps to small ones.
 
     A stage that ends with the step that makes the map smaller counts up to its last block. Of more than four the last ones
@@ -193,7 +195,7 @@ def _four_stages(survey: Survey, stages: list[str]) -> list[str]:
     return ends if len(ends) == 4 else last_of_each_size(p for p in paths if p in ends or parts.fullmatch(p))
 
 
-def _before_last(survey: Survey, stages: list[str]) -> str | None:
+def _before_last(survey: DryRun, stages: list[str]) -> str | None:
     """The stage before the last.
 
     Some libraries count the step that makes the map smaller as a stage, or as the end of the one before it. That already
@@ -210,7 +212,7 @@ def _before_last(survey: Survey, stages: list[str]) -> str | None:
     return stages[-2]
 
 
-def _last_map(network: nn.Module, survey: Survey, stages: list[str]) -> str | None:
+def _last_map(network: nn.Module, survey: DryRun, stages: list[str]) -> str | None:
     """The last module through whose map, or tokens, all goes: the last stage, its final norm, or what widens it.
 
     What is inside of the classifier or of a pooling does not count. None if layers behind it work on places too, so that it
@@ -232,7 +234,7 @@ def _last_map(network: nn.Module, survey: Survey, stages: list[str]) -> str | No
     return last
 
 
-def _on_trunk(network: nn.Module, survey: Survey, path: str) -> bool:
+def _on_trunk(network: nn.Module, survey: DryRun, path: str) -> bool:
     """Whether a module is in none that makes vectors of maps, as classifiers and poolings are; a mere sequence is none."""
     above = [path[: match.start()] for match in re.finditer(r'\.', path)]
     inside = [p for p in above if survey.outputs.get(p) and not f'{survey.stem}.'.startswith(f'{p}.')]
@@ -241,7 +243,7 @@ def _on_trunk(network: nn.Module, survey: Survey, path: str) -> bool:
     return sequences and not any(p in survey.classifier_paths for p in (*inside, path))
 
 
-def _has_places(survey: Survey, path: str) -> bool:
+def _has_places(survey: DryRun, path: str) -> bool:
     """Whether a module returns a map, or tokens: something that grows with the image, if that is known."""
     for number, tensor in enumerate(survey.outputs[path]):
         grows = survey.growing(path, number)
@@ -254,7 +256,7 @@ def _has_places(survey: Survey, path: str) -> bool:
     return False
 
 
-def _places(survey: Survey, path: str) -> int:
+def _places(survey: DryRun, path: str) -> int:
     """How many places the map, or the patch tokens, in a module's first tensor have; 0 if it has none."""
     shape = tuple(survey.outputs[path][0].shape)
     layout = survey.layout(path)

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from .engine.data import ends_early, image_fault, plain_datasets, sample_infos
+from ..engine.data import ends_early, image_fault, plain_datasets, sample_infos
 
 #: How many images of a data set are looked at, evenly spread; opening them all takes a few seconds.
 LOOKED_AT = 50_000

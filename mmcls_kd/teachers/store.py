@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checkpoint import sha256
+from ..files.atomic import sha256
 from .records import record_type
 
 MANIFEST, CHECKSUMS, FORMAT = 'manifest.json', 'SHA256SUMS', 2

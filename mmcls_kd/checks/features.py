@@ -11,10 +11,10 @@ from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.runner import IterBasedTrainLoop, Runner, ValLoop
 from mmpretrain.engine import ClassNumCheckHook, SwitchRecipeHook
 
-from .engine.data import SeededDataset, plain_datasets
-from .engine.models import unwrapped
-from .engine.seeds import states_kept
-from .errors import close_names, in_one_line, refusals_named
+from ..engine.data import SeededDataset, plain_datasets
+from ..engine.models import unwrapped
+from ..engine.seeds import states_kept
+from ..errors import close_names, in_one_line, refusals_named
 
 #: What a recipe of SwitchRecipeHook can switch.
 RECIPE = ('train_pipeline', 'batch_augments', 'loss')

@@ -9,10 +9,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as tvF
 
 #: The ways to resize of each library, by mmcv's names. timm does as Pillow does; 'torchvision' is for tensors, which most of
 #: Hugging Face's processors make.
@@ -62,6 +59,9 @@ def resize(values: Tensor, size: tuple[int, int], interpolation: str, backend: s
     if backend == 'cv2':
         return whole(_resize(values, size, interpolation))
     if backend == 'torchvision' and interpolation in IN_TORCH:
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms.v2 import functional as tvF
+
         return tvF.resize(values.byte(), [height, width], InterpolationMode(interpolation), antialias=True).to(values.dtype)
     down_first = backend == 'pillow' and pillow_goes_down_first((old_height, old_width), size, interpolation)
     between = (height, old_width) if down_first else (old_height, width)
@@ -91,6 +91,8 @@ def pillow_goes_down_first(old: tuple[int, int], new: tuple[int, int], interpola
     """
     if old[0] * new[1] == old[1] * new[0]:  # the same shape: no version does
         return False
+    from PIL import Image
+
     kernel = getattr(Image.Resampling, interpolation.upper())
     image = Image.fromarray(np.random.RandomState(0).choice([0, 255], old).astype(np.uint8))
     across_first = image.resize((new[1], old[0]), kernel).resize(new[::-1], kernel)

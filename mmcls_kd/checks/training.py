@@ -26,23 +26,24 @@ from mmpretrain.registry import DATASETS, OPTIMIZERS
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from .checkpoint import fetch, read_start, student_weights, weights_of
-from .distillers.survey import survey
-from .engine.data import SampleIndex, plain_datasets, sample_infos
-from .engine.loss_watch import value_of
-from .engine.models import unwrapped
-from .engine.optimizer_state import match_by_name
-from .engine.rates import scale_rates
-from .engine.resumption import flattened
-from .engine.seeds import states_kept
-from .errors import ChoiceError, TrainingError, close_names, in_one_line, is_outside, registered
-from .feature_checks import check_features
-from .image_check import check_images
-from .labels import check_names, ways_of
-from .networks.classes import compare_order, names_in
-from .networks.weights import listed
-from .runtime import datasets_of
-from .teacher_store.views import check_store
+from ..engine.data import SampleIndex, plain_datasets, sample_infos
+from ..engine.loss_watch import value_of
+from ..engine.models import unwrapped
+from ..engine.optimizer_state import match_by_name
+from ..engine.rates import scale_rates
+from ..engine.resumption import flattened
+from ..engine.runtime import datasets_of
+from ..engine.seeds import states_kept
+from ..errors import ChoiceError, TrainingError, close_names, in_one_line, is_outside, registered
+from ..features.dry_run import dry_run
+from ..files.checkpoint import read_start
+from ..networks.classes import compare_order, names_in
+from ..networks.labels import check_names, ways_of
+from ..networks.loading import fetch
+from ..networks.weights import listed, student_weights, weights_of
+from ..teacher_store.views import check_store
+from .features import check_features
+from .images import check_images
 
 #: The layout that a data set expects under its ``data_root``, and what fetches it.
 LAYOUTS = {
@@ -531,7 +532,7 @@ def classes_of(model: Any) -> int | None:
     found = getattr(model, 'num_classes', getattr(getattr(model, 'head', None), 'num_classes', None))
     if found is None:
         with suppress(ValueError):
-            return survey(model, 'model').num_classes
+            return dry_run(model, 'model').num_classes
     return found
 
 

@@ -24,15 +24,18 @@ from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 
-from .checkpoint import guard_loading
-from .configs import RunConfig, find_file, find_network, follow_methods, method_entries, read_config
-from .distillers.assembly import deployed_cfg
-from .engine.console import ConsoleRunner, hide_platform_warnings
-from .engine.termination import EXIT_CODE, TerminationError, on_sigterm
-from .errors import LOST_CONTACT, OUT_OF_MEMORY, MissingLibraryError, TrainingError, in_one_line, is_outside, refusals_named
+from ..configs.reading import RunConfig, read_config
+from ..distillers.assembly import deployed_cfg
+from ..errors import LOST_CONTACT, OUT_OF_MEMORY, MissingLibraryError, TrainingError, in_one_line, is_outside, refusals_named
+from ..files.paths import find_file
+from ..networks.classes import data_named
+from ..networks.labels import training_names
+from ..networks.sources import find_network
+from ..patches import guard_loading
+from ..recipe.methods import follow_methods, loss_class, method_entries
+from .console import ConsoleRunner, hide_platform_warnings
 from .extras import check_backends
-from .labels import training_names
-from .networks.classes import data_named
+from .termination import EXIT_CODE, TerminationError, on_sigterm
 
 #: Where the environment names a folder, a run leaves there how it ended; launchers pass neither message nor code on.
 STATUS = 'MMCLS_KD_STATUS'
@@ -375,8 +378,9 @@ def make_self_contained(cfg: Config) -> None:
         elif value is not None:
             holder[key] = absolute(value)
     for entry in method_entries(cfg.model.get('distill_cfg') or []):
-        if 'cost' in entry:
-            entry['cost'] = absolute(entry['cost'])  # type: ignore[index]
+        for keyword in getattr(loss_class(entry), 'files', {}):
+            if keyword in entry:
+                entry[keyword] = absolute(entry[keyword])  # type: ignore[index]
     for _, dataset in datasets_of(cfg):
         root = dataset.get('data_root')
         if isinstance(root, str) and Path(root).is_dir():

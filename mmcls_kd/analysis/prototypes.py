@@ -11,18 +11,18 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import Tensor
 
-from .checkpoint import save_atomically
-from .checks import check_labels, first_images, load_data, misfits_named, uncompiled
-from .dis_losses.common import hard_label
-from .dis_losses.wkd_logit import class_cost
-from .distillers.classification import batch_label
-from .distillers.teacher import Teacher
-from .engine.data import batches_from, plain_datasets
-from .engine.models import unwrapped
-from .errors import TrainingError
-from .labels import ways_of
-from .runtime import is_distiller
-from .teacher_store.writer import Progress
+from ..checks.training import check_labels, first_images, load_data, misfits_named, uncompiled
+from ..dis_losses.common import hard_label
+from ..dis_losses.wkd_logit import class_cost
+from ..distillers.classification import batch_label
+from ..distillers.teacher import Teacher
+from ..engine.data import batches_from, plain_datasets
+from ..engine.models import unwrapped
+from ..engine.runtime import is_distiller
+from ..errors import TrainingError
+from ..files.atomic import save_atomically
+from ..networks.labels import ways_of
+from ..teacher_store.writer import Progress
 
 
 def prepare(cfg: Config) -> None:

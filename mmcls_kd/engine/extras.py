@@ -3,29 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 
-from .errors import MissingLibraryError
+from ..errors import need_library
 
 #: What mmengine's backends of a visualizer need.
 BACKENDS = {'TensorboardVisBackend': 'tensorboard', 'WandbVisBackend': 'wandb', 'MLflowVisBackend': 'mlflow'}
-
-
-def need_library(library: str, what: str, extra: str | None = None) -> None:
-    """Refuse what needs a library that is not installed.
-
-    Args:
-        library: The name by which it is imported.
-        what: What needs it.
-        extra: The extra of this package that brings it; by default of the same name.
-
-    Raises:
-        MissingLibraryError: Names all three.
-    """
-    if find_spec(library) is None:
-        raise MissingLibraryError(
-            f"{what} needs {library}, which is not installed: pip install 'mmcls_kd[{extra or library}]'"
-        )
 
 
 def check_backends(cfg: Mapping) -> None:

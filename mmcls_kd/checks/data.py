@@ -23,13 +23,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from .checks import LAYOUTS
-from .configs import network_cfg
-from .engine.data import image_fault
-from .image_check import image_files, opened, stacking_fault
-from .labels import left_out, name_fault, number_note, pairs_of_lists, unlike
-from .networks.classes import Names, match
-from .runtime import DATALOADERS, datasets_of, is_distiller
+from ..engine.data import image_fault
+from ..engine.runtime import DATALOADERS, datasets_of, is_distiller
+from ..networks.classes import Names, match
+from ..networks.labels import left_out, name_fault, number_note, pairs_of_lists, unlike
+from ..networks.sources import network_cfg
+from .images import image_files, opened, stacking_fault
+from .training import LAYOUTS
 
 FAULT, WARNING, NOTE = 'fault', 'warning', 'note'
 #: How often the progress is printed where there is no terminal to draw a bar on.

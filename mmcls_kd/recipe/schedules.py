@@ -1,4 +1,4 @@
-"""What changes while a training goes on: the weight of a loss, and the place in the training that it depends on."""
+"""Schedules: the weight of a loss, and the place in the training that it depends on."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from mmengine.logging import MessageHub
 
+@dataclass
+class Progress:
+    """The place in a training that schedules depend on.
 
-def steps_done(by_epoch: bool = True) -> int:
-    """How many epochs (or iterations) of the training in progress are done; 0 where there is none."""
-    return MessageHub.get_current_instance().get_info('epoch' if by_epoch else 'iter', 0)
+    Attributes:
+        epoch: Number of finished epochs.
+        iteration: Number of finished iterations.
+    """
+
+    epoch: int = 0
+    iteration: int = 0
+
+    def done(self, by_epoch: bool = True) -> int:
+        """Return the number of finished epochs, or iterations."""
+        return self.epoch if by_epoch else self.iteration
 
 
 @dataclass(frozen=True)
@@ -87,8 +97,6 @@ class LossWeight:
         """Whether it is the same in every step."""
         return self.warmup <= 1 and self.decay is None
 
-    def now(self) -> float:
-        """The weight at the present place in the training."""
-        if self.fixed:
-            return self.value
-        return self.at(steps_done(self.by_epoch) + 1)
+    def now(self, progress: Progress) -> float:
+        """Return the weight at a place in a training."""
+        return self.value if self.fixed else self.at(progress.done(self.by_epoch) + 1)

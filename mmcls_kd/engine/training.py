@@ -14,22 +14,13 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmpretrain.registry import DATASETS, LOOPS
 
-from .configs import follow_methods, loss_class, method_entries, select_methods
-from .distillers.assembly import chosen_methods
-from .engine.data import images_in
-from .engine.setup import make_resumable
-from .errors import refusals_named
+from ..errors import refusals_named
+from ..networks.trial import pipeline_images
+from ..recipe.methods import chosen_methods, follow_methods, loss_class, method_entries, select_methods
+from .data import images_in
 from .extras import check_backends
-from .networks.trial import pipeline_images
-from .runtime import (
-    base_parser,
-    complete_dataloaders,
-    inline_networks,
-    is_distiller,
-    load_config,
-    make_self_contained,
-    need,
-)
+from .runtime import base_parser, complete_dataloaders, inline_networks, is_distiller, load_config, make_self_contained, need
+from .setup import make_resumable
 
 
 def training_parser(description: str | None, **keywords: Any) -> argparse.ArgumentParser:

@@ -1,21 +1,21 @@
-"""A teacher whose logits were computed before: nothing of it is left but a store."""
+"""Teacher that reads precomputed logits from disk."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from ..errors import TrainingError
-from ..teacher_store import TeacherStore
-from ..teacher_store.records import decode
+from .records import decode
+from .store import TeacherStore
 
 
 class StoredTeacher:
-    """Stands in for :class:`~mmcls_kd.distillers.teacher.Teacher`; offers logits alone.
+    """Teacher that reads precomputed logits from disk; it has no other features.
 
     Args:
         folder: Folder of the store.
@@ -29,7 +29,7 @@ class StoredTeacher:
     facts: Mapping[str, Any] = {}
     networks = ()
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str | Path) -> None:
         self.store = TeacherStore(folder)
 
     @property
@@ -39,41 +39,42 @@ class StoredTeacher:
 
     @property
     def num_classes(self) -> int:
-        """How many classes the teacher told apart."""
+        """Number of classes of the stored logits."""
         return self.store.manifest.classes
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StoredTeacher:
         return self
 
-    def __call__(self, inputs: Tensor, data_samples: Sequence[DataSample], names: Iterable[str]) -> dict[str, Tensor]:
-        """The stored logits of the views that a batch holds.
+    def __call__(self, inputs: Tensor, samples: Any, names: Iterable[str]) -> dict[str, Tensor]:
+        """Read the stored logits of a batch.
 
         Args:
             inputs: The images; only their device counts.
-            data_samples: Their samples, which say by ``view`` where in the training they are.
+            samples: Their views, each as (epoch, place in the epoch), see :meth:`views`.
             names: ``'logit'`` or nothing.
 
         Returns:
-            The tensors by name, float32.
+            The logits by name, (N, C), float32.
 
         Raises:
-            ValueError: If the samples do not say that.
             TrainingError: If one of the images could not be read when the store was made; names it.
         """
         if 'logit' not in names:
             return {}
-        views = [sample.get('view') for sample in data_samples]
-        if None in views:
-            raise ValueError(
-                'teacher_store: the samples do not say where in the training they are; train with tools/train.py, whose '
-                'data loading does (a dataloader of your own needs mmcls_kd.engine.reproducible around its config)'
-            )
-        epoch = views[0][0]
-        records = self.store.read(epoch, [place for _, place in views])
+        views = self.views(samples)
+        records = self.store.read(views[0][0], [place for _, place in views])
         if len(missing := np.flatnonzero(np.isnan(records['logit'][:, 0]))):
-            image = data_samples[missing[0]].get('img_path')
+            name = self.name_of(samples, missing[0])
             raise TrainingError(
-                f'teacher_store {self.store.folder} has no logits of {image}, which could not be read when the store was '
+                f'teacher_store {self.store.folder} has no logits of {name}, which could not be read when the store was '
                 'made: delete the store and make it again'
             )
         return {'logit': decode(records, self.num_classes).to(inputs.device)}
+
+    def views(self, samples: Any) -> Sequence[tuple[int, int]]:
+        """Return the view of each sample of a batch: its epoch, and its place in that."""
+        return samples
+
+    def name_of(self, samples: Any, number: int) -> str:
+        """Name a sample of a batch for a message."""
+        return f'sample {samples[number][1]}'

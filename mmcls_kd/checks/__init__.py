@@ -1,0 +1,1 @@
+"""Checks before training: data, labels, images, schedules, and a first batch through the model."""

@@ -1,0 +1,55 @@
+"""The base class of the distillation losses: how a loss says what it needs and what it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class DistillLoss(nn.Module):
+    r"""Base class of a distillation loss.
+
+    The parameters of :meth:`forward` without a default are its **inputs**: a distiller passes them by name. ``gt_label`` is
+    the label, ``sample_idx`` the index of each sample in the training set, ``teacher_head`` the teacher's classifier of
+    feature maps; the other names are features of :mod:`mmcls_kd.features.taps` with ``_s`` (student) or ``_t`` (teacher)
+    appended, such as ``logit_s`` and ``feat_t``. The class attributes below say what a distiller has to know beside that;
+    each may stay as it is. A module that has none of them is a loss, too.
+
+    Attributes:
+        sizes: Constructor keywords that are the size of an input, each as (input, dimension); a dry run of the networks
+            fills in those that are not given, and checks those that are.
+        facts: Constructor keywords that a distiller knows, each as the name of the fact, or as (name, function of its
+            value): ``num_samples``, ``teacher_weight`` (weight of the teacher's linear classifier), ``teacher_head``.
+        needed_facts: Of these the ones without which the loss cannot be built, each with the error message.
+        files: Constructor keywords that may be the path of a file, each with the key of the value in that file.
+        task_weight: Factor of the task loss.
+        memories: Names of buffers that remember samples; a moving average of the model shares them.
+        masks_target: Whether the temperature softens the classes other than the target alone.
+        temp: Temperature; only losses that have one have this attribute, and only they can learn it (``curriculum``).
+
+    A loss that has a method ``predict_logit`` makes the predictions instead of the student's classifier; its parameters are
+    features of the student. Its static method ``deployed`` returns the settings of the network that predicts so without a
+    teacher.
+
+    Example:
+        >>> import torch
+        >>> class CosineLoss(DistillLoss):
+        ...     def forward(self, vector_s, vector_t):
+        ...         return 1 - torch.cosine_similarity(vector_s, vector_t).mean()
+        >>> CosineLoss()(vector_s=torch.ones(2, 4), vector_t=2 * torch.ones(2, 4))
+        tensor(0.)
+    """
+
+    sizes: Mapping[str, tuple[str, int]] = {}
+    facts: Mapping[str, str | tuple[str, Callable[[Any], Any]]] = {}
+    needed_facts: Mapping[str, str] = {}
+    files: Mapping[str, str] = {}
+    task_weight: float = 1.0
+    memories: tuple[str, ...] = ()
+    masks_target: bool = False
+
+    def forward(self, *inputs: Any, **named: Any) -> Tensor:
+        """Compute the loss, a scalar."""
+        raise NotImplementedError

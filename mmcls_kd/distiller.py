@@ -1,0 +1,357 @@
+"""The distiller: a student, a frozen teacher, and the losses between them, in plain PyTorch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .dis_losses.common import entropy_target
+from .errors import close_names, need_library
+from .features.checkpointing import without_reentry
+from .features.dry_run import DryRun, dry_run, scores
+from .features.families import default_taps
+from .features.taps import Tap, check_names, given_taps, record, shapes_of
+from .recipe.methods import (
+    ALIASES,
+    GT_LABEL,
+    SAMPLE_IDX,
+    TEACHER_HEAD,
+    Method,
+    check_inputs,
+    method_of,
+    needs_teacher,
+    parameters_of,
+)
+from .recipe.schedules import Progress
+from .recipe.wrappers import CurriculumTemperature
+from .teachers.frozen import FrozenTeacher
+from .teachers.inputs import Pixels, changed
+from .teachers.several import TeacherGroup
+from .teachers.stored import StoredTeacher
+
+TeacherLike = FrozenTeacher | TeacherGroup | StoredTeacher
+
+
+class BaseDistiller(nn.Module):
+    """The part that all distillers share: losses, connected with the features of a student and a teacher.
+
+    Attributes:
+        student: The student.
+        distill_losses: The losses by name.
+        loss_weights: Their weights by name.
+        inputs: The names of their inputs, by the name of the loss.
+        student_taps: Taps of the student's features that some loss reads.
+        teacher_names: Names of the teacher's features that some loss reads.
+        predictor: The name of the loss that makes the predictions; None for the student's classifier.
+        progress: Place in the training, for schedules.
+        num_samples: Number of training samples; None if unknown.
+    """
+
+    student: nn.Module
+    progress: Progress
+    num_samples: int | None
+    teacher_holder: TeacherLike | None
+
+    def connect(self, methods: Sequence[Method], taps: Mapping[str, Tap], found: DryRun) -> None:
+        """Check that the networks have the inputs of the methods, select the features to read, and build the losses.
+
+        Args:
+            methods: The methods.
+            taps: Taps of the student, by name.
+            found: Its dry run.
+
+        Raises:
+            ValueError: If an input is unknown, a size does not fit, or two losses make the predictions.
+        """
+        teacher = self.teacher_holder
+        shapes = {f'{name}_s': shape for name, shape in shapes_of(taps, found).items()}
+        shapes |= {f'{name}_t': shape for name, shape in (teacher.shapes if teacher else {}).items()}
+        shapes |= {alias: shapes[name] for alias, name in ALIASES.items() if name in shapes}
+        self.inputs = {method.name: method.inputs for method in methods}
+        wanted = {ALIASES.get(name, name) for names in self.inputs.values() for name in names}
+        check_inputs(methods, [GT_LABEL, SAMPLE_IDX, *shapes, *([TEACHER_HEAD] if self.teacher_head else [])])
+        self.student_taps = {n: tap for n, tap in taps.items() if f'{n}_s' in wanted}
+        self.teacher_names = [n for n in (teacher.shapes if teacher else ()) if f'{n}_t' in wanted]
+        facts = {'num_samples': lambda: self.num_samples, **(teacher.facts if teacher else {})}
+        with torch.random.fork_rng(devices=[]):  # the student's weights, drawn later, are the same under every method
+            torch.default_generator.manual_seed(int(torch.randint(2**62, ())))  # and no loss's weights are drawn as they are
+            self.distill_losses = nn.ModuleDict({m.name: m.build(shapes, facts, self.progress) for m in methods})
+        self.loss_weights = {method.name: method.weight for method in methods}
+        predictors = [name for name, loss in self.distill_losses.items() if hasattr(loss, 'predict_logit')]
+        if len(predictors) > 1:
+            raise ValueError(f'{" and ".join(predictors)} both make the predictions: choose one of them')
+        self.predictor = predictors[0] if predictors else None
+
+    @property
+    def teacher_head(self) -> nn.Module | None:
+        """The teacher's classifier of feature maps, if a loss reads it; like the teacher in no module tree."""
+        asked = any(TEACHER_HEAD in names for names in self.inputs.values())
+        return self.teacher_holder.head if self.teacher_holder and asked else None
+
+    @property
+    def teachers(self) -> Sequence[nn.Module]:
+        """The networks of all teachers, as given."""
+        return self.teacher_holder.networks if self.teacher_holder else []
+
+    @property
+    def task_weight(self) -> float:
+        """The weight of the task loss: the product of those that the losses set (KD: 1 − alpha)."""
+        return math.prod(getattr(loss, 'task_weight', 1.0) for loss in self.distill_losses.values())
+
+    def distill(
+        self, inputs: Tensor, samples: Any, features: Mapping[str, Any], given: Mapping[str, Any]
+    ) -> dict[str, Tensor]:
+        """Run the teacher and compute each loss, times its weight.
+
+        Args:
+            inputs: Images, (N, C, H, W).
+            samples: Their samples, for a stored teacher.
+            features: Features of the student by name.
+            given: The other inputs by name.
+
+        Returns:
+            The losses by name.
+        """
+        tensors = {**given, **{f'{name}_s': tensor for name, tensor in features.items()}}
+        if self.teacher_holder:
+            seen = self.teacher_holder(inputs, samples, self.teacher_names)
+            tensors |= {f'{name}_t': tensor for name, tensor in seen.items()}
+            tensors[TEACHER_HEAD] = self.teacher_head
+        losses = {}
+        for name, loss in self.distill_losses.items():
+            value = loss(**{n: tensors[ALIASES.get(n, n)] for n in self.inputs[name]})
+            losses[name] = self.loss_weights[name].now(self.progress) * value
+        return losses
+
+    def temperatures(self) -> dict[str, Tensor]:
+        """Return the temperature that each loss has learnt, by the name of the loss."""
+        learning = ((name, loss) for name, loss in self.distill_losses.items() if isinstance(loss, CurriculumTemperature))
+        return {name: loss.temp.detach() for name, loss in learning}
+
+    def predicted_logit(self, inputs: Tensor) -> Tensor:
+        """Return the logits, (N, C), that :attr:`predictor` makes of the student's features."""
+        predict_logit: Any = self.distill_losses[str(self.predictor)].predict_logit
+        names = {name.removesuffix('_s'): name for name in parameters_of(predict_logit.__func__)}
+        with record(self.student, {name: self.student_taps[name] for name in names}) as seen:
+            self.student(inputs)
+        return predict_logit(**{names[name]: tensor for name, tensor in seen.items()})
+
+    def _apply(self, fn: Any, recurse: bool = True) -> BaseDistiller:
+        """Take the teachers along to another device or type."""
+        for network in self.teachers:
+            network._apply(fn, recurse)
+        return super()._apply(fn, recurse)
+
+
+@dataclass
+class TeacherSpec:
+    """A teacher beside its network.
+
+    Attributes:
+        network: A classifier; or its name, see :func:`load_network`.
+        inputs: Input preprocessing that it was trained with: ``mean`` and ``std`` (of values from 0 to 255 or 0 to 1),
+            ``size``, ``to_rgb``, ``interpolation``, ``backend``; None for that of the student.
+        class_map: For each class of the student the index of its own class; None if the classes are the same.
+        weight: Weight of its probabilities in the mean of several teachers.
+    """
+
+    network: nn.Module | str
+    inputs: Mapping[str, Any] | None = None
+    class_map: Sequence[int] | None = None
+    weight: float = 1.0
+
+
+class Distiller(BaseDistiller):
+    """A student that learns from labels and from a frozen teacher.
+
+    The modules that are given are used as they are, never copied: after training the student that was given holds the
+    weights. ``parameters()`` are those of the student and the losses; the teacher is in no parameter list, state dict or
+    DDP wrapper, but follows ``to(device)``. What no loss reads is not computed. State dict: ``student.*`` and
+    ``distill_losses.NAME.*``.
+
+    Args:
+        student: A classifier: it takes images, (N, C, H, W), and returns class scores, (N, classes), or something with
+            ``logits``.
+        teacher: A classifier, its name (see :func:`load_network`), a :class:`TeacherSpec`, a
+            :class:`~mmcls_kd.teachers.StoredTeacher`, or a list of teachers, whose probabilities are averaged. None where
+            no loss needs one.
+        losses: The losses by name, or in a list. Each is a loss itself; its class, or its name (``'nkd'``, ``'NKDLoss'``),
+            whose sizes a dry run of the networks fills in; or a dict of ``type`` and keywords, with ``loss_weight``,
+            ``stages`` and ``curriculum`` as in a config.
+        taps: Where features are read, by name with ``_s`` (student) or ``_t`` (teacher), in the place of the defaults or
+            beside them: the path of a module, or ``dict(path, form, index, extra)``, see
+            :func:`mmcls_kd.features.taps.given_taps`.
+        task_loss: Loss of logits, (N, C), and labels; cross entropy if None.
+        inputs: Input preprocessing of the images, as in :class:`TeacherSpec`; needed where a teacher's is given.
+        input_size: Height and width of the images (or one number for both); found by trying if None.
+        num_samples: Number of training samples, for losses that remember each (CRD).
+        teacher_mode: ``'eval'``, or ``'train'`` for batch statistics and drop path in the teacher.
+        teacher_precision: ``'bf16'`` or ``'fp16'`` to run the teacher in it; None for float32, or that of autocast.
+
+    Raises:
+        ValueError: If a loss, name, size or tap does not fit; says what to change.
+
+    Example:
+        >>> from mmcls_kd import Distiller, losses
+        >>> def network(width):
+        ...     return nn.Sequential(nn.Conv2d(3, width, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
+        >>> student = network(4)
+        >>> distiller = Distiller(student, teacher=network(8), losses=dict(nkd=losses.NKDLoss(), dist='dist'))
+        >>> optimizer = torch.optim.SGD(distiller.parameters(), lr=0.1)
+        >>> out = distiller(torch.randn(8, 3, 32, 32), torch.arange(8))
+        >>> out['loss'].backward(); optimizer.step(); optimizer.zero_grad()
+        >>> sorted(out), distiller.student is student
+        (['dist', 'loss', 'nkd', 'task'], True)
+    """
+
+    def __init__(
+        self,
+        student: nn.Module,
+        teacher: Any = None,
+        losses: Any = (),
+        *,
+        taps: Mapping[str, Any] | None = None,
+        task_loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        inputs: Mapping[str, Any] | None = None,
+        input_size: int | tuple[int, int] | None = None,
+        num_samples: int | None = None,
+        teacher_mode: str = 'eval',
+        teacher_precision: str | None = None,
+    ) -> None:
+        super().__init__()
+        if not isinstance(student, nn.Module):
+            raise ValueError(f'student: give a module, not {student!r}')
+        methods = _methods(losses)
+        given = check_names(taps or {}, ALIASES)
+        size = (input_size, input_size) if isinstance(input_size, int) else input_size
+        self.student, self.task_loss = student, task_loss
+        self.num_samples, self.progress = num_samples, Progress()
+        found = dry_run(student, 'student', size, whole=True)
+        if teacher is None and (needing := [m.name for m in methods if any(map(needs_teacher, m.inputs))]):
+            raise ValueError(f'{", ".join(needing)}: a teacher is needed: Distiller(student, teacher=...)')
+        self.teacher_holder = None
+        if teacher is not None:
+            keywords = dict(taps=given, mode=teacher_mode, precision=teacher_precision, size=found.size)
+            self.teacher_holder = _teacher(teacher, inputs, keywords)
+            if self.teacher_holder.num_classes != found.num_classes:
+                raise ValueError(
+                    f'the student has {found.num_classes} classes and the teacher {self.teacher_holder.num_classes}: give '
+                    'both the same classes, or say by TeacherSpec(network, class_map=[...]) which of the teacher’s classes '
+                    'is which of the student’s'
+                )
+        self.connect(methods, default_taps(student, found) | given_taps(given, '_s', found), found)
+
+    @property
+    def teacher(self) -> TeacherLike | None:
+        """The teacher; None where there is none."""
+        return self.teacher_holder
+
+    def set_epoch(self, epoch: int, iteration: int = 0) -> None:
+        """Set the place in the training, for losses whose weight or temperature has a schedule.
+
+        Args:
+            epoch: Number of finished epochs.
+            iteration: Number of finished iterations, for schedules with ``by_epoch=False``.
+        """
+        self.progress.epoch, self.progress.iteration = epoch, iteration
+
+    def forward(self, images: Tensor, labels: Tensor, indices: Tensor | None = None) -> dict[str, Tensor]:
+        """Compute the losses of one training step.
+
+        Args:
+            images: Images, (N, C, H, W).
+            labels: Class indices, (N,), or class scores, (N, classes).
+            indices: Index of each sample in the training set, (N,): for stored teachers, and losses that remember samples.
+
+        Returns:
+            ``'loss'``, the sum to minimise; its terms: ``'task'``, times :attr:`task_weight`, and each loss by name.
+
+        Raises:
+            ValueError: If ``indices`` are needed and not given.
+        """
+        needed = isinstance(self.teacher_holder, StoredTeacher) or any(SAMPLE_IDX in n for n in self.inputs.values())
+        if needed and indices is None:
+            raise ValueError('the index of each sample is needed: distiller(images, labels, indices)')
+        with without_reentry(), record(self.student, self.student_taps) as features:
+            logit = scores(self.student(images))
+        task = (
+            self.task_loss(logit, labels) if self.task_loss else F.cross_entropy(logit, entropy_target(labels, logit.dtype))
+        )
+        views = [(self.progress.epoch, int(place)) for place in indices] if indices is not None else None
+        given = {GT_LABEL: labels, SAMPLE_IDX: indices}
+        terms = {'task': self.task_weight * task, **self.distill(images, views, features, given)}
+        return {'loss': torch.stack([term.mean() for term in terms.values()]).sum(), **terms}
+
+    @torch.no_grad()
+    def predict(self, images: Tensor) -> Tensor:
+        """Return the class scores, (N, classes): those of the student, or of the loss that makes the predictions (SimKD)."""
+        return scores(self.student(images)) if self.predictor is None else self.predicted_logit(images)
+
+
+def _methods(losses: Any) -> list[Method]:
+    """Parse the losses that a distiller is given."""
+    if isinstance(losses, nn.Module | str | type):
+        losses = [losses]
+    named = losses.items() if isinstance(losses, Mapping) else ((None, loss) for loss in losses)
+    methods = [method_of(loss, name) for name, loss in named]
+    names = [method.name for method in methods]
+    for name in names:
+        if names.count(name) > 1 or name in ('loss', 'task'):
+            raise ValueError(f'losses: the name {name!r} is taken; give each loss its own, as in losses=dict(NAME=...)')
+    return methods
+
+
+def _teacher(given: Any, inputs: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> TeacherLike:
+    """Make a teacher of whatever a distiller is given."""
+    if isinstance(given, FrozenTeacher | TeacherGroup | StoredTeacher):
+        return given
+    if isinstance(given, list | tuple):
+        specs = [one if isinstance(one, TeacherSpec) else TeacherSpec(one) for one in given]
+        if not specs:
+            raise ValueError('teacher: the list is empty: give at least one teacher')
+        several: list[Any] = [_teacher(spec, inputs, keywords) for spec in specs]
+        return TeacherGroup(several, [spec.weight for spec in specs])
+    spec = given if isinstance(given, TeacherSpec) else TeacherSpec(given)
+    if spec.inputs and not inputs:
+        raise ValueError(
+            'the input preprocessing of the teacher is given, and that of the images is not: '
+            'Distiller(..., inputs=dict(mean=..., std=...))'
+        )
+    network = load_network(spec.network) if isinstance(spec.network, str) else spec.network
+    if not isinstance(network, nn.Module):
+        raise ValueError(f'teacher: give a module, a name, a TeacherSpec, a StoredTeacher or a list of these, not {given!r}')
+    ours = changed(Pixels(), inputs or {})
+    return FrozenTeacher(network, ours, changed(ours, spec.inputs or {}), spec.class_map, **keywords)
+
+
+def load_network(name: str) -> nn.Module:
+    """Build a classifier of a library, with the weights that the library has for it.
+
+    Args:
+        name: ``timm:NAME``, ``torchvision:NAME``, or ``hf:NAME_OR_FOLDER`` (Hugging Face).
+
+    Raises:
+        ValueError: If the library is unknown.
+        MissingLibraryError: If it is not installed.
+    """
+    library, _, model = name.partition(':')
+    if library not in LIBRARIES or not model:
+        known = ', '.join(f'{known}:NAME' for known in LIBRARIES)
+        raise ValueError(f'teacher={name!r}: give a module, or a name such as {known}{close_names(library, LIBRARIES)}')
+    module, build = LIBRARIES[library]
+    need_library(module, f'teacher={name!r}', extra=library)
+    return build(import_module(module), model)
+
+
+LIBRARIES: dict[str, tuple[str, Callable[[Any, str], nn.Module]]] = {
+    'timm': ('timm', lambda timm, name: timm.create_model(name, pretrained=True)),
+    'torchvision': ('torchvision', lambda torchvision, name: torchvision.models.get_model(name, weights='DEFAULT')),
+    'hf': ('transformers', lambda transformers, name: transformers.AutoModelForImageClassification.from_pretrained(name)),
+}

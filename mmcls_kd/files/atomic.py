@@ -1,0 +1,51 @@
+"""Files that are whole or not there: written aside, then moved to their place; and their checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def sha256(path: Path) -> str:
+    """The checksum of a file."""
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A file to write in the ``with`` block, which takes the place of ``path`` when all of it is on the disk.
+
+    Whatever happens, ``path`` is either the whole new file or what was there before. An error of the disk names it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f'.{path.name}.{os.getpid()}.unfinished')
+    try:
+        yield unfinished
+        with unfinished.open('rb') as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError as error:
+        if error.errno and error.filename is None:
+            error.filename = str(path)
+        raise
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def save_atomically(content: Any, path: Path) -> None:
+    """``torch.save`` that leaves either the whole new file or what was there before."""
+    whole = io.BytesIO()  # torch hides a full disk behind an error of its own
+    torch.save(content, whole)
+    with atomic_path(path) as unfinished:
+        unfinished.write_bytes(whole.getbuffer())

@@ -1,0 +1,30 @@
+"""Where the toolbox's own files are: its configs and tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+CONFIGS = PACKAGE / '.mim' / 'configs'
+
+
+#: The folder that holds ``configs/``: inside the installed package, or the checkout around it, which links to it there.
+TOOLBOX = CONFIGS.resolve().parent if CONFIGS.is_dir() else PACKAGE.parent
+
+
+def _found(path: str | Path) -> Path | None:
+    candidates = [root / Path(path).expanduser() for root in (Path(), TOOLBOX)]
+    return next((c.resolve() for c in candidates if c.is_file()), None)
+
+
+def find_file(path: str | Path) -> Path:
+    """A file by its path: in the working directory, else in the toolbox.
+
+    Raises:
+        FileNotFoundError: If it is in neither.
+    """
+    if (found := _found(path)) is None:
+        raise FileNotFoundError(f'{path}: no such file, neither in the working directory nor in the toolbox ({TOOLBOX})')
+    return found

@@ -1,0 +1,220 @@
+"""networks.loading."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import torch
+from mmengine.dist import barrier, get_local_rank
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from ..files.checkpoint import read_checkpoint
+from ..files.paths import find_file
+from .weights import (
+    _distillation_only,
+    about_contents,
+    as_in_memory,
+    listed,
+    say_average,
+    student_weights,
+    weights_of,
+)
+
+#: The files of weights in a folder of Hugging Face's, the first one there counts.
+WEIGHTS_FILES = tuple(
+    f'{name}{index}' for index in ('', '.index.json') for name in ('model.safetensors', 'pytorch_model.bin')
+)
+
+
+#: Where a classifier keeps the network of another library that it wraps.
+INSIDE = 'model.'
+
+
+def _weights_in(folder: Path, role: str) -> Path:
+    """The file of weights in a folder as Hugging Face saves a model."""
+    for name in WEIGHTS_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f'{role} weights {folder}: the folder has none of {", ".join(WEIGHTS_FILES)}')
+
+
+def fetch(source: str, role: str) -> Path:
+    """The local file of some weights: by path (working directory, then toolbox), or downloaded once into torch's cache.
+
+    Args:
+        source: Path of a file, or of a folder as Hugging Face saves a model, or http(s) address. A hash in the file's name
+            (``-1a2b3c4d.pth``) is checked after a download.
+        role: Whose weights they are, for messages.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the download fails.
+    """
+    if (folder := Path(source).expanduser()).is_dir():
+        return _weights_in(folder, role)
+    if not source.startswith(('http://', 'https://')):
+        try:
+            return find_file(source)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(f'{role} weights {error}') from error
+    cached = Path(torch.hub.get_dir()) / 'checkpoints' / source.rsplit('/', 1)[-1]
+    if get_local_rank() == 0 and not cached.exists():
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        digest = re.search(r'-([0-9a-f]{8,})\.\w+$', cached.name)
+        try:
+            torch.hub.download_url_to_file(source, str(cached), digest and digest[1])
+        except (URLError, RuntimeError, OSError) as error:
+            raise ValueError(
+                f'{role} weights {source} could not be downloaded ({error}); '
+                'fetch the file otherwise and give its path instead'
+            ) from error
+    barrier()
+    return cached
+
+
+def load_strictly(network: nn.Module, source: str, role: str, classes: int | None = None) -> dict[str, Any]:
+    """Load weights into a network, all of them and no others.
+
+    Args:
+        network: The network, changed in place.
+        source: Path or address of its weights, see :func:`fetch`. Of a distiller's checkpoint the student is taken.
+        role: Whose weights they are (``'teacher'``, ``'student'``), for messages.
+        classes: How many classes the network tells apart, to let weights of the same network for another number fill all
+            of it but the classifier, which starts afresh; None to refuse them.
+
+    Layers that only distillation needs (see :func:`transfer`) may be on either side alone. A network may have been saved
+    by itself or inside of another module: what is beside it in the file is left out.
+
+    Returns:
+        What the file says beside the weights (``meta``).
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is unreadable, or keys are missing, unexpected or of another shape, or hold numbers that are
+            not finite; names them.
+    """
+    checkpoint = read_checkpoint(fetch(source, role))
+    what = f'{role} weights {source}'
+    found = weights_of(checkpoint)
+    if not found:
+        raise ValueError(f'{what}: the file {about_contents(checkpoint)}')
+    say_average(checkpoint, what)
+    own = network.state_dict()
+    weights = as_in_memory(network, _own_names(student_weights(found) or found, own, what))
+    if infinite := [key for key, value in weights.items() if not value.isfinite().all()]:
+        raise ValueError(f'{what} hold NaN or infinite numbers: {listed(infinite)}')
+    _load(network, weights, what, 'teacher' if role == 'teacher' else '', classes)
+    meta = checkpoint.get('meta')
+    return dict(meta) if isinstance(meta, Mapping) else {}
+
+
+def _load(network: nn.Module, weights: Mapping[str, Tensor], what: str, role: str, classes: int | None) -> None:
+    """Load weights under a network's own names, as :func:`load_strictly` says."""
+    own, shapes = network.state_dict(), {}
+    try:
+        missing, unexpected = network.load_state_dict(weights, strict=False)
+    except RuntimeError as error:  # torch lists the shapes that differ, a line each
+        lines = [line.strip() for line in str(error).splitlines()[1:]]
+        shapes = {
+            found[1].removeprefix(INSIDE): line for line in lines if (found := re.match(r'size mismatch for (\S+):', line))
+        }
+        if not shapes:
+            raise ValueError(f'{what} do not fit: {"; ".join(lines)}') from error
+        if other := _other_classes(network, weights, shapes):
+            if classes != other[1]:
+                raise ValueError(f'{what} {_about_classes(shapes, *other, role)}') from error
+            print_log(
+                f'{what} are of {other[0]} classes, not {classes}: all but the classifier ({listed([*shapes])}) is loaded',
+                'current',
+            )
+            head: Any = getattr(network, 'head', None)
+            if hasattr(head, 'init_weights'):
+                head.init_weights()  # as where nothing is loaded
+        fitting = OrderedDict((key, value) for key, value in weights.items() if key.removeprefix(INSIDE) not in shapes)
+        fitting._metadata = getattr(weights, '_metadata', None)  # type: ignore[attr-defined]
+        missing, unexpected = network.load_state_dict(fitting, strict=False)
+        missing = [key for key in missing if key.removeprefix(INSIDE) not in shapes]
+        shapes = {} if other else shapes
+    optional = {*_distillation_only(own), *_distillation_only(weights)}
+    counts = {key for key, value in weights.items() if not value.ndim and '.' not in key}  # an `epoch` beside the weights
+    problems = {
+        'missing': [key for key in missing if key not in optional],
+        'unexpected': [key for key in unexpected if key not in optional | counts],
+        'other shapes': list(shapes.values()),
+    }
+    if any(problems.values()):
+        inner = getattr(network, 'backbone', getattr(network, 'model', network))
+        said = '; '.join(f'{problem}: {listed(names)}' for problem, names in problems.items() if names)
+        raise ValueError(f'{what} do not fit this {type(inner).__name__}; {said}')
+
+
+def _other_classes(network: nn.Module, weights: Mapping[str, Tensor], misshapen: Collection[str]) -> tuple[int, int] | None:
+    """Of weights that do not fit because they are for another number of classes, their number and the network's; else None.
+
+    Those are of linear layers (or 1×1 convolutions), and differ in the number of outputs alone, all by the same.
+    """
+    modules, pairs = dict(network.named_modules()), set()
+    if any(f'{key.rpartition(".")[0]}.weight' not in misshapen for key in misshapen):
+        return None
+    for key in misshapen:
+        path, _, name = key.rpartition('.')
+        layer = modules.get(INSIDE + path, modules.get(path))
+        theirs = next(weights[k].shape for k in (key, INSIDE + key) if k in weights)
+        linear = isinstance(layer, nn.Linear) or (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1))
+        if not linear or not theirs or theirs[1:] != getattr(layer, name).shape[1:]:
+            return None
+        pairs.add((theirs[0], len(getattr(layer, name))))
+    return pairs.pop() if len(pairs) == 1 else None
+
+
+def _about_classes(keys: Iterable[str], theirs: int, ours: int, role: str) -> str:
+    """What to do about weights for another number of classes."""
+    mend = f'give the config of a network of {theirs} classes, or weights of one of {ours}'
+    if role == 'teacher':
+        mend = (
+            f'set the number of classes in model.teacher_cfg (num_classes) to {theirs}, and say by model.teacher_classes '
+            'which of them are the student’s'
+        )
+    return f'are of {theirs} classes and this network has {ours} ({listed([*keys])}): {mend}'
+
+
+def _own_names(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], what: str) -> Mapping[str, Tensor]:
+    """Weights under a classifier's own names.
+
+    The network that it wraps may have been saved by itself, or the classifier inside of another module (``model.`` in
+    Lightning's files).
+
+    Raises:
+        ValueError: If several parts of the file have all of the network's names.
+    """
+    needed = {key for key in own if not key.endswith('num_batches_tracked')} - {*_distillation_only(own)}
+
+    def under(prefix: str) -> OrderedDict[str, Tensor]:
+        inner = OrderedDict((key[len(prefix) :], value) for key, value in weights.items() if key.startswith(prefix))
+        forms = (inner, OrderedDict((INSIDE + key, value) for key, value in inner.items()))
+        return max(forms, key=lambda form: len(form.keys() & needed))
+
+    whole = under('')
+    if needed <= whole.keys() or any(key.startswith('predictor.') for key in weights):  # of SimKD, no part predicts alone
+        return whole
+    starts = Counter(
+        '.'.join(parts[:n]) + '.' for parts in (key.split('.') for key in weights) for n in (1, 2, 3) if n < len(parts)
+    )
+    forms = {start: under(start) for start, count in starts.items() if 2 * count >= len(needed)}
+    full = [start for start, form in forms.items() if needed <= form.keys()]
+    if len(full) > 1:
+        raise ValueError(
+            f'{what} hold this network more than once, under {" and ".join(map(repr, full))}: save the one that is meant by '
+            'itself, without that beginning of its names'
+        )
+    if not full:
+        return max((whole, *forms.values()), key=lambda form: len(form.keys() & needed))
+    if left_out := [key for key in weights if not key.startswith(full[0])]:
+        print_log(f'{what}: the network is under {full[0]!r}; left out is {listed(left_out)}', 'current')
+    return forms[full[0]]

@@ -1,0 +1,90 @@
+"""networks.transfer."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from ..files.atomic import save_atomically
+from ..files.checkpoint import plain, read_checkpoint
+from .weights import (
+    AVERAGES,
+    _distillation_only,
+    about_contents,
+    find_weights,
+    listed,
+    student_weights,
+    weights_of,
+)
+
+
+@dataclass
+class Transfer:
+    """What :func:`transfer` did.
+
+    Attributes:
+        kept: Names of the student's weights in the output.
+        dropped: Names of the student's weights that only distillation needed.
+        left_out: The other parts of the checkpoint that are not in the output.
+        ema: Whether the weights are the moving average's.
+        deit3: Whether the student is a DeiT-III.
+        simkd: Whether the teacher's head predicts, on features of the student (SimKD).
+    """
+
+    kept: list[str]
+    dropped: list[str]
+    left_out: list[str] = field(default_factory=list)
+    ema: bool = False
+    deit3: bool = False
+    simkd: bool = False
+
+
+def _is_deit3(weights: Mapping[str, Tensor]) -> bool:
+    """A DeiT-III's position embedding leaves the class token out: as many rows as the grid has patches, a square."""
+    if not {'backbone.cls_token', 'backbone.pos_embed', 'backbone.layers.0.ln1.weight'} <= weights.keys():
+        return False
+    rows = weights['backbone.pos_embed'].shape[1]
+    return math.isqrt(rows) ** 2 == rows
+
+
+def transfer(dis_path: str | Path, output_path: str | Path, trust: bool | None = None) -> Transfer:
+    """Write the student of a distiller's checkpoint as a checkpoint of its own, for the plain mmpretrain config.
+
+    ``meta`` (classes, data set, epoch) is kept. Optimizer, log history, teacher and losses are left out, and layers that
+    only distillation needed. Where the run kept a moving average, mmengine's checkpoint has it under ``state_dict``, and
+    so it is taken.
+
+    Args:
+        dis_path: A checkpoint of ours or of the original toolbox.
+        output_path: The file to write, atomically.
+        trust: See :func:`read_checkpoint`.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If it is unreadable or has no student weights.
+    """
+    checkpoint = read_checkpoint(dis_path, trust)
+    weights = weights_of(checkpoint)
+    student = student_weights(weights)
+    if not weights:
+        raise ValueError(f'checkpoint {dis_path} {about_contents(checkpoint)}')
+    if not student:
+        raise ValueError(
+            f'checkpoint {dis_path} has no student weights (names that start with "student."), but '
+            f'{listed(list(weights), 3)}; give a checkpoint that a distiller wrote in training'
+        )
+    dropped = _distillation_only(student)
+    kept = OrderedDict((k, v) for k, v in student.items() if k not in dropped)
+    place, _ = find_weights(checkpoint)
+    others = set(checkpoint) - {place or 'state_dict', 'meta'} - ({*weights} if not place else set())
+    parts = {k.split('.', 1)[0] for k in weights} - {'student'} | others
+    save_atomically({'meta': plain(checkpoint.get('meta', {})), 'state_dict': kept}, Path(output_path))
+    simkd = any(k.startswith('predictor.') for k in kept)
+    return Transfer(
+        list(kept), dropped, sorted(parts), place in AVERAGES or 'ema_state_dict' in checkpoint, _is_deit3(kept), simkd
+    )

@@ -1,0 +1,347 @@
+"""Methods: the entries of ``distill_cfg``, parsed, and their losses built."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from ..dis_losses import LOSSES, DistillLoss
+from ..errors import close_names, refusals_named
+from ..features.taps import Shape
+from .schedules import LossWeight, Progress
+from .wrappers import AT_STAGES, AtStages, CurriculumTemperature, at_stage, check_stages
+
+# Inputs of losses beside features, and the full name of each short one.
+GT_LABEL, SAMPLE_IDX, TEACHER_HEAD = 'gt_label', 'sample_idx', 'teacher_head'
+ALIASES = {'feat_mid': 'feat_mid_s'}
+#: Keys of a method's entry beside the keywords of its loss; the last is mmengine's, in configs of a package.
+NO_KEYWORDS = ('type', 'name', 'use_this', 'loss_weight', 'stages', 'curriculum', '_scope_')
+#: Why an input may be missing.
+REASONS = {
+    TEACHER_HEAD: ' (it needs one teacher whose class scores are made of the pooled map of its last stage, as a CNN’s are)'
+}
+#: Functions that find the class of a loss by its name, or return None; the first one that finds it counts.
+FINDERS: list[Callable[[str], Any]] = [LOSSES.get]
+
+
+def method_name(entry: Mapping) -> str:
+    """The name of a method on the command line: that of its loss without ``loss_``."""
+    return str(entry['name']).removeprefix('loss_')
+
+
+def loss_class(entry: Mapping) -> Any:
+    """Return the class of a method's loss, given by itself or by its name; None for an unknown name."""
+    kind = entry['type']
+    return next(filter(None, (find(kind) for find in FINDERS)), None) if isinstance(kind, str) else kind
+
+
+def known_losses() -> list[str]:
+    """List the names of all losses that are defined, those of users included."""
+    kinds = [DistillLoss]
+    for kind in kinds:
+        kinds += kind.__subclasses__()
+    return [kind.__name__ for kind in kinds[1:]]
+
+
+def method_entries(distill_cfg: Sequence[Mapping]) -> Iterator[Mapping]:
+    """Each method of a ``distill_cfg``: a list of ``dict(methods=[dict(type, name, use_this, ...), ...])``.
+
+    Raises:
+        ValueError: If it has another form, or an entry lacks ``type`` or ``name``.
+    """
+    for group in distill_cfg:
+        if not isinstance(group, Mapping) or not isinstance(group.get('methods'), Sequence):
+            raise ValueError(f'distill_cfg is a list of dict(methods=[dict(type=..., name=...), ...]), but holds {group!r}')
+        for entry in group['methods']:
+            if 'type' not in entry or 'name' not in entry:
+                raise ValueError(f'a method in distill_cfg needs `type` and `name`, but one is {dict(entry)!r}')
+            yield entry
+
+
+def check_methods(wanted: Sequence[str], offered: Sequence[str]) -> None:
+    """Refuse methods that are not offered, or none at all.
+
+    Raises:
+        ValueError: Lists what is offered.
+    """
+    offers = f'this config offers: {", ".join(offered)}'
+    if not wanted:
+        raise ValueError(f'no distillation method is chosen; {offers}')
+    for name in wanted:
+        if name not in offered:
+            raise ValueError(f'unknown method {name!r}{close_names(name, offered)}; {offers}')
+
+
+def offer(base: Mapping[str, Mapping], methods: Sequence[str], **settings: Mapping[str, Any]) -> list[dict]:
+    """The ``distill_cfg`` of a distiller config: every method of ``base``, the chosen ones switched on.
+
+    Args:
+        base: Keywords of each loss by method name, as a file under ``configs/_base_/methods/`` holds them.
+        methods: The methods to switch on.
+        **settings: Keywords that a pair adds to a method or has otherwise, e.g. ``mgd=dict(student_channels=512, ...)``.
+
+    Raises:
+        ValueError: If a method is chosen or set that ``base`` does not have, or none is chosen.
+    """
+    check_methods(methods, list(base))
+    if settings:
+        check_methods(list(settings), list(base))
+    return [
+        dict(methods=[dict(name=f'loss_{name}', use_this=name in methods, **{**keywords, **settings.get(name, {})})])
+        for name, keywords in base.items()
+    ]
+
+
+def select_methods(model: Mapping, methods: Sequence[str]) -> None:
+    """Switch the methods of a distiller's config on or off, in place: exactly ``methods`` are on afterwards.
+
+    Raises:
+        ValueError: If the config is not a distiller's, a method is not offered, or none is chosen.
+    """
+    if 'distill_cfg' not in model:
+        raise ValueError('methods can be chosen for a distiller config only: this model has no `distill_cfg`')
+    entries = list(method_entries(model['distill_cfg']))
+    check_methods(methods, [method_name(entry) for entry in entries])
+    for entry in entries:
+        entry['use_this'] = method_name(entry) in methods  # type: ignore[index]
+
+
+def follow_methods(model: Mapping, methods: Sequence[str]) -> None:
+    """Let a config's ``methods`` decide, in place, as a config that inherits from a distiller's may set them anew.
+
+    Where the config has put a ``distill_cfg`` of its own in the place of the inherited one, the inherited ``methods`` mean
+    nothing there, and that ``distill_cfg`` decides.
+
+    Raises:
+        ValueError: As :func:`select_methods`.
+    """
+    offered = [method_name(entry) for entry in method_entries(model['distill_cfg'])]
+    if not methods or any(name in offered or close_names(name, offered) for name in methods):
+        select_methods(model, methods)
+
+
+@dataclass
+class Method:
+    """A method that is switched on.
+
+    Attributes:
+        name: Its name, under which its loss is logged.
+        kind: The class of its loss.
+        keywords: What the config gives this class.
+        weight: Its ``loss_weight``.
+        stages: At which stages it reads maps, see :class:`.wrappers.AtStages`; None for the last one.
+        curriculum: Keywords of :class:`.wrappers.CurriculumTemperature`; None for a fixed temperature.
+        loss: The loss itself, where it is given; None to build it.
+    """
+
+    name: str
+    kind: type[nn.Module]
+    keywords: dict[str, Any]
+    weight: LossWeight
+    stages: int | Sequence[int] | None = None
+    curriculum: Mapping[str, Any] | None = None
+    loss: nn.Module | None = None
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of its inputs: the parameters of its ``forward`` that have no default.
+
+        Raises:
+            ValueError: If it has ``stages``, but reads no maps of a stage.
+        """
+        names = parameters_of(self.kind.forward)
+        if self.stages is None:
+            return names
+        if not set(names) & set(AT_STAGES):
+            raise ValueError(f'{self.name}: stages is for losses of feat_s or feat_t; it asks for {", ".join(names)}')
+        return tuple(AT_STAGES.get(name, name) for name in names)
+
+    def build(
+        self,
+        shapes: Mapping[str, Shape],
+        facts: Mapping[str, Callable[[], Any]] | None = None,
+        progress: Progress | None = None,
+    ) -> nn.Module:
+        """Build its loss; sizes and facts that are not given are filled in.
+
+        Args:
+            shapes: The shape of each input, by name, for two images; of a tuple the shapes of its tensors.
+            facts: Facts about networks and data, by name; a loss says in ``facts`` which keywords are such.
+            progress: Place in the training, for a learnt temperature.
+
+        Raises:
+            ValueError: If a size is given and wrong, a keyword does not fit, or a fact is not known that is needed.
+        """
+        if self.curriculum is not None and not isinstance(self.curriculum, Mapping):
+            raise ValueError(f'{self.name}: curriculum={self.curriculum!r} has to be a dict of start, range, epochs')
+        with refusals_named(self.name):
+            loss = self._at_stages(shapes, facts or {}) if self.stages is not None else self._build(shapes, facts or {})
+            return loss if self.curriculum is None else CurriculumTemperature(loss, **self.curriculum, progress=progress)
+
+    def _at_stages(self, shapes: Mapping[str, Shape], facts: Mapping[str, Callable[[], Any]]) -> AtStages:
+        read = {name: shapes[of] for name, of in AT_STAGES.items() if of in self.inputs}
+        numbers = check_stages(self.stages, {AT_STAGES[name]: len(shape) for name, shape in read.items()})
+        losses = {}
+        for number in numbers:
+            maps = {name: at_stage(shape, number) for name, shape in read.items()}
+            losses[number] = self._build({**shapes, **maps}, facts)
+        return AtStages(losses)
+
+    def _build(self, shapes: Mapping[str, Shape], facts: Mapping[str, Callable[[], Any]]) -> nn.Module:
+        if self.loss is not None:
+            return self._given(self.loss, shapes)
+        keywords = dict(self.keywords)
+        for keyword, (tensor, dim) in getattr(self.kind, 'sizes', {}).items():
+            size = size_of(shapes.get(tensor, ()), dim)
+            if size is None:
+                raise ValueError(
+                    f'{self.kind.__name__}.sizes says that {keyword} is size {dim} of {tensor!r}, which is not there; there '
+                    f'are {", ".join(f"{n} {shape}" for n, shape in shapes.items())}'
+                )
+            given = keywords.setdefault(keyword, size)
+            if (tuple(given) if isinstance(given, list) else given) != size:
+                raise ValueError(
+                    f'{keyword}={given} is wrong, {tensor} has the shape {shown_shape(shapes[tensor])}: set '
+                    f'{keyword}={size}, or leave it out'
+                )
+        for keyword, fact in getattr(self.kind, 'facts', {}).items():
+            name, made = fact if isinstance(fact, tuple) else (fact, None)
+            if keywords.get(keyword) is None and name in facts and (value := facts[name]()) is not None:
+                keywords[keyword] = made(value) if made else value
+        for keyword, message in getattr(self.kind, 'needed_facts', {}).items():
+            if keywords.get(keyword) is None:
+                raise ValueError(message)
+        return self.kind(**keywords)
+
+    def _given(self, loss: nn.Module, shapes: Mapping[str, Shape]) -> nn.Module:
+        """Check the sizes of a loss that was given."""
+        for keyword, (tensor, dim) in getattr(loss, 'sizes', {}).items():
+            size, own = size_of(shapes.get(tensor, ()), dim), getattr(loss, keyword, None)
+            if own is not None and size is not None and (tuple(own) if isinstance(own, list) else own) != size:
+                raise ValueError(
+                    f'it was built with {keyword}={own}, but {tensor} has the shape {shown_shape(shapes[tensor])}: build it '
+                    f'with {keyword}={size}, or give its class, {type(loss).__name__}, whose sizes are found'
+                )
+        return loss
+
+
+def parameters_of(function: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of a method's parameters that have no default."""
+    _, *parameters = inspect.signature(function).parameters.values()
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return tuple(p.name for p in parameters if p.default is p.empty and p.kind not in variable)
+
+
+def size_of(shape: Shape, dim: int) -> Any:
+    """A size of a tensor, or of each of a tuple's; None where there is none."""
+    if shape and isinstance(shape[0], tuple):
+        sizes = [size_of(part, dim) for part in shape]
+        return None if None in sizes else tuple(sizes)
+    return shape[dim] if dim < len(shape) else None
+
+
+def shown_shape(shape: Shape) -> str:
+    """A shape for people, of a tuple each."""
+    if shape and isinstance(shape[0], tuple):
+        return ', '.join(map(shown_shape, shape))
+    return f'(N, {", ".join(map(str, shape[1:]))})'
+
+
+def chosen_methods(distill_cfg: Sequence[Mapping]) -> list[Method]:
+    """The methods of a ``distill_cfg`` that are switched on.
+
+    Raises:
+        ValueError: If none is switched on, a type is unknown (suggests close names), or a name stands twice.
+    """
+    entries = list(method_entries(distill_cfg))
+    active = [entry for entry in entries if entry.get('use_this', True)]
+    check_methods([method_name(e) for e in active], [method_name(e) for e in entries])
+    methods: dict[str, Method] = {}
+    for entry in active:
+        if entry['name'] in methods:
+            raise ValueError(f'two methods have the name {entry["name"]!r}; give each its own')
+        methods[entry['name']] = parse_method(entry['name'], entry)
+    return list(methods.values())
+
+
+def parse_method(name: str, entry: Mapping[str, Any]) -> Method:
+    """Parse the entry of a method.
+
+    Args:
+        name: Its name.
+        entry: ``type``, the keywords of its loss, and ``loss_weight``, ``stages`` and ``curriculum``.
+
+    Raises:
+        ValueError: If the name cannot be one, the type is unknown (suggests close names), or the weight does not fit.
+    """
+    kind = entry['type']
+    if '.' in name or hasattr(nn.ModuleDict(), name):
+        raise ValueError(f'a method cannot have the name {name!r}; take one such as loss_{name.removeprefix("loss_")}_1')
+    loss = loss_class(entry)
+    if loss is None:
+        raise ValueError(f'{name}: unknown loss type {kind!r}{close_names(kind, known_losses())}')
+    if not hasattr(loss, 'forward'):
+        raise ValueError(f'{name}: {kind!r} is no loss, a module with a `forward` whose parameters are its inputs')
+    try:
+        weight = LossWeight.of(entry.get('loss_weight', 1.0))
+    except ValueError as error:
+        raise ValueError(f'{name}: {error}') from error
+    keywords = {key: value for key, value in entry.items() if key not in NO_KEYWORDS}
+    return Method(name, loss, keywords, weight, entry.get('stages'), entry.get('curriculum'))
+
+
+def method_of(given: Any, name: str | None = None) -> Method:
+    """Parse a loss as plain PyTorch code gives it.
+
+    Args:
+        given: A loss, its class, its name (``'nkd'``, ``'NKDLoss'``), or a dict as :func:`parse_method` takes.
+        name: Its name; that of the method (``'nkd'``) if None.
+
+    Raises:
+        ValueError: As :func:`parse_method`; or if it is none of these.
+    """
+    entry = dict(given) if isinstance(given, Mapping) else dict(type=type(given) if isinstance(given, nn.Module) else given)
+    if isinstance(kind := entry.get('type'), str):
+        short = {_short(known): known for known in LOSSES}
+        entry['type'] = LOSSES[kind] if kind in LOSSES else LOSSES.get(short.get(_short(kind), ''))
+        if entry['type'] is None:
+            raise ValueError(f'there is no loss {kind!r}{close_names(kind, [*short, *LOSSES])}')
+    if not isinstance(entry.get('type'), type) or not issubclass(entry['type'], nn.Module):
+        raise ValueError(f'losses: {given!r} is no loss: give a loss, its class, its name, or a dict with its `type`')
+    method = parse_method(name or _short(entry['type'].__name__), entry)
+    method.loss = given if isinstance(given, nn.Module) else None
+    return method
+
+
+def _short(name: str) -> str:
+    """Return the name of a method without underscores, of that or of the class of its loss."""
+    return name.replace('_', '').removesuffix('Loss').lower()
+
+
+def check_inputs(methods: Iterable[Method], available: Sequence[str]) -> None:
+    """Refuse methods with an unknown input.
+
+    Args:
+        methods: The methods.
+        available: Names of the available inputs.
+
+    Raises:
+        ValueError: Names the method, the input, and the available ones.
+    """
+    for method in methods:
+        for name in method.inputs:
+            if name not in available:
+                raise ValueError(
+                    f'{method.name} ({method.kind.__name__}): unknown input {name!r}'
+                    f'{REASONS.get(name, close_names(name, available))}; available inputs: {", ".join(available)}; '
+                    'define others with taps (model.taps in a config)'
+                )
+
+
+def needs_teacher(name: str) -> bool:
+    """Whether a tensor of that name comes from the teacher."""
+    return name == TEACHER_HEAD or name.endswith('_t')

@@ -1,0 +1,8 @@
+"""Teachers: frozen networks, several as one, and logits stored on disk."""
+
+from .frozen import FrozenTeacher
+from .several import TeacherGroup
+from .store import TeacherStore
+from .stored import StoredTeacher
+
+__all__ = ['FrozenTeacher', 'StoredTeacher', 'TeacherGroup', 'TeacherStore']

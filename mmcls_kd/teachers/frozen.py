@@ -1,0 +1,154 @@
+"""The teacher: a frozen network, run for the features that the losses need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..features.dry_run import dry_run
+from ..features.families import default_taps
+from ..features.layouts import Read
+from ..features.taps import given_taps, shapes_of
+from .fast import PRECISIONS, FastNetwork, run
+from .head import Head, find_head
+from .inputs import PixelAdapter, Pixels
+
+MODES = ('eval', 'train')
+
+
+class FrozenTeacher:
+    """A frozen classifier, deliberately no ``nn.Module``.
+
+    A distiller that holds it does not register it: it is in no parameter list, optimizer, state dict, DDP wrapper or moving
+    average, and neither ``train()`` nor ``init_weights()`` of the distiller reaches it. A deep copy of the distiller shares
+    it.
+
+    Args:
+        network: A classifier: it takes images, (N, C, H, W), and returns class scores, (N, classes), or something with
+            ``logits``. It is frozen in place.
+        given: Input preprocessing of the images that it will be given, those of the student.
+        wanted: Input preprocessing that the network was trained with; that of ``given`` if None.
+        class_map: For each class of the student the index of its own class; None if the classes are the same.
+        taps: Taps that replace or extend the defaults, see :func:`mmcls_kd.features.taps.given_taps`.
+        mode: ``'eval'``, or ``'train'`` for batch statistics and drop path in the teacher.
+        precision: ``'bf16'`` or ``'fp16'`` to compute in it; None for float32, or that of autocast.
+        compile_options: Keywords of ``torch.compile``; None not to compile.
+        size: Height and width of the images, where ``wanted`` has none.
+
+    Attributes:
+        network: The network as given.
+        dry_run: Its :class:`~mmcls_kd.features.dry_run.DryRun`.
+        taps: Taps of its features, by name.
+        shapes: Shape of each feature for two images, by name.
+        num_classes: Number of classes of its logits: the student's, where there is a class map.
+
+    Raises:
+        ValueError: If mode or precision are unknown, the network does not run, or a tap does not fit.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        given: Pixels | None = None,
+        wanted: Pixels | None = None,
+        class_map: Sequence[int] | None = None,
+        taps: Mapping[str, Any] | None = None,
+        mode: str = 'eval',
+        precision: str | None = None,
+        compile_options: Mapping[str, Any] | None = None,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        check_run(mode, precision)
+        given = given or Pixels()
+        wanted = wanted or given
+        self.network = network.requires_grad_(False).train(mode == 'train')
+        self.dry_run = dry_run(network, 'teacher', wanted.size or size, whole=True)
+        self.adapt = PixelAdapter(given, wanted, self.dry_run.channels)
+        self.taps = default_taps(network, self.dry_run) | given_taps(taps or {}, '_t', self.dry_run)
+        self.fast = FastNetwork(network, precision, compile_options)
+        self.shapes = shapes_of(self.taps, self.dry_run)
+        self.map_classes(class_map)
+
+    def map_classes(self, class_map: Sequence[int] | None) -> None:
+        """Select and order the classes of the logits.
+
+        Args:
+            class_map: For each class of the student the index of its own class; None for all of them in their order.
+        """
+        self._index = None if class_map is None else torch.tensor(class_map)
+        self.num_classes = self.dry_run.num_classes if class_map is None else len(class_map)
+        self.shapes['logit'] = (2, self.num_classes)
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The network, as the only one."""
+        return [self.network]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTeacher:
+        return self
+
+    def _students(self, logit: Tensor) -> Tensor:
+        """Select the class scores of the student's classes, in its order."""
+        if self._index is None:
+            return logit
+        self._index = self._index.to(logit.device)
+        return logit[:, self._index]
+
+    @cached_property
+    def head(self) -> Head | None:
+        """The part that maps features of the last stage, (N, C_t, H, W), to logits; gradients flow to the features.
+
+        None where other layers lie between that stage and the classifier, or it reads something else (a class token).
+        """
+        found = find_head(self.network, self.dry_run, self.taps)
+        return None if found is None else Head(found, self._index)
+
+    @property
+    def linear_weight(self) -> Tensor | None:
+        """The rows of the last linear layer, (C, D), of the student's classes; None where the logits come otherwise."""
+        if self.dry_run.linear_path is None:
+            return None
+        weight = self.network.get_submodule(self.dry_run.linear_path).weight.detach().flatten(1)  # type: ignore[operator]
+        return weight if self._index is None else weight[self._index.to(weight.device)]
+
+    @property
+    def facts(self) -> dict[str, Callable[[], Any]]:
+        """Facts for constructors of losses, by name."""
+        return {'teacher_weight': lambda: self.linear_weight, 'teacher_head': lambda: self.head}
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor, samples: Any, names: Iterable[str]) -> dict[str, Read]:  # noqa: ARG002
+        """Run the network as far as the named features need it, in eval mode by :class:`.fast.FastNetwork`.
+
+        Args:
+            inputs: Images as the student sees them, (N, C, H, W).
+            samples: Samples of the images; only a stored teacher looks at them.
+            names: Names of its taps.
+
+        Returns:
+            The features by name, without gradient.
+        """
+        taps = {name: self.taps[name] for name in names}
+        inputs = self.adapt(inputs)
+        tensors = run(self.network, inputs, taps, stop=False) if self.network.training else self.fast(inputs, taps)
+        if 'logit' in tensors:
+            tensors['logit'] = self._students(tensors['logit'])
+        return tensors
+
+
+def check_run(mode: str, precision: str | None) -> None:
+    """Refuse an unknown way to run a teacher.
+
+    Raises:
+        ValueError: Names the choices.
+    """
+    if mode not in MODES:
+        raise ValueError(f'teacher_mode={mode!r}: choose one of {", ".join(map(repr, MODES))}')
+    if precision is not None and precision not in PRECISIONS:
+        raise ValueError(f'teacher_precision={precision!r}: choose one of {", ".join(map(repr, PRECISIONS))}, or None')
+    if precision is not None and mode == 'train':
+        raise ValueError("teacher_precision is for teacher_mode='eval': statistics of a batch need float32")

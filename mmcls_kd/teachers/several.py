@@ -1,0 +1,61 @@
+"""Several teachers as one: the mean of their probabilities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .fast import PRECISIONS
+from .frozen import FrozenTeacher
+
+
+class TeacherGroup:
+    r"""Several teachers as one: the logarithm of the weighted mean of their probabilities.
+
+    .. math:: z = \log \sum_k w_k \, softmax(z_k), \quad \sum_k w_k = 1
+
+    Args:
+        teachers: The teachers.
+        weights: Their weights w_k, in units of their sum.
+
+    Attributes:
+        shapes: That of the logits alone: features of several networks have no mean.
+        num_classes: How many classes they all tell apart.
+
+    Raises:
+        ValueError: If a weight is not positive, or they tell apart different numbers of classes.
+    """
+
+    head = None
+    facts: Mapping[str, Any] = {}
+
+    def __init__(self, teachers: Sequence[FrozenTeacher], weights: Sequence[float]) -> None:
+        if not all(isinstance(weight, (int, float)) and 0 < weight < math.inf for weight in weights):
+            raise ValueError(f'teacher_weights={list(weights)}: each has to be a number above 0')
+        counts = [teacher.num_classes for teacher in teachers]
+        if len(set(counts)) > 1:
+            raise ValueError(f'the teachers tell apart {counts} classes: set model.teacher_classes of those that differ')
+        self.teachers, self.num_classes = list(teachers), counts[0]
+        self.log_weights = [math.log(weight / sum(weights)) for weight in weights]
+        self.shapes = {'logit': (2, self.num_classes)}
+
+    @property
+    def networks(self) -> list[nn.Module]:
+        """The networks of all."""
+        return [teacher.network for teacher in self.teachers]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TeacherGroup:
+        return self
+
+    def __call__(self, inputs: Tensor, samples: Any, names: Iterable[str]) -> dict[str, Tensor]:
+        """Return the joint logits, (N, C), or nothing; see :class:`.frozen.FrozenTeacher`."""
+        if 'logit' not in names:
+            return {}
+        logits = [teacher(inputs, samples, ['logit'])['logit'] for teacher in self.teachers]
+        logits = [z.float() if z.dtype in PRECISIONS.values() else z for z in logits]  # what autocast may have left
+        parts = [z.log_softmax(dim=1) + weight for z, weight in zip(logits, self.log_weights, strict=True)]
+        return {'logit': torch.stack(parts).logsumexp(dim=0)}
