@@ -13,6 +13,7 @@ from processes import Worker, in_child
 
 from mmcls_kd.files.checkpoint import FORCE_SAFE
 from mmcls_kd.files.plain_data import MMENGINES
+from mmcls_kd.patches import start_faster
 
 ALLOWED = list(torch.serialization.get_safe_globals())
 WORKER = pytest.StashKey()
@@ -29,6 +30,12 @@ def _unguarded_afterwards(monkeypatch):
     file_handlers.update(MMENGINES)
     torch.serialization.clear_safe_globals()
     torch.serialization.add_safe_globals(ALLOWED)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _started_faster():
+    """Start runs as the programs do."""
+    start_faster()
 
 
 @pytest.hookimpl(tryfirst=True)

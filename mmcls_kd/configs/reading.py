@@ -12,7 +12,6 @@ from textwrap import indent
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.config import config as mmengine_config
 from mmengine.utils import import_modules_from_strings
 
 from ..files import plain_data
@@ -21,17 +20,6 @@ from ..files.plain_data import files_guarded, read_plain_config, refuse_calls
 
 #: How long the lines of a config's text are.
 LINE = 100
-
-_from_index = mmengine_config._get_external_cfg_path
-
-
-def _external_path(package: str, name: str) -> str:
-    """Return the file of `mmpretrain::NAME` at its place; for it mmengine reads 85 metafiles before it looks there."""
-    path = Path(package, '.mim', 'configs', name)
-    return str(path) if path.is_file() else _from_index(package, name)
-
-
-mmengine_config._get_external_cfg_path = _external_path
 
 
 def read_config(path: str) -> Config:

@@ -7,12 +7,10 @@ import io
 import logging
 import re
 import warnings
-from types import SimpleNamespace
 from typing import Any
 
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
-from mmengine.visualization import Visualizer
 from mmpretrain.registry import RUNNERS
 
 #: Records of more lines (versions, config, hooks) are shown by their first line.
@@ -35,25 +33,6 @@ def hide_platform_warnings() -> None:
         warnings.filterwarnings('ignore', message=re.escape(start))
     with contextlib.redirect_stdout(io.StringIO()):  # 'Could not import OneDL', printed once
         import mmpretrain.datasets  # noqa: F401
-
-
-_figure, _set_image = Visualizer._initialize_fig, Visualizer.set_image
-
-
-def _no_figure(self: Visualizer, _cfg: dict) -> tuple[None, SimpleNamespace, None]:  # noqa: ARG001
-    """Make no figure yet: mmengine imports matplotlib for it in every run, though few draw an image."""
-    return None, SimpleNamespace(get_dpi=lambda: None), None
-
-
-def _set_first_image(self: Visualizer, image: Any) -> None:
-    """Set the image to draw on, as mmengine does; make the figure where there is none."""
-    if self.ax_save is None:
-        self.fig_save_canvas, self.fig_save, self.ax_save = _figure(self, self.fig_save_cfg)
-        self.dpi = self.fig_save.get_dpi()
-    _set_image(self, image)
-
-
-Visualizer._initialize_fig, Visualizer.set_image = _no_figure, _set_first_image
 
 
 def is_of_use(record: logging.LogRecord) -> bool:

@@ -18,7 +18,6 @@ from mmengine.dataset import BaseDataset, ClassBalancedDataset, ConcatDataset, R
 from mmengine.dist import get_dist_info
 from mmengine.fileio import get
 from mmengine.registry import FUNCTIONS
-from mmpretrain.datasets import mnist
 from mmpretrain.registry import DATA_SAMPLERS, DATASETS
 from mmpretrain.structures import DataSample
 from PIL import Image
@@ -27,8 +26,6 @@ from torch.utils.data import BatchSampler, DataLoader
 from ..errors import ChoiceError, TrainingError, UnreadableImageError
 from .seeds import own_generators, seed_generators, seed_transforms, states_kept
 
-_read_labels = mnist.read_label_file
-mnist.read_label_file = lambda path: _read_labels(path).numpy()  # it makes an array of each of 60,000 tensors otherwise
 ON_UNREADABLE = ('stop', 'skip')
 
 

@@ -31,7 +31,7 @@ from ..files.paths import find_file
 from ..networks.classes import data_named
 from ..networks.labels import training_names
 from ..networks.sources import find_network
-from ..patches import guard_loading
+from ..patches import guard_loading, start_faster
 from ..recipe.methods import follow_methods, loss_class, method_entries
 from .console import ConsoleRunner, hide_platform_warnings
 from .extras import check_backends
@@ -274,6 +274,7 @@ def load_config(args: argparse.Namespace) -> Config:
         ValueError: If it has the form of the original toolbox's older branch, or the environment is not the launcher's.
     """
     guard_loading(args.trust)
+    start_faster()
     hide_platform_warnings()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.launcher != 'none':
