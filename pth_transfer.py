@@ -1,39 +1,6 @@
-"""Turn a distiller's checkpoint into one of the student alone, which the plain mmpretrain config loads."""
+"""The same as ``python -m mmcls_kd transfer``."""
 
-import argparse
-
-from mmcls_kd.networks.transfer import transfer
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('--dis_path', '--dis-path', required=True, help="a distiller's training checkpoint")
-    parser.add_argument('--output_path', '--output-path', required=True, help='the file to write')
-    parser.add_argument('--trust', action='store_true', help='let the checkpoint run code while it is read')
-    args = parser.parse_args()
-    try:
-        done = transfer(args.dis_path, args.output_path, args.trust)
-    except (OSError, ValueError) as error:
-        parser.exit(1, f'pth_transfer.py: error: {error}\n')
-
-    print(f'{args.output_path}: {len(done.kept)} tensors of the student')
-    if done.ema:
-        print('the weights are the moving average (EMA) of the run')
-    if done.dropped:
-        print(f'layers that only distillation needed, left out: {", ".join(done.dropped)}')
-    if done.left_out:
-        print(f'left out: {", ".join(done.left_out)}')
-    if done.simkd:
-        print(
-            'the teacher’s head predicts (SimKD): its weights and the projector’s are in the file. Test with the config of '
-            "the training, or with model=dict(type='SimKDClassifier', student=..., teacher=...)"
-        )
-    if done.deit3:
-        print(
-            "warning: the student is a DeiT-III; mmpretrain's own DeiT3 runs it wrongly (mmpretrain issue 1614). "
-            "Add custom_imports=dict(imports=['mmcls_kd']) to its config"
-        )
-
+from mmcls_kd.command.transfer import main
 
 if __name__ == '__main__':
     main()

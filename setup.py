@@ -21,8 +21,7 @@ def copy_toolbox(target: Path, *without: str) -> None:
     """
     shutil.rmtree(target, ignore_errors=True)
     for folder in ('configs', 'tools'):
-        # the demo belongs to a clone: it writes there
-        shutil.copytree(HERE / folder, target / folder, ignore=shutil.ignore_patterns('__pycache__', 'demo.py', *without))
+        shutil.copytree(HERE / folder, target / folder, ignore=shutil.ignore_patterns('__pycache__', *without))
     shutil.copy2(HERE / 'pth_transfer.py', target / 'tools')  # so that `mim run mmcls_kd pth_transfer` finds it
     shutil.copy2(HERE / 'model-index.yml', target)
 
@@ -35,9 +34,9 @@ class BuildWithToolbox(build_py):
         if self.editable_mode:  # there the checkout itself is the toolbox
             return
         copy_toolbox(Path(self.build_lib, 'mmcls_kd', '.mim'))
-        # onedl-mim looks in the folder of the first installed file in alphabetical order, which would be
-        # mmcls_kd-VERSION.dist-info. `+` sorts before `-`
-        copy_toolbox(Path(self.build_lib, 'mmcls_kd+mim'), '*.pth')
+        # onedl-mim looks in the folder of the first installed file in alphabetical order, which would be that of the
+        # console script, `../../../bin`. `+` sorts before `.`
+        copy_toolbox(Path(self.build_lib, '+mmcls_kd'), '*.pth')
 
 
 #: What needs a library of its own; where it is missing, an error names the extra.
@@ -89,6 +88,7 @@ setup(
     packages=find_packages(include=['mmcls_kd', 'mmcls_kd.*']),
     install_requires=(HERE / 'requirements.txt').read_text().split(),
     extras_require=EXTRAS,
+    entry_points=dict(console_scripts=['mmcls-kd = mmcls_kd.__main__:main']),
     cmdclass={'build_py': BuildWithToolbox},
     classifiers=[
         'Programming Language :: Python :: 3',

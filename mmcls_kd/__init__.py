@@ -44,10 +44,10 @@ MOVED = {
     'locks': ('files.locks',),
     'networks.resizing': ('teachers.resizing',),
     'plain_data': ('files.plain_data',),
-    'runtime': ('engine.runtime',),
+    'runtime': ('engine.runtime', 'command.arguments', 'command.exits'),
     'teacher_store.records': ('teachers.records',),
     'teacher_store.store': ('teachers.store',),
-    'training': ('engine.training',),
+    'training': ('engine.training', 'command.arguments'),
 }
 #: Their names that changed.
 RENAMED = {'survey': 'dry_run', 'Survey': 'DryRun'}

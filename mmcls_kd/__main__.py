@@ -1,44 +1,40 @@
-"""Run a tool of the toolbox from any folder: ``python -m mmcls_kd VERB ...``."""
+"""Run a command of the toolbox from any folder: ``python -m mmcls_kd VERB ...``."""
 
-import runpy
 import sys
+from importlib import import_module
+from pathlib import Path
 
-from .errors import close_names
-from .files.paths import TOOLBOX
-
-#: Each verb and the program that it runs, without its ending.
-VERBS = {
-    'train': 'train',
-    'test': 'test',
-    'transfer': 'pth_transfer',
-    'export': 'export_student',
-    'store': 'store_teacher',
-    'inspect': 'inspect_model',
-    'check-data': 'check_data',
-    'class-cost': 'class_cost',
-    'preflight': 'preflight',
-    'analyze': 'analyze',
-    'study': 'study',
-    'bench': 'benchmark',
-    'demo': 'demo',
-}
+VERBS = (
+    'train',
+    'test',
+    'transfer',
+    'export',
+    'store',
+    'inspect',
+    'check-data',
+    'class-cost',
+    'preflight',
+    'analyze',
+    'study',
+    'bench',
+    'demo',
+)
 
 
 def main() -> None:
-    """Run the program of the first word with the other words."""
+    """Run the command of the first word with the other words."""
     usage = f'usage: python -m mmcls_kd VERB ...; VERB is one of {", ".join(VERBS)}; VERB --help says more'
     verb = sys.argv[1] if len(sys.argv) > 1 else '--help'
     if verb in ('-h', '--help'):
         print(usage)
         return
     if verb not in VERBS:
+        from .errors import close_names
+
         sys.exit(f'mmcls_kd: error: unknown verb {verb!r}{close_names(verb, VERBS)}\n{usage}')
-    name = f'{VERBS[verb]}.py'
-    program = next((path for path in (TOOLBOX / 'tools' / name, TOOLBOX / name) if path.is_file()), None)
-    if program is None:
-        sys.exit(f'mmcls_kd: error: {verb} needs a clone of the toolbox: {name} is not in {TOOLBOX}')
-    sys.argv = [str(program), *sys.argv[2:]]
-    runpy.run_path(str(program), run_name='__main__')
+    name = 'mmcls-kd' if Path(sys.argv[0]).stem == 'mmcls-kd' else 'mmcls_kd'  # the console script, or the package
+    sys.argv = [f'{name} {verb}', *sys.argv[2:]]
+    sys.exit(import_module(f'mmcls_kd.command.{verb.replace("-", "_")}').main())
 
 
 if __name__ == '__main__':

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
+import signal
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from types import TracebackType
+from typing import Any
+
+#: Exit code of a run that saved its state because it was asked to end: sysexits' EX_TEMPFAIL, "try again".
+EXIT_CODE = 75
 
 
 class TrainingError(RuntimeError):
@@ -16,6 +22,10 @@ class TrainingError(RuntimeError):
 
     #: Exit code of a program that ends so.
     exit_code = 1
+
+
+class TerminationError(Exception):
+    """The run was asked to end, and its state is saved; the message names the file."""
 
 
 class ChoiceError(ValueError):
@@ -151,3 +161,17 @@ def need_library(library: str, what: str, extra: str | None = None) -> None:
         raise MissingLibraryError(
             f"{what} needs {library}, which is not installed: pip install 'mmcls_kd[{extra or library}]'"
         )
+
+
+def on_sigterm(do: Callable[[], None]) -> Any:
+    """Let SIGTERM call a function, in this process alone and not in those that it forks; return the handler before."""
+    owner = os.getpid()
+
+    def note(number: int, _frame: Any) -> None:
+        if os.getpid() == owner:
+            do()
+        else:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    return signal.signal(signal.SIGTERM, note)

@@ -1,6 +1,5 @@
 """Makes stores of a teacher's logits and trains from them: the tools, run in this process, on a few images."""
 
-import importlib.util
 import itertools
 import os
 import pickle
@@ -8,9 +7,9 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import commands
 import pytest
 import torch
-from commands import DISTILLER
 from interruption import fork
 from processes import free_port
 
@@ -36,21 +35,19 @@ _numbers = itertools.count()
 def write_config(path, data, more='', images=IMAGES):
     """The demo's config for a few images, with more lines of one's own."""
     base = path.with_name(f'base_of_{path.name}')
-    base.write_text(CONFIG.format(base=TOOLBOX / DISTILLER, data=data, images=images))
+    base.write_text(CONFIG.format(base=TOOLBOX / commands.DISTILLER, data=data, images=images))
     path.write_text(f"_base_ = '{base}'\n{more}\n")
     return path
 
 
 def run(tool, config, work_dir, *arguments, options=()):
     """Run a tool in this process, with ``options`` as its ``--cfg-options``; returns what it logged."""
-    words = [tool, config, '--work-dir', work_dir, *arguments, '--cfg-options', f'experiment_name=run{next(_numbers)}']
-    spec = importlib.util.spec_from_file_location(f'{tool}_tool', TOOLBOX / 'tools' / f'{tool}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    options = ['--cfg-options', f'experiment_name=run{next(_numbers)}', *options]
+    words = [f'{tool}.py', config, '--work-dir', work_dir, *arguments, *options]
     before = {path.read_text() for path in work_dir.glob('*/*.log')}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, 'argv', [str(word) for word in (*words, *options)])
-        module.main()
+        patch.setattr(sys, 'argv', [str(word) for word in words])
+        commands.tool(tool)()
     # texts, not paths: of two runs that start within one second the later one takes the file of the other
     return '\n'.join(text for path in sorted(work_dir.glob('*/*.log')) if (text := path.read_text()) not in before)
 

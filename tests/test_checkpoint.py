@@ -419,7 +419,7 @@ def test_load_from_of_which_nothing_fits(weights):
     network = MODELS.build(resnet())
     check_some_fit(network, 'a.pth', dict(model={'backbone.conv1.weight': torch.zeros(1)}))  # mmengine names what does not
     of_a_distiller = dict(state_dict={f'student.{k}': v for k, v in weights.items()})
-    with pytest.raises(ValueError, match=r'a\.pth has no weights of this network .*student\.backbone.*pth_transfer'):
+    with pytest.raises(ValueError, match=r'a\.pth has no weights of this network .*student\.backbone.*mmcls_kd transfer'):
         check_some_fit(network, 'a.pth', of_a_distiller)
 
 

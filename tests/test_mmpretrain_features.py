@@ -23,10 +23,11 @@ from networks import resnet, vit
 from PIL import Image
 
 from mmcls_kd.checks.training import check_training
+from mmcls_kd.command.arguments import training_parser
 from mmcls_kd.configs.reading import RunConfig
 from mmcls_kd.engine.data import images_in
 from mmcls_kd.engine.runtime import build_runner
-from mmcls_kd.engine.training import count_samples, training_config, training_parser
+from mmcls_kd.engine.training import count_samples, training_config
 from mmcls_kd.errors import TrainingError
 from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.teacher_store.views import views_of

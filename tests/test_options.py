@@ -5,7 +5,7 @@ import argparse
 import pytest
 from mmengine.config import DictAction
 
-from mmcls_kd.engine.runtime import Options
+from mmcls_kd.command.arguments import Options
 
 
 def parsed(*words):

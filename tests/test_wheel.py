@@ -69,16 +69,19 @@ def files(folder):
 class TestContent:
     def test_the_package_and_twice_the_toolbox_and_nothing_else(self, wheel):
         package = {f'mmcls_kd/{name}' for name in files(TOOLBOX / 'mmcls_kd') if not name.startswith('.mim')}
-        toolbox = {f'{part}/{name}' for part in ('configs', 'tools') for name in files(TOOLBOX / part)} - {'tools/demo.py'}
+        toolbox = {f'{part}/{name}' for part in ('configs', 'tools') for name in files(TOOLBOX / part)}
         toolbox |= {'model-index.yml', 'tools/pth_transfer.py'}
         assert {'configs/fashion_mnist/teacher.pth', 'tools/dist_train.sh', 'tools/train.py'} < toolbox
-        info = {f'{INFO}/{name}' for name in ('METADATA', 'RECORD', 'WHEEL', 'licenses/LICENSE', 'top_level.txt')}
+        info = {
+            f'{INFO}/{name}'
+            for name in ('METADATA', 'RECORD', 'WHEEL', 'entry_points.txt', 'licenses/LICENSE', 'top_level.txt')
+        }
         for_mmengine = {f'mmcls_kd/.mim/{name}' for name in toolbox}
-        for_onedl_mim = {f'mmcls_kd+mim/{name}' for name in toolbox if not name.endswith('.pth')}
+        for_onedl_mim = {f'+mmcls_kd/{name}' for name in toolbox if not name.endswith('.pth')}
         assert names(wheel) == sorted(package | for_mmengine | for_onedl_mim | info)
 
     def test_onedl_mim_takes_the_folder_of_the_first_file(self, wheel):
-        assert names(wheel)[0].startswith('mmcls_kd+mim/')
+        assert min(*names(wheel), '../../../bin/mmcls-kd').startswith('+mmcls_kd/')
 
     def test_a_source_distribution_gives_the_same_wheel(self, source, wheel, tmp_path):
         with tarfile.open(build('sdist', source)) as archive:
@@ -117,6 +120,17 @@ def python(wheel, tmp_path_factory):
 def mim(python, tmp_path):
     """Runs mim in an empty folder."""
     return lambda *words: call('-m', 'mim', *words, cwd=tmp_path, python=python)
+
+
+@pytest.mark.slow
+def test_its_script_runs_a_verb(python, tmp_path):
+    """And does not come before the folder for mim among the installed files."""
+    (record,) = python.parents[1].glob('lib/python*/site-packages/mmcls_kd-*.dist-info/RECORD')
+    files = record.read_text().splitlines()
+    assert files[0].startswith('+mmcls_kd/')
+    assert any(line.startswith('../../../bin/mmcls-kd,') for line in files)
+    shown = call(python.with_name('mmcls-kd'), 'transfer', '--help', cwd=tmp_path, python=python)
+    assert 'usage: mmcls-kd transfer ' in shown
 
 
 READS = f"""

@@ -21,7 +21,7 @@ from ..recipe.methods import method_entries
 CHECKPOINT = re.compile(r'(epoch|iter)_(\d+)\.pth')
 #: What validation logs beside its metrics.
 NO_METRICS = ('data_time', 'time', 'step')
-MEND = 'name the --work-dir of a training by tools/train.py'
+MEND = 'name the --work-dir of a training by `python -m mmcls_kd train`'
 
 
 @dataclass(frozen=True)

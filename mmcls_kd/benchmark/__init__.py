@@ -1,1 +1,1 @@
-"""Measurements of speed and memory, behind ``tools/benchmark.py``; what they showed is in ``docs/performance.md``."""
+"""Measurements of speed and memory, behind ``mmcls_kd bench``; what they showed is in ``docs/performance.md``."""

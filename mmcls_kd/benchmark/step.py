@@ -274,7 +274,7 @@ class Bench:
         return lambda: teacher(data)
 
     def _storing(self, request: Request) -> Callable[[], Any]:
-        """A file each step, where tools/store_teacher.py fills one with many."""
+        """A file each step, where ``mmcls_kd store`` fills one with many."""
         teacher, preprocessor, batch = self._live_teacher(request), self._preprocessor(), self._batch(request)
         folder = self._folder()
 

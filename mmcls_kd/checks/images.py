@@ -76,7 +76,7 @@ def check_images(loader: Any, name: str, readable: bool = True) -> None:
         more = f', and {len(bad) - 1} more' if len(bad) > 1 else ''
         raise ValueError(
             f'{name}: the image {bad[0].path} cannot be read ({_fault(bad[0].path)}){more}: mend or remove what '
-            'tools/check_data.py names'
+            '`python -m mmcls_kd check-data` names'
         )
     if loader.batch_size != 1 and (text := stacking_fault(found, loader.collate_fn)):
         raise ValueError(f'{name}: {text}')

@@ -458,7 +458,7 @@ def load_data(runner: Runner) -> dict[str, Any]:
             layouts = {f'{k} expects in its data_root: {LAYOUTS[k]}' for part in parts if (k := part.get('type')) in LAYOUTS}
             raise ValueError(
                 '; '.join([f'{name}: the data could not be loaded ({in_one_line(error)})', *named, *sorted(layouts)])
-                + '. tools/check_data.py looks through all of them'
+                + '. `python -m mmcls_kd check-data` checks all of them'
             ) from error
     return loaders
 
@@ -501,7 +501,8 @@ def check_some_fit(network: nn.Module, source: str, checkpoint: Mapping) -> None
     weights, own = weights_of(checkpoint), network.state_dict()
     if own.keys() & weights.keys():
         return
-    mend = 'pth_transfer.py makes a file of the student alone' if student_weights(weights) else 'is it of another network?'
+    of_training = '`python -m mmcls_kd transfer` makes a file of the student alone'
+    mend = of_training if student_weights(weights) else 'is it of another network?'
     there = listed([*weights], 2) or 'none'
     raise ValueError(f'load_from {source} has no weights of this network ({listed([*own], 2)}), but {there}: {mend}')
 

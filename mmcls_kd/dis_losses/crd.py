@@ -202,7 +202,8 @@ class CRDLoss(DistillLoss):
         super().__init__()
         if num_samples is None:
             raise ValueError(
-                'CRDLoss(num_samples=None): set num_samples to the number of training images (tools/train.py finds it)'
+                'CRDLoss(num_samples=None): set num_samples to the number of training images, as '
+                '`python -m mmcls_kd train` does'
             )
         if nce_k is None:
             nce_k = min(16384, num_samples - 1)

@@ -90,7 +90,7 @@ class SimKD(DistillLoss):
     larger map of the student before it is projected, in training and prediction.)
 
     Trainable part: ``predictor.projector``, see :class:`ReusedHead`; the teacher's head is in ``predictor.head``, so that a
-    checkpoint holds all that predicts. ``pth_transfer.py`` keeps both, and
+    checkpoint holds all that predicts. ``mmcls_kd transfer`` keeps both, and
     :class:`~mmcls_kd.distillers.simkd_classifier.SimKDClassifier` is the network that takes them.
 
     Args:

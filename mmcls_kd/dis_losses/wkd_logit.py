@@ -165,8 +165,8 @@ class WKDLogitLoss(DistillLoss):
         if cost is None:
             raise ValueError(
                 'WKDLogitLoss needs the cost of moving probability between the classes, which is made of the weight of the '
-                'teacher’s linear classifier where it has one; python tools/class_cost.py CONFIG --output cost.pth makes it '
-                'of training images: then set cost=cost.pth'
+                'teacher’s linear classifier where it has one; `python -m mmcls_kd class-cost CONFIG --output cost.pth` '
+                'makes it of training images: then set cost=cost.pth'
             )
         if isinstance(cost, (str, os.PathLike)):
             raise ValueError(f'WKDLogitLoss: cost is a matrix (or in a config a file), not {os.fspath(cost)!r}')

@@ -61,7 +61,7 @@ def read_files(methods: list[Method]) -> list[Method]:
 def _read_value(path: str, key: str) -> Any:
     content = read_checkpoint(find_file(path))
     if key not in content:
-        raise ValueError(f'{path} holds no `{key}`: it is no file that tools/class_cost.py wrote')
+        raise ValueError(f'{path} holds no `{key}`: it is no file that `python -m mmcls_kd class-cost` wrote')
     compare_order(content.get('classes'), data_names(), path, refuse=True)
     return content[key]
 

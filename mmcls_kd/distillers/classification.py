@@ -144,7 +144,7 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
             it.
         teacher_precision: ``'bf16'`` or ``'fp16'`` to run the teacher in it; None for float32, or autocast's under mixed
             precision.
-        teacher_store: Folder of stored logits (tools/store_teacher.py) that take the teacher's place; then neither
+        teacher_store: Folder of stored logits (``mmcls_kd store``) that take the teacher's place; then neither
             its config nor its weights are needed.
         teacher_classes: For each class of the student, in its order, the teacher's class by index or by name; None if both
             tell apart the same. For several teachers a list of such lists.
@@ -153,13 +153,13 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
             :class:`~mmcls_kd.teachers.inputs.Pixels`. For several a list.
         teacher_weights: The weights of several teachers in the mean of their probabilities; equal if None.
         rgb_images: Whether the data set gives its images red, green, blue, as mmpretrain's CIFAR does; files are read as
-            blue, green, red. tools/train.py sets it; if None, the data set of the student's config decides.
+            blue, green, red. ``mmcls_kd train`` sets it; if None, the data set of the student's config decides.
         pipeline_pixels: What else the training pipeline makes of images before they come to the data preprocessor:
-            ``mean`` and ``std``, where it normalises, and their ``size``. tools/train.py finds it by trying the pipeline.
+            ``mean`` and ``std``, where it normalises, and their ``size``. ``mmcls_kd train`` tries the pipeline for it.
         taps: Where tensors are, by name with ``_s`` or ``_t``: the path of a module, or ``dict(path, form, index, extra)``,
             see :func:`.taps.given_taps`. New names are for losses that ask for them.
         channels_last: Keep images and convolutions of the whole distiller in the channels-last memory format.
-        num_samples: How many training images there are, for losses that remember each (CRD). tools/train.py sets it.
+        num_samples: How many training images there are, for losses that remember each (CRD). ``mmcls_kd train`` sets it.
         compile: Compile the parts of the student in place, and those of the teacher's fast twin; True, or keywords of
             ``torch.compile``.
 

@@ -26,7 +26,7 @@ from .teacher import Student, Teacher, TeacherSettings
 class SimKDClassifier(BaseClassifier):
     """A classifier whose features go through a projector into another network's head.
 
-    State dict: ``student.*``, ``predictor.projector.*`` and ``predictor.head.*``, as ``pth_transfer.py`` writes them for a
+    State dict: ``student.*``, ``predictor.projector.*`` and ``predictor.head.*``, as ``mmcls_kd transfer`` writes them for a
     student that SimKD trained. Of the teacher only the head is built.
 
     Args:

@@ -271,7 +271,7 @@ class SeededDataset:
             cause = error
         unreadable = UnreadableImageError(
             f'the image {path} of the training data cannot be read ({image_fault(str(path))}); mend or remove it '
-            '(tools/check_data.py finds all such), or set train_cfg.on_unreadable=skip to train without it'
+            '(`python -m mmcls_kd check-data` finds all such), or set train_cfg.on_unreadable=skip to train without it'
         )
         if self.on_unreadable == 'skip':
             return unreadable

@@ -1,24 +1,21 @@
-"""What the command-line tools share: the config made ready to run, processes on CPU-only machines, errors in one line."""
+"""What runs share: the config made ready to run, and processes on CPU-only machines."""
 
 from __future__ import annotations
 
 import argparse
 import fcntl
-import multiprocessing
 import os
-import signal
 import socket
 import struct
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.dist import init_dist, is_distributed
 from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
@@ -26,7 +23,7 @@ from mmengine.utils.dl_utils import set_multi_processing
 
 from ..configs.reading import RunConfig, read_config
 from ..distillers.assembly import deployed_cfg
-from ..errors import LOST_CONTACT, OUT_OF_MEMORY, MissingLibraryError, TrainingError, in_one_line, is_outside, refusals_named
+from ..errors import MissingLibraryError, TrainingError, in_one_line, is_outside, refusals_named
 from ..files.paths import find_file
 from ..networks.classes import data_named
 from ..networks.labels import training_names
@@ -35,11 +32,7 @@ from ..patches import guard_loading, start_faster
 from ..recipe.methods import follow_methods, loss_class, method_entries
 from .console import ConsoleRunner, hide_platform_warnings
 from .extras import check_backends
-from .termination import EXIT_CODE, TerminationError, on_sigterm
 
-#: Where the environment names a folder, a run leaves there how it ended; launchers pass neither message nor code on.
-STATUS = 'MMCLS_KD_STATUS'
-LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -53,215 +46,6 @@ def student_only(cfg: Config) -> None:
         distiller.get('data_preprocessor') or cfg.get('data_preprocessor') or model.get('data_preprocessor')
     )
     cfg.model = model
-
-
-def base_parser(description: str | None, **keywords: Any) -> argparse.ArgumentParser:
-    """The options that training and testing have in common, named as in mmpretrain's tools.
-
-    Args:
-        description: What the program does.
-        **keywords: Further ones of ``ArgumentParser``.
-    """
-    parser = argparse.ArgumentParser(description=description, **keywords)
-    parser.add_argument('config', help='config file: a path, mmcls_kd::PATH or mmpretrain::PATH')
-    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/CONFIG)')
-    parser.add_argument('--amp', action='store_true', help='mixed precision (bfloat16 on a CPU)')
-    parser.add_argument('--no-pin-memory', action='store_true', help='do not pin the memory of loaded batches')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=Options,
-        metavar='KEY=VALUE',
-        help='override settings of the config, e.g. train_cfg.max_epochs=3 or key="[(a,b),(c,d)]"',
-    )
-    parser.add_argument('--trust', action='store_true', help='let checkpoints and other files run code while they are read')
-    parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='how the processes were started')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by some launchers')
-    return parser
-
-
-def _end(tool: str, message: str, final: bool = True, code: int = 1) -> None:
-    """End the program with ``TOOL: error: MESSAGE`` and an exit code; tell the launcher both.
-
-    Args:
-        tool: The program.
-        message: What happened.
-        final: Whether it would happen again. If not, and where there are several processes, the program ends at once,
-            without Python's clean-up, which takes seconds where the machine is busy.
-        code: The exit code.
-    """
-    text = f'{tool}: error: {message}'
-    if status := os.environ.get(STATUS):
-        with suppress(OSError):
-            if final or not Path(status, 'error').exists():  # a lost contact only follows from another's error
-                Path(status, 'error').write_text(f'{text}\n')
-                Path(status, 'code').write_text(f'{code}\n')
-            if final:
-                Path(status, 'final').touch()
-    if not final or is_distributed():
-        _end_at_once(text, code=code)
-    if code == 1:
-        sys.exit(text)
-    print(text, file=sys.stderr, flush=True)
-    sys.exit(code)
-
-
-def _end_at_once(*lines: str, code: int) -> NoReturn:
-    """End the program without waiting for anything, after some lines for the user."""
-    for worker in multiprocessing.active_children():  # which would be left behind
-        worker.kill()  # SIGTERM they leave to this process
-    with suppress(RuntimeError):  # a signal that came while something was written
-        sys.stdout.flush()
-        for line in lines:
-            print(line, file=sys.stderr, flush=True)
-    os._exit(code)
-
-
-def _note_termination() -> None:
-    """Tell the launcher that the run was asked to end."""
-    if status := os.environ.get(STATUS):
-        Path(status, 'terminated').touch()
-
-
-@contextmanager
-def ended_when_asked(tool: str, again: str) -> Iterator[None]:
-    """In the ``with`` block SIGTERM ends the program with one line and the exit code that says "try again".
-
-    A training takes over the signal when it has begun, see :class:`~mmcls_kd.engine.termination.TerminationHook`.
-
-    Args:
-        tool: The program.
-        again: How it goes on.
-    """
-
-    def end() -> None:
-        _note_termination()
-        _end_at_once(f'{tool}: asked to end; {again}', code=EXIT_CODE)
-
-    before = on_sigterm(end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
-
-
-@contextmanager
-def errors_in_one_line(tool: str) -> Iterator[None]:
-    """End the program with ``TOOL: error: MESSAGE`` and exit code 1 on errors that bad input causes."""
-    try:
-        yield
-    except (OSError, ValueError, TypeError, LookupError, ImportError, AssertionError, TrainingError) as error:
-        _end(tool, in_one_line(error))
-    except AttributeError as error:
-        if 'ConfigDict' not in str(error):
-            raise
-        _end(tool, f'the config lacks something: {in_one_line(error)}')
-    except RuntimeError as error:
-        _end_if_known(tool, error, 'by the same command')
-        raise
-
-
-def _end_if_known(tool: str, error: RuntimeError, again: str) -> None:
-    """End the program if an error says that memory is short or another process does not answer."""
-    first = str(error).partition('\n')[0]
-    if OUT_OF_MEMORY.search(first):
-        _end(
-            tool,
-            f'the memory does not suffice ({first}): lower train_dataloader.batch_size and go on {again}',
-        )
-    if is_distributed() and LOST_CONTACT.search(str(error)):
-        _end(tool, f'contact with another process is lost ({first}); start all again {again}', final=False)
-
-
-@contextmanager
-def ended_in_order(tool: str, again: str = 'with --resume') -> Iterator[None]:
-    """End the program with one line and a telling exit code where a training cannot, or should not, go on.
-
-    Exit code 1 for an error, that of :class:`~mmcls_kd.errors.DivergenceError` for a loss that became NaN or infinite,
-    :data:`~mmcls_kd.engine.termination.EXIT_CODE` for a run that saved its state because it was asked to end. Errors that
-    are a fault of the toolbox's or the user's code keep their traceback. Where all went well, several processes take leave
-    of one another, and the program ends here: while Python cleans up, a thread of gloo that is left may abort the process.
-
-    Args:
-        tool: The program.
-        again: How it goes on from what is saved.
-    """
-    try:
-        yield
-        if is_distributed():
-            with suppress(RuntimeError):  # another one may be gone already
-                torch.distributed.barrier()
-            torch.distributed.destroy_process_group()
-            _end_at_once(code=0)
-    except TerminationError as ended:
-        print(f'{tool}: {ended}', file=sys.stderr, flush=True)
-        _note_termination()
-        os._exit(EXIT_CODE) if is_distributed() else sys.exit(EXIT_CODE)  # no waiting for the other processes
-    except TrainingError as error:
-        message = str(error).splitlines()[-1].removeprefix(f'{type(error).__module__}.{type(error).__name__}: ')
-        _end(tool, message, code=error.exit_code)
-    except OSError as error:
-        _end(tool, f'{error}; what is saved stays as it is: see to the cause and go on {again}')
-    except RuntimeError as error:
-        _end_if_known(tool, error, again)
-        raise
-
-
-def at_least_one(word: str) -> int:
-    """A number of a command line that counts something, as argparse's ``type``."""
-    if int(word) < 1:
-        raise argparse.ArgumentTypeError('must be at least 1')
-    return int(word)
-
-
-def option_parts(text: str) -> list[str]:
-    """What commas outside of brackets separate.
-
-    Raises:
-        ValueError: If brackets do not match.
-
-    Example:
-        >>> option_parts('a b, [c, d]')
-        ['a b', ' [c, d]']
-    """
-    parts, depth = [''], 0
-    for letter in text:
-        depth += (letter in '([') - (letter in ')]')
-        if letter == ',' and depth == 0:
-            parts.append('')
-        else:
-            parts[-1] += letter
-    if depth and ',' in text:
-        raise ValueError(f'brackets do not match in {text!r}')
-    return parts
-
-
-class Options(DictAction):
-    """``KEY=VALUE ...``; refuses what has another form. Spaces inside of text stay, which mmengine leaves out."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        """Take the words of the command line."""
-        for word in values:
-            if '=' not in word:
-                raise argparse.ArgumentError(self, f'{word!r} is not of the form KEY=VALUE')
-        try:
-            super().__call__(parser, namespace, values, option_string)
-        except ValueError as error:
-            raise argparse.ArgumentError(self, str(error)) from error
-
-    @staticmethod
-    def _parse_iterable(val: str) -> Any:
-        """The value of a word: a number, True, False, None, a text, or a list or tuple of such."""
-        text = val.strip().strip('\'"').strip()
-        brackets = text[:1] + text[-1:]
-        inner = text[1:-1] if brackets in ('()', '[]') else text
-        parts = option_parts(inner)
-        if inner is text and len(parts) == 1:
-            return DictAction._parse_int_float_bool(text)
-        if not parts[-1].strip():  # a comma at the end
-            parts.pop()
-        values = [Options._parse_iterable(part) for part in parts]
-        return tuple(values) if brackets == '()' else values
 
 
 def load_config(args: argparse.Namespace) -> Config:

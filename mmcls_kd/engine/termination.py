@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import signal
 import socket
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -20,30 +17,9 @@ from mmpretrain.registry import HOOKS
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..errors import TrainingError
+from ..errors import TerminationError, TrainingError, on_sigterm
 from .checkpoint_hook import ResumableCheckpointHook
 from .models import unwrapped
-
-#: Exit code of a run that saved its state because it was asked to end: sysexits' EX_TEMPFAIL, "try again".
-EXIT_CODE = 75
-
-
-class TerminationError(Exception):
-    """The run was asked to end, and its state is saved; the message names the file."""
-
-
-def on_sigterm(do: Callable[[], None]) -> Any:
-    """Let SIGTERM call something, in this process alone, and not in those that it forks; returns what it did before."""
-    owner = os.getpid()
-
-    def note(number: int, _frame: Any) -> None:
-        if os.getpid() == owner:
-            do()
-        else:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-
-    return signal.signal(signal.SIGTERM, note)
 
 
 @HOOKS.register_module()

@@ -1,17 +1,13 @@
-"""The config of a training as its file and the command line give it; train.py and the tools around it share it."""
+"""The config of a training as its file and the command line give it; train and the commands around it share it."""
 
 from __future__ import annotations
 
 import argparse
-import shlex
-import sys
-from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
-from mmengine.runner import IterBasedTrainLoop, Runner
+from mmengine.runner import IterBasedTrainLoop
 from mmpretrain.registry import DATASETS, LOOPS
 
 from ..errors import refusals_named
@@ -19,16 +15,8 @@ from ..networks.trial import pipeline_images
 from ..recipe.methods import chosen_methods, follow_methods, loss_class, method_entries, select_methods
 from .data import images_in
 from .extras import check_backends
-from .runtime import base_parser, complete_dataloaders, inline_networks, is_distiller, load_config, make_self_contained, need
+from .runtime import complete_dataloaders, inline_networks, is_distiller, load_config, make_self_contained, need
 from .setup import make_resumable
-
-
-def training_parser(description: str | None, **keywords: Any) -> argparse.ArgumentParser:
-    """The options that say what is trained, on which data and how, named as in mmpretrain's tools."""
-    parser = base_parser(description, **keywords)
-    parser.add_argument('--methods', nargs='+', help='the distillation methods to switch on, e.g. --methods vitkd nkd')
-    parser.add_argument('--no-persistent-workers', action='store_true', help='start the workers anew every epoch')
-    return parser
 
 
 def take_precision(cfg: Config, device: str | None = None) -> None:
@@ -151,35 +139,3 @@ def count_samples(cfg: Config) -> None:
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
         dataset.full_init()
     cfg.model.num_samples = images_in(dataset)
-
-
-def closing_line(runner: Runner) -> str:
-    """Return the result of a finished training and the commands that come next.
-
-    Args:
-        runner: Of the training.
-    """
-    scalars = runner.message_hub.log_scalars
-    metrics = [name for name in scalars if name.startswith('val/') and not name.endswith('time')]
-    metric = next((name for name in metrics if name.endswith('accuracy/top1')), next(iter(metrics), None))
-    result = 'not validated'
-    if metric:
-        values = scalars[metric].data[0]
-        result = f'{metric.removeprefix("val/")} {values[-1]:.2f}'
-        if len(values) > 1 and metric.endswith('accuracy/top1'):
-            result += f' (best of {len(values)} validations: {max(values):.2f})'
-    checkpoint = str(runner.message_hub.get_info('last_ckpt', None) or Path(runner.work_dir, 'CHECKPOINT.pth'))
-    config = str(Path(runner.work_dir, Path(runner.cfg.filename).name)) if runner.cfg.filename else 'CONFIG'
-    student = str(Path(checkpoint).with_name('student.pth'))
-    commands = [_command('test.py', config, checkpoint)]
-    if is_distiller(runner.cfg.model):
-        transfer = _command('pth_transfer.py', '--dis_path', checkpoint, '--output_path', student)
-        commands = [transfer, _command('test.py', config, student)]
-    return '\n'.join([f'finished: {result}. Next:', *(f'  {command}' for command in commands)])
-
-
-def _command(tool: str, *words: str) -> str:
-    """Return the command line of a tool that stands beside the program that runs, or one folder above."""
-    here = Path(sys.argv[0]).parent
-    path = next((p for p in (here / tool, here.parent / tool) if p.is_file()), Path(tool))
-    return shlex.join(['python', str(path), *words])

@@ -106,7 +106,7 @@ class View:
 def nearest_paths(path: str, survey: DryRun) -> str:
     """A hint for a module path that does not exist: the nearest ones."""
     close = difflib.get_close_matches(path, survey.outputs, n=5, cutoff=0)
-    return f'the nearest paths: {", ".join(close)}; tools/inspect_model.py CONFIG prints them all'
+    return f'the nearest paths: {", ".join(close)}; `python -m mmcls_kd inspect CONFIG` prints them all'
 
 
 def tap(

@@ -1,4 +1,4 @@
-"""Checkpoints: read without running code, loaded strictly, and turned into the student's own (``pth_transfer.py``)."""
+"""Checkpoints: read without running code, loaded strictly, and turned into the student's own (``mmcls_kd transfer``)."""
 
 from __future__ import annotations
 

@@ -66,12 +66,14 @@ class Place:
         data_root: Folder of the data; overrides the configs' own.
         threads: Number of threads that a run may compute with.
         devices: Number of devices of a run.
+        trust: Whether its programs may read pickled objects.
     """
 
     folder: Path
     data_root: str | None = None
     threads: int = 1
     devices: int = 1
+    trust: bool = False
 
     def of(self, run: Run) -> Path:
         """Return the folder of a run."""
@@ -122,7 +124,7 @@ def _perform(run: Run, place: Place, steps: Steps) -> tuple[Run, Record, float] 
             _write(folder / RUN, dict(key=run.key, digest=run.digest, **asdict(run)))
             for tool, arguments in steps_of(run, folder, place.data_root, place.devices):
                 log = folder / f'{Path(tool).stem}.log'
-                code = steps.perform(tool, arguments, folder)
+                code = steps.perform(tool, [*arguments, *['--trust'] * place.trust], folder)
                 if code == DivergenceError.exit_code:
                     diverged = _last_line(log).partition('error: ')[2].partition(' (')[0]
                     break

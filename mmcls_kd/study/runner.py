@@ -29,7 +29,7 @@ class StudyRunner:
     """A study in progress.
 
     Args:
-        args: The command line, see ``tools/study.py``.
+        args: The command line, see :mod:`mmcls_kd.command.study`.
 
     Raises:
         FileNotFoundError: If a file is missing.
@@ -40,7 +40,7 @@ class StudyRunner:
         self.args, self.study = args, read_study(args.study)
         self.console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         folder = args.work_dir or Path('work_dirs/studies', self.study.name)
-        self.place = Place(folder, args.data_root, args.threads, args.gpus or 1)
+        self.place = Place(folder, args.data_root, args.threads, args.gpus or 1, args.trust)
         self.planner = Planner(self.study)
         self.failures: dict[str, Failure] = {}
         self.seconds: dict[str, list[float]] = defaultdict(list)
@@ -103,7 +103,7 @@ class StudyRunner:
                 return self.drop_outdated()
             self.run_pending()
         if self.print_failures():
-            return f'study.py: {len(self.failures)} runs failed; the same command tries them again'
+            return f'{len(self.failures)} runs failed; the same command tries them again'
         if self.args.only == ['*']:
             self.report()
         return 0
@@ -200,9 +200,10 @@ class StudyRunner:
         """Write a command for each pending run, for a cluster."""
         given = [('--gpus', self.args.gpus), ('--data-root', self.args.data_root), ('--work-dir', self.args.work_dir)]
         options = [str(word) for name, value in given if value is not None for word in (name, value)]
+        options += ['--trust'] * self.args.trust
         devices, lines = self.place.devices, []
         for run in self.pending():
-            command = shlex.join(['python', sys.argv[0], self.args.study, '--job', run.key, *options])
+            command = shlex.join([*self.args.start, '--job', run.key, *options])
             if self.args.slurm:  # `exec` and B: so that Slurm's SIGTERM reaches the program
                 resources = f'--nodes=1 --ntasks=1 --gres=gpu:{devices} --cpus-per-task={5 * devices} --signal=B:TERM@120'
                 names = f'-p {shlex.quote(self.args.slurm)} --job-name={run.key}'

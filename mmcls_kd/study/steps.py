@@ -17,8 +17,8 @@ from threading import Lock
 
 from mmengine.config import Config
 
+from ..configs.options import option_value
 from ..configs.reading import read_config
-from ..engine.training import training_parser
 from ..files.paths import TOOLBOX
 from ..recipe.methods import loss_class
 from .plan import Run
@@ -118,9 +118,8 @@ def _options(run: Run, start: str) -> tuple[str, ...]:
 @cache
 def _settings(config: str, options: tuple[str, ...]) -> Config:
     """Return a config with options."""
-    args = training_parser(None).parse_args([config, *(['--cfg-options', *options] if options else [])])
     cfg = read_config(config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    cfg.merge_from_dict({key: option_value(text) for key, _, text in (option.partition('=') for option in options)})
     return cfg
 
 

@@ -251,7 +251,7 @@ def check_store(runner: Runner) -> None:
         more = f' ({len(found) - 1} more differ)' if len(found) > 1 else ''
         raise ValueError(
             f'teacher_store {store.folder} does not fit this run: {found[0]}{more}; undo that change, or make a store of '
-            'this run with tools/store_teacher.py'
+            'this run with `python -m mmcls_kd store`'
         )
     rank, world_size = get_dist_info()
     needed_shards = (shard for shard in store.shards() if shard.epoch < loop.max_epochs)

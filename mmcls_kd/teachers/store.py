@@ -17,7 +17,7 @@ from ..files.atomic import sha256
 from .records import record_type
 
 MANIFEST, CHECKSUMS, FORMAT = 'manifest.json', 'SHA256SUMS', 2
-AGAIN = 'the same tools/store_teacher.py command again makes what is missing or damaged, and that alone'
+AGAIN = 'the same `python -m mmcls_kd store` command again makes what is missing or damaged, and that alone'
 
 
 @dataclass
@@ -64,8 +64,8 @@ class Manifest:
         path = folder / MANIFEST
         if not path.is_file():
             raise FileNotFoundError(
-                f'teacher_store {folder}: no {MANIFEST} there; python tools/store_teacher.py CONFIG --epochs N '
-                f'--store {folder} makes a store'
+                f'teacher_store {folder}: no {MANIFEST} there; `python -m mmcls_kd store CONFIG --epochs N '
+                f'--store {folder}` makes a store'
             )
         try:
             content = json.loads(path.read_text())

@@ -10,7 +10,8 @@ from networks import batch, build, method, resnet
 from PIL import Image
 from torch import nn
 
-from mmcls_kd.engine.training import training_config, training_parser
+from mmcls_kd.command.arguments import training_parser
+from mmcls_kd.engine.training import training_config
 from mmcls_kd.networks.pixels import preprocessed, wanted_pixels
 from mmcls_kd.networks.sources import find_network, network_cfg
 from mmcls_kd.teachers.inputs import PixelAdapter, Pixels, changed

@@ -10,8 +10,9 @@ from commands import DISTILLER, STUDENT, TOOLBOX, run
 
 from mmcls_kd.benchmark.step import KINDS, Bench, Request, measure_memory, measure_steps, profile, ratios, show_steps
 from mmcls_kd.benchmark.timing import Timing
+from mmcls_kd.command.arguments import training_parser
 from mmcls_kd.configs.reading import read_config
-from mmcls_kd.engine.training import training_config, training_parser
+from mmcls_kd.engine.training import training_config
 from mmcls_kd.teachers.fast import FastNetwork
 from mmcls_kd.teachers.store import Shard, is_whole
 

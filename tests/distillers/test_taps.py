@@ -214,7 +214,10 @@ class TestOtherModules:
             (dict(path='many', index=-3), r"'many' returns 2 tensors"),
             ('nothing', r"'nothing' returns 0 tensors \(none\)"),
             ('idle', "no module 'idle' runs in this network; the nearest paths: "),
-            ('convv', r"no module 'convv' runs in this network; the nearest paths: conv.*inspect_model.py"),
+            (
+                'convv',
+                r"no module 'convv' runs in this network; the nearest paths: conv.*`python -m mmcls_kd inspect CONFIG`",
+            ),
             ('', "no module '' runs"),
             ([], 'a_s: it has no path of a module'),
             (dict(form='map'), 'a_s takes path, form, index, extra, but has no path'),

@@ -11,7 +11,7 @@ from commands import DISTILLER, TOOLBOX, data_options, run
 from interruption import Run, assert_same_run, fork, last, write_config
 from processes import free_port
 
-from mmcls_kd.engine.termination import EXIT_CODE
+from mmcls_kd.errors import EXIT_CODE
 
 pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
 

@@ -336,6 +336,14 @@ class TestJobs:
         assert study('--collect', only=()) == 0
         assert len(results()) == 3
 
+    def test_trust_reaches_every_step(self, folder):
+        (words, *_) = self.written('--trust')
+        assert words[-1] == '--trust'
+        assert study(*words[3:], only=()) == 0
+        logs = [path.read_text().splitlines()[0] for path in folder.rglob('*.log')]
+        assert len(logs) > 1
+        assert all(line.endswith(' --trust') for line in logs)
+
     def test_slurm_gets_a_job_for_each(self, folder):
         jobs = self.written('--gpus', '4', '--slurm', 'night shift', '--data-root', "it's here")
         assert len(jobs) == 3

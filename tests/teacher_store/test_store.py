@@ -97,7 +97,7 @@ def test_a_whole_store_passes(folder):
 @pytest.mark.parametrize('lost', [Shard(0, 0, 0), Shard(1, 1, 2)])
 def test_a_missing_file_is_named(folder, lost):
     (folder / lost.path).unlink()
-    with pytest.raises(FileNotFoundError, match=f'{lost.path} is missing; the same tools/store_teacher.py command'):
+    with pytest.raises(FileNotFoundError, match=f'{lost.path} is missing; the same `python -m mmcls_kd store` command'):
         TeacherStore(folder)
 
 
@@ -122,7 +122,9 @@ def test_one_wrong_byte_is_found_and_the_file_named(folder, place):
     content[place] ^= 1
     path.write_bytes(content)
     store = TeacherStore(folder)
-    with pytest.raises(ValueError, match=rf'{Shard(1, 1, 0).path} is damaged \(its SHA-256 .*; the same tools/store_teach'):
+    with pytest.raises(
+        ValueError, match=rf'{Shard(1, 1, 0).path} is damaged \(its SHA-256 .*; the same `python -m mmcls_kd store`'
+    ):
         store.check()
     store.check(shard for shard in store.shards() if shard.epoch == 0)  # the others are whole
 
@@ -153,7 +155,7 @@ class TestManifest:
         assert [path.name for path in (tmp_path / 'new' / 'folder').iterdir()] == [MANIFEST]
 
     def test_none(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r'no manifest.json there; python tools/store_teacher.py CONFIG'):
+        with pytest.raises(FileNotFoundError, match=r'no manifest.json there; `python -m mmcls_kd store CONFIG'):
             TeacherStore(tmp_path / 'nowhere')
 
     @pytest.mark.parametrize('text', ['', '{"views": {}', 'no JSON', '[]', '3', 'null', '{"format": 1}', '\0\1'])
@@ -183,7 +185,7 @@ class TestManifest:
 
     def test_no_complete_epoch(self, tmp_path):
         write(tmp_path, complete=0)
-        with pytest.raises(ValueError, match='not one epoch is complete; the same tools/store_teacher.py command'):
+        with pytest.raises(ValueError, match='not one epoch is complete; the same `python -m mmcls_kd store` command'):
             TeacherStore(tmp_path)
 
     def test_epochs_that_are_not_complete_are_not_read(self, tmp_path):

@@ -1,6 +1,5 @@
 """tools/check_data.py names every fault of the data, with its file, and changes nothing."""
 
-import importlib.util
 import re
 import sys
 from types import SimpleNamespace
@@ -8,7 +7,7 @@ from types import SimpleNamespace
 import folders
 import numpy as np
 import pytest
-from commands import DISTILLER, STUDENT, run
+from commands import DISTILLER, STUDENT, run, tool
 from mmpretrain.datasets import CIFAR100
 from mmpretrain.registry import DATASETS
 from PIL import Image
@@ -16,7 +15,6 @@ from rich.console import Console
 
 from mmcls_kd.checks import data as data_check
 from mmcls_kd.checks.data import ImageFile, read_all
-from mmcls_kd.files.paths import TOOLBOX
 
 IMAGENET = 'configs/distillers/imagenet/res18_sd_img.py'
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -57,15 +55,12 @@ def contents(folder):
 @pytest.fixture
 def check(monkeypatch, capsys):
     """Runs the tool; returns its exit code, all its output, and the findings by data set."""
-    spec = importlib.util.spec_from_file_location('check_data_tool', TOOLBOX / 'tools' / 'check_data.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
 
     def call(config, *arguments):
         monkeypatch.setattr(sys, 'argv', ['check_data.py', str(config), '--workers', '2', *map(str, arguments)])
         capsys.readouterr()
         try:
-            module.main()
+            tool('check_data')()
             code = 0
         except SystemExit as stopped:
             code = stopped.code

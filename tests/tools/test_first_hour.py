@@ -14,7 +14,6 @@ from mmengine.config import Config
 from mmpretrain.registry import DATASETS
 from PIL import Image
 
-from mmcls_kd import __main__ as command
 from mmcls_kd.checks.training import check_data_folders
 from mmcls_kd.files.paths import TOOLBOX
 
@@ -83,23 +82,6 @@ def test_readmes_config_trains_and_the_closing_lines_are_commands_that_run(folde
     run(monkeypatch, capfd, lambda: runpy.run_path(transfer[0], run_name='__main__'), *transfer)
     tested = run(monkeypatch, capfd, tool('test'), *test)
     assert re.findall(r'accuracy/top1: ([\d.]+)', tested)[-1] == accuracies[-1]
-
-
-class TestTheCommand:
-    def test_it_runs_the_tool_of_a_verb(self, monkeypatch, capsys):
-        monkeypatch.setattr(sys, 'argv', ['mmcls_kd', 'transfer', '--help'])
-        with pytest.raises(SystemExit, match='0'):
-            command.main()
-        assert 'usage: pth_transfer.py' in capsys.readouterr().out
-
-    def test_every_verb_has_its_program(self):
-        programs = {path.stem for path in (*TOOLBOX.glob('tools/*.py'), TOOLBOX / 'pth_transfer.py')}
-        assert set(command.VERBS.values()) == programs - {'fetch_fashion_mnist'}
-
-    def test_an_unknown_verb_is_refused_with_close_ones(self, monkeypatch):
-        monkeypatch.setattr(sys, 'argv', ['mmcls_kd', 'trian'])
-        with pytest.raises(SystemExit, match="unknown verb 'trian'; did you mean 'train'"):
-            command.main()
 
 
 @pytest.mark.parametrize(

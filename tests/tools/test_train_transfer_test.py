@@ -10,7 +10,8 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from processes import free_port
 
-from mmcls_kd.engine.training import training_config, training_parser
+from mmcls_kd.command.arguments import training_parser
+from mmcls_kd.engine.training import training_config
 from mmcls_kd.files.checkpoint import read_checkpoint
 from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.networks.sources import network_cfg

@@ -1,0 +1,59 @@
+"""Check the data of a config before a training: every image, label and class; nothing is written."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from .arguments import at_least_one, config_parser, program
+from .exits import errors_in_one_line
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = config_parser(__doc__)
+    cpus = os.cpu_count() or 1
+    parser.add_argument('--workers', type=at_least_one, default=cpus, help='images read at a time (default: CPUs)')
+    return parser
+
+
+def run_config(args: argparse.Namespace) -> Any:
+    """Return the config with the command line's options, which reach into a distiller's networks."""
+    from ..engine.runtime import inline_networks, load_config
+
+    cfg = load_config(args)
+    if 'model' in cfg:
+        inline_networks(cfg)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    return cfg
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Check, print each fault, and fail if there is any."""
+    args = parser().parse_args(argv)
+    try:
+        check(args)
+    except KeyboardInterrupt:
+        print(f'{program()}: interrupted, the data are not checked to their end', file=sys.stderr)
+        sys.exit(130)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Check all data sets."""
+    from ..checks.data import DataCheck, counted
+    from ..checks.training import check_data_folders
+    from ..engine.runtime import DATALOADERS
+
+    with errors_in_one_line():
+        cfg = run_config(args)
+        check_data_folders(cfg, DATALOADERS)
+        data = DataCheck(cfg, args.workers)
+        faults = data.run()
+    sys.stdout.flush()  # the last line, on the other stream, comes last
+    if faults:
+        sys.exit(f'{program()}: error: {counted(faults, "fault")} in the data ({data.faults_by_name()})')
+    print(f'{program()}: all is well')

@@ -1,0 +1,56 @@
+"""Store a teacher's logits for the views that a training will see; model.teacher_store=DIR then trains without it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from .arguments import training_parser
+from .exits import ended_in_order, ended_when_asked, errors_in_one_line
+
+BUSY = 'another program is storing into this folder; wait for its end, or give this one a folder of its own (--store)'
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = training_parser(__doc__)
+    parser.add_argument('--epochs', type=int, required=True, help='number of epochs of views to store')
+    parser.add_argument('--store', help='folder of the store (default: teacher_store in the work directory)')
+    parser.add_argument('--top-k', type=int, help='number of logits of each view to store (default: all)')
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Store."""
+    args = parser().parse_args(argv)
+    with ended_when_asked('what is stored stays; the same command goes on'):
+        store(args)
+
+
+def store(args: argparse.Namespace) -> None:
+    """Store from the first check to the last shard."""
+    from ..checks.training import check_data_folders, check_idx_files, load_data
+    from ..engine.runtime import build_runner, join_processes
+    from ..engine.setup import decided_by_first
+    from ..engine.training import training_config
+    from ..files.locks import alone
+    from ..teacher_store.writer import StoreWriter, prepare
+
+    with ExitStack() as held:
+        with errors_in_one_line():
+            cfg = training_config(args)
+            prepare(cfg, args.epochs)
+            check_data_folders(cfg, ('train_dataloader',))
+            check_idx_files(cfg, ('train_dataloader',))
+            join_processes(cfg)
+            folder = Path(args.store or Path(cfg.work_dir, 'teacher_store'))
+            decided_by_first(lambda: held.enter_context(alone(folder, BUSY)))
+            runner = build_runner(cfg)
+            load_data(runner)
+            writer = StoreWriter(runner, folder, args.epochs, args.top_k)
+            writer.announce()
+            writer.check_space()
+        with ended_in_order(again='by the same command'):
+            writer.write()

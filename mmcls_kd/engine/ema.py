@@ -1,0 +1,47 @@
+"""Tests of a training with ``EMAHook``: the weights that it validated are the ones that are tested."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.hooks import EMAHook, Hook
+from mmengine.runner import Runner
+from torch import nn
+
+from ..files.checkpoint import read_checkpoint
+from ..networks.loading import fetch
+from ..networks.weights import student_weights, weights_of
+
+
+class UnaveragedWeightsHook(Hook):
+    """Give the model the weights themselves once EMAHook has its copy of the averaged ones, which a checkpoint has first.
+
+    Args:
+        model: The model, which has loaded the averaged weights.
+        unaveraged: ``ema_state_dict`` of the checkpoint, which has the weights themselves.
+    """
+
+    def __init__(self, model: nn.Module, unaveraged: Mapping) -> None:
+        weights = weights_of({'state_dict': unaveraged})
+        self.model, self.weights = model, student_weights(weights) or weights
+
+    def before_test(self, *_: Any) -> None:
+        """Put them in; EMAHook chooses the weights that are tested."""
+        self.model.load_state_dict(self.weights, strict=False)
+
+
+def use_validated_weights(runner: Runner, model: nn.Module, source: str) -> None:
+    """Let EMAHook test the weights that it validated in training: the average, the weights themselves, or both.
+
+    Args:
+        runner: Of the test.
+        model: Its model, which has loaded the checkpoint.
+        source: Path or address of the checkpoint.
+    """
+    hooks = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+    unaveraged = read_checkpoint(fetch(source, 'test')).get('ema_state_dict') if hooks else None
+    if unaveraged:
+        runner.register_hook(UnaveragedWeightsHook(model, unaveraged))
+    for hook in hooks if not unaveraged else ():  # only one kind of weights is here
+        hook.evaluate_on_ema, hook.evaluate_on_origin = True, False

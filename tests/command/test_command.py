@@ -1,0 +1,137 @@
+"""``python -m mmcls_kd VERB``: verbs and tools, names of the program, and imports that wait for the command line."""
+
+import importlib
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmcls_kd import __main__ as command
+from mmcls_kd import export
+from mmcls_kd.command import arguments
+from mmcls_kd.command.export import FORMATS
+from mmcls_kd.command.study import TFLOPS
+from mmcls_kd.files.paths import TOOLBOX
+from mmcls_kd.study import flops
+
+#: The verb of each tool whose name is another one.
+NAMES = dict(
+    pth_transfer='transfer', export_student='export', store_teacher='store', inspect_model='inspect', benchmark='bench'
+)
+
+
+def module_of(verb):
+    return importlib.import_module(f'mmcls_kd.command.{verb.replace("-", "_")}')
+
+
+def python(code, *words):
+    """Run code in a new interpreter; returns the finished process."""
+    return subprocess.run([sys.executable, '-c', code, *words], capture_output=True, text=True, cwd=TOOLBOX)
+
+
+HELP = """
+import sys
+from mmcls_kd.__main__ import VERBS, main
+
+assert len(VERBS) == 13
+for words in [['--help'], *([verb, '--help'] for verb in VERBS), ['trian'], *([verb, '--nonsense'] for verb in VERBS)]:
+    sys.argv = ['mmcls_kd', *words]
+    try:
+        main()
+    except SystemExit:
+        pass
+print(*sorted({'torch', 'mmengine', 'mmpretrain', 'numpy', 'rich'} & set(sys.modules)))
+"""
+
+
+def test_help_and_errors_of_the_command_line_import_no_library():
+    done = python(HELP)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == ''
+    assert 'unknown verb' not in done.stdout
+
+
+ASKED = """
+import os, signal, sys, time
+
+class Asking:
+    def find_spec(self, name, *_):
+        if name == 'torch':
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+
+sys.meta_path.insert(0, Asking())
+from mmcls_kd.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ('words', 'said'),
+    [
+        (['train', 'config.py'], 'mmcls_kd train: asked to end; nothing had begun; the same command starts'),
+        (
+            ['store', 'config.py', '--epochs', '1'],
+            'mmcls_kd store: asked to end; what is stored stays; the same command goes on',
+        ),
+        (['study', 'study.py'], 'mmcls_kd study: asked to end; the same command goes on'),
+    ],
+)
+def test_asked_to_end_while_it_imports(words, said):
+    done = python(ASKED, *words)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (75, said)
+
+
+class TestVerbs:
+    @pytest.mark.parametrize('verb', command.VERBS)
+    def test_its_help_is_that_of_its_module(self, verb, monkeypatch, capsys):
+        monkeypatch.setattr(sys, 'argv', ['mmcls_kd', verb, '--help'])
+        with pytest.raises(SystemExit, match='0'):
+            command.main()
+        text = ' '.join(capsys.readouterr().out.split())
+        assert text.startswith(f'usage: mmcls_kd {verb} [-h]')
+        assert ' '.join(module_of(verb).__doc__.split()) in text
+
+    def test_every_tool_is_a_door_to_one(self):
+        tools = [path for path in TOOLBOX.glob('tools/*.py') if path.stem != 'fetch_fashion_mnist']
+        found = {}
+        for path in (*tools, TOOLBOX / 'pth_transfer.py'):
+            found[NAMES.get(path.stem, path.stem).replace('_', '-')] = runpy.run_path(str(path))['main']
+        assert found == {verb: module_of(verb).main for verb in command.VERBS}
+
+    def test_an_unknown_one_is_refused_with_close_ones(self, monkeypatch):
+        monkeypatch.setattr(sys, 'argv', ['mmcls_kd', 'trian'])
+        with pytest.raises(SystemExit, match="unknown verb 'trian'; did you mean 'train'"):
+            command.main()
+
+    def test_errors_name_the_program_that_was_called(self, monkeypatch, capsys):
+        monkeypatch.setattr(sys, 'argv', ['mmcls_kd', 'transfer', '--dis_path', 'nowhere.pth', '--output_path', 'a.pth'])
+        with pytest.raises(SystemExit, match='mmcls_kd transfer: error: .*nowhere.pth: no such'):
+            command.main()
+        monkeypatch.setattr(sys, 'argv', ['mmcls_kd', 'test', 'config.py'])
+        with pytest.raises(SystemExit, match='2'):
+            command.main()
+        assert 'mmcls_kd test: error: the following arguments are required: checkpoint' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('started', 'words'),
+    [
+        ('mmcls_kd train', ['python', '-m', 'mmcls_kd', 'transfer', 'a']),
+        ('mmcls-kd train', ['mmcls-kd', 'transfer', 'a']),
+        (TOOLBOX / 'tools/train.py', ['python', str(TOOLBOX / 'pth_transfer.py'), 'a']),
+        ('train.py', ['python', 'pth_transfer.py', 'a']),
+    ],
+)
+def test_the_next_command_is_started_in_the_same_way(started, words, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', [str(started)])
+    found = arguments.command_line('transfer', 'pth_transfer.py', 'a')
+    assert [found[0], *(str(Path(word).resolve()) if '/' in word else word for word in found[1:])] == words
+
+
+def test_what_help_says_is_what_there_is():
+    assert tuple(export.FORMATS) == FORMATS
+    assert flops.TFLOPS == TFLOPS
