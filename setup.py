@@ -21,7 +21,8 @@ def copy_toolbox(target: Path, *without: str) -> None:
     """
     shutil.rmtree(target, ignore_errors=True)
     for folder in ('configs', 'tools'):
-        shutil.copytree(HERE / folder, target / folder, ignore=shutil.ignore_patterns('__pycache__', *without))
+        # the benchmark belongs to a clone, which it measures
+        shutil.copytree(HERE / folder, target / folder, ignore=shutil.ignore_patterns('__pycache__', 'benchmark', *without))
     shutil.copy2(HERE / 'pth_transfer.py', target / 'tools')  # so that `mim run mmcls_kd pth_transfer` finds it
     shutil.copy2(HERE / 'model-index.yml', target)
 

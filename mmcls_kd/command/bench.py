@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from .arguments import at_least_one, new_parser, training_parser
 from .exits import errors_in_one_line
@@ -56,8 +57,9 @@ def parser() -> argparse.ArgumentParser:
 
 def measure_step(args: argparse.Namespace) -> dict:
     """Measure training steps: times, their ratios, and peak memory."""
-    from ..benchmark.step import Bench, measure_memory, measure_steps, profile, ratios, show_steps
-    from ..benchmark.timing import show
+    from benchmark.step import Bench, measure_memory, measure_steps, profile, ratios, show_steps
+    from benchmark.timing import show
+
     from ..engine.training import training_config
 
     cfg = training_config(args)
@@ -80,7 +82,7 @@ def measure_step(args: argparse.Namespace) -> dict:
 
 def measure_logit_losses(args: argparse.Namespace) -> dict:
     """Measure the logit losses."""
-    from ..benchmark.losses import measure_losses, show_losses
+    from benchmark.losses import measure_losses, show_losses
 
     timings = measure_losses(args.batch_size, args.classes, args.rounds, args.threads, args.soft, args.device)
     show_losses(timings)
@@ -89,7 +91,7 @@ def measure_logit_losses(args: argparse.Namespace) -> dict:
 
 def measure_each_method(args: argparse.Namespace) -> dict:
     """Measure the losses of all methods."""
-    from ..benchmark.methods import measure_methods, show_methods
+    from benchmark.methods import measure_methods, show_methods
 
     costs = measure_methods(
         args.methods, args.batch_size, args.classes, args.num_samples, args.rounds, args.threads, args.device
@@ -100,7 +102,8 @@ def measure_each_method(args: argparse.Namespace) -> dict:
 
 def measure_data(args: argparse.Namespace) -> dict:
     """Measure the training dataloader."""
-    from ..benchmark.data import measure_loading, show_loading, variants
+    from benchmark.data import measure_loading, show_loading, variants
+
     from ..checks.training import check_data_folders
     from ..engine.training import training_config
     from ..teacher_store.views import preprocessing_of
@@ -118,7 +121,7 @@ def measure_store(args: argparse.Namespace) -> dict:
     import numpy as np
     import torch
 
-    from ..benchmark.losses import show_store_errors, store_errors
+    from benchmark.losses import show_store_errors, store_errors
 
     with np.load(args.logits) as file:
         logit_s, logit_t, gt_label = (torch.from_numpy(file[name]) for name in ('logit_s', 'logit_t', 'gt_label'))
@@ -133,13 +136,28 @@ PARTS = dict(
 )
 
 
+def find_benchmark() -> None:
+    """Make the package of the benchmark importable, which stands beside the tools of a clone.
+
+    Raises:
+        FileNotFoundError: If this is no clone.
+    """
+    from ..files.paths import TOOLBOX
+
+    if not Path(TOOLBOX, 'tools', 'benchmark').is_dir():
+        raise FileNotFoundError(f'the benchmark needs a clone of the toolbox: {TOOLBOX} has no tools/benchmark/')
+    sys.path.append(str(TOOLBOX / 'tools'))
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, and write the measurements."""
     args = parser().parse_args(argv)
+    with errors_in_one_line():
+        find_benchmark()
     import torch
     from mmengine.logging import MMLogger
 
-    from ..benchmark.timing import machine, write_json
+    from benchmark.timing import machine, write_json
 
     MMLogger.get_current_instance().setLevel('WARNING')  # the optimizer tells each parameter's options
     args.device = getattr(args, 'device', None) or ('cuda' if torch.cuda.is_available() and args.part != 'store' else 'cpu')

@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from mmcls_kd.benchmark.data import measure_loading, show_loading, variants
+from benchmark.data import measure_loading, show_loading, variants
 from mmcls_kd.engine.data import reproducible
 
 PREPROCESSING = dict(mean=[100.0, 110.0, 120.0], std=[50.0, 60.0, 70.0], to_rgb=True)

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from mmcls_kd.benchmark import losses
-from mmcls_kd.benchmark.losses import loss_works, measure_losses, show_losses
-from mmcls_kd.benchmark.timing import Timing
+from benchmark import losses
+from benchmark.losses import loss_works, measure_losses, show_losses
+from benchmark.timing import Timing
 
 NAMES = ['cross entropy', 'KD', 'DKD', 'WSLD', 'NKD', 'tf-NKD', 'USKD']
 

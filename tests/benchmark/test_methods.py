@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmcls_kd.benchmark import methods
-from mmcls_kd.benchmark.methods import (
+from benchmark import methods
+from benchmark.methods import (
     Cost,
     beside_kd,
     measure_methods,
@@ -18,7 +18,7 @@ from mmcls_kd.benchmark.methods import (
     stand_ins,
     wanted_methods,
 )
-from mmcls_kd.benchmark.timing import Timing
+from benchmark.timing import Timing
 from mmcls_kd.dis_losses import LOSSES
 from mmcls_kd.files.paths import TOOLBOX
 

@@ -8,11 +8,13 @@ import pytest
 import torch
 from commands import DISTILLER, STUDENT, TOOLBOX, run
 
-from mmcls_kd.benchmark.step import KINDS, Bench, Request, measure_memory, measure_steps, profile, ratios, show_steps
-from mmcls_kd.benchmark.timing import Timing
+from benchmark.step import KINDS, Bench, Request, measure_memory, measure_steps, profile, ratios, show_steps
+from benchmark.timing import Timing
+from mmcls_kd.command import bench as bench_command
 from mmcls_kd.command.arguments import training_parser
 from mmcls_kd.configs.reading import read_config
 from mmcls_kd.engine.training import training_config
+from mmcls_kd.files import paths
 from mmcls_kd.teachers.fast import FastNetwork
 from mmcls_kd.teachers.store import Shard, is_whole
 
@@ -221,3 +223,9 @@ def test_the_program_measures_and_writes(part, data, tmp_path):
     assert written['results']
     assert written['command'][0] == part
     assert '│' in done.stdout
+
+
+def test_an_installed_package_has_no_benchmark_and_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, 'TOOLBOX', tmp_path)
+    with pytest.raises(SystemExit, match='error: the benchmark needs a clone of the toolbox'):
+        bench_command.main(['losses'])

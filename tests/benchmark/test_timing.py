@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from mmcls_kd.benchmark import timing
-from mmcls_kd.benchmark.timing import Timing, clock, interleave, machine, show, write_json
+from benchmark import timing
+from benchmark.timing import Timing, clock, interleave, machine, show, write_json
 
 
 @pytest.mark.parametrize('rounds', [1, 2, 3, 4, 5, 20])

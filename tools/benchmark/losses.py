@@ -1,4 +1,4 @@
-"""What the logit losses cost: forward and backward of each, beside a cross entropy."""
+"""Measure the logit losses: forward and backward of each, beside a cross entropy."""
 
 from __future__ import annotations
 
@@ -9,19 +9,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..dis_losses import dkd_loss, kd_loss, nkd_loss, tfnkd_loss, uskd_loss, wsld_loss
-from ..teachers.records import decode, encode
-from .timing import Timing, interleave, show
+from mmcls_kd.dis_losses import dkd_loss, kd_loss, nkd_loss, tfnkd_loss, uskd_loss, wsld_loss
+from mmcls_kd.teachers.records import decode, encode
+
+from .timing import Timing, computing, interleave, show
 
 UNIT = 'cross entropy'
-# Once a block of this size was freed, Linux's C library keeps up to twice as much freed memory for the next tensors. Before,
-# it hands it back to the system or not, by chance, and getting it again moves a loss's time by up to a half. In a training
-# the activations see to it.
-KEPT_BYTES = 31 * 2**20
 
 
 def random_labels(batch: int, classes: int, soft: bool = False, device: str = 'cpu') -> Tensor:
-    """Class indices (N,), or scores (N, C) as mixup and CutMix make them: two classes a sample, 0.7 and 0.3."""
+    """Return class indices (N,), or scores (N, C) as of mixup and CutMix: two classes a sample, 0.7 and 0.3."""
     index = torch.randint(classes, (batch,), device=device)
     if not soft:
         return index
@@ -32,16 +29,16 @@ def random_labels(batch: int, classes: int, soft: bool = False, device: str = 'c
 def loss_works(
     batch: int, classes: int, soft: bool = False, device: str = 'cpu'
 ) -> dict[str, Callable[[], tuple[Tensor, ...]]]:
-    """Forward and backward of each logit loss and of a cross entropy, by name, on the same random float32 logits.
+    """Return forward and backward of each logit loss and of a cross entropy, by name, on the same random float32 logits.
 
-    The gradient is that for the student's logits, for USKD for those of its weak head too, as in training. The linear layer
+    The gradient is that of the student's logits, for USKD of those of its weak head too, as in training. The linear layer
     in front of these is not part of it.
 
     Args:
         batch: Number of samples N.
         classes: Number of classes C.
-        soft: Give the losses scores (N, C) as labels; the cross entropy has class indices all the same.
-        device: Where the tensors are.
+        soft: Give the losses scores (N, C) as labels; the cross entropy always has class indices.
+        device: Device of the tensors.
     """
     logit_s, logit_t, logit_weak = torch.randn(3, batch, classes, device=device).unbind()
     logit_s.requires_grad_()
@@ -67,44 +64,33 @@ def loss_works(
 def measure_losses(
     batch: int = 256, classes: int = 1000, rounds: int = 20, threads: int = 1, soft: bool = False, device: str = 'cpu'
 ) -> dict[str, Timing]:
-    """Time :func:`loss_works` side by side.
+    """Time :func:`loss_works` side by side; return the times by name.
 
     Args:
         batch: Number of samples N.
         classes: Number of classes C.
-        rounds: How many rounds count.
-        threads: How many threads torch computes with meanwhile, 0 for as many as it has; afterwards as before.
+        rounds: Number of rounds that count.
+        threads: Number of torch's threads meanwhile, 0 for its own.
         soft: Give the losses scores (N, C) as labels.
-        device: Where the losses run.
-
-    Returns:
-        The times of each loss and of the cross entropy, by name.
-
-    Raises:
-        ValueError: If no round counts.
+        device: Device of the losses.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        torch.empty(KEPT_BYTES, dtype=torch.uint8)
+    with computing(threads):
         return interleave(loss_works(batch, classes, soft, device), rounds, warmup=3, device=device)
-    finally:
-        torch.set_num_threads(before)
 
 
 def store_errors(
     logit_s: Tensor, logit_t: Tensor, gt_label: Tensor, ks: Sequence[int]
 ) -> dict[tuple[str, int], tuple[float, float]]:
-    """What a store of the teacher's k largest logits does to each logit loss.
+    """Return the errors that a store of the teacher's k largest logits makes in each logit loss.
 
     Args:
         logit_s: Student logits, (N, C).
         logit_t: Teacher logits, (N, C).
         gt_label: Class indices (N,), or scores (N, C).
-        ks: Numbers k of logits to store.
+        ks: Numbers k of stored logits.
 
     Returns:
-        For each loss and k the relative errors of its value and of its gradient for the student's logits (in the 2-norm).
+        For each loss and k the relative errors of its value and of its gradient of the student's logits (in the 2-norm).
 
     Raises:
         ValueError: If a k is larger than the number of classes.
@@ -124,10 +110,7 @@ def store_errors(
         for k in ks:
             value = loss(logit_s, decode(encode(logit_t, k), logit_t.shape[1]))
             moved = torch.autograd.grad(value, logit_s)[0] - gradient
-            errors[name, k] = (
-                float((value - exact).abs().detach() / exact.abs().detach()),
-                float(moved.norm() / gradient.norm()),
-            )
+            errors[name, k] = (float(((value - exact) / exact).abs().detach()), float(moved.norm() / gradient.norm()))
     return errors
 
 
@@ -138,13 +121,7 @@ def show_store_errors(errors: Mapping[tuple[str, int], tuple[float, float]]) -> 
 
 
 def show_losses(timings: Mapping[str, Timing]) -> None:
-    """Print the times of :func:`measure_losses`, and how many cross entropies each loss is worth."""
+    """Print the times of :func:`measure_losses`, in ms and in cross entropies."""
     unit = timings[UNIT].median
-    show(
-        'Forward and backward of the logit losses',
-        ['loss', 'median (ms)', 'spread (ms)', 'cross entropies'],
-        [
-            (name, f'{1000 * t.median:.2f}', f'{1000 * t.spread:.2f}', f'{t.median / unit:.1f}')
-            for name, t in timings.items()
-        ],
-    )
+    rows = [(n, f'{1e3 * t.median:.2f}', f'{1e3 * t.spread:.2f}', f'{t.median / unit:.1f}') for n, t in timings.items()]
+    show('Forward and backward of the logit losses', ['loss', 'median (ms)', 'spread (ms)', 'cross entropies'], rows)

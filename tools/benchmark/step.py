@@ -1,4 +1,4 @@
-"""What a training step costs: the distiller's beside the student's alone, the teacher's forward, and the usual ways.
+"""Measure a training step: the distiller's beside the student's alone, the teacher's forward, and the usual ways.
 
 Each kind of work has its own networks, of the same config and with random weights, and does the whole of a step: images as
 uint8 through preprocessing, forward, backward, optimizer.
@@ -25,33 +25,36 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from ..engine.runtime import is_distiller
-from ..engine.training import take_precision
-from ..features.dry_run import dry_run
-from ..networks.sources import network_cfg
-from ..recipe.methods import GT_LABEL, chosen_methods, select_methods
-from ..recipe.schedules import Progress
-from ..teacher_store.views import preprocessing_of
-from ..teacher_store.writer import save
-from ..teachers.fast import compile_parts
-from ..teachers.records import encode
-from ..teachers.store import Manifest, Shard
+from mmcls_kd.engine.runtime import is_distiller
+from mmcls_kd.engine.training import take_precision
+from mmcls_kd.features.dry_run import dry_run
+from mmcls_kd.networks.sources import network_cfg
+from mmcls_kd.recipe.methods import GT_LABEL, chosen_methods, select_methods
+from mmcls_kd.recipe.schedules import Progress
+from mmcls_kd.teacher_store.views import preprocessing_of
+from mmcls_kd.teacher_store.writer import save
+from mmcls_kd.teachers.fast import compile_parts
+from mmcls_kd.teachers.records import encode
+from mmcls_kd.teachers.store import Manifest, Shard
+
 from .timing import Timing, interleave, show
 
-#: What a setting may name, beside ``plain``.
+#: The words of a setting, beside ``plain``.
 WORDS = ('amp', 'channels_last', 'bf16', 'fp16', 'compile')
-KINDS = (
-    'student alone',
-    'teacher forward',  # in eval mode, as loaded
-    'fast teacher',  # the same as the distiller runs it
-    'storing',  # the same from the dataloader's batch to a file of a store
-    'distiller',
-    'stored teacher',
-    'stand-in',
-    "timm's task",
-)
-#: How many logits a store has here, where there are so many classes.
+#: The kinds of work, and the method of :class:`Bench` that makes each.
+KINDS = {
+    'student alone': '_student',
+    'teacher forward': '_teacher',  # in eval mode, as loaded
+    'fast teacher': '_fast_teacher',  # the same as the distiller runs it
+    'storing': '_storing',  # the same from the dataloader's batch to a file of a store
+    'distiller': '_distiller',
+    'stored teacher': '_stored',
+    'stand-in': '_stand_in',
+    "timm's task": '_timm',
+}
+#: Number of logits in a store here, where there are so many classes.
 STORED = 100
+Work = Callable[[], Any]
 
 
 @dataclass(frozen=True)
@@ -73,17 +76,17 @@ class Request:
 
     @property
     def name(self) -> str:
-        """What tables and files call it."""
+        """Name in tables and files."""
         methods = f' {self.methods}' if self.methods else ''
         return f'{self.kind}{methods}, batch {self.batch_size}, {self.setting}'
 
     def has(self, word: str) -> bool:
-        """Whether the setting names it."""
+        """Return whether the setting has a word."""
         return word in self.setting.split(',')
 
 
 def check_setting(setting: str) -> str:
-    """Refuse a setting that names something else than :data:`WORDS`, or two precisions.
+    """Refuse a setting with an unknown word or two precisions.
 
     Raises:
         ValueError: Names the word.
@@ -98,12 +101,12 @@ def check_setting(setting: str) -> str:
 
 
 class Bench:
-    """Makes the work of requests; use it in a ``with`` block, at whose end the files that the work writes are removed.
+    """Makes the work of requests; use it in a ``with`` block, which removes the files of the work at its end.
 
     Args:
-        cfg: Config of a distiller's training, as :func:`~mmcls_kd.training.training_config` gives it.
+        cfg: Config of a distiller's training, as of :func:`~mmcls_kd.training.training_config`.
         image_size: Height and width of the images.
-        device: Where the work runs.
+        device: Device of the work.
 
     Raises:
         ValueError: If it is no distiller's, or has several teachers.
@@ -125,53 +128,46 @@ class Bench:
     def requests(
         self, batch_sizes: Sequence[int], settings: Sequence[str], groups: Sequence[str], timm: bool
     ) -> list[Request]:
-        """All that is measured.
+        """Return all requests.
 
         Args:
-            batch_sizes: How many images in a batch.
+            batch_sizes: Numbers of images in a batch.
             settings: See :class:`Request`.
-            groups: Methods that are on together, joined by commas; an empty word for those of the config. Where they need
+            groups: Methods that run together, joined by commas; an empty word for those of the config. Where they need
                 more than logits, there is neither a stand-in nor a stored teacher; without a teacher neither of these.
             timm: Whether to measure timm's task.
 
         Raises:
-            ValueError: If a setting names something unknown, or a method is not offered.
+            ValueError: If a setting or a method is unknown.
         """
-        chosen = []
-        if self.cfg.model.get('teacher_cfg') is None:
-            kinds = [('student alone', ''), *(('distiller', group) for group in groups)]
-            return [Request(k, n, check_setting(s), g) for n in batch_sizes for s in settings for k, g in kinds]
+        chosen, taught = [], self.cfg.model.get('teacher_cfg') is not None
+        logits = [group for group in groups if taught and self._only_logits(group)]
+        parts = ('student alone', 'teacher forward', 'fast teacher', 'storing') if taught else ('student alone',)
         for size in batch_sizes:
-            chosen += [Request('stand-in', size, methods=group) for group in groups if self._only_logits(group)]
+            chosen += [Request('stand-in', size, methods=group) for group in logits]
             for setting in map(check_setting, settings):
-                parts = ('student alone', 'teacher forward', 'fast teacher', 'storing')
                 chosen += [Request(kind, size, setting) for kind in parts]
                 for group in groups:
-                    chosen.append(Request('distiller', size, setting, group))
-                    if self._only_logits(group):
-                        chosen.append(Request('stored teacher', size, setting, group))
-                chosen += [Request("timm's task", size, setting)] if timm else []
+                    kinds = ('distiller', 'stored teacher') if group in logits else ('distiller',)
+                    chosen += [Request(kind, size, setting, group) for kind in kinds]
+                chosen += [Request("timm's task", size, setting)] if timm and taught else []
         return chosen
 
-    def work(self, request: Request) -> Callable[[], Any]:
-        """What does one step of a kind of work each time that it is called."""
+    def work(self, request: Request) -> Work:
+        """Return a function that does one step of a kind of work."""
         torch.manual_seed(0)
-        make = {
-            'student alone': self._student,
-            'teacher forward': self._teacher,
-            'fast teacher': self._fast_teacher,
-            'storing': self._storing,
-            'distiller': self._distiller,
-            'stored teacher': self._stored,
-            'stand-in': self._stand_in,
-            "timm's task": self._timm,
-        }
-        return make[request.kind](request)
+        return getattr(self, KINDS[request.kind])(request)
 
-    # ---- what a step needs
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._folders.close()
+
+    # ---- parts of a step
 
     def _batch(self, request: Request) -> dict[str, Any]:
-        """A batch as the dataloader gives it."""
+        """Return a batch as of the dataloader."""
         shape = (request.batch_size, self.channels, self.image_size, self.image_size)
         inputs = torch.randint(0, 256, shape, dtype=torch.uint8, device=self.device)
         samples = [DataSample().set_gt_label(i % self.classes) for i in range(request.batch_size)]
@@ -183,14 +179,8 @@ class Bench:
         return MODELS.build(dict(self.preprocessing)).to(self.device)
 
     def _folder(self) -> Path:
-        """An empty folder, until the bench is closed."""
+        """Return an empty folder, which exists until the bench is closed."""
         return Path(self._folders.enter_context(tempfile.TemporaryDirectory(prefix='teacher_store_')))
-
-    def __enter__(self) -> Bench:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._folders.close()
 
     def _network(self, cfg: Mapping, request: Request) -> Any:
         network = MODELS.build(dict(cfg, data_preprocessor=dict(self.preprocessing))).to(self.device)
@@ -210,8 +200,8 @@ class Bench:
     def _autocast(self, request: Request) -> AbstractContextManager:
         return torch.autocast(torch.device(self.device).type, enabled=request.has('amp'))
 
-    def _trained(self, model: Any, request: Request) -> Callable[[], Any]:
-        """Steps of a model of mmengine's, as its Runner takes them."""
+    def _trained(self, model: Any, request: Request) -> Work:
+        """Return a step of an mmengine model, as its Runner takes it."""
         wrapper, batch = self._wrapper(model, request), self._batch(request)
         model.train()
 
@@ -220,17 +210,15 @@ class Bench:
 
         return step
 
-    def _loop(self, request: Request, student: nn.Module, loss: Callable[[Tensor, Tensor], Tensor]) -> Callable[[], Any]:
-        """Steps of a plain loop: images and label to a loss."""
+    def _loop(self, request: Request, student: nn.Module, loss: Callable[[Tensor, Tensor], Tensor]) -> Work:
+        """Return a step of a plain loop: images and labels to a loss."""
         batch, preprocessor = self._batch(request), self._preprocessor()
         optimizer = self._wrapper(student, Request(request.kind, request.batch_size)).optimizer
         label = torch.cat([sample.gt_label for sample in batch['data_samples']]).to(self.device)
-        channels_last = request.has('channels_last')
+        layout = torch.channels_last if request.has('channels_last') else torch.contiguous_format
 
         def step() -> None:
-            inputs = preprocessor(dict(batch), training=False)['inputs']
-            if channels_last:
-                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            inputs = preprocessor(dict(batch), training=False)['inputs'].contiguous(memory_format=layout)
             with self._autocast(request):
                 value = loss(inputs, label)
             optimizer.zero_grad()
@@ -239,51 +227,6 @@ class Bench:
 
         return step
 
-    # ---- the kinds of work
-
-    def _student(self, request: Request) -> Callable[[], Any]:
-        student = self._network(self.student_cfg, request)
-        return self._trained(student, request)
-
-    def _teacher(self, request: Request) -> Callable[[], Any]:
-        """The forward pass alone, of preprocessed images: eval mode, as loaded, under autocast if the setting names it."""
-        teacher = self._teacher_network(request).eval()
-        inputs = self._preprocessor()(self._batch(request), training=False)['inputs']
-
-        def forward() -> None:
-            with torch.no_grad(), self._autocast(request):
-                teacher(inputs)
-
-        return forward
-
-    def _live_teacher(self, request: Request) -> Callable[[Any], Tensor]:
-        """Preprocessed images to logits, as a distiller's teacher gives them."""
-        distiller = self._build_distiller(request)
-        if distiller.teacher is None:
-            raise ValueError('none of the methods needs a teacher; choose others by --methods')
-
-        def logits(data: Any) -> Tensor:
-            inputs = distiller.arrange(data['inputs'])
-            with torch.no_grad(), self._autocast(request):
-                return distiller.teacher_holder(inputs, data['data_samples'], ['logit'])['logit']
-
-        return logits
-
-    def _fast_teacher(self, request: Request) -> Callable[[], Any]:
-        teacher, data = self._live_teacher(request), self._preprocessor()(self._batch(request), training=False)
-        return lambda: teacher(data)
-
-    def _storing(self, request: Request) -> Callable[[], Any]:
-        """A file each step, where ``mmcls_kd store`` fills one with many."""
-        teacher, preprocessor, batch = self._live_teacher(request), self._preprocessor(), self._batch(request)
-        folder = self._folder()
-
-        def store() -> None:
-            logit = teacher(preprocessor(dict(batch), training=False))
-            save(folder, Shard(0, 0, 0), encode(logit, min(logit.shape[1], STORED)))
-
-        return store
-
     def _model_cfg(self, methods: str) -> Any:
         model = copy.deepcopy(self.cfg.model)
         if methods:
@@ -291,7 +234,7 @@ class Bench:
         return model
 
     def _only_logits(self, methods: str) -> bool:
-        """Whether the losses ask for nothing but logits and labels."""
+        """Return whether the losses have no inputs but logits and labels."""
         chosen = chosen_methods(self._model_cfg(methods).distill_cfg)
         return {name for method in chosen for name in method.inputs} <= {'logit_s', 'logit_t', GT_LABEL}
 
@@ -308,13 +251,56 @@ class Bench:
         model.update(changes)
         return MODELS.build(model).to(self.device)
 
-    def _distiller(self, request: Request) -> Callable[[], Any]:
+    # ---- the kinds of work
+
+    def _student(self, request: Request) -> Work:
+        return self._trained(self._network(self.student_cfg, request), request)
+
+    def _teacher(self, request: Request) -> Work:
+        """Return the forward pass alone, of preprocessed images: eval mode, as loaded, under autocast with ``amp``."""
+        teacher = self._teacher_network(request).eval()
+        inputs = self._preprocessor()(self._batch(request), training=False)['inputs']
+
+        def forward() -> None:
+            with torch.no_grad(), self._autocast(request):
+                teacher(inputs)
+
+        return forward
+
+    def _live_teacher(self, request: Request) -> Callable[[Any], Tensor]:
+        """Return the distiller's teacher: preprocessed images to logits."""
+        distiller = self._build_distiller(request)
+        if distiller.teacher is None:
+            raise ValueError('none of the methods needs a teacher; choose others by --methods')
+
+        def logits(data: Any) -> Tensor:
+            inputs = distiller.arrange(data['inputs'])
+            with torch.no_grad(), self._autocast(request):
+                return distiller.teacher_holder(inputs, data['data_samples'], ['logit'])['logit']
+
+        return logits
+
+    def _fast_teacher(self, request: Request) -> Work:
+        teacher, data = self._live_teacher(request), self._preprocessor()(self._batch(request), training=False)
+        return lambda: teacher(data)
+
+    def _storing(self, request: Request) -> Work:
+        """Return a step that writes a file of its own, where ``mmcls_kd store`` writes one of many steps."""
+        teacher, preprocessor, batch = self._live_teacher(request), self._preprocessor(), self._batch(request)
+        folder = self._folder()
+
+        def store() -> None:
+            logit = teacher(preprocessor(dict(batch), training=False))
+            save(folder, Shard(0, 0, 0), encode(logit, min(logit.shape[1], STORED)))
+
+        return store
+
+    def _distiller(self, request: Request) -> Work:
         return self._trained(self._build_distiller(request), request)
 
-    def _stored(self, request: Request) -> Callable[[], Any]:
-        """With stored logits, those of a random teacher."""
-        classes = self.classes
-        folder = self._folder()
+    def _stored(self, request: Request) -> Work:
+        """Return a step with stored logits, those of a random teacher."""
+        classes, folder = self.classes, self._folder()
         records = encode(torch.randn(request.batch_size, classes), min(classes, STORED))
         k = records['logit'].shape[1]
         save(folder, Shard(0, 0, 0), records)
@@ -322,11 +308,11 @@ class Bench:
         changes = dict(teacher_store=str(folder), teacher_cfg=None, teacher_precision=None)
         return self._trained(self._build_distiller(request, **changes), request)
 
-    def _stand_in(self, request: Request) -> Callable[[], Any]:
-        """The usual way: float32, contiguous, the teacher in train mode under no_grad, and the same losses of logits."""
+    def _stand_in(self, request: Request) -> Work:
+        """Return a step of the usual way: float32, contiguous, the teacher in train mode under no_grad, the same losses."""
         student, teacher = self._network(self.student_cfg, request), self._teacher_network(request).train()
-        methods = chosen_methods(self._model_cfg(request.methods).distill_cfg)
         shape = (request.batch_size, self.classes)
+        methods = chosen_methods(self._model_cfg(request.methods).distill_cfg)
         losses = [(method, method.build(dict(logit_s=shape, logit_t=shape))) for method in methods]
 
         def value(inputs: Tensor, label: Tensor) -> Tensor:
@@ -341,8 +327,8 @@ class Bench:
 
         return self._loop(request, student.train(), value)
 
-    def _timm(self, request: Request) -> Callable[[], Any]:
-        """The distillation task of timm, and its way of running a teacher, with the same networks."""
+    def _timm(self, request: Request) -> Work:
+        """Return a step of timm's distillation task, and its way of running a teacher, with the same networks."""
         from timm.task import LogitDistillationTask
 
         student, teacher = self._network(self.student_cfg, request), self._teacher_network(request)
@@ -357,7 +343,7 @@ class Bench:
 
 
 def peak_memory(cfg: Config, image_size: int, device: str, request: Request, steps: int = 3) -> int:
-    """The most memory that a process of its own holds while it does a kind of work, in bytes.
+    """Return the peak memory of a process of its own that does a kind of work, in bytes.
 
     On a CPU that is the process's resident memory, libraries and all; on a CUDA device what torch allocates there.
     """
@@ -386,9 +372,9 @@ def _report_peak(cfg: dict, image_size: int, device: str, request: Request, step
 
 
 def resident_peak() -> int:
-    """The most resident memory that this process had, in bytes."""
+    """Return the peak resident memory of this process, in bytes."""
     status = Path('/proc/self/status')
-    if status.is_file():  # getrusage would count what the parent process had
+    if status.is_file():  # getrusage would count the parent process's
         line = next(line for line in status.read_text().splitlines() if line.startswith('VmHWM'))
         return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
@@ -402,12 +388,12 @@ def measure_steps(bench: Bench, chosen: Sequence[Request], rounds: int) -> dict[
 
 
 def measure_memory(bench: Bench, chosen: Sequence[Request]) -> dict[Request, int]:
-    """The peak memory of each kind of work, one after the other."""
+    """Measure the peak memory of each kind of work, one after the other."""
     return {r: peak_memory(bench.cfg, bench.image_size, bench.device, r) for r in chosen}
 
 
 def ratios(timings: Mapping[Request, Timing]) -> Iterator[tuple[str, float]]:
-    """How the distiller's steps compare with student plus teacher of the same setting, and with the usual ways.
+    """Compare the distiller's steps with student plus teacher of the same setting, and with the usual ways.
 
     Of timm's task the best setting counts. A stored teacher's step compares with the student alone.
     """
@@ -422,26 +408,25 @@ def ratios(timings: Mapping[Request, Timing]) -> Iterator[tuple[str, float]]:
         size, setting = request.batch_size, request.setting
         alone, teacher = median('student alone', size, setting), median('teacher forward', size, setting)
         if request.kind == 'distiller':
-            if alone and teacher:
-                yield f'{request.name} / (student alone + teacher forward)', timing.median / (alone + teacher)
-            if usual := median('stand-in', size):
-                yield f'{request.name} / stand-in', timing.median / usual
-            if other := median("timm's task", size):
-                yield f"{request.name} / timm's best", timing.median / other
+            both = alone + teacher if alone and teacher else None
+            others = {'(student alone + teacher forward)': both, 'stand-in': median('stand-in', size)}
+            for name, other in (others | {"timm's best": median("timm's task", size)}).items():
+                if other:
+                    yield f'{request.name} / {name}', timing.median / other
         if request.kind == 'storing' and (forward := median('fast teacher', size, setting)):
             yield f'{request.name}: speed / fast teacher', forward / timing.median
         if request.kind == 'stored teacher' and alone:
             yield f'{request.name} / student alone', timing.median / alone
 
 
-def profile(work: Callable[[], Any], device: str = 'cpu', steps: int = 3, top: int = 12) -> list[tuple[str, float]]:
-    """Where the time of a kind of work goes.
+def profile(work: Work, device: str = 'cpu', steps: int = 3, top: int = 12) -> list[tuple[str, float]]:
+    """Return each operator's share of the time of a kind of work.
 
     Args:
         work: The work; it is warmed up first.
-        device: Where it runs; only time there counts.
-        steps: How many steps to look at.
-        top: How many operators to name.
+        device: Its device; only time there counts.
+        steps: Number of steps.
+        top: Number of operators.
 
     Returns:
         The operators that take longest themselves, each with its share of the whole time, and ``'all others'``.
@@ -454,13 +439,12 @@ def profile(work: Callable[[], Any], device: str = 'cpu', steps: int = 3, top: i
             work()
     taken = {e.key: e.self_device_time_total if on_gpu else e.self_cpu_time_total for e in seen.key_averages()}
     total = sum(taken.values())
-    first = sorted(taken.items(), key=lambda item: -item[1])[:top]
-    shares = [(name, time / total) for name, time in first]
+    shares = [(name, time / total) for name, time in sorted(taken.items(), key=lambda item: -item[1])[:top]]
     return [*shares, ('all others', 1 - sum(share for _, share in shares))]
 
 
 def show_steps(timings: Mapping[Request, Timing]) -> None:
-    """Print the times and images a second of each kind of work, and the ratios that matter."""
+    """Print the times and images a second of each kind of work, and the ratios."""
     rows = [(r.name, f'{t.median:.3f}', f'{t.spread:.3f}', f'{r.batch_size / t.median:.1f}') for r, t in timings.items()]
     show('A training step', ['work', 'median (s)', 'spread (s)', 'images/s'], rows)
     show('Ratios', ['what', 'ratio'], [(name, f'{value:.3f}') for name, value in ratios(timings)])

@@ -1,0 +1,1 @@
+"""Measure speed and memory of the toolbox; for a clone, not part of the wheel."""

@@ -1,0 +1,97 @@
+"""Measure the input side: images a second of a training's dataloader, under one change at a time."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+
+from mmcls_kd.engine.data import reproducible
+from mmcls_kd.engine.runtime import datasets_of
+
+from .timing import Timing, interleave, show
+
+Pipeline = list[dict]
+
+
+def changed(loader: dict, change: Callable[[Pipeline], Pipeline]) -> dict:
+    """Change each pipeline of a dataloader's config, in place; return it."""
+    for _, dataset in datasets_of(Config(dict(train_dataloader=loader))):
+        if dataset.get('pipeline'):
+            dataset['pipeline'] = change(dataset['pipeline'])
+    return loader
+
+
+def decoded_by(backend: str) -> Callable[[Pipeline], Pipeline]:
+    """Return a change of pipelines: another library decodes the images, by mmcv's name for it, e.g. pillow."""
+    return lambda pipeline: [
+        {**step, 'imdecode_backend': backend} if step['type'] == 'LoadImageFromFile' else step for step in pipeline
+    ]
+
+
+def normalised_by_workers(preprocessing: Mapping) -> Callable[[Pipeline], Pipeline]:
+    """Return a change of pipelines: they give normalised float32 images, four bytes a value instead of one."""
+    known = dict(mean=list(preprocessing['mean']), std=list(preprocessing['std']), to_rgb=preprocessing.get('to_rgb', False))
+    return lambda pipeline: [*pipeline[:-1], dict(type='Normalize', **known), pipeline[-1]]
+
+
+def variants(loader: Mapping, workers: Sequence[int], backends: Sequence[str], preprocessing: Mapping) -> dict[str, dict]:
+    """Return configs of dataloaders to compare, by name; each but the first ones changes one thing.
+
+    Args:
+        loader: Config of the dataloader.
+        workers: Numbers of worker processes; all other changes have the largest.
+        backends: Libraries that decode images.
+        preprocessing: Config of the data preprocessor, for its mean and standard deviation.
+    """
+    most = max(workers)
+
+    def with_workers(count: int, **changes: Any) -> dict:
+        return {**copy.deepcopy(dict(loader)), 'num_workers': count, 'persistent_workers': count > 0, **changes}
+
+    chosen = {f'{count} workers': with_workers(count) for count in workers}
+    if most > 0:
+        chosen[f'{most} workers, not persistent'] = with_workers(most, persistent_workers=False)
+    for backend in backends:
+        chosen[f'{most} workers, decoded by {backend}'] = changed(with_workers(most), decoded_by(backend))
+    if 'mean' in preprocessing:
+        normalised = changed(with_workers(most), normalised_by_workers(preprocessing))
+        chosen[f'{most} workers, normalised by them'] = normalised
+    if torch.cuda.is_available():
+        chosen[f'{most} workers, memory not pinned'] = with_workers(most, pin_memory=False)
+    return chosen
+
+
+def measure_loading(chosen: Mapping[str, Mapping], rounds: int, seed: int = 0) -> dict[str, tuple[int, Timing]]:
+    """Time a pass over the data with each dataloader, side by side.
+
+    Args:
+        chosen: Configs, as of :func:`variants`.
+        rounds: Number of passes that count.
+        seed: Of shuffling and augmentation.
+
+    Returns:
+        By name, the number of images in a pass and its times.
+    """
+    init_default_scope('mmpretrain')
+    loaders = {name: Runner.build_dataloader(reproducible(cfg, seed), seed=seed) for name, cfg in chosen.items()}
+    try:
+        timings = interleave({name: partial(deque, loader, maxlen=0) for name, loader in loaders.items()}, rounds)
+    finally:
+        for loader in loaders.values():
+            if (workers := loader._iterator) is not None:
+                workers._shutdown_workers()  # they outlive SIGTERM, so the program would wait
+    return {name: (len(loaders[name].sampler), timing) for name, timing in timings.items()}
+
+
+def show_loading(measured: Mapping[str, tuple[int, Timing]]) -> None:
+    """Print the images a second of each dataloader."""
+    rows = [(n, f'{images / t.median:.0f}', f'{t.median:.2f}', f'{t.spread:.2f}') for n, (images, t) in measured.items()]
+    show('Loading the training images', ['dataloader', 'images/s', 'a pass (s)', 'spread (s)'], rows)
