@@ -13,7 +13,7 @@ import pandas as pd
 from ..analysis.figures import drawing, entry
 from ..errors import close_names
 from .records import RESULT, Record, read_records
-from .report import mean_cell
+from .report import difference_cell, mean_cell
 from .statistics import compare, holm, summary
 
 COLUMNS = ('row', 'seeds', 'last epoch', 'best epoch', 'minus the first', 'p')
@@ -76,11 +76,8 @@ def compare_rows(rows: Rows) -> tuple[list[list[str]], list[str]]:
     cells = []
     for name, row in rows.items():
         means = [mean_cell(summary(list(values.values())) if values else None) for values in (last[name], best[name])]
-        difference = found.get(name)
-        minus = f'{difference.mean:+.2f}' if difference else ''
-        if difference and difference.half is not None:
-            minus += f' [{difference.mean - difference.half:+.2f}, {difference.mean + difference.half:+.2f}]'
-        cells.append([name, str(len(row)), *means, minus, f'{corrected[name]:.3f}' if name in corrected else ''])
+        p = f'{corrected[name]:.3f}' if name in corrected else ''
+        cells.append([name, str(len(row)), *means, difference_cell(one) if (one := found.get(name)) else '', p])
     notes = [f'{name}: a training diverged; no comparison is made' for name in lost]
     for key in PROTOCOL:
         if len({str(record.get(key)) for row in rows.values() for record in row.values()}) > 1:

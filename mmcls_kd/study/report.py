@@ -11,7 +11,7 @@ import pandas as pd
 
 from .records import Record
 from .results import Difference, Line, Results
-from .statistics import Summary
+from .statistics import Comparison, Summary
 from .study_file import BASELINE, KD, TEACHER, Published, Study
 
 NOTHING = 'No results yet.'
@@ -273,10 +273,14 @@ def _versus(line: Line) -> list[str]:
 def _difference(difference: Difference | None) -> list[str]:
     if difference is None:
         return ['', '']
-    found = difference.found
-    interval = '' if found.half is None else f' [{found.mean - found.half:+.2f}, {found.mean + found.half:+.2f}]'
-    text, p = f'{found.mean:+.2f}{interval}', difference.p
+    text, p = difference_cell(difference.found), difference.p
     return [f'**{text}**' if difference.significant else text, '' if p is None else '< 0.001' if p < 0.001 else f'{p:.3f}']
+
+
+def difference_cell(found: Comparison) -> str:
+    """Make the cell of a mean difference and its interval."""
+    interval = '' if found.half is None else f' [{found.mean - found.half:+.2f}, {found.mean + found.half:+.2f}]'
+    return f'{found.mean:+.2f}{interval}'
 
 
 def _factor(value: float) -> str:
