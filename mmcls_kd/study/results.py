@@ -98,7 +98,6 @@ class Results:
         rows = table.groupby(['pair', 'row'], sort=False)
         self.lines = {at: Line(at[0], at[1], row['kind'].iloc[0], row['changed'].iloc[0], row) for at, row in rows}
         self._compare()
-        self._correct()
 
     def of(self, pair: str, kind: str) -> list[Line]:
         """Return a pair's rows of a kind: the student alone, KD, the others from the best on, those that diverged."""
@@ -130,7 +129,9 @@ class Results:
         return record['kind'] == 'weight' and record['factor'] != self.chosen(record['pair'], record['methods'][0])
 
     def _compare(self) -> None:
+        """Compare rows; correct the p-values of each family together: a column of a table, or all ablations."""
         ablated = {(a.pair, row): [a.against] for a in self.study.ablations.values() for row in a.rows}
+        families: dict[Hashable, dict[tuple[str, str, str], float]] = defaultdict(dict)
         for (pair, row), line in self.lines.items():
             for name in ablated.get((pair, row), [BASELINE, KD]):
                 other = self.lines.get((pair, name))
@@ -138,18 +139,13 @@ class Results:
                     continue
                 if found := compare(line.accuracies, other.accuracies):
                     line.against[name] = Difference(found)
-
-    def _correct(self) -> None:
-        """Correct the p-values of each family together: a column of a table, or all ablations."""
-        families: dict[Hashable, list[tuple[Line, str, float]]] = defaultdict(list)
-        for line in self.lines.values():
-            for other, difference in line.against.items():
-                if (p := difference.found.p) is not None:
-                    question = line.kind if line.kind == 'ablation' else (line.kind, line.pair, other)
-                    families[question].append((line, other, p))
-        for family in families.values():
-            for (line, other, _), p in zip(family, holm([p for _, _, p in family]), strict=True):
-                line.against[other] = replace(line.against[other], p=p)
+                    if found.p is not None:
+                        family = line.kind if line.kind == 'ablation' else (line.kind, pair, name)
+                        families[family][pair, row, name] = found.p
+        for ps in families.values():
+            for (pair, row, name), p in zip(ps, holm(list(ps.values())), strict=True):
+                against = self.lines[pair, row].against
+                against[name] = replace(against[name], p=p)
 
 
 def agreement(recorded: Record, afresh: Record, row: Line | None) -> tuple[bool, str]:
