@@ -120,7 +120,7 @@ class BaseDistiller(nn.Module):
             The losses by name.
         """
         tensors = {**given, **{f'{name}_s': tensor for name, tensor in features.items()}}
-        if self.teacher_holder:
+        if self.teacher_holder and self.teacher_names:
             seen = self.teacher_holder(inputs, samples, self.teacher_names)
             tensors |= {f'{name}_t': tensor for name, tensor in seen.items()}
             tensors[TEACHER_HEAD] = self.teacher_head

@@ -4,8 +4,9 @@ import re
 
 import pytest
 import torch
+from torch import nn
 
-from mmcls_kd import dis_losses
+from mmcls_kd import Distiller, dis_losses
 from mmcls_kd.files.paths import TOOLBOX
 
 
@@ -50,3 +51,20 @@ def test_the_method_that_is_shown_in_full_passes_its_own_tests(monkeypatch):
     assert len(cases) == 3
     for case in cases:
         case()
+
+
+def small(width):
+    layers = [nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 5)]
+    return nn.Sequential(*layers)
+
+
+def test_a_teacher_that_no_loss_reads_does_not_run():
+    teacher = small(8)
+    distiller = Distiller(small(4), teacher, losses='tfnkd')
+    teacher.forward = None
+    assert sorted(distiller(torch.randn(4, 3, 16, 16), torch.arange(4))) == ['loss', 'task', 'tfnkd']
+
+
+def test_a_loss_has_the_name_by_which_it_was_chosen():
+    losses = ['wkd_logit', 'ofa_logit', 'RKDLoss', dis_losses.DISTLoss]
+    assert list(Distiller(small(4), small(8), losses=losses).distill_losses) == ['wkd_logit', 'ofa_logit', 'rkd', 'dist']

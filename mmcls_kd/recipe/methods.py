@@ -312,7 +312,8 @@ def method_of(given: Any, name: str | None = None) -> Method:
             raise ValueError(f'there is no loss {kind!r}{close_names(kind, [*short, *LOSSES])}')
     if not isinstance(entry.get('type'), type) or not issubclass(entry['type'], nn.Module):
         raise ValueError(f'losses: {given!r} is no loss: give a loss, its class, its name, or a dict with its `type`')
-    method = parse_method(name or _short(entry['type'].__name__), entry)
+    own = kind if isinstance(kind, str) and kind not in LOSSES else _short(entry['type'].__name__)
+    method = parse_method(name or own, entry)
     method.loss = given if isinstance(given, nn.Module) else None
     return method
 
