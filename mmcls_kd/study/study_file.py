@@ -89,7 +89,7 @@ class Row(Part):
     methods: tuple[Text, ...]
     options: Options = ()
     settings: Settings = {}
-    stored: bool = False
+    stored: Annotated[bool, Strict()] = False
 
 
 class Published(Part):
