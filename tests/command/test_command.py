@@ -1,6 +1,5 @@
 """``python -m mmcls_kd VERB``: verbs and tools, names of the program, and imports that wait for the command line."""
 
-import importlib
 import runpy
 import subprocess
 import sys
@@ -20,10 +19,6 @@ from mmcls_kd.study import flops
 NAMES = dict(
     pth_transfer='transfer', export_student='export', store_teacher='store', inspect_model='inspect', benchmark='bench'
 )
-
-
-def module_of(verb):
-    return importlib.import_module(f'mmcls_kd.command.{verb.replace("-", "_")}')
 
 
 def python(code, *words):
@@ -92,14 +87,22 @@ class TestVerbs:
             command.main()
         text = ' '.join(capsys.readouterr().out.split())
         assert text.startswith(f'usage: mmcls_kd {verb} [-h]')
-        assert ' '.join(module_of(verb).__doc__.split()) in text
+        assert ' '.join(command.module_of(verb).__doc__.split()) in text
 
     def test_every_tool_is_a_door_to_one(self):
         tools = [path for path in TOOLBOX.glob('tools/*.py') if path.stem != 'fetch_fashion_mnist']
         found = {}
         for path in (*tools, TOOLBOX / 'pth_transfer.py'):
             found[NAMES.get(path.stem, path.stem).replace('_', '-')] = runpy.run_path(str(path))['main']
-        assert found == {verb: module_of(verb).main for verb in command.VERBS}
+        assert found == {verb: command.module_of(verb).main for verb in command.VERBS}
+
+    def test_help_lists_all_with_their_purposes(self, monkeypatch, capsys):
+        monkeypatch.setattr(sys, 'argv', ['mmcls_kd'])
+        command.main()
+        usage, *lines = capsys.readouterr().out.splitlines()
+        assert usage.startswith('usage: python -m mmcls_kd VERB ...')
+        assert [line.split()[0] for line in lines] == list(command.VERBS)
+        assert all(len(line) <= 140 for line in lines)
 
     def test_an_unknown_one_is_refused_with_close_ones(self, monkeypatch):
         monkeypatch.setattr(sys, 'argv', ['mmcls_kd', 'trian'])

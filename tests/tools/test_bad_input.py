@@ -190,7 +190,9 @@ def test_a_tensor_that_nobody_provides(refusal, tmp_path):
     (tmp_path / 'mine.py').write_text(f"{text}model['distill_cfg'] = {vitkd}\n")
     message = refusal('train', tmp_path / 'mine.py')
     assert "unknown input 'tokens_low_s'" in message
-    assert 'offer: gt_label, sample_idx, feat_s, tokens_high_s, stages_s, feat_mid_s, logit_s, vector_s, ' in message
+    assert (
+        'available inputs: gt_label, sample_idx, feat_s, tokens_high_s, stages_s, feat_mid_s, logit_s, vector_s, ' in message
+    )
 
 
 @pytest.mark.parametrize(

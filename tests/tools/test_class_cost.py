@@ -8,11 +8,12 @@ from mmengine.dataset import pseudo_collate
 from mmpretrain.registry import DATASETS, MODELS
 from stores import refused, run
 
-from mmcls_kd.dis_losses.wkd_logit import WKDLogitLoss
+from mmcls_kd.distillers.assembly import read_files
 from mmcls_kd.engine.runtime import make_self_contained
 from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.networks.loading import load_strictly
 from mmcls_kd.networks.sources import network_cfg
+from mmcls_kd.recipe.methods import parse_method
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*instance named of')
 
@@ -63,7 +64,8 @@ def test_the_cost_is_that_of_the_mean_vectors_of_all_images(config, expected, tm
     assert expected.max() > 0.05
     assert 'teacher: 256/256 views' in log
     assert f"set cost='{output}' of WKDLogitLoss" in log
-    assert torch.equal(WKDLogitLoss(cost=str(output)).cost, content['cost'])
+    (method,) = read_files([parse_method('loss_wkd', dict(type='WKDLogitLoss', cost=str(output)))])
+    assert torch.equal(method.keywords['cost'], content['cost'])
 
 
 def test_some_of_the_images_do(config, expected, tmp_path):
