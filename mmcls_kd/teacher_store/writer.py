@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,10 +26,9 @@ from ..engine.models import unwrapped
 from ..engine.runtime import is_distiller
 from ..engine.seeds import seed_all
 from ..errors import TrainingError
-from ..files.atomic import sha256
 from ..teachers.records import encode, record_type
 from ..teachers.several import TeacherGroup
-from ..teachers.store import CHECKSUMS, MANIFEST, Manifest, Shard, checksums, is_whole, rows_of, shard_count
+from ..teachers.store import MANIFEST, Manifest, Shard, is_whole, rows_of, save, shard_count
 from .images import describe
 from .views import differences, loop_of, preprocessing_of, teacher_of, view_differences, views_of, weights_files
 
@@ -255,22 +253,6 @@ def runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
     for _, group in itertools.groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
         members = [number for _, number in group]
         yield members[0], len(members)
-
-
-def save(folder: Path, shard: Shard, records: np.ndarray) -> None:
-    """Write a file of a store and its checksum, each whole or not at all."""
-    path = folder / shard.path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = path.with_suffix('.part')
-    with written.open('wb') as file:
-        np.save(file, records)
-        file.flush()
-        os.fsync(file.fileno())
-    known = {**checksums(path.parent), path.name: sha256(written)}
-    written.replace(path)
-    listing = path.parent / f'.{CHECKSUMS}'
-    listing.write_text(''.join(f'{digest}  {name}\n' for name, digest in sorted(known.items())))
-    listing.replace(path.parent / CHECKSUMS)
 
 
 class Progress:

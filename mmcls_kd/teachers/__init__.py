@@ -3,6 +3,6 @@
 from .frozen import FrozenTeacher
 from .several import TeacherGroup
 from .store import TeacherStore
-from .stored import StoredTeacher
+from .stored import StoredTeacher, store_logits
 
-__all__ = ['FrozenTeacher', 'StoredTeacher', 'TeacherGroup', 'TeacherStore']
+__all__ = ['FrozenTeacher', 'StoredTeacher', 'TeacherGroup', 'TeacherStore', 'store_logits']

@@ -203,3 +203,19 @@ def is_whole(folder: Path, shard: Shard) -> bool:
     """Whether a file of a store is there, as it was written."""
     path = folder / shard.path
     return path.is_file() and checksums(path.parent).get(path.name) == sha256(path)
+
+
+def save(folder: Path, shard: Shard, records: np.ndarray) -> None:
+    """Write a file of a store and its checksum, each whole or not at all."""
+    path = folder / shard.path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = path.with_suffix('.part')
+    with written.open('wb') as file:
+        np.save(file, records)
+        file.flush()
+        os.fsync(file.fileno())
+    known = {**checksums(path.parent), path.name: sha256(written)}
+    written.replace(path)
+    listing = path.parent / f'.{CHECKSUMS}'
+    listing.write_text(''.join(f'{digest}  {name}\n' for name, digest in sorted(known.items())))
+    listing.replace(path.parent / CHECKSUMS)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from ..errors import TrainingError
-from .records import decode
-from .store import TeacherStore
+from ..features.dry_run import evaluating, scores
+from .records import decode, encode, record_type
+from .store import MANIFEST, Manifest, Shard, TeacherStore, save
+
+#: In the manifest of a store whose records are in the order of the samples.
+BY_INDEX = 'index of the sample'
 
 
 class StoredTeacher:
@@ -31,6 +37,19 @@ class StoredTeacher:
 
     def __init__(self, folder: str | Path) -> None:
         self.store = TeacherStore(folder)
+        self.check_views()
+
+    def check_views(self) -> None:
+        """Refuse a store whose records are not in the order of the samples.
+
+        Raises:
+            ValueError: If a run of mmengine made it, in the order of its sampler.
+        """
+        if self.store.manifest.views.get('order') != BY_INDEX:
+            raise ValueError(
+                f'{self.store.folder} was made for a run of mmengine, in the order of its sampler: use it there '
+                '(model.teacher_store), or make a store with mmcls_kd.teachers.store_logits'
+            )
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -78,3 +97,47 @@ class StoredTeacher:
     def name_of(self, samples: Any, number: int) -> str:
         """Name a sample of a batch for a message."""
         return f'sample {samples[number][1]}'
+
+
+@torch.no_grad()
+def store_logits(teacher: nn.Module, loader: Iterable[Any], folder: str | Path, k: int | None = None) -> StoredTeacher:
+    """Compute the logits of a teacher for every sample once, and store them.
+
+    Args:
+        teacher: A classifier; it runs in eval mode, where its parameters are.
+        loader: A DataLoader whose batches begin with the images and end with the index of each sample in its data set,
+            such as (images, labels, indices). A training then sees the logits of these images, whatever augmentation it
+            makes of them.
+        folder: A new folder for the store: 2 bytes a logit, see :func:`.records.record_type`.
+        k: Number of logits of each sample that are stored, the largest ones; None for all.
+
+    Returns:
+        The stored teacher.
+
+    Raises:
+        ValueError: If the folder holds a store, a sample is missing, or a logit is not finite in float16.
+    """
+    folder = Path(folder)
+    if (folder / MANIFEST).exists():
+        raise ValueError(f'{folder} holds a store already: choose another folder, or delete it')
+    count = len(loader.dataset)  # type: ignore[attr-defined]
+    device = next(chain(teacher.parameters(), [torch.empty(0)])).device
+    records = np.empty(0)
+    seen = np.zeros(count, bool)
+    with evaluating(teacher):
+        for batch in loader:
+            images, indices = batch[0], np.asarray(batch[-1])
+            logit = scores(teacher(images.to(device)))
+            if not records.size:
+                classes = logit.shape[1]
+                records = np.zeros(count, record_type(classes, k or classes))
+            records[indices] = encode(logit, k or classes)
+            seen[indices] = True
+    if not seen.all():
+        raise ValueError(
+            f'{count - seen.sum()} of {count} samples are not in the batches of the loader, the first of index '
+            f'{int(seen.argmin())}: let it give each (drop_last=False), with its index last in the batch'
+        )
+    save(folder, Shard(0, 0, 0), records)
+    Manifest(dict(order=BY_INDEX), {}, classes, k or classes, 1, count, count, epochs=1).write(folder)
+    return StoredTeacher(folder)
