@@ -123,7 +123,7 @@ class BaseDistiller(nn.Module):
         if self.teacher_holder and self.teacher_names:
             seen = self.teacher_holder(inputs, samples, self.teacher_names)
             tensors |= {f'{name}_t': tensor for name, tensor in seen.items()}
-            tensors[TEACHER_HEAD] = self.teacher_head
+        tensors[TEACHER_HEAD] = self.teacher_head
         losses = {}
         for name, loss in self.distill_losses.items():
             value = loss(**{n: tensors[ALIASES.get(n, n)] for n in self.inputs[name]})
