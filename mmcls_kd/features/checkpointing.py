@@ -12,7 +12,7 @@ from torch.utils import checkpoint
 
 @contextmanager
 def without_reentry() -> Iterator[None]:
-    """In the ``with`` block ``torch.utils.checkpoint.checkpoint`` is its variant that does not re-enter autograd.
+    """Make ``torch.utils.checkpoint.checkpoint`` its variant without re-entry into autograd in the ``with`` block.
 
     mmpretrain's networks (``with_cp``) call it without a choice and get the other variant, which refuses
     ``torch.autograd.grad``. Values and gradients are the same.

@@ -1,4 +1,4 @@
-"""A dry run of a network: which modules run, what they return, and where its class scores are."""
+"""A dry run of a network: the modules that run, their outputs, and the place of its logits."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from torch import Tensor, nn
 from .flow import ways
 from .layouts import Layout, tensors_in
 
-#: The sizes of images to try where a network does not say which it takes, or says so wrongly.
+#: Image sizes to try where a network does not state its own, or states a wrong one.
 SIZES = (64, 224, 32, 384, 28, 96, 128, 160, 192, 240, 256, 299, 320, 336, 448, 512)
-#: The layers that can make class scores of a vector.
+#: The layers that can map a vector to logits.
 LINEAR = (nn.Linear, nn.Conv2d)
 DROPOUT = nn.modules.dropout._DropoutNd
-#: What a module may raise where its input does not fit.
+#: The errors of a module whose input does not fit.
 MISFITS = (RuntimeError, AssertionError, LookupError, TypeError, AttributeError, ValueError)
 
 
 class Place(NamedTuple):
-    """Where a tensor can be read: the module, which of its tensors, and whether of those that go in or that come out."""
+    """The place of a tensor: a module, the number of the tensor, and whether it is an input or an output of the module."""
 
     path: str
     number: int
@@ -35,28 +35,28 @@ class Place(NamedTuple):
 
 @dataclass
 class DryRun:
-    """What a dry run showed.
+    """The result of a dry run.
 
     Attributes:
         size: Height and width of its images.
-        channels: How many channels these have.
-        outputs: What each module returned, by path, in the order in which they ended; tensors without values, on torch's
-            meta device.
-        inputs: What each was given, likewise.
-        calls: How often each ran.
-        overwritten: Those whose tensors a later step changes in place, or a dropout will in training.
-        logit: The class scores, (N, C), without values.
-        logit_paths: The modules that return them, the outermost first.
-        classifier_paths: Those that return them in whatever shape, (N, C, 1, 1) for one.
-        linear_path: The linear layer (or 1×1 convolution) that makes them; None if something else does.
-        vector_place: Where what goes into that layer is first there, before any dropout; None if that cannot be read.
-        stem: The first module that ran and has none in it.
-        ways: On how many ways the class scores are made of the image through a tensor, by path and number, and ``('', 0)``
-            for all; empty if that is not known.
-        without_graph: The modules that ran without a graph although gradients were to be kept: inside of a part that is
-            computed anew in the backward pass (gradient checkpointing), or that needs no gradient.
-        grown: The shapes of the outputs for one image of twice the height; None if the network takes no such image.
-        mixing: How maps are laid out by what a layer that takes or makes them mixes, by path; only where shapes do not tell.
+        channels: Number of channels of its images.
+        outputs: Outputs of each module, by path, in the order in which the modules ended; without values, on the meta
+            device.
+        inputs: Inputs of each module, by path; without values too.
+        calls: Number of calls of each module.
+        overwritten: Modules whose outputs a later step changes in place, or a dropout will in training.
+        logit: The logits, (N, C), without values.
+        logit_paths: The modules that return the logits, the outermost first.
+        classifier_paths: The modules that return them in any shape, for example (N, C, 1, 1).
+        linear_path: The linear layer (or 1×1 convolution) that computes them; None if another layer does.
+        vector_place: The first place of that layer's input, before any dropout; None if it cannot be read.
+        stem: The first module that ran and has no submodules.
+        ways: Number of paths from the image to the logits through a tensor, by path and number; ``('', 0)`` for all of them;
+            empty if unknown.
+        without_graph: Modules that ran without a graph although gradients were enabled: inside of gradient checkpointing, or
+            of a part that needs no gradient.
+        grown: Shapes of the outputs for one image of twice the height; None if the network takes no such image.
+        mixing: Layout of maps by the dimension that a layer mixes, by path; only where shapes do not decide.
     """
 
     size: tuple[int, int]
@@ -78,11 +78,11 @@ class DryRun:
 
     @property
     def num_classes(self) -> int:
-        """How many classes the network tells apart."""
+        """Number of classes."""
         return self.logit.shape[1]
 
     def growing(self, path: str, number: int = 0) -> tuple[int, ...] | None:
-        """The dimensions of a module's tensor that grow with the height of the image; None if that is not known."""
+        """Return the dimensions of a module's tensor that grow with the image's height; None if unknown."""
         if self.grown is None:
             return None
         shapes = [tuple(tensor.shape) for tensor in self.outputs[path]]
@@ -94,13 +94,13 @@ class DryRun:
         return tuple(i for i, (size, other) in enumerate(pairs) if (size != other if i else size != 2 * other))
 
     def layout(self, path: str, number: int = 0, goes_in: bool = False, extra: int | None = None) -> Layout:
-        """How a tensor of a module is laid out: by what grows with the image, by its layers, or by its shape.
+        """Find the layout of a module's tensor: by its growth with the image, by its layers, or by its shape.
 
         Args:
-            path: Of the module.
-            number: Which of its tensors.
-            goes_in: Whether of those that it was given.
-            extra: As in :meth:`.forms.Layout.of`.
+            path: Path of the module.
+            number: Number of the tensor.
+            goes_in: Whether it is an input of the module.
+            extra: As in :meth:`.layouts.Layout.of`.
         """
         shape = tuple((self.inputs if goes_in else self.outputs)[path][number].shape)
         found = Layout.of(shape, self.size, extra)
@@ -110,9 +110,9 @@ class DryRun:
         return replace(found, kind=kinds.get(self.growing(path, number), self.mixing.get(path, found.kind)))
 
     def all_goes_through(self, paths: Sequence[str], number: int = 0) -> bool:
-        """Whether all that makes the class scores goes through each of some modules' tensors, or is parted among them.
+        """Check whether every path to the logits passes through each of the tensors, or exactly one of them.
 
-        True where that is not known. One branch of several, whatever else is named beside it, is neither.
+        True where that is unknown.
         """
         if not self.ways:
             return True
@@ -121,10 +121,10 @@ class DryRun:
 
 
 def channel_counts(network: nn.Module) -> list[int]:
-    """How many channels the images of a network may have, the likeliest first.
+    """List the numbers of channels that images of a network may have, the likeliest first.
 
-    What its config says, or what it was built with; three; what its first convolution takes, before which pixels may have
-    been put into channels, or channels into a batch; one.
+    That of its config or constructor; three; that of its first convolution (which may come after a step that moves pixels
+    into channels, or channels into the batch); one.
     """
     inner: Any = getattr(network, 'model', network)
     said = (getattr(getattr(inner, 'config', None), 'num_channels', None), getattr(inner, 'in_chans', None))
@@ -133,7 +133,7 @@ def channel_counts(network: nn.Module) -> list[int]:
 
 
 def own_sizes(network: nn.Module) -> list[tuple[int, int]]:
-    """The sizes of images that parts of a network say they were made for."""
+    """Return the image sizes stated by parts of a network."""
     found = (getattr(module, name, None) for module in network.modules() for name in ('img_size', 'image_size'))
     pairs = [
         (size, size) if isinstance(size, int) else tuple(size) for size in found if isinstance(size, (int, tuple, list))
@@ -143,7 +143,7 @@ def own_sizes(network: nn.Module) -> list[tuple[int, int]]:
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """The network in eval mode; afterwards each of its modules is in the mode in which it was."""
+    """Put the network in eval mode, and each of its modules back into its own mode afterwards."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
@@ -158,12 +158,12 @@ def dry_run(network: nn.Module, role: str, size: tuple[int, int] | None = None, 
 
     Args:
         network: A classifier.
-        role: Whose it is, for messages.
-        size: Height and width of the images; what the network says, or what runs, if None.
-        whole: Whether the class scores may be read at the network itself, where no module inside returns them.
+        role: ``'student'`` or ``'teacher'``, for messages.
+        size: Height and width of the images; if None, the size that the network states, or one that runs.
+        whole: Accept the logits of the network itself, where no module inside returns them.
 
     Raises:
-        ValueError: If it does not run, or gives no class scores.
+        ValueError: If it does not run, or returns no logits.
     """
     counts, sizes = channel_counts(network), [size] if size else [*own_sizes(network), *((n, n) for n in SIZES)]
     parameter = next(chain(network.parameters(), [torch.empty(0)]))
@@ -204,7 +204,7 @@ def _watching(network: nn.Module, before: Any, after: Any) -> Iterator[None]:
 
 @contextmanager
 def _unchanged(network: nn.Module) -> Iterator[None]:
-    """Afterwards each module has the attributes, buffers and parameters that it had: some make new ones for another size."""
+    """Restore each module's attributes, buffers and parameters afterwards: some networks replace them for another size."""
     kept = [
         (module, {key: type(v)(v) if isinstance(v, (dict, set)) else v for key, v in vars(module).items()})
         for module in network.modules()
@@ -218,7 +218,7 @@ def _unchanged(network: nn.Module) -> Iterator[None]:
 
 
 def _grown(network: nn.Module, images: Tensor) -> dict[str, list[tuple[int, ...]]] | None:
-    """The shapes of what each module returns for one image of twice the height; None if that does not run."""
+    """Return the shapes of each module's outputs for one image of twice the height; None if that does not run."""
     shapes: dict[str, list[tuple[int, ...]]] = {}
 
     def after(path: str, output: Any) -> None:
@@ -231,17 +231,17 @@ def _grown(network: nn.Module, images: Tensor) -> dict[str, list[tuple[int, ...]
 
 
 class _Watch:
-    """What is seen of a forward pass.
+    """The record of a forward pass.
 
     Attributes:
         outputs: As in :class:`DryRun`, with values.
-        inputs: Likewise.
-        calls: Likewise.
-        versions: Of the outputs, when they were made.
-        nodes: Of the outputs their places in autograd's graph.
+        inputs: As in :class:`DryRun`, with values.
+        calls: As in :class:`DryRun`.
+        versions: Versions of the outputs when they were computed.
+        nodes: Places of the outputs in autograd's graph.
         seen: Each tensor at each place in the order of the pass, and its version there.
-        dropped: What a dropout will overwrite in training.
-        without_graph: Which ran without a graph.
+        dropped: Tensors that a dropout will overwrite in training.
+        without_graph: Modules that ran without a graph.
     """
 
     def __init__(self) -> None:
@@ -255,19 +255,19 @@ class _Watch:
         self.without_graph: set[str] = set()
 
     def see(self, path: str, tensors: list[Tensor], goes_in: bool) -> None:
-        """Keep what is at a place."""
+        """Keep the tensors at a place."""
         for number, tensor in enumerate(tensors, -len(tensors)):  # from the last, as earlier outputs may be left out
             self.seen.append((Place(path, number, goes_in), tensor, tensor._version))
 
     def before(self, path: str, module: nn.Module, args: Any) -> None:
-        """A module is given something."""
+        """Keep the inputs of a module."""
         self.inputs[path] = tensors_in(args)
         self.see(path, self.inputs[path], goes_in=True)
         if isinstance(module, DROPOUT) and module.inplace:
             self.dropped.extend(self.inputs[path])
 
     def after(self, path: str, output: Any) -> None:
-        """A module returns something."""
+        """Keep the outputs of a module."""
         self.calls[path] += 1
         self.outputs.pop(path, None)  # so that they stand in the order in which they ended
         self.outputs[path] = tensors_in(output)
@@ -279,7 +279,7 @@ class _Watch:
 
 
 def _run(network: nn.Module, images: Tensor, graph: bool, whole: bool) -> DryRun:
-    """One forward pass that is watched, with autograd's graph of it or without."""
+    """Watch one forward pass, with autograd's graph of it or without."""
     watch = _Watch()
     forgotten = torch.autograd.graph.saved_tensors_hooks(lambda _tensor: None, lambda nothing: nothing)
     with (
@@ -327,7 +327,7 @@ def _run(network: nn.Module, images: Tensor, graph: bool, whole: bool) -> DryRun
 
 
 def _counted(count: Any, watch: _Watch, logit: Tensor) -> dict[tuple[str, int], int]:
-    """On how many ways each tensor is passed."""
+    """Count the paths through each tensor."""
     all_ways = {('', 0): count(logit.grad_fn, logit.output_nr)}
     return all_ways | {(p, i): count(*node) for p, nodes in watch.nodes.items() for i, node in enumerate(nodes)}
 
@@ -337,7 +337,7 @@ def _without_values(tensors: dict[str, list[Tensor]]) -> dict[str, list[Tensor]]
 
 
 def _vector_place(linear: nn.Module, path: str, watch: _Watch, without_graph: frozenset[str]) -> Place | None:
-    """Where what goes into a linear layer is first there; None if that is more than one vector an image, or nowhere."""
+    """Find the first place of a linear layer's input; None if it is more than one vector an image, or nowhere."""
     weight: Any = linear.weight
     vector = watch.inputs[path][0] if watch.inputs[path] else None
     if vector is None or vector[0].numel() != weight[0].numel():
@@ -352,16 +352,16 @@ def _vector_place(linear: nn.Module, path: str, watch: _Watch, without_graph: fr
 
 
 def _same_memory(tensor: Tensor, other: Tensor) -> bool:
-    """Whether one is the other, or another shape of it."""
+    """Check whether one tensor is the other, or another shape of it."""
     return tensor.data_ptr() == other.data_ptr() and tensor.numel() == other.numel()
 
 
 @torch.no_grad()
 def _mixing(network: nn.Module, watch: _Watch) -> dict[str, str]:
-    """Of maps with as many channels as rows and columns where the channels are.
+    """Find the layout of maps with as many channels as rows and columns.
 
-    A layer that is given such a map, or else the last one inside of what returns it that keeps its shape, mixes channels
-    at each place: of a number that changes, only numbers beside it in the dimension of the channels change too.
+    A layer that reads such a map, or else the last one inside of the module that returns it that keeps its shape, mixes
+    channels at each place: of a number that changes, only numbers beside it in the dimension of the channels change too.
     """
     found: dict[str, str] = {}
     known: list[tuple[str, Tensor, str]] = []  # of the layers so far: path, tensor, what they mix
@@ -381,7 +381,7 @@ def _mixing(network: nn.Module, watch: _Watch) -> dict[str, str]:
 
 
 def _mixed(module: nn.Module, images: Tensor) -> str:
-    """Which dimension of a map a layer mixes: the second, of a ``map``, or the last, of a ``map_last``; else nothing."""
+    """Return the layout whose channels a layer mixes: ``map`` (second dimension) or ``map_last`` (last); else nothing."""
     changed = images.clone()
     changed[:, 0, 0, 0] += 1
     try:
@@ -396,7 +396,7 @@ def _mixed(module: nn.Module, images: Tensor) -> str:
 
 
 def scores(output: Any) -> Tensor:
-    """The class scores in what a network returns: a tensor, or something with ``logits``.
+    """Return the logits in a network's output: a tensor, or an object with ``logits``.
 
     Raises:
         ValueError: If it is neither.

@@ -1,4 +1,4 @@
-"""The one table that knows families of networks: where each keeps its stages or blocks, and what is read of them."""
+"""The one table of network families: where each keeps its stages or blocks, and which of their features are read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .dry_run import DryRun, evaluating
 from .layouts import Layout, grid
 from .taps import FORM_OF, Tap, record, tap
 
-#: Where networks keep their stages (CNN, Swin) or blocks (ViT), in order; the first pattern that fits counts.
+#: Paths of stages (CNN, Swin) or blocks (ViT), in order; the first pattern that fits counts.
 STAGES = (
     r'backbone\.(layers|stages)\.\d+',  # mmpretrain
     r'model\.incre_modules\.\d',  # HRNet of timm: its four branches
@@ -28,15 +28,15 @@ STAGES = (
     r'model\.features\.denseblock\d',  # DenseNet of timm and torchvision
     r'model\.features\.\d+',  # MobileNet, EfficientNet, ConvNeXt, Swin, VGG of torchvision
 )
-#: What networks call the number of tokens before the patch tokens, and the parameter that is the class token.
+#: Names of the number of prefix tokens, and of the parameter that is the class token.
 EXTRA_TOKENS = ('num_extra_tokens', 'num_prefix_tokens')
 CLASS_TOKEN = r'(cls|class)_token$'
-#: Where a backbone of mmpretrain lists its stages by name.
+#: Attributes in which a backbone of mmpretrain lists its stages by name.
 LISTS = ('res_layers', 'layers', 'stages')
 
 
 def stage_paths(network: nn.Module, survey: DryRun) -> list[str]:
-    """The paths of a network's stages or blocks, in order; empty where the table has none for it."""
+    """Return the paths of a network's stages or blocks, in order; empty if the table has none for it."""
     backbone = getattr(network, 'backbone', None)
     for names in (getattr(backbone, attribute, None) for attribute in LISTS):
         if isinstance(names, (list, tuple)) and names and all(isinstance(name, str) for name in names):
@@ -50,10 +50,10 @@ def stage_paths(network: nn.Module, survey: DryRun) -> list[str]:
 
 
 def default_taps(network: Any, survey: DryRun) -> dict[str, Tap]:
-    """The tensors that a network offers without being told where they are, by name.
+    """Find the default taps of a network, by name.
 
-    A map is offered only where it is known to be what its name says: all that makes the class scores goes through it, and
-    ``feat`` is the last such map, behind which no layer works on places.
+    A map is available only where it is known to be what its name says: every path to the logits passes through it. ``feat``
+    is the last such map, behind which no layer works on places.
 
     Args:
         network: A classifier.
@@ -75,7 +75,7 @@ def default_taps(network: Any, survey: DryRun) -> dict[str, Tap]:
 
 
 def _block_taps(network: nn.Module, survey: DryRun, blocks: list[str]) -> dict[str, Tap]:
-    """Of a transformer whose blocks all have the same tokens."""
+    """Return the taps of a transformer whose blocks all have the same tokens."""
     if not survey.all_goes_through(blocks):
         return {}
     last = _last_map(network, survey, blocks)
@@ -98,13 +98,13 @@ def _block_taps(network: nn.Module, survey: DryRun, blocks: list[str]) -> dict[s
 
 
 def _extra_tokens(network: nn.Module) -> int | None:
-    """How many tokens a network says stand before its patch tokens; None if it does not say."""
+    """Return the number of prefix tokens that a network states; None if it states none."""
     found = (getattr(module, name, None) for module in network.modules() for name in EXTRA_TOKENS)
     return next((count for count in found if isinstance(count, int)), None)
 
 
 def _stage_taps(network: Any, survey: DryRun, stages: list[str]) -> dict[str, Tap]:
-    """Of a network whose maps grow smaller and wider from stage to stage."""
+    """Return the taps of a network whose maps grow smaller and wider from stage to stage."""
     outputs = survey.outputs.get('backbone', [])
     if outputs and outputs[-1].dim() == 4 and survey.all_goes_through(['backbone'], -1):
         path, index = 'backbone', -1
@@ -130,9 +130,9 @@ def _stage_taps(network: Any, survey: DryRun, stages: list[str]) -> dict[str, Ta
 
 
 def _row_by_row(network: nn.Module, survey: DryRun, paths: list[str]) -> bool:
-    """Whether patch tokens stand in the order of the rows: where the image's upper left quarter changes, they change most.
+    """Check that patch tokens are in row order: a change of the image's upper left quarter changes them most.
 
-    Some networks sort them by windows, or give (N, D, L), and what is laid on a grid then is no map.
+    Some networks sort them by windows, or return (N, D, L); laid on a grid, these are no map.
     """
     tokens = {path: tap(survey, [path], 'raw', 0) for path in paths if survey.layout(path).kind == 'tokens'}
     if not tokens:
@@ -155,7 +155,7 @@ def _row_by_row(network: nn.Module, survey: DryRun, paths: list[str]) -> bool:
 
 
 def _in_first_quarter(change: Tensor, layout: Layout) -> bool | None:
-    """Whether the tokens that change most are the upper left ones of their grid; None where all change alike."""
+    """Check whether the tokens that change most are the upper left ones of their grid; None where all change alike."""
     own = Layout.of((1, len(change), 1), layout.ratio)
     sides = grid(len(change) - own.extra, layout.ratio)
     if sides is None:
@@ -170,10 +170,10 @@ def _in_first_quarter(change: Tensor, layout: Layout) -> bool | None:
 
 
 def _four_stages(survey: DryRun, stages: list[str]) -> list[str]:
-    """Where four stages end, from large maps to small ones.
+    """Find the ends of four stages, from large maps to small ones.
 
-    A stage that ends with the step that makes the map smaller counts up to its last block. Of more than four the last ones
-    of the four smallest sizes count; of fewer the parts count too that have a size of their own.
+    A stage that ends with a downsampling step counts up to its last block. Of more than four stages, the last one of each of
+    the four smallest sizes counts. Of fewer, parts of a size of their own count too.
     """
 
     def last_of_each_size(paths: Iterable[str]) -> list[str]:
@@ -196,10 +196,10 @@ def _four_stages(survey: DryRun, stages: list[str]) -> list[str]:
 
 
 def _before_last(survey: DryRun, stages: list[str]) -> str | None:
-    """The stage before the last.
+    """Find the stage before the last.
 
-    Some libraries count the step that makes the map smaller as a stage, or as the end of the one before it. That already
-    returns what the last stage works on; then it is the last block or stage in front of that step.
+    Some libraries count the downsampling step as a stage, or as the end of the one before it. Its output is already the last
+    stage's input; then the last block or stage in front of that step is returned.
     """
     if len(stages) < 2:
         return None
@@ -213,10 +213,10 @@ def _before_last(survey: DryRun, stages: list[str]) -> str | None:
 
 
 def _last_map(network: nn.Module, survey: DryRun, stages: list[str]) -> str | None:
-    """The last module through whose map, or tokens, all goes: the last stage, its final norm, or what widens it.
+    """Find the last map, or tokens, on every path: the last stage, its final norm, or a layer that widens it.
 
-    What is inside of the classifier or of a pooling does not count. None if layers behind it work on places too, so that it
-    is one branch of several, or returns what cannot be read.
+    Modules inside of the classifier or of a pooling do not count. None if layers behind it work on places too: then it is
+    one branch of several, or its output cannot be read.
     """
     order = list(survey.outputs)
     trunk = [path for path in order if _on_trunk(network, survey, path)]
@@ -235,7 +235,7 @@ def _last_map(network: nn.Module, survey: DryRun, stages: list[str]) -> str | No
 
 
 def _on_trunk(network: nn.Module, survey: DryRun, path: str) -> bool:
-    """Whether a module is in none that makes vectors of maps, as classifiers and poolings are; a mere sequence is none."""
+    """Check that no module around it turns maps into vectors, as classifiers and poolings do; a mere sequence does not."""
     above = [path[: match.start()] for match in re.finditer(r'\.', path)]
     inside = [p for p in above if survey.outputs.get(p) and not f'{survey.stem}.'.startswith(f'{p}.')]
     poolings = [p for p in inside if not _has_places(survey, p)]
@@ -244,7 +244,7 @@ def _on_trunk(network: nn.Module, survey: DryRun, path: str) -> bool:
 
 
 def _has_places(survey: DryRun, path: str) -> bool:
-    """Whether a module returns a map, or tokens: something that grows with the image, if that is known."""
+    """Check whether a module returns a map or tokens: a tensor that grows with the image, if that is known."""
     for number, tensor in enumerate(survey.outputs[path]):
         grows = survey.growing(path, number)
         if grows is None:
@@ -257,7 +257,7 @@ def _has_places(survey: DryRun, path: str) -> bool:
 
 
 def _places(survey: DryRun, path: str) -> int:
-    """How many places the map, or the patch tokens, in a module's first tensor have; 0 if it has none."""
+    """Count the places of the map, or the patch tokens, in a module's first tensor; 0 if it has none."""
     shape = tuple(survey.outputs[path][0].shape)
     layout = survey.layout(path)
     if layout.kind == 'tokens':
@@ -266,7 +266,7 @@ def _places(survey: DryRun, path: str) -> int:
 
 
 class OwnHead(nn.Module):
-    """What makes class scores of the last stage's map where a network of mmpretrain has that as parts of its own.
+    """The part of an mmpretrain network that maps the last stage's map to logits, where it has separate parts for that.
 
     Args:
         network: A classifier with ``backbone``, ``head`` and, maybe None, ``neck``.
@@ -280,27 +280,27 @@ class OwnHead(nn.Module):
         self.neck, self.head = network.neck, network.head
 
     def forward(self, feat: Tensor) -> Tensor:
-        """Class scores of a map, (N, C, H, W)."""
+        """Return the logits of a map, (N, C, H, W)."""
         if self.norm is not None:
             feat = self.norm(feat.mean(dim=(2, 3), keepdim=True)).flatten(1)
         return self.head((feat,) if self.neck is None else self.neck((feat,)))
 
 
 def own_head(network: Any) -> OwnHead | None:
-    """That of a network; None where it has no such parts."""
+    """Return the own head of a network; None if it has no such parts."""
     whole = getattr(network, 'backbone', None) is not None and getattr(network, 'head', None) is not None
     return OwnHead(network) if whole else None
 
 
 def drop_unread_outputs(network: Any, taps: Iterable[Tap]) -> None:
-    """Stop a network from computing stage outputs that nobody reads, and freeze the norms that only these have.
+    """Stop a network from computing stage outputs that nobody reads, and freeze the norms of these alone.
 
     mmpretrain's Swin, ConvNeXt and others put a norm ``norm{i}`` before each stage output in ``out_indices``. A norm whose
     output no loss reads has no gradient, which DistributedDataParallel refuses at the second step.
 
     Args:
         network: A classifier, changed in place; its parameters keep their names.
-        taps: The taps that are read beside the last output.
+        taps: The taps that are read, besides the last output.
     """
     backbone: Any = getattr(network, 'backbone', None)
     if backbone is None:

@@ -1,4 +1,4 @@
-"""How much of what is made of an image goes through which tensor, by the graph of a forward pass."""
+"""The number of paths from an image to a result through each tensor, by the graph of a forward pass."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor
 
 
 def ways(source: Tensor, result: Tensor) -> Callable[[Any, int], int] | None:
-    r"""Count the ways from a result back to its source that lead through a tensor.
+    r"""Count the paths from a result back to its source that lead through a tensor.
 
-    With a(v) the number of ways in autograd's graph from the result to v, and b(v) from v to the source, it is
+    With a(v) the number of paths in autograd's graph from the result to v, and b(v) from v to the source, it is
     :math:`a(v) \, b(v)`, an exact number. Through the result itself lead all.
 
     Args:
-        source: What a forward pass began with; its gradient function is the end of the ways.
-        result: What it gave.
+        source: The input of a forward pass; its gradient function is the end of the paths.
+        result: Its output.
 
     Returns:
-        What takes a tensor's ``grad_fn`` and ``output_nr``, as they were when it was made; None if there is no way, as where
-        a part of the pass kept no graph.
+        A function of a tensor's ``grad_fn`` and ``output_nr`` at the time of its computation; None if there is no path, as
+        where a part of the pass kept no graph.
     """
     end = source.grad_fn
     order = _ordered(result.grad_fn)
@@ -41,7 +41,7 @@ def ways(source: Tensor, result: Tensor) -> Callable[[Any, int], int] | None:
 
 
 def _ordered(first: Any) -> list[Any]:
-    """The nodes of a graph, each before those that it leads to."""
+    """Order the nodes of a graph, each before those that it leads to."""
     done: dict[Any, None] = {}  # the last one first; it also keeps the nodes, which torch makes anew otherwise
     waiting = [(first, False)] if first is not None else []
     seen = set()

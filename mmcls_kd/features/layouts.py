@@ -1,4 +1,4 @@
-"""The forms of features, maps, token sequences and vectors, and how one is made of another."""
+"""Forms of features (maps, token sequences, vectors) and the conversions between them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 from torch import Tensor
 
-#: What a tap reads: a tensor, or a tuple of them.
+#: The value of a tap: a tensor, or a tuple of them.
 Read = Any
 
 
 def parts(read: Read) -> tuple[Tensor, ...]:
-    """The tensors of what a tap read."""
+    """Return the tensors of a tap's value."""
     return (read,) if isinstance(read, Tensor) else read
 
 
 def tensors_in(output: Any) -> list[Tensor]:
-    """The tensors in what a module returns: itself, or those in a tuple, a list or a dict."""
+    """List the tensors in a module's output: the output itself, or those in a tuple, a list or a dict."""
     if isinstance(output, Tensor):
         return [output]
     parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, (list, tuple)) else ()
@@ -28,11 +28,11 @@ def tensors_in(output: Any) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class Layout:
-    """How a tensor of features is laid out.
+    """The layout of a feature.
 
     Attributes:
         kind: One of ``map`` (N, C, H, W), ``map_last`` (N, H, W, C), ``tokens`` (N, L, D), ``vector`` (N, C), ``other``.
-        extra: How many tokens (class, distillation, registers) stand before the patch tokens.
+        extra: Number of prefix tokens (class, distillation, register) before the patch tokens.
         ratio: Height and width of the images, without common factor; patches lie on a grid of that ratio.
     """
 
@@ -42,15 +42,15 @@ class Layout:
 
     @classmethod
     def of(cls, shape: tuple[int, ...], size: tuple[int, int] = (1, 1), extra: int | None = None) -> Layout:
-        """That of a tensor made of images.
+        """Find the layout of a tensor computed from images.
 
-        Tokens beyond the largest grid of the images' ratio are extra ones; and the two sizes side by side whose ratio is
-        nearer to that of the images are height and width.
+        Tokens beyond the largest grid of the images' ratio are prefix tokens. Of a map, the two neighbouring sizes whose
+        ratio is nearer to that of the images are height and width.
 
         Args:
-            shape: Of the tensor.
+            shape: Shape of the tensor.
             size: Height and width of the images.
-            extra: How many tokens are extra ones, for the case that the others then lie on such a grid.
+            extra: Number of prefix tokens, used if the others then lie on such a grid.
 
         Example:
             >>> Layout.of((2, 198, 384))
@@ -72,16 +72,16 @@ class Layout:
 
 
 def grid(count: int, ratio: tuple[int, int]) -> tuple[int, int] | None:
-    """Height and width of a grid of so many patches, of the images' ratio; None if there is none."""
+    """Return height and width of a grid of so many patches, of the images' ratio; None if there is none."""
     times = math.isqrt(count // math.prod(ratio))
     return (times * ratio[0], times * ratio[1]) if times**2 * math.prod(ratio) == count else None
 
 
 def as_map(feat: Tensor, layout: Layout) -> Tensor:
-    """Features as a map, (N, C, H, W); the patch tokens lie on a grid of the images' ratio, the extra ones are left out.
+    """Convert a feature to a map, (N, C, H, W), without prefix tokens; patch tokens lie on a grid of the images' ratio.
 
     Raises:
-        ValueError: If there is no map in them.
+        ValueError: If it contains no map.
     """
     if layout.kind == 'map':
         return feat
@@ -98,10 +98,10 @@ def as_map(feat: Tensor, layout: Layout) -> Tensor:
 
 
 def as_tokens(feat: Tensor, layout: Layout) -> Tensor:
-    """Features as patch tokens, (N, L, D), row by row; extra tokens are left out.
+    """Convert a feature to patch tokens, (N, L, D), row by row, without prefix tokens.
 
     Raises:
-        ValueError: If there are none in them.
+        ValueError: If it contains none.
     """
     if layout.kind == 'tokens':
         return feat[:, layout.extra :]
@@ -113,10 +113,10 @@ def as_tokens(feat: Tensor, layout: Layout) -> Tensor:
 
 
 def as_pooled(feat: Tensor, layout: Layout) -> Tensor:
-    """Features averaged over all places, extra tokens left out, (N, C).
+    """Average a feature over all places, without prefix tokens, (N, C).
 
     Raises:
-        ValueError: If they have another form.
+        ValueError: If it has another form.
     """
     if layout.kind == 'vector':
         return feat
@@ -124,12 +124,12 @@ def as_pooled(feat: Tensor, layout: Layout) -> Tensor:
 
 
 def as_flat(feat: Tensor, layout: Layout) -> Tensor:  # noqa: ARG001
-    """All numbers of each image side by side, (N, D)."""
+    """Flatten the feature of each image, (N, D)."""
     return feat.flatten(1)
 
 
 def as_class_token(feat: Tensor, layout: Layout) -> Tensor:
-    """The first of the extra tokens, (N, D).
+    """Return the first prefix token, (N, D).
 
     Raises:
         ValueError: If there is none.
@@ -140,7 +140,7 @@ def as_class_token(feat: Tensor, layout: Layout) -> Tensor:
 
 
 def as_it_is(feat: Tensor, layout: Layout) -> Tensor:  # noqa: ARG001
-    """The tensor itself."""
+    """Return the tensor itself."""
     return feat
 
 

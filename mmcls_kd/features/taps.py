@@ -1,19 +1,18 @@
-"""Named tensors out of a network: which modules give which, and how they are read in one forward pass.
+"""Taps: named features of a network, and how they are read in one forward pass.
 
-The names, without the ``_s`` or ``_t`` that says whose tensor it is, and the form in which each comes:
+The names, without the ``_s`` (student) or ``_t`` (teacher), and the form of each:
 
 ========================  ===========================================================================================
-``logit``                 class scores before the softmax, (N, C)
+``logit``                 logits, (N, C)
 ``feat``                  feature map of the last stage, (N, C, H, W); of a ViT its last patch tokens, laid on their grid
 ``feat_mid``              features of the stage before the last, pooled, (N, C); of a ViT the class token half-way
 ``tokens_low``            a ViT's patch tokens after its first two blocks, (N, 2, L, D)
 ``tokens_high``           patch tokens after the last block and final norm, (N, L, D); of a CNN the places of its last map
-``vector``                what goes into the classifier, (N, D): the pooled last stage, or the class token
-``stages``                a tuple of feature maps (N, C_i, H_i, W_i), of each stage one, shallow to deep, four as a rule
+``vector``                input of the classifier, (N, D): the pooled last stage, or the class token
+``stages``                a tuple of feature maps (N, C_i, H_i, W_i), one for each stage, shallow to deep, usually four
 ========================  ===========================================================================================
 
-Which module gives them is found by :func:`.default_taps.default_taps`, or said by the config's ``taps``, which may add
-further names.
+:func:`.families.default_taps` finds their modules; the config's ``taps`` replaces or extends them.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from torch.utils.hooks import RemovableHandle
 from .dry_run import DryRun
 from .layouts import FORMS, Layout, Read, tensors_in
 
-#: The shape of what a tap reads; of a tuple those of its tensors.
+#: The shape of a tap's value; of a tuple those of its tensors.
 Shape = tuple[Any, ...]
 
 #: The form of each name; of others the tensor as it is.
@@ -46,7 +45,7 @@ FORM_OF = {
 #: The names under which several modules give a tuple; else their tensors lie side by side.
 TUPLES = frozenset({'stages'})
 KEYS = ('path', 'form', 'index', 'extra')
-#: Why no student learns from what is read at a module.
+#: Why no gradient reaches the student from a module.
 NO_GRAPH = (
     'runs where no gradients are kept (inside of a part under gradient checkpointing, such as with_cp=True, or under '
     'no_grad), so a loss on what it returns would teach nothing: name a module around it in `taps`, or switch checkpointing '
@@ -56,13 +55,13 @@ NO_GRAPH = (
 
 @dataclass(frozen=True)
 class Tap:
-    """A tensor read at the outputs of some modules, or at what goes into them.
+    """A feature read at the outputs, or at the inputs, of some modules.
 
     Attributes:
         modules: Paths of the modules inside the network, as ``get_submodule`` takes them.
-        view: What makes the tensor of these modules' outputs.
-        overwritten: Which of them return what a later step changes in place, as an activation does: to be kept as a copy.
-        goes_in: Whether it is what goes into the modules.
+        view: Conversion of the modules' outputs into the feature.
+        overwritten: Modules whose outputs a later step changes in place, as an activation does: they are copied.
+        goes_in: Whether the modules' inputs are read.
     """
 
     modules: tuple[str, ...]
@@ -72,19 +71,19 @@ class Tap:
 
     @property
     def places(self) -> list[tuple[str, bool]]:
-        """Each module, with whether it is read what goes in."""
+        """Each module, and whether its inputs are read."""
         return [(path, self.goes_in) for path in self.modules]
 
 
 @dataclass(frozen=True)
 class View:
-    """Makes the tensor of a tap of what its modules return.
+    """Conversion of module outputs into the tap's feature.
 
     Attributes:
-        form: One of :data:`.forms.FORMS`.
-        layouts: How each module's tensor is laid out.
-        index: Which of a module's tensors it is.
-        apart: Whether it is a tuple, one tensor for each module.
+        form: One of :data:`.layouts.FORMS`.
+        layouts: Layout of each module's tensor.
+        index: Number of the tensor among a module's outputs.
+        apart: Whether to return a tuple, one tensor for each module.
     """
 
     form: str
@@ -93,7 +92,7 @@ class View:
     apart: bool = False
 
     def __call__(self, *outputs: Any) -> Read:
-        """The tensor, or the tuple; else the tensors of several modules lie side by side in dimension 1."""
+        """Return the feature, or the tuple; tensors of several modules are else stacked in dimension 1."""
         found = [
             FORMS[self.form](tensors_in(output)[self.index], layout)
             for output, layout in zip(outputs, self.layouts, strict=True)
@@ -104,7 +103,7 @@ class View:
 
 
 def nearest_paths(path: str, survey: DryRun) -> str:
-    """A hint for a module path that does not exist: the nearest ones."""
+    """Hint at the nearest paths of modules for a path that does not exist."""
     close = difflib.get_close_matches(path, survey.outputs, n=5, cutoff=0)
     return f'the nearest paths: {", ".join(close)}; `python -m mmcls_kd inspect CONFIG` prints them all'
 
@@ -118,20 +117,20 @@ def tap(
     apart: bool = False,
     goes_in: bool = False,
 ) -> Tap:
-    """A tap on modules of a network that was surveyed.
+    """Make a tap on modules of a network.
 
     Args:
-        survey: Of the network.
-        paths: Of the modules.
-        form: One of :data:`.forms.FORMS`.
-        index: Which tensor of a module that returns several.
-        extra: How many tokens stand before the patch tokens; found from their number if None.
+        survey: Dry run of the network.
+        paths: Paths of the modules.
+        form: One of :data:`.layouts.FORMS`.
+        index: Number of the tensor of a module that returns several.
+        extra: Number of prefix tokens; found from the number of tokens if None.
         apart: Whether to read a tuple, one tensor for each module.
-        goes_in: Whether to read what goes into the modules, not what they return.
+        goes_in: Whether to read the modules' inputs instead of their outputs.
 
     Raises:
         ValueError: If there is no such module (names the nearest), it does not run or runs several times, it returns no
-            tensor or several, or its tensor has no such form.
+            tensor or several, or its tensor does not have this form.
     """
     layouts = []
     for path in paths:
@@ -160,7 +159,7 @@ def tap(
 
 
 def _layout(survey: DryRun, path: str, number: int, goes_in: bool, extra: int | None) -> Layout:
-    """How a tensor is laid out, with so many extra tokens if that is given."""
+    """Find the layout of a tensor, with so many prefix tokens if that is given."""
     found = survey.layout(path, number, goes_in)
     if extra is None:
         return found
@@ -171,29 +170,29 @@ def _layout(survey: DryRun, path: str, number: int, goes_in: bool, extra: int | 
 
 
 def read(tap: Tap, survey: DryRun) -> Read:
-    """What a tap would have read in the dry run, without values."""
+    """Return the tap's value in the dry run, without values."""
     return tap.view(*((survey.inputs if goes_in else survey.outputs)[path] for path, goes_in in tap.places))
 
 
 def shapes_of(taps: Mapping[str, Tap], survey: DryRun) -> dict[str, Shape]:
-    """The shape of what each tap reads of two images, by name; of a tuple the shapes of its tensors."""
+    """Return the shape of each tap's value for two images, by name; of a tuple the shapes of its tensors."""
     return {name: shape_of(read(tap, survey)) for name, tap in taps.items()}
 
 
 def shape_of(value: Read) -> Shape:
-    """The shape of a tensor; of a tuple the shapes of its tensors."""
+    """Return the shape of a tensor; of a tuple the shapes of its tensors."""
     return tuple(value.shape) if isinstance(value, Tensor) else tuple(tuple(part.shape) for part in value)
 
 
 def check_names(given: Mapping[str, Any], aliases: Mapping[str, str]) -> dict[str, Any]:
-    """The taps of a config under their full names.
+    """Return the taps of a config under their full names.
 
     Args:
-        given: By name.
+        given: Taps by name.
         aliases: Full names by short ones.
 
     Raises:
-        ValueError: If a name does not say whose tensor it is.
+        ValueError: If a name has neither ``_s`` nor ``_t``.
     """
     if not isinstance(given, Mapping):
         raise ValueError(f'taps is a dict of paths by name, e.g. dict(feat_s="backbone.layer3"), not {given!r}')
@@ -207,13 +206,13 @@ def check_names(given: Mapping[str, Any], aliases: Mapping[str, str]) -> dict[st
 
 
 def given_taps(given: Mapping[str, Any], side: str, survey: DryRun) -> dict[str, Tap]:
-    """The taps that a config gives for one of the networks.
+    """Parse the config's taps for one of the networks.
 
     Args:
-        given: By name with ``_s`` or ``_t``: the path of a module; a list of them; or a dict with ``path`` and, as far as
-            wanted, ``form``, ``index`` and ``extra`` as in :func:`tap`.
-        side: ``'_s'`` or ``'_t'``; other names are passed over.
-        survey: Of the network.
+        given: By name with ``_s`` or ``_t``: the path of a module; a list of them; or a dict with ``path`` and, optionally,
+            ``form``, ``index`` and ``extra`` as in :func:`tap`.
+        side: ``'_s'`` or ``'_t'``; other names are skipped.
+        survey: Dry run of the network.
 
     Raises:
         ValueError: As :func:`tap`; names the tap.
@@ -237,16 +236,16 @@ def given_taps(given: Mapping[str, Any], side: str, survey: DryRun) -> dict[str,
 
 
 class _AllRead(Exception):  # noqa: N818  (no error)
-    """Ends a forward pass in which nothing is left to read."""
+    """End a forward pass in which nothing is left to read."""
 
 
 @contextmanager
 def record(network: nn.Module, taps: dict[str, Tap], stop: bool = False) -> Iterator[dict[str, Read]]:
-    """Read the tensors of one forward pass inside the ``with`` block; they are in the dict when it ends.
+    """Record the taps' values of one forward pass in the ``with`` block; they are in the dict when it ends.
 
     Args:
         network: The network that runs inside the block.
-        taps: What to read, by name.
+        taps: Taps to read, by name.
         stop: Leave the block as soon as all is read, so that no later stage is computed.
     """
     found: dict[tuple[str, bool], list[Tensor]] = {}
