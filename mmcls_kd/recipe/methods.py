@@ -18,7 +18,7 @@ from .wrappers import AT_STAGES, AtStages, CurriculumTemperature, at_stage, chec
 # Inputs of losses beside features, and the full name of each short one.
 GT_LABEL, SAMPLE_IDX, TEACHER_HEAD = 'gt_label', 'sample_idx', 'teacher_head'
 ALIASES = {'feat_mid': 'feat_mid_s'}
-#: Keys of a method's entry beside the keywords of its loss; the last is mmengine's, in configs of a package.
+#: Keys of a method's entry that are no keywords of its loss; the last is mmengine's, in configs of a package.
 NO_KEYWORDS = ('type', 'name', 'use_this', 'loss_weight', 'stages', 'curriculum', '_scope_')
 #: Why an input may be missing.
 REASONS = {
@@ -29,7 +29,7 @@ FINDERS: list[Callable[[str], Any]] = [LOSSES.get]
 
 
 def method_name(entry: Mapping) -> str:
-    """The name of a method on the command line: that of its loss without ``loss_``."""
+    """Return the name of a method on the command line, without ``loss_``."""
     return str(entry['name']).removeprefix('loss_')
 
 
@@ -48,7 +48,7 @@ def known_losses() -> list[str]:
 
 
 def method_entries(distill_cfg: Sequence[Mapping]) -> Iterator[Mapping]:
-    """Each method of a ``distill_cfg``: a list of ``dict(methods=[dict(type, name, use_this, ...), ...])``.
+    """Iterate over the methods of a ``distill_cfg``: a list of ``dict(methods=[dict(type, name, use_this, ...), ...])``.
 
     Raises:
         ValueError: If it has another form, or an entry lacks ``type`` or ``name``.
@@ -63,10 +63,10 @@ def method_entries(distill_cfg: Sequence[Mapping]) -> Iterator[Mapping]:
 
 
 def check_methods(wanted: Sequence[str], offered: Sequence[str]) -> None:
-    """Refuse methods that are not offered, or none at all.
+    """Refuse unknown methods, or none at all.
 
     Raises:
-        ValueError: Lists what is offered.
+        ValueError: Lists the available methods.
     """
     offers = f'this config offers: {", ".join(offered)}'
     if not wanted:
@@ -77,15 +77,15 @@ def check_methods(wanted: Sequence[str], offered: Sequence[str]) -> None:
 
 
 def offer(base: Mapping[str, Mapping], methods: Sequence[str], **settings: Mapping[str, Any]) -> list[dict]:
-    """The ``distill_cfg`` of a distiller config: every method of ``base``, the chosen ones switched on.
+    """Make the ``distill_cfg`` of a distiller's config: every method of ``base``, the chosen ones switched on.
 
     Args:
         base: Keywords of each loss by method name, as a file under ``configs/_base_/methods/`` holds them.
         methods: The methods to switch on.
-        **settings: Keywords that a pair adds to a method or has otherwise, e.g. ``mgd=dict(student_channels=512, ...)``.
+        **settings: Keywords that a pair adds to a method or changes, e.g. ``mgd=dict(student_channels=512, ...)``.
 
     Raises:
-        ValueError: If a method is chosen or set that ``base`` does not have, or none is chosen.
+        ValueError: If a chosen or changed method is not in ``base``, or none is chosen.
     """
     check_methods(methods, list(base))
     if settings:
@@ -100,7 +100,7 @@ def select_methods(model: Mapping, methods: Sequence[str]) -> None:
     """Switch the methods of a distiller's config on or off, in place: exactly ``methods`` are on afterwards.
 
     Raises:
-        ValueError: If the config is not a distiller's, a method is not offered, or none is chosen.
+        ValueError: If the config is not a distiller's, a method is unknown, or none is chosen.
     """
     if 'distill_cfg' not in model:
         raise ValueError('methods can be chosen for a distiller config only: this model has no `distill_cfg`')
@@ -111,10 +111,9 @@ def select_methods(model: Mapping, methods: Sequence[str]) -> None:
 
 
 def follow_methods(model: Mapping, methods: Sequence[str]) -> None:
-    """Let a config's ``methods`` decide, in place, as a config that inherits from a distiller's may set them anew.
+    """Apply a config's ``methods``, in place: a config that inherits from a distiller's may set them anew.
 
-    Where the config has put a ``distill_cfg`` of its own in the place of the inherited one, the inherited ``methods`` mean
-    nothing there, and that ``distill_cfg`` decides.
+    Where a config replaces the inherited ``distill_cfg``, that decides, and the inherited ``methods`` are ignored.
 
     Raises:
         ValueError: As :func:`select_methods`.
@@ -131,11 +130,11 @@ class Method:
     Attributes:
         name: Its name, under which its loss is logged.
         kind: The class of its loss.
-        keywords: What the config gives this class.
+        keywords: Keywords of this class.
         weight: Its ``loss_weight``.
-        stages: At which stages it reads maps, see :class:`.wrappers.AtStages`; None for the last one.
+        stages: Stages of its maps, see :class:`.wrappers.AtStages`; None for the last one.
         curriculum: Keywords of :class:`.wrappers.CurriculumTemperature`; None for a fixed temperature.
-        loss: The loss itself, where it is given; None to build it.
+        loss: The loss itself, if it is given; None to build it.
     """
 
     name: str
@@ -151,7 +150,7 @@ class Method:
         """The names of its inputs: the parameters of its ``forward`` that have no default.
 
         Raises:
-            ValueError: If it has ``stages``, but reads no maps of a stage.
+            ValueError: If it has ``stages``, but reads no feature maps.
         """
         names = parameters_of(self.kind.forward)
         if self.stages is None:
@@ -166,15 +165,15 @@ class Method:
         facts: Mapping[str, Callable[[], Any]] | None = None,
         progress: Progress | None = None,
     ) -> nn.Module:
-        """Build its loss; sizes and facts that are not given are filled in.
+        """Build its loss; missing sizes and facts are filled in.
 
         Args:
             shapes: The shape of each input, by name, for two images; of a tuple the shapes of its tensors.
-            facts: Facts about networks and data, by name; a loss says in ``facts`` which keywords are such.
+            facts: Facts about networks and data, by name; a loss lists the keywords that they fill in its ``facts``.
             progress: Place in the training, for a learnt temperature.
 
         Raises:
-            ValueError: If a size is given and wrong, a keyword does not fit, or a fact is not known that is needed.
+            ValueError: If a given size is wrong, a keyword does not fit, or a needed fact is unknown.
         """
         if self.curriculum is not None and not isinstance(self.curriculum, Mapping):
             raise ValueError(f'{self.name}: curriculum={self.curriculum!r} has to be a dict of start, range, epochs')
@@ -218,7 +217,7 @@ class Method:
         return self.kind(**keywords)
 
     def _given(self, loss: nn.Module, shapes: Mapping[str, Shape]) -> nn.Module:
-        """Check the sizes of a loss that was given."""
+        """Check the sizes of a given loss."""
         for keyword, (tensor, dim) in getattr(loss, 'sizes', {}).items():
             size, own = size_of(shapes.get(tensor, ()), dim), getattr(loss, keyword, None)
             if own is not None and size is not None and (tuple(own) if isinstance(own, list) else own) != size:
@@ -230,14 +229,14 @@ class Method:
 
 
 def parameters_of(function: Callable[..., Any]) -> tuple[str, ...]:
-    """The names of a method's parameters that have no default."""
+    """Return the names of a method's parameters that have no default."""
     _, *parameters = inspect.signature(function).parameters.values()
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return tuple(p.name for p in parameters if p.default is p.empty and p.kind not in variable)
 
 
 def size_of(shape: Shape, dim: int) -> Any:
-    """A size of a tensor, or of each of a tuple's; None where there is none."""
+    """Return a size of a tensor, or of each of a tuple's; None if it does not exist."""
     if shape and isinstance(shape[0], tuple):
         sizes = [size_of(part, dim) for part in shape]
         return None if None in sizes else tuple(sizes)
@@ -245,14 +244,14 @@ def size_of(shape: Shape, dim: int) -> Any:
 
 
 def shown_shape(shape: Shape) -> str:
-    """A shape for people, of a tuple each."""
+    """Format a shape for messages."""
     if shape and isinstance(shape[0], tuple):
         return ', '.join(map(shown_shape, shape))
     return f'(N, {", ".join(map(str, shape[1:]))})'
 
 
 def chosen_methods(distill_cfg: Sequence[Mapping]) -> list[Method]:
-    """The methods of a ``distill_cfg`` that are switched on.
+    """Parse the methods of a ``distill_cfg`` that are switched on.
 
     Raises:
         ValueError: If none is switched on, a type is unknown (suggests close names), or a name stands twice.
@@ -276,7 +275,7 @@ def parse_method(name: str, entry: Mapping[str, Any]) -> Method:
         entry: ``type``, the keywords of its loss, and ``loss_weight``, ``stages`` and ``curriculum``.
 
     Raises:
-        ValueError: If the name cannot be one, the type is unknown (suggests close names), or the weight does not fit.
+        ValueError: If the name is invalid, the type is unknown (suggests close names), or the weight does not fit.
     """
     kind = entry['type']
     if '.' in name or hasattr(nn.ModuleDict(), name):
@@ -295,10 +294,10 @@ def parse_method(name: str, entry: Mapping[str, Any]) -> Method:
 
 
 def method_of(given: Any, name: str | None = None) -> Method:
-    """Parse a loss as plain PyTorch code gives it.
+    """Parse a loss given in plain PyTorch code.
 
     Args:
-        given: A loss, its class, its name (``'nkd'``, ``'NKDLoss'``), or a dict as :func:`parse_method` takes.
+        given: A loss, its class, its name (``'nkd'``, ``'NKDLoss'``), or a dict as in :func:`parse_method`.
         name: Its name; that of the method (``'nkd'``) if None.
 
     Raises:
@@ -319,7 +318,7 @@ def method_of(given: Any, name: str | None = None) -> Method:
 
 
 def _short(name: str) -> str:
-    """Return the name of a method without underscores, of that or of the class of its loss."""
+    """Return the short name of a method or of its loss's class, without underscores."""
     return name.replace('_', '').removesuffix('Loss').lower()
 
 
@@ -344,5 +343,5 @@ def check_inputs(methods: Iterable[Method], available: Sequence[str]) -> None:
 
 
 def needs_teacher(name: str) -> bool:
-    """Whether a tensor of that name comes from the teacher."""
+    """Check whether an input comes from the teacher."""
     return name == TEACHER_HEAD or name.endswith('_t')

@@ -35,13 +35,13 @@ class LossWeight:
 
     Args:
         value: The weight, in units of the loss.
-        warmup: In which epoch it is reached; 0 or 1 for at once.
+        warmup: Epoch in which it is reached; 0 or 1 for at once.
         decay: The last epoch with the whole weight, and the first with the final one; None for no decay.
         final: The weight at the end of the decay.
         by_epoch: Count epochs; else iterations.
 
     Raises:
-        ValueError: If the numbers do not fit together.
+        ValueError: If the numbers are inconsistent.
 
     Example:
         >>> weight = LossWeight(8.0, warmup=4, decay=(10, 12))
@@ -70,7 +70,7 @@ class LossWeight:
 
     @classmethod
     def of(cls, given: float | Mapping[str, Any]) -> LossWeight:
-        """What a config gives: a number, or a dict of the keywords.
+        """Parse a config's ``loss_weight``: a number, or a dict of the keywords.
 
         Raises:
             ValueError: If it is neither, or a keyword is unknown.
@@ -83,7 +83,7 @@ class LossWeight:
         return cls(**{key: value for key, value in given.items() if key in known})
 
     def at(self, step: int) -> float:
-        """The weight in an epoch, counted from 1 (or in an iteration)."""
+        """Return the weight in an epoch, counted from 1 (or in an iteration)."""
         if step < self.warmup:
             return self.value * step / self.warmup
         if self.decay is None or step <= self.decay[0]:
@@ -94,7 +94,7 @@ class LossWeight:
 
     @property
     def fixed(self) -> bool:
-        """Whether it is the same in every step."""
+        """Whether the weight is the same in every step."""
         return self.warmup <= 1 and self.decay is None
 
     def now(self, progress: Progress) -> float:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .schedules import Progress
 
-#: What a loss at several stages reads in the place of the last stage's map.
+#: The inputs of a loss at several stages in the place of the last stage's map.
 AT_STAGES = {'feat_s': 'stages_s', 'feat_t': 'stages_t'}
 
 
@@ -19,8 +19,7 @@ class AtStages(nn.Module):
     r"""A loss at several stages, each with parameters of its own: :math:`\sum_i L_i(F_s^i, F_t^i)`.
 
     Args:
-        losses: The losses, by the number of the stage, from 1 for the one with the largest map; negative ones count from
-            the last.
+        losses: The losses by number of the stage: from 1 for the one with the largest map, or negative from the last.
     """
 
     def __init__(self, losses: Mapping[int, nn.Module]) -> None:
@@ -29,10 +28,10 @@ class AtStages(nn.Module):
         self.losses = nn.ModuleDict({f'stage{number}': loss for number, loss in losses.items()})
 
     def forward(self, **tensors: Any) -> Tensor:
-        """The sum.
+        """Return the sum of the losses.
 
         Args:
-            **tensors: What the losses ask for; ``stages_s`` and ``stages_t`` in the place of ``feat_s`` and ``feat_t``.
+            **tensors: The losses' inputs; ``stages_s`` and ``stages_t`` in the place of ``feat_s`` and ``feat_t``.
         """
         stages = {name: tensors.pop(of) for name, of in AT_STAGES.items() if of in tensors}
         values = []
@@ -43,16 +42,16 @@ class AtStages(nn.Module):
 
 
 def at_stage(stages: Any, number: int) -> Any:
-    """Of what there is of each stage that of one, counted from 1, or from −1 backwards."""
+    """Return the feature of one stage, counted from 1, or from −1 backwards."""
     return stages[number - 1 if number > 0 else number]
 
 
 def check_stages(stages: Any, counts: Mapping[str, int]) -> tuple[int, ...]:
-    """The numbers of the stages that a config gives.
+    """Check the stages that a config gives.
 
     Args:
         stages: A number, or several.
-        counts: How many stages each network has.
+        counts: Number of stages of each network.
 
     Raises:
         ValueError: If one of them is no stage of a network, or is named twice.
@@ -67,7 +66,7 @@ def check_stages(stages: Any, counts: Mapping[str, int]) -> tuple[int, ...]:
 
 
 class _Reversed(torch.autograd.Function):
-    """The tensor itself, whose gradient is turned round and scaled."""
+    """Identity whose gradient is reversed and scaled."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, scale: float) -> Tensor:
@@ -80,7 +79,7 @@ class _Reversed(torch.autograd.Function):
 
 
 class CurriculumTemperature(nn.Module):
-    r"""CTKD: the temperature of a loss is learnt against the student, which it makes harder to follow step by step.
+    r"""Learnable temperature of a loss (CTKD), trained against the student to make the loss harder step by step.
 
     .. math:: T = start + range \cdot \sigma(\theta), \quad
         \lambda(e) = \frac{1}{2} \left( 1 - \cos \frac{\pi \min(e, E)}{E} \right)
@@ -90,10 +89,10 @@ class CurriculumTemperature(nn.Module):
     Source: Li et al., AAAI 2023, arXiv 2211.16231.
 
     Args:
-        loss: A loss that has its temperature in ``temp``.
+        loss: A loss with the attribute ``temp``.
         start: The lowest temperature.
-        range: How far it may rise above that.
-        epochs: E, after how many epochs the whole gradient counts.
+        range: Range of the temperature above that.
+        epochs: E, number of epochs until the whole gradient counts.
         progress: Place in the training; the beginning if None.
 
     Raises:
@@ -122,16 +121,16 @@ class CurriculumTemperature(nn.Module):
 
     @property
     def task_weight(self) -> float:
-        """What the loss leaves of the task loss."""
+        """The share of the task loss that the loss leaves."""
         return getattr(self.loss, 'task_weight', 1.0)
 
     @property
     def temp(self) -> Tensor:
-        """The temperature now."""
+        """The present temperature."""
         return self.start + self.range * self.theta.sigmoid()
 
     def forward(self, **tensors: Any) -> Tensor:
-        """The loss at that temperature; its arguments are the loss's."""
+        """Return the loss at the present temperature; its arguments are the loss's."""
         epoch = min(self.progress.done() + 1, self.epochs)
         strength = (1 - math.cos(math.pi * epoch / self.epochs)) / 2
         fixed = self.loss.temp

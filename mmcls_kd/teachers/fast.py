@@ -1,4 +1,4 @@
-"""A frozen network made ready for inference: batch norm folded, nothing computed that nobody reads."""
+"""A frozen network made ready for inference: batch norms folded, unread outputs left out."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from ..features.taps import Tap, record
 
 logger = logging.getLogger(__name__)
 PRECISIONS = {'bf16': torch.bfloat16, 'fp16': torch.float16}
-#: How far what is read may move by folding, in units of its largest entry where that is above 1.
+#: Largest accepted change of a feature by folding, in units of its largest entry where that is above 1.
 TOLERANCE = 1e-4
-#: Where a module keeps its hooks.
+#: The attributes in which a module keeps its hooks.
 HOOKS = (
     '_forward_hooks',
     '_forward_hooks_with_kwargs',
@@ -28,8 +28,8 @@ HOOKS = (
     '_forward_pre_hooks',
     '_forward_pre_hooks_with_kwargs',
 )
-#: How many graphs torch may make of a network's parts, which it counts as one: each in training and validation, and for the
-#: last batch.
+#: Limit of compiled graphs of a network's parts, which torch counts together: each in training and validation, and for
+#: the last batch.
 GRAPHS = 64
 
 
@@ -47,11 +47,11 @@ def compile_parts(network: nn.Module, options: Mapping[str, Any]) -> None:
 
 
 def twin(network: nn.Module, taps: Iterable[Tap], folded: bool) -> nn.Module:
-    """A frozen copy in eval mode, without hooks, that shares its tensors with the original, but for folded ones.
+    """Make a frozen copy in eval mode, without hooks, that shares all tensors but the folded ones with the original.
 
     Args:
         network: A classifier.
-        taps: What is read of it; stage outputs that are not are left out.
+        taps: Taps that are read; stage outputs that none of them needs are left out.
         folded: Whether to fold batch norms into the convolutions before them.
     """
     shared: dict[int, Any] = {id(tensor): tensor for tensor in chain(network.parameters(), network.buffers())}
@@ -62,7 +62,7 @@ def twin(network: nn.Module, taps: Iterable[Tap], folded: bool) -> nn.Module:
 
 
 def fold_norms(network: nn.Module) -> nn.Module:
-    r"""Fold each batch norm into the convolution before it, in place: of the modules inside of one module, in their order.
+    r"""Fold each batch norm into the convolution before it, in place, among the children of each module in their order.
 
     .. math:: W' = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}} W, \quad
         b' = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}} (b - \mu) + \beta
@@ -92,29 +92,29 @@ def _fold(conv: nn.Conv2d, norm: Any) -> None:
 
 
 def share_hooks(network: nn.Module, other: nn.Module) -> None:
-    """Let the hooks that a network has, or will have, be those of its twin too."""
+    """Share a network's present and later hooks with its twin."""
     for path, part in other.named_modules():
         for name in HOOKS:
             setattr(part, name, getattr(network.get_submodule(path), name))
 
 
 def can_fold(network: nn.Module) -> bool:
-    """Whether every batch norm has what folding needs: statistics of its own, scale and shift."""
+    """Check that every batch norm has statistics of its own, scale and shift, which folding needs."""
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     return bool(norms) and all(norm.track_running_stats and norm.affine for norm in norms)
 
 
 class FastNetwork:
-    """Runs a frozen network the fast way, and makes that anew when the network's weights change.
+    """Fast form of a frozen network, made anew when the network's weights change.
 
-    Folding is kept only where every tensor that is read stays within 1e-4 on the first images, compared in float64. A
-    change of the weights is noticed by the tensors' version counters and addresses, so one behind ``.data`` is not. Hooks
-    of the network's modules are called in the fast passes too.
+    Folding is kept only if every tap's value stays within 1e-4 on the first images, compared in float64. A change of the
+    weights is noticed by the tensors' version counters and addresses: one through ``.data`` is not. Hooks of the network's
+    modules are called in the fast passes too.
 
     Args:
-        network: The network as loaded; it stays as it is.
-        precision: ``'bf16'`` or ``'fp16'`` to compute in it, whatever autocast says; None for the network's own.
-        compile_options: Keywords of ``torch.compile``; None not to compile.
+        network: The network as loaded; it is not changed.
+        precision: ``'bf16'`` or ``'fp16'``, whatever autocast says; None for the network's own.
+        compile_options: Keywords of ``torch.compile``; None for no compilation.
     """
 
     def __init__(
@@ -127,11 +127,11 @@ class FastNetwork:
         self._ready = network
 
     def __call__(self, inputs: Tensor, taps: dict[str, Tap]) -> dict[str, Read]:
-        """The tensors of one forward pass, in float32 where the precision is lower.
+        """Read the taps in one forward pass, in float32 where the precision is lower.
 
         Args:
             inputs: Images, (N, 3, H, W).
-            taps: What to read.
+            taps: Taps to read, by name.
         """
         made_of = (*taps, *self._weights())
         if made_of != self._made_of:
@@ -161,7 +161,7 @@ class FastNetwork:
         return ready
 
     def _folded(self, plain: nn.Module, images: Tensor, taps: dict[str, Tap]) -> nn.Module:
-        """The folded twin, or the plain one where folding changes what is read."""
+        """Return the folded twin, or the plain one if folding changes a tap's value."""
         try:
             folded = twin(self.network, taps.values(), folded=True)
             moved = largest_difference(plain, folded, images, taps)
@@ -176,15 +176,15 @@ class FastNetwork:
 
 
 def largest_difference(network: nn.Module, other: nn.Module, images: Tensor, taps: dict[str, Tap]) -> float:
-    """How far what is read of one network is from what is read of another, compared in float64.
+    """Compare the taps' values of two networks in float64.
 
-    So the precision that the device computes in (TF32 on a GPU) does not matter.
+    So the precision of the device (TF32 on a GPU) does not matter.
 
     Args:
         network: A classifier.
         other: Another one.
         images: Images, (N, 3, H, W).
-        taps: What to read.
+        taps: Taps to read, by name.
 
     Returns:
         The largest difference, in units of the largest entry where that is above 1.
@@ -196,12 +196,12 @@ def largest_difference(network: nn.Module, other: nn.Module, images: Tensor, tap
 
 
 def run(network: nn.Module, inputs: Tensor, taps: dict[str, Tap], stop: bool = True) -> dict[str, Read]:
-    """One forward pass for what the taps read.
+    """Run one forward pass and read the taps.
 
     Args:
         network: A classifier.
         inputs: Images, (N, 3, H, W).
-        taps: What to read.
+        taps: Taps to read, by name.
         stop: End the pass as soon as all is read.
     """
     if not taps:

@@ -28,15 +28,15 @@ class FrozenTeacher:
     it.
 
     Args:
-        network: A classifier: it takes images, (N, C, H, W), and returns class scores, (N, classes), or something with
-            ``logits``. It is frozen in place.
-        given: Input preprocessing of the images that it will be given, those of the student.
-        wanted: Input preprocessing that the network was trained with; that of ``given`` if None.
-        class_map: For each class of the student the index of its own class; None if the classes are the same.
+        network: A classifier: it takes images, (N, C, H, W), and returns logits, (N, C), or an object with ``logits``. It is
+            frozen in place.
+        given: Input preprocessing of the images that it receives, that of the student.
+        wanted: Input preprocessing that the network was trained with; ``given`` if None.
+        class_map: Index of the teacher's class for each class of the student; None if the label spaces are identical.
         taps: Taps that replace or extend the defaults, see :func:`mmcls_kd.features.taps.given_taps`.
         mode: ``'eval'``, or ``'train'`` for batch statistics and drop path in the teacher.
         precision: ``'bf16'`` or ``'fp16'`` to compute in it; None for float32, or that of autocast.
-        compile_options: Keywords of ``torch.compile``; None not to compile.
+        compile_options: Keywords of ``torch.compile``; None for no compilation.
         size: Height and width of the images, where ``wanted`` has none.
 
     Attributes:
@@ -77,7 +77,7 @@ class FrozenTeacher:
         """Select and order the classes of the logits.
 
         Args:
-            class_map: For each class of the student the index of its own class; None for all of them in their order.
+            class_map: Index of the teacher's class for each class of the student; None for all of them in their order.
         """
         self._index = None if class_map is None else torch.tensor(class_map)
         self.num_classes = self.dry_run.num_classes if class_map is None else len(class_map)
@@ -92,7 +92,7 @@ class FrozenTeacher:
         return self
 
     def _students(self, logit: Tensor) -> Tensor:
-        """Select the class scores of the student's classes, in its order."""
+        """Select the logits of the student's classes, in its order."""
         if self._index is None:
             return logit
         self._index = self._index.to(logit.device)
@@ -102,14 +102,14 @@ class FrozenTeacher:
     def head(self) -> Head | None:
         """The part that maps features of the last stage, (N, C_t, H, W), to logits; gradients flow to the features.
 
-        None where other layers lie between that stage and the classifier, or it reads something else (a class token).
+        None where other layers lie between that stage and the classifier, or its input is another feature (a class token).
         """
         found = find_head(self.network, self.dry_run, self.taps)
         return None if found is None else Head(found, self._index)
 
     @property
     def linear_weight(self) -> Tensor | None:
-        """The rows of the last linear layer, (C, D), of the student's classes; None where the logits come otherwise."""
+        """The rows of the last linear layer, (C, D), for the student's classes; None if the logits come otherwise."""
         if self.dry_run.linear_path is None:
             return None
         weight = self.network.get_submodule(self.dry_run.linear_path).weight.detach().flatten(1)  # type: ignore[operator]
@@ -126,7 +126,7 @@ class FrozenTeacher:
 
         Args:
             inputs: Images as the student sees them, (N, C, H, W).
-            samples: Samples of the images; only a stored teacher looks at them.
+            samples: Samples of the images; unused here, a stored teacher reads them.
             names: Names of its taps.
 
         Returns:
@@ -141,10 +141,10 @@ class FrozenTeacher:
 
 
 def check_run(mode: str, precision: str | None) -> None:
-    """Refuse an unknown way to run a teacher.
+    """Check how a teacher is to run.
 
     Raises:
-        ValueError: Names the choices.
+        ValueError: If mode or precision are unknown; names the choices.
     """
     if mode not in MODES:
         raise ValueError(f'teacher_mode={mode!r}: choose one of {", ".join(map(repr, MODES))}')

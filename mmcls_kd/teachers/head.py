@@ -1,4 +1,4 @@
-"""The teacher's head: the part of a network that maps features of its last stage to class scores."""
+"""The teacher's head: the part of a network that maps the last stage's map to logits."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .fast import run
 
 
 class Head(nn.Module):
-    """What makes logits of the last stage's map.
+    """Map from features of the last stage to logits.
 
     Args:
-        network: What makes class scores of it.
-        index: Which of the scores are those of the student's classes; None for all.
+        network: Module that maps the features to logits.
+            index: Indices of the student's classes; None for all.
     """
 
     index: Tensor | None
@@ -30,17 +30,17 @@ class Head(nn.Module):
         self.register_buffer('index', index)
 
     def forward(self, feat: Tensor) -> Tensor:
-        """The logits of the student's classes, (N, C), of maps, (N, C_t, H, W)."""
+        """Return the logits of the student's classes, (N, C), of maps, (N, C_t, H, W)."""
         scores = self.network(feat)
         return scores if self.index is None else scores[:, self.index.to(scores.device)]
 
 
 def find_head(network: nn.Module, found: DryRun, taps: Mapping[str, Tap]) -> nn.Module | None:
-    """What makes class scores of the map that ``feat`` reads: tried, and kept only if it gives the network's own.
+    """Find the head behind ``feat``: candidates are tried, and one is kept only if it reproduces the network's logits.
 
     Args:
         network: A classifier.
-        found: Its survey.
+        found: Its dry run.
         taps: Its taps.
     """
     if 'feat' not in taps:
@@ -64,7 +64,7 @@ def find_head(network: nn.Module, found: DryRun, taps: Mapping[str, Tap]) -> nn.
 
 
 def modules_behind(network: nn.Module, found: DryRun, path: str) -> nn.Sequential:
-    """The modules that run behind one, in that order; of those inside of one another the outermost."""
+    """Return the modules that run behind one, in that order, without those inside of another."""
     order = list(found.outputs)
     later = [other for other in order[order.index(path) + 1 :] if not path.startswith(f'{other}.')]
     outermost = [p for p in later if not any(p.startswith(f'{other}.') for other in later)]
@@ -79,5 +79,5 @@ class Pooled(nn.Module):
         self.classifier = classifier
 
     def forward(self, feat: Tensor) -> Tensor:
-        """Class scores."""
+        """Return the logits of pooled features."""
         return self.classifier(feat.mean(dim=(2, 3)))

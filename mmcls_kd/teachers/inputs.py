@@ -1,4 +1,4 @@
-"""Input preprocessing: the images that a network was trained with, and how one network's are made of another's."""
+"""Input preprocessing: that of a network, and the conversion of images from one network's to another's."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from torch import Tensor
 from .resizing import BACKENDS, INTERPOLATIONS, KERNELS, resize
 
 logger = logging.getLogger(__name__)
-#: The weight of red, green and blue in a grey image (ITU-R BT.601), as image libraries have it.
+#: Weights of red, green and blue in a grey image (ITU-R BT.601), as in image libraries.
 LUMA = (0.299, 0.587, 0.114)
-#: The settings that say what an image's values are.
+#: The settings that determine an image's values.
 VALUES = ('mean', 'std', 'to_rgb')
-#: Beyond such a mean or std, on the scale of 0 to 255, images are nearly of one colour.
+#: With a mean or std beyond these, on the scale of 0 to 255, images are nearly of one colour.
 TWICE = 4 * 255
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """The images that a network wants.
+    """Input preprocessing of a network.
 
     Attributes:
-        mean: What is subtracted of the values, which go from 0 to 255: a number for each channel, or one for all.
-        std: By what they are divided then.
+        mean: Mean that is subtracted from values of 0 to 255: a number for each channel, or one for all.
+        std: Standard deviation by which they are then divided.
         to_rgb: Whether three channels are red, green, blue; else blue, green, red.
         size: Height and width; None for any.
-        interpolation: How images of another size are made into this one.
-        backend: As which library does it: Pillow looks at all pixels when it makes an image smaller, OpenCV at the nearest.
-            torchvision does as Pillow does, but for details.
+        interpolation: Interpolation of the resizing.
+        backend: Library of the resizing: Pillow reads all pixels when it makes an image smaller, OpenCV the nearest ones.
+            torchvision is like Pillow, but for details.
     """
 
     mean: tuple[float, ...] = (0.0,)
@@ -53,10 +53,10 @@ def _round(values: Sequence[float]) -> list[float]:
 
 
 def changed(pixels: Pixels, given: Mapping[str, Any]) -> Pixels:
-    """Pixels with some settings as a config gives them.
+    """Replace settings of an input preprocessing.
 
     Args:
-        pixels: What they are else.
+        pixels: The input preprocessing.
         given: ``mean``, ``std``, ``to_rgb``, ``size`` (a number or (height, width)), ``interpolation``,
             ``backend``. Mean and std may be on the scale of 0 to 1.
 
@@ -91,7 +91,7 @@ def changed(pixels: Pixels, given: Mapping[str, Any]) -> Pixels:
 
 
 def _check(made: Pixels, given: Mapping[str, Any]) -> None:
-    """Refuse pixels that cannot be."""
+    """Refuse settings that are impossible."""
     if len(made.mean) != len(made.std) or len(made.mean) not in (1, 3) or min(made.std) <= 0:
         raise ValueError(
             f'teacher_pixels: mean={list(made.mean)} and std={list(made.std)} do not fit: give 1 or 3 numbers each, on the '
@@ -110,7 +110,7 @@ def _check(made: Pixels, given: Mapping[str, Any]) -> None:
 
 
 def on_scale_of_one(mean: Sequence[float], std: Sequence[float]) -> bool:
-    """Whether mean and std are of values from 0 to 1, since for values from 0 to 255 they would do next to nothing."""
+    """Check whether mean and std are for values from 0 to 1: for values from 0 to 255 they would have almost no effect."""
     small = bool(mean) and bool(std) and max(map(abs, mean)) <= 1 and max(std) <= 1
     return small and (any(mean) or min(std) < 1)
 
@@ -120,22 +120,22 @@ def _long(values: Sequence[float], length: int) -> tuple[float, ...]:
 
 
 def resized(values: Tensor, wanted: Pixels) -> Tensor:
-    """Images of another size, as a network's own pipeline would make them, see :func:`.resizing.resize`.
+    """Resize images as a network's own pipeline would, see :func:`.resizing.resize`.
 
     Args:
         values: Images with values from 0 to 255, (N, C, H, W).
-        wanted: What they shall be.
+        wanted: Input preprocessing of the result.
     """
     return values if wanted.size is None else resize(values, wanted.size, wanted.interpolation, wanted.backend)
 
 
 class PixelAdapter:
-    """Makes one network's images of another's, on their device.
+    """Conversion of images from one network's input preprocessing to another's, on their device.
 
     Args:
-        given: What the images are.
-        wanted: What they shall be.
-        channels: How many channels they shall have, 1 or 3. Grey ones take the mean of three numbers for red, green, blue.
+        given: Input preprocessing of the images.
+        wanted: Input preprocessing of the result.
+        channels: Number of channels of the result, 1 or 3. A grey one takes the mean of three numbers for red, green, blue.
     """
 
     def __init__(self, given: Pixels, wanted: Pixels, channels: int) -> None:
@@ -146,10 +146,10 @@ class PixelAdapter:
         self._constants: dict[Any, list[Tensor]] = {}
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Images of the wanted kind.
+        """Convert images.
 
         Args:
-            inputs: Images of the given kind, (N, C, H, W).
+            inputs: Images with the given input preprocessing, (N, C, H, W).
         """
         resize = self.wanted.size is not None and tuple(inputs.shape[2:]) != self.wanted.size
         if self.same_values and not resize and inputs.shape[1] == self.channels:
@@ -169,7 +169,7 @@ class PixelAdapter:
         return ((values - mean) / std).to(inputs.dtype)
 
     def _on(self, inputs: Tensor) -> list[Tensor]:
-        """The constants where the images are."""
+        """Return the constants on the images' device."""
         key = inputs.device, inputs.dtype
         if key not in self._constants:
             rows = (self.given.mean, self.given.std, self.wanted.mean, self.wanted.std, LUMA)

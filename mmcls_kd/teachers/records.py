@@ -1,4 +1,4 @@
-"""How logits are stored: the largest k as float16 with their classes, and the log-sum-exp of the others."""
+"""The storage format of logits: the largest k as float16 with their classes, and the log-sum-exp of the others."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor
 
 
 def record_type(classes: int, k: int) -> np.dtype:
-    """The type of one view's record: ``logit`` (k,) float16, ``class`` (k,), and ``rest``, the others' log-sum-exp.
+    """Return the type of a view's record: ``logit`` (k,) float16, ``class`` (k,), and ``rest``, the others' log-sum-exp.
 
     With k = C there is only ``logit``, in the order of the classes: 2·C bytes. Else it is 4·k + 4 bytes, or 6·k + 4 with
     more than 65,536 classes.
 
     Args:
         classes: Number of classes C.
-        k: How many of them are stored, 1 to C.
+        k: Number of stored logits, 1 to C.
 
     Raises:
         ValueError: If k is not among these.
@@ -34,13 +34,13 @@ def record_type(classes: int, k: int) -> np.dtype:
 
 
 def encode(logit: Tensor, k: int) -> np.ndarray:
-    r"""Records of a batch of logits, see :func:`record_type`.
+    r"""Encode a batch of logits as records, see :func:`record_type`.
 
     .. math:: rest_n = \log \sum_{i \notin top_k} \exp z_{ni}
 
     Args:
         logit: Logits z, (N, C), on any device.
-        k: How many to store.
+        k: Number of logits to store.
 
     Returns:
         N records.
@@ -64,7 +64,7 @@ def encode(logit: Tensor, k: int) -> np.ndarray:
 
 
 def decode(records: np.ndarray, classes: int) -> Tensor:
-    r"""The logits that losses see: those stored, and the others' probability spread evenly over the other classes.
+    r"""Decode the stored logits; the others' probability is spread evenly over the other classes.
 
     .. math:: z_{ni} = rest_n - \log(C - k) \quad \text{for } i \notin top_k
 

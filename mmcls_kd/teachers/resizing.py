@@ -1,4 +1,4 @@
-"""Images of another size, as each image library makes them of whole numbers."""
+"""Resizing of images, as each image library does it on whole numbers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-#: The ways to resize of each library, by mmcv's names. timm does as Pillow does; 'torchvision' is for tensors, which most of
-#: Hugging Face's processors make.
+#: The interpolations of each library, by mmcv's names. timm is like Pillow; 'torchvision' is for tensors, as in most of
+#: Hugging Face's processors.
 KERNELS = {
     'pillow': ('nearest', 'box', 'bilinear', 'hamming', 'bicubic', 'lanczos'),
     'cv2': ('nearest', 'bilinear', 'bicubic', 'area', 'lanczos'),
@@ -20,11 +20,11 @@ KERNELS = {
 }
 BACKENDS = tuple(KERNELS)
 INTERPOLATIONS = tuple(dict.fromkeys(kernel for kernels in KERNELS.values() for kernel in kernels))
-#: Pillow's numbers of the ways to resize, which Hugging Face's ``resample`` takes.
+#: Pillow's numbers of the interpolations, which Hugging Face's ``resample`` takes.
 PILLOW_NUMBERS = {0: 'nearest', 1: 'lanczos', 2: 'bilinear', 3: 'bicubic', 4: 'box', 5: 'hamming'}
-#: Those that torch has itself, with the same numbers.
+#: Interpolations of torch itself, with the same numbers.
 IN_TORCH = ('bilinear', 'bicubic')
-#: Half the width of Pillow's other kernels, in pixels, and their values.
+#: Half widths of Pillow's other kernels, in pixels, and their values.
 SHAPES: dict[str, tuple[float, Callable[[np.ndarray], np.ndarray]]] = {
     'box': (0.5, lambda x: ((x > -0.5) & (x <= 0.5)).astype(float)),
     'hamming': (1.0, lambda x: np.sinc(x) * (0.54 + 0.46 * np.cos(np.pi * x)) * (np.abs(x) < 1)),
@@ -33,15 +33,15 @@ SHAPES: dict[str, tuple[float, Callable[[np.ndarray], np.ndarray]]] = {
 
 
 def whole(values: Tensor) -> Tensor:
-    """Values as an image file holds them: whole numbers from 0 to 255, the half ones rounded up."""
+    """Round values as in an image file: whole numbers from 0 to 255, halves upwards."""
     return (values + 0.5).floor().clamp(0, 255)
 
 
 def resize(values: Tensor, size: tuple[int, int], interpolation: str, backend: str) -> Tensor:
-    """Images of another size, in whole numbers.
+    """Resize images, in whole numbers.
 
-    Pillow resizes along one axis and rounds, then along the other; what a kernel swings over the range is cut off each
-    time, 20 levels at a sharp edge.
+    Pillow resizes along one axis and rounds, then along the other. Each time, values that a kernel overshoots are clipped to
+    the range: up to 20 levels at a sharp edge.
 
     Args:
         values: Images with values from 0 to 255, (N, C, H, W).
@@ -69,7 +69,7 @@ def resize(values: Tensor, size: tuple[int, int], interpolation: str, backend: s
 
 
 def _resize(values: Tensor, size: tuple[int, int], kernel: str, pillow: bool = False) -> Tensor:
-    """One step, without rounding."""
+    """Resize in one step, without rounding."""
     if kernel in IN_TORCH:
         return F.interpolate(values, size, mode=kernel, antialias=pillow)
     lengths = [*zip(values.shape[2:], size, strict=True)]
@@ -82,11 +82,11 @@ def _resize(values: Tensor, size: tuple[int, int], kernel: str, pillow: bool = F
 
 @lru_cache(maxsize=64)
 def pillow_goes_down_first(old: tuple[int, int], new: tuple[int, int], interpolation: str) -> bool:
-    """Whether Pillow resizes the columns first: some versions do for some shapes, so it is asked.
+    """Check whether Pillow resizes the columns first. Some versions do for some shapes, so it is tried.
 
     Args:
         old: Height and width.
-        new: Likewise.
+        new: New height and width.
         interpolation: One of Pillow's.
     """
     if old[0] * new[1] == old[1] * new[0]:  # the same shape: no version does
@@ -101,9 +101,9 @@ def pillow_goes_down_first(old: tuple[int, int], new: tuple[int, int], interpola
 
 @lru_cache(maxsize=64)
 def nearest(old: int, new: int, backend: str) -> Tensor:
-    """Which pixel each takes: the one under its centre, by OpenCV the one under its edge.
+    """Return the source of each new pixel: the pixel under its centre, for OpenCV the one under its edge.
 
-    Where that is between two, it hangs on each library's rounding.
+    Between two, the library's rounding decides.
     """
     if backend == 'torchvision':
         return F.interpolate(torch.arange(old).double()[None, None], new, mode='nearest-exact')[0, 0].long()
@@ -116,7 +116,7 @@ def nearest(old: int, new: int, backend: str) -> Tensor:
 
 @lru_cache(maxsize=64)
 def weights(kernel: str, old: int, new: int, pillow: bool) -> Tensor:
-    """How much of each pixel of a row is in each of its new pixels, (new, old)."""
+    """Return the share of each pixel of a row in each of its new pixels, (new, old)."""
     if old == new:
         made = np.eye(old)
     elif pillow:
@@ -127,7 +127,7 @@ def weights(kernel: str, old: int, new: int, pillow: bool) -> Tensor:
 
 
 def _pillow(kernel: str, old: int, new: int) -> np.ndarray:
-    """A kernel that is stretched over all pixels that make a new one."""
+    """Stretch a kernel over all pixels of a new one."""
     support, shape = SHAPES[kernel]
     stretch = max(old / new, 1.0)
     made = np.zeros((new, old))
@@ -140,14 +140,14 @@ def _pillow(kernel: str, old: int, new: int) -> np.ndarray:
 
 
 def _area(old: int, new: int) -> np.ndarray:
-    """The mean of the pixels that each new one covers."""
+    """Average the pixels that each new one covers."""
     edges = np.arange(new + 1)[:, None] * old / new
     starts = np.arange(old)[None]
     return (np.minimum(edges[1:], starts + 1) - np.maximum(edges[:-1], starts)).clip(0)
 
 
 def _between(old: int, new: int) -> np.ndarray:
-    """OpenCV's 'area' where an edge becomes longer: sharp but for the new pixels that lie over two old ones."""
+    """Interpolate as OpenCV's 'area' for a longer edge: sharp but for the new pixels that lie over two old ones."""
     made = np.zeros((new, old))
     for row in range(new):
         left = math.floor(row * (1 / (new / old)))
@@ -159,7 +159,7 @@ def _between(old: int, new: int) -> np.ndarray:
 
 
 def _lanczos4(old: int, new: int) -> np.ndarray:
-    """OpenCV's eight pixels, whatever the scale; beyond the border its pixel again."""
+    """Interpolate as OpenCV from eight pixels at any scale; beyond the border, its pixel is repeated."""
     made = np.zeros((new, old))
     for row in range(new):
         centre = (row + 0.5) * old / new - 0.5

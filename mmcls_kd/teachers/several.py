@@ -23,11 +23,11 @@ class TeacherGroup:
         weights: Their weights w_k, in units of their sum.
 
     Attributes:
-        shapes: That of the logits alone: features of several networks have no mean.
-        num_classes: How many classes they all tell apart.
+        shapes: Shape of the logits alone: features of several networks have no mean.
+        num_classes: Their number of classes.
 
     Raises:
-        ValueError: If a weight is not positive, or they tell apart different numbers of classes.
+        ValueError: If a weight is not positive, or the numbers of classes differ.
     """
 
     head = None
@@ -45,7 +45,7 @@ class TeacherGroup:
 
     @property
     def networks(self) -> list[nn.Module]:
-        """The networks of all."""
+        """The networks of all teachers."""
         return [teacher.network for teacher in self.teachers]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TeacherGroup:

@@ -1,4 +1,4 @@
-"""Reading a store: opened, checked, and looked up by the place of a sample in its epoch."""
+"""Reader of a store: it opens and checks the files, and finds records by a sample's place in the epoch."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ AGAIN = 'the same `python -m mmcls_kd store` command again makes what is missing
 
 @dataclass
 class Manifest:
-    """What a store holds.
+    """The contents of a store.
 
     Attributes:
-        views: What the views depend on, see :mod:`.views`; a training has to agree in every line.
-        teacher: Whose logits they are, see :mod:`.views`; likewise as far as the training names a teacher.
+        views: Fingerprint of the views, see :mod:`.views`; a training has to agree in every line.
+        teacher: Fingerprint of the teacher, see :mod:`.views`; a training that names a teacher has to agree.
         classes: Number of classes C.
-        k: How many logits of each view are stored.
-        processes: How many processes made it: a sample's records lie with process ``place % processes``.
-        rows: How many records an epoch of one process has.
-        shard_rows: How many of them a file holds; the last one has the rest.
-        epochs: How many epochs are complete.
+        k: Number of stored logits of each view.
+        processes: Number of processes that wrote it: process ``place % processes`` holds a sample's records.
+        rows: Number of records of an epoch and process.
+        shard_rows: Number of records of a file; the last file has the rest.
+        epochs: Number of complete epochs.
         format: Version of this layout.
     """
 
@@ -47,7 +47,7 @@ class Manifest:
     format: int = FORMAT
 
     def write(self, folder: Path) -> None:
-        """Put it into a store's folder, whole or not at all."""
+        """Write it into a store's folder, whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
         written = folder / f'.{MANIFEST}.{os.getpid()}'
         written.write_text(json.dumps(asdict(self), indent=1) + '\n')
@@ -55,7 +55,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """That of a store's folder.
+        """Read the manifest of a store.
 
         Raises:
             FileNotFoundError: If there is none.
@@ -83,7 +83,7 @@ class Shard:
     Attributes:
         epoch: The epoch, from 0.
         rank: The process that made it.
-        number: Its place among that process's files of the epoch, from 0.
+        number: Its number among that process's files of the epoch, from 0.
     """
 
     epoch: int
@@ -92,7 +92,7 @@ class Shard:
 
     @property
     def path(self) -> Path:
-        """Where it lies in the store's folder."""
+        """Its path inside of the store's folder."""
         return Path(f'epoch_{self.epoch}', f'rank_{self.rank}', f'{self.number:05d}.npy')
 
 
@@ -119,7 +119,7 @@ class TeacherStore:
         self._open = functools.lru_cache(maxsize=2 * self.manifest.processes)(self._map)
 
     def shards(self) -> Iterator[Shard]:
-        """All files of the complete epochs."""
+        """Iterate over all files of the complete epochs."""
         manifest = self.manifest
         for epoch in range(manifest.epochs):
             for rank in range(manifest.processes):
@@ -139,10 +139,10 @@ class TeacherStore:
         """Compare files with their checksums.
 
         Args:
-            shards: Which; all of them if None.
+            shards: Files to check; all of them if None.
 
         Raises:
-            ValueError: Names the first file that is not what was written.
+            ValueError: Names the first file that differs.
         """
         chosen = list(self.shards() if shards is None else shards)
         with ThreadPoolExecutor(max_workers=4) as pool:
@@ -157,10 +157,10 @@ class TeacherStore:
         return np.load(self.folder / shard.path, mmap_mode='r')
 
     def read(self, epoch: int, places: Sequence[int]) -> np.ndarray:
-        """The records of some samples.
+        """Read the records of some samples.
 
         Args:
-            epoch: The epoch, from 0; beyond the stored ones they come again in turn.
+            epoch: The epoch, from 0; beyond the stored epochs, they repeat.
             places: Places in the epoch's order over all processes.
 
         Raises:
@@ -183,24 +183,24 @@ class TeacherStore:
 
 
 def shard_count(manifest: Manifest) -> int:
-    """How many files an epoch of one process has."""
+    """Return the number of files of an epoch and process."""
     return -(-manifest.rows // manifest.shard_rows)
 
 
 def rows_of(manifest: Manifest, shard: Shard) -> int:
-    """How many records a file has."""
+    """Return the number of records of a file."""
     return min(manifest.shard_rows, manifest.rows - shard.number * manifest.shard_rows)
 
 
 def checksums(folder: Path) -> Mapping[str, str]:
-    """The checksums in one process's folder, by file name."""
+    """Read the checksums in one process's folder, by file name."""
     path = folder / CHECKSUMS
     lines = path.read_text().splitlines() if path.is_file() else []
     return {line.split('  ')[1]: line.split('  ')[0] for line in lines if line.count('  ') == 1}
 
 
 def is_whole(folder: Path, shard: Shard) -> bool:
-    """Whether a file of a store is there, as it was written."""
+    """Check that a file of a store exists and matches its checksum."""
     path = folder / shard.path
     return path.is_file() and checksums(path.parent).get(path.name) == sha256(path)
 
