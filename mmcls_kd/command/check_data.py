@@ -10,6 +10,7 @@ from typing import Any
 
 from .arguments import at_least_one, config_parser, program
 from .exits import errors_in_one_line
+from .loading import load_libraries
 
 
 def parser() -> argparse.ArgumentParser:
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def check(args: argparse.Namespace) -> None:
     """Check all data sets."""
+    load_libraries()
     from ..checks.data import DataCheck, counted
     from ..checks.training import check_data_folders
     from ..engine.runtime import DATALOADERS

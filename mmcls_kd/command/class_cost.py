@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .arguments import training_parser
 from .exits import ended_in_order, errors_in_one_line
+from .loading import load_libraries
 
 
 def parser() -> argparse.ArgumentParser:
@@ -21,6 +22,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the cost."""
     args = parser().parse_args(argv)
+    load_libraries()
     from ..analysis.prototypes import Prototypes, prepare
     from ..checks.training import check_data_folders, check_idx_files
     from ..engine.runtime import build_runner

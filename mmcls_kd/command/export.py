@@ -8,6 +8,7 @@ from typing import Any
 
 from .arguments import at_least_one, config_parser
 from .exits import errors_in_one_line
+from .loading import load_libraries
 
 #: The keys of :data:`mmcls_kd.export.FORMATS`.
 FORMATS = ('onnx', 'torchscript')
@@ -53,6 +54,7 @@ def plain_config(args: argparse.Namespace) -> Any:
 def main(argv: Sequence[str] | None = None) -> None:
     """Export into each format, and print input and output of the files."""
     args = parse_args(argv)
+    load_libraries()
     from .. import export
 
     with errors_in_one_line():

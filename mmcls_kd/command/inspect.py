@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from .arguments import add_trust, at_least_one, new_parser
 from .exits import errors_in_one_line
+from .loading import load_libraries
 
 
 def parser() -> argparse.ArgumentParser:
@@ -22,6 +23,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print each network of a config."""
     args = parser().parse_args(argv)
+    load_libraries()
     from mmengine.registry import init_default_scope
 
     from ..analysis.inspection import describe, networks_in

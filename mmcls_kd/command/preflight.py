@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .arguments import at_least_one, program, training_parser
 from .exits import ended_in_order, errors_in_one_line
+from .loading import load_libraries
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def measure(args: argparse.Namespace) -> None:
     """Measure and print; write the numbers."""
+    load_libraries()
     from ..checks.training import check_data_folders, check_idx_files, check_training
     from ..engine.runtime import build_runner
     from ..engine.training import count_samples, training_config

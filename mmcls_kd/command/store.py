@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .arguments import training_parser
 from .exits import ended_in_order, ended_when_asked, errors_in_one_line
+from .loading import load_libraries
 
 BUSY = 'another program is storing into this folder; wait for its end, or give this one a folder of its own (--store)'
 
@@ -31,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def store(args: argparse.Namespace) -> None:
     """Store from the first check to the last shard."""
+    load_libraries()
     from ..checks.training import check_data_folders, check_idx_files, load_data
     from ..engine.runtime import build_runner, join_processes
     from ..engine.setup import decided_by_first

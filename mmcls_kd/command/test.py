@@ -9,6 +9,7 @@ from typing import Any
 
 from .arguments import base_parser
 from .exits import ended_in_order, errors_in_one_line
+from .loading import load_libraries
 
 METRICS = ('accuracy', 'precision', 'recall', 'f1-score')
 
@@ -132,6 +133,7 @@ def prepare(args: argparse.Namespace) -> Any:
 def main(argv: Sequence[str] | None = None) -> None:
     """Test."""
     args = parse_args(argv)
+    load_libraries()
     import mmengine
 
     with errors_in_one_line():

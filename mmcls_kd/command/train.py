@@ -11,6 +11,7 @@ from typing import Any
 
 from .arguments import command_line, training_parser
 from .exits import ended_in_order, ended_when_asked, errors_in_one_line
+from .loading import load_libraries
 
 BUSY = 'another training is running in this folder; wait for its end, or give this one a folder of its own (--work-dir)'
 
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def train(args: argparse.Namespace) -> None:
     """Train from the first check to the closing line."""
+    load_libraries()
     from ..checks.training import check_data_folders, check_idx_files, check_training
     from ..engine.runtime import build_runner, join_processes
     from ..engine.setup import decided_by_first, find_resume_point

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import logging
 import re
 import warnings
@@ -31,8 +29,6 @@ def hide_platform_warnings() -> None:
     """Ignore :data:`PLATFORM_WARNINGS` in this process, for programs; a library leaves the filters to its user."""
     for start in PLATFORM_WARNINGS:
         warnings.filterwarnings('ignore', message=re.escape(start))
-    with contextlib.redirect_stdout(io.StringIO()):  # 'Could not import OneDL', printed once
-        import mmpretrain.datasets  # noqa: F401
 
 
 def is_of_use(record: logging.LogRecord) -> bool:
