@@ -19,7 +19,7 @@ class Head(nn.Module):
 
     Args:
         network: Module that maps the features to logits.
-            index: Indices of the student's classes; None for all.
+        index: Indices of the student's classes; None for all.
     """
 
     index: Tensor | None
