@@ -1,4 +1,4 @@
-"""The distillation losses: one method, one file; a pure function and the thin registered module around it."""
+"""The distillation losses, one method a file: a pure function and the thin registered module around it."""
 
 from .at import ATLoss, at_loss
 from .base import DistillLoss

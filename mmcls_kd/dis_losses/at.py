@@ -8,7 +8,7 @@ from .common import full_precision, smaller_maps, unit
 
 
 def attention(feat: Tensor) -> Tensor:
-    """How strong each place of a map is: the mean of the squares over its channels, as vectors (N, H·W) of length 1.
+    """Compute the strength of each place of a map: the mean square over its channels, as vectors (N, H·W) of length 1.
 
     Args:
         feat: Features, (N, c, H, W).
@@ -17,7 +17,7 @@ def attention(feat: Tensor) -> Tensor:
 
 
 def at_loss(feat_s: Tensor, feat_t: Tensor) -> Tensor:
-    r"""Attention transfer: the mean of :math:`(a_s - a_t)^2` over places and samples, a as in :func:`attention`.
+    r"""Compute the AT loss: the mean of :math:`(a_s - a_t)^2` over places and samples, a as in :func:`attention`.
 
     Maps of two sizes are averaged to the smaller one first. This is the released code; the paper has half of the Euclidean
     distance between both a, summed over the stages.

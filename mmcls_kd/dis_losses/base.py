@@ -1,4 +1,4 @@
-"""The base class of the distillation losses: how a loss says what it needs and what it changes."""
+"""The base class of the distillation losses: a loss's inputs, and the settings that a distiller has to know."""
 
 from __future__ import annotations
 

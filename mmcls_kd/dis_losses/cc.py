@@ -7,7 +7,7 @@ from .common import check_widths, full_precision, whole_batch
 
 
 def cc_loss(vector_s: Tensor, vector_t: Tensor) -> Tensor:
-    r"""Correlation congruence.
+    r"""Compute the correlation congruence loss.
 
     .. math:: \frac{1}{N - 1} \sum_{n < N} \langle \delta_n, \delta_{n+1} \rangle, \quad \delta_n = |f_s - f_t|
 

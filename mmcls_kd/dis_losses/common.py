@@ -1,4 +1,4 @@
-"""What several losses share: labels, batch means, masked logits, directions, sizes of maps, float32 under autocast."""
+"""Shared parts of the losses: labels, batch means, masked logits, directions, map sizes, float32 under autocast."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def all_gather(values: Tensor) -> list[Tensor]:
 def full_precision(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Run a loss's ``forward`` outside of autocast, with half-precision inputs raised to float32.
 
-    Float32 and float64 inputs pass unchanged. Tuples and lists of tensors, as of a network's stages, count as their
-    tensors. The signature stays readable: the distiller finds the tensors that a loss asks for in it.
+    Float32 and float64 inputs pass unchanged. Tuples and lists, as of a network's stages, count as their tensors. The
+    signature stays readable, because the distiller finds the loss's inputs in it.
 
     Args:
         forward: A method ``forward(self, ...)`` that takes at least one tensor.
@@ -61,7 +61,7 @@ def full_precision(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    """The tensors among values, those in tuples and lists included."""
+    """Iterate over the tensors among values, those in tuples and lists included."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
@@ -70,25 +70,25 @@ def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
 
 
 def hard_label(gt_label: Tensor) -> Tensor:
-    """The class index of each sample, shape (N,).
+    """Return the class index of each sample, (N,).
 
     Args:
-        gt_label: Class indices (N,), or scores (N, C) as mixup and CutMix make them; of scores the largest counts, of
-            equal ones the first.
+        gt_label: Class indices (N,), or scores (N, C) from mixup and CutMix; of scores the largest counts, of equal ones
+            the first.
     """
     return gt_label if gt_label.dim() == 1 else gt_label.argmax(dim=1)
 
 
 def entropy_target(gt_label: Tensor, dtype: torch.dtype) -> Tensor:
-    """The label as ``F.cross_entropy`` takes it: class indices (N,) as they are, scores (N, C) in the logits' type.
+    """Return the label for ``F.cross_entropy``: class indices (N,), or scores (N, C) in the logits' type.
 
-    mmpretrain gives integer scores for a batch that mixup and CutMix leave alone.
+    mmpretrain's scores are integers in a batch without mixup and CutMix.
     """
     return gt_label if gt_label.dim() == 1 else gt_label.to(dtype)
 
 
 def label_columns(gt_label: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """The label of each sample as K columns of values and classes: K = 1 for indices, K = 2 for scores.
+    """Return the label of each sample as K columns of values and classes: K = 1 for indices, K = 2 for scores.
 
     Args:
         gt_label: Class indices (N,), or scores (N, C), of which the two largest count (ties by the lower class index).
@@ -108,10 +108,10 @@ def label_columns(gt_label: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]
 
 
 def batch_mean(values: Tensor, sync: bool = False) -> Tensor:
-    r"""The mean over the batch, :math:`\frac{1}{N} \sum_n v_n`; on demand over the batches of all processes.
+    r"""Average over the batch, :math:`\frac{1}{N} \sum_n v_n`, or over the batches of all processes.
 
-    Then N is the number of samples of all processes, which need not have equally many. Every process has to call it, with
-    values of the same shape but for N. No gradient flows through the mean.
+    Processes need not have equally many samples. Every process has to call it, with values of the same shape but for N. No
+    gradient flows through the mean.
 
     Args:
         values: Values v, (N, ...).
@@ -135,7 +135,7 @@ def batch_mean(values: Tensor, sync: bool = False) -> Tensor:
 
 
 def all_samples(values: Tensor) -> Tensor:
-    """The rows of all processes' batches, those of the first process first; without a process group the own ones.
+    """Collect the rows of all processes' batches, in the order of their ranks; without a process group, the own ones.
 
     The batches need not be equally large. Every process has to call it, and no gradient flows through it.
 
@@ -146,7 +146,7 @@ def all_samples(values: Tensor) -> Tensor:
 
 
 def _parts(values: Tensor) -> list[Tensor]:
-    """Each process's rows, without gradient."""
+    """Return each process's rows, without gradient."""
     values = values.detach()
     counts = [int(count) for count in all_gather(torch.tensor(len(values), device=values.device))]
     padded = values.new_zeros(max(counts), *values.shape[1:])
@@ -155,12 +155,11 @@ def _parts(values: Tensor) -> list[Tensor]:
 
 
 def whole_batch(values: Tensor, sync: bool) -> Tensor:
-    """The rows of all processes' batches, for losses that compare samples with one another.
+    """Collect the rows of all processes' batches, for losses that compare samples with one another.
 
-    They stand in the order in which samplers deal images out to processes: the first of each, then the second of each. The
-    gradient flows to the own rows alone, times the number of processes, for DistributedDataParallel takes the mean of the
-    processes' gradients: so a parameter gets that of the same loss of the whole batch in one process. The batches need not
-    be equally large. Every process has to call it.
+    The order is that of samplers: the first row of each process, then the second of each. The gradient flows to the own rows
+    alone, times the number of processes, because DistributedDataParallel averages the processes' gradients: the result is
+    that of one process with the whole batch. The batches need not be equally large. Every process has to call it.
 
     Args:
         values: One row a sample, (N, ...).
@@ -179,7 +178,7 @@ def whole_batch(values: Tensor, sync: bool) -> Tensor:
 
 
 def mask_classes(logit: Tensor, classes: Tensor) -> Tensor:
-    """Logits whose given classes no longer take part in a softmax.
+    """Mask the logits of given classes, so that they take no part in a softmax.
 
     The masked places get a finite, hugely negative number rather than minus infinity: the softmax there is exactly 0, and
     0 times the log-softmax is 0, in value and gradient.
@@ -191,19 +190,19 @@ def mask_classes(logit: Tensor, classes: Tensor) -> Tensor:
     return logit.scatter(1, classes, torch.finfo(logit.dtype).min / 2)
 
 
-#: Below this standard deviation of its logits a sample, or class, counts as flat.
+#: Standard deviation of its logits below which a sample, or class, counts as flat.
 FLAT = 0.01
 
 
 def bounded(values: Tensor, spread: Tensor) -> Tensor:
-    """The same values, whose gradient stays bounded where the logits behind them are flat.
+    """Bound the gradient of values where the logits behind them are flat; the values stay the same.
 
-    What is divided by a standard deviation has a gradient that grows without bound as this goes to 0: logits that are all
-    equal, as from a classifier that starts at 0, would outweigh everything else and fill an optimizer's averages for
-    hundreds of steps. Where the deviation is below :data:`FLAT` the gradient is multiplied by their quotient.
+    The gradient of a division by a standard deviation grows without bound as this goes to 0: equal logits, as from a
+    classifier initialised to 0, would outweigh all others and fill an optimizer's averages for hundreds of steps. Below
+    :data:`FLAT` the gradient is multiplied by the quotient of the deviation and FLAT.
 
     Args:
-        values: What was made of the logits.
+        values: Function of the logits.
         spread: Standard deviation of these logits, broadcastable to the values.
 
     Example:
@@ -217,10 +216,10 @@ def bounded(values: Tensor, spread: Tensor) -> Tensor:
 
 
 def standardize_classes(logit: Tensor) -> Tensor:
-    r"""Logits of mean 0 and standard deviation 1 over the classes, :math:`Z = (z - mean) / (10^{-7} + std)`.
+    r"""Standardise logits over the classes, :math:`Z = (z - mean) / (10^{-7} + std)`.
 
     Shift and scale of a sample's logits no longer count (arXiv 2403.01427). The deviation is the unbiased one. The gradient
-    is at most 100 times what comes in, also where all logits of a sample are equal, see :func:`bounded`.
+    grows at most by a factor of 100, also where all logits of a sample are equal, see :func:`bounded`.
 
     Args:
         logit: Logits (N, C).
@@ -234,9 +233,9 @@ def standardize_classes(logit: Tensor) -> Tensor:
 
 
 def unit(vectors: Tensor, dim: int = -1) -> Tensor:
-    """Vectors divided by their Euclidean length.
+    """Divide vectors by their Euclidean length.
 
-    One shorter than 1e-12 has no direction: it gives 0 in value and gradient. (``F.normalize`` gives it a gradient of 1e12.)
+    Below a length of 1e-12, value and gradient are 0. (``F.normalize`` gives a gradient of 1e12 there.)
 
     Args:
         vectors: Any tensor.
@@ -252,9 +251,9 @@ def unit(vectors: Tensor, dim: int = -1) -> Tensor:
 
 
 def smaller_maps(feat_s: Tensor, feat_t: Tensor) -> tuple[Tensor, Tensor]:
-    """Two maps of one size: each averaged to the smaller height and the smaller width of both.
+    """Average two maps to one size: the smaller height and the smaller width of both.
 
-    A map that has them already stays the same tensor.
+    A map of that size stays the same tensor.
 
     Args:
         feat_s: Features, (N, c_s, H_s, W_s).
@@ -274,11 +273,11 @@ def smaller_maps(feat_s: Tensor, feat_t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fit_map(feat: Tensor, size: Sequence[int]) -> Tensor:
-    """A feature map of another height and width, interpolated bilinearly; itself where they are these already.
+    """Resize a feature map bilinearly; one of that size is returned as it is.
 
     Args:
         feat: Features, (N, C, H, W).
-        size: Height and width wanted.
+        size: Height and width.
 
     Example:
         >>> fit_map(torch.tensor([[[[0.0, 4.0]]]]), (1, 4))
@@ -288,14 +287,14 @@ def fit_map(feat: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def fit_tokens(tokens: Tensor, length: int) -> Tensor:
-    """Patch tokens on a square grid of another size, interpolated bilinearly; themselves where there are as many already.
+    """Resize a square grid of patch tokens bilinearly; one of that length is returned as it is.
 
     Args:
         tokens: Patch tokens, (N, L, D).
-        length: How many are wanted.
+        length: Number of tokens of the result.
 
     Raises:
-        ValueError: If there are more or fewer and one of the numbers is not a square.
+        ValueError: If the numbers differ and one of them is not a square.
     """
     if tokens.shape[1] == length:
         return tokens
@@ -307,7 +306,7 @@ def fit_tokens(tokens: Tensor, length: int) -> Tensor:
 
 
 def memory_at_most() -> int:
-    """How many bytes a training could have at most: of the GPU in use, else what other programs leave of this machine."""
+    """Return the most memory that a training can have, in bytes: the GPU in use, else what is free on this machine."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     limits = [limit for limit in (resource.getrlimit(resource.RLIMIT_AS)[0],) if limit != resource.RLIM_INFINITY]
@@ -321,15 +320,15 @@ def memory_at_most() -> int:
 
 
 def need_memory(what: str, numbers: int, instead: str) -> None:
-    """Refuse what cannot fit into the memory; what is below 1 GiB always passes.
+    """Refuse tensors that cannot fit into the memory; below 1 GiB they always pass.
 
     Args:
-        what: What needs it.
-        numbers: How many numbers of four bytes it needs at least.
-        instead: What to do.
+        what: Their purpose.
+        numbers: Least number of their entries, of four bytes each.
+        instead: Remedy.
 
     Raises:
-        TrainingError: Names what it needs and what there is.
+        TrainingError: Names the needed and the available memory.
     """
     size = 4 * numbers
     if size > 2**30 and size > (most := memory_at_most()):
@@ -337,12 +336,12 @@ def need_memory(what: str, numbers: int, instead: str) -> None:
 
 
 def check_width(loss: nn.Module, keyword: str, got: int | tuple[int, ...]) -> None:
-    """Refuse a tensor whose width is not what the loss was built for.
+    """Refuse a tensor whose width is not that of the loss.
 
     Args:
         loss: The loss; its attribute ``keyword`` holds the expected width.
         keyword: Constructor keyword, e.g. ``student_channels``.
-        got: Width of the tensor at hand; of several tensors, as of a network's stages, a tuple of theirs.
+        got: Width of the tensor; for several tensors, as of a network's stages, a tuple of widths.
 
     Raises:
         ValueError: If they differ; names the right value.
@@ -353,11 +352,11 @@ def check_width(loss: nn.Module, keyword: str, got: int | tuple[int, ...]) -> No
 
 
 def check_widths(loss: nn.Module, unit_of_width: str, student: Tensor, teacher: Tensor) -> None:
-    """Refuse a pair of tensors whose widths are not what the loss was built for; widths it was not told have to be equal.
+    """Refuse a pair of tensors whose widths are not those of the loss; unknown widths have to be equal.
 
     Args:
         loss: The loss; its attributes ``student_...`` and ``teacher_...`` hold the expected widths, or None.
-        unit_of_width: What stands behind these: ``'channels'`` or ``'dims'``.
+        unit_of_width: Second half of these names: ``'channels'`` or ``'dims'``.
         student: The student's tensor, (N, width, ...).
         teacher: The teacher's tensor, (N, width, ...).
 

@@ -1,8 +1,8 @@
 """CRD: contrastive representation distillation (Tian et al., ICLR 2020, arXiv 1910.10699).
 
-The paper draws the negatives of a sample from all other images, and so they are drawn here; no labels are needed.
-RepDistiller always draws them from other classes than the sample's: its weight of 0.8 and the published numbers are with
-that. With few classes many of the negatives here are of the sample's own class.
+The negatives of a sample are drawn from all other images, as in the paper; no labels are needed. RepDistiller draws them
+from other classes than the sample's: its weight of 0.8 and the published numbers belong to that. With few classes, many
+of the negatives here are of the sample's own class.
 """
 
 import logging
@@ -18,18 +18,18 @@ from .common import all_samples, check_width, full_precision, need_memory
 
 logger = logging.getLogger(__name__)
 EPS = 1e-7
-#: How many scores of a batch with whole memories are computed at once: 128 MiB in float32.
+#: Limit of scores computed at once against whole memories: 128 MiB in float32.
 SCORES_AT_ONCE = 2**25
 
 
 def _posterior_logit(scores: Tensor, log_z: Tensor, num_samples: int) -> Tensor:
-    """The logit of the chance that an entry is the sample's own, given its score: log P - log(k Pn + eps)."""
+    """Return the logit of the probability that an entry is the sample's own, given its score: log P - log(k Pn + eps)."""
     noise = (scores.shape[1] - 1) / num_samples
     return scores - log_z - math.log(noise + EPS)
 
 
 def nce_loss(scores: Tensor, log_z: Tensor, num_samples: int) -> Tensor:
-    r"""Noise-contrastive estimation: tell a sample's own entry of a memory from k drawn ones.
+    r"""Compute the noise-contrastive loss that tells a sample's own entry of a memory from k drawn ones.
 
     .. math::
         -\frac{1}{N} \sum_n \left( \log \frac{P_{n0}}{P_{n0} + k P_n + \epsilon}
@@ -40,7 +40,7 @@ def nce_loss(scores: Tensor, log_z: Tensor, num_samples: int) -> Tensor:
     Args:
         scores: Products of a sample's embedding with entries, divided by the temperature, (N, 1 + k); first its own.
         log_z: Logarithm of the constant Z, a scalar.
-        num_samples: How many samples M the noise is drawn from.
+        num_samples: Number of samples M from which the noise is drawn.
 
     Returns:
         The loss, a scalar in nats.
@@ -57,19 +57,19 @@ def nce_loss(scores: Tensor, log_z: Tensor, num_samples: int) -> Tensor:
 
 
 def nce_gradient(scores: Tensor, log_z: Tensor, num_samples: int) -> Tensor:
-    """The derivative of :func:`nce_loss` by the scores, (N, 1 + k)."""
+    """Return the derivative of :func:`nce_loss` by the scores, (N, 1 + k)."""
     chance = _posterior_logit(scores, log_z, num_samples).sigmoid()
     own, drawn = chance.split([1, chance.shape[1] - 1], dim=1)
     return torch.cat([own - 1, drawn], dim=1) / len(scores)
 
 
 def draw_entries(sample_idx: Tensor, num_samples: int, number: int) -> Tensor:
-    """For each sample its own index and those of other samples, drawn uniformly and with replacement.
+    """Return each sample's index and those of other samples, drawn uniformly and with replacement.
 
     Args:
         sample_idx: Indices of the samples, (N,).
-        num_samples: How many samples there are.
-        number: How many others to draw for each.
+        num_samples: Number of samples.
+        number: Number of others to draw for each.
 
     Returns:
         Indices, (N, 1 + number).
@@ -80,21 +80,21 @@ def draw_entries(sample_idx: Tensor, num_samples: int, number: int) -> Tensor:
 
 
 def _chunks(count: int, num_samples: int) -> list[slice]:
-    """Parts of a batch whose scores with all of a memory are no more than :data:`SCORES_AT_ONCE`, or of one sample each."""
+    """Split a batch so that a part has at most :data:`SCORES_AT_ONCE` scores with all of a memory, or is one sample."""
     size = max(SCORES_AT_ONCE // num_samples, 1)
     return [slice(start, start + size) for start in range(0, count, size)]
 
 
 def entry_products(embedding: Tensor, memory: Tensor, index: Tensor) -> Tensor:
-    """The inner product of each sample's embedding with the entries of a memory that are named for it.
+    """Compute the inner product of each sample's embedding with its entries of a memory.
 
-    All products with all entries are computed, and most of them dropped: to copy the named entries together for each sample
-    takes more memory, and on a CPU 25 times as long for 50,000 entries (as long for 1.3 million).
+    All products with all entries are computed, and most of them dropped: copying the entries of each sample takes more
+    memory, and on a CPU 25 times as long for 50,000 entries (as long for 1.3 million).
 
     Args:
         embedding: Embeddings, (N, d).
         memory: Entries, (M, d).
-        index: Which entries count for a sample, (N, k).
+        index: Entries of each sample, (N, k).
 
     Returns:
         Products, (N, k).
@@ -104,12 +104,12 @@ def entry_products(embedding: Tensor, memory: Tensor, index: Tensor) -> Tensor:
 
 
 def entry_sums(weights: Tensor, memory: Tensor, index: Tensor) -> Tensor:
-    """For each sample the weighted sum of the entries that are named for it.
+    """Compute the weighted sum of each sample's entries.
 
     Args:
-        weights: Weight of each named entry, (N, k).
+        weights: Weight of each entry, (N, k).
         memory: Entries, (M, d).
-        index: Which entries, (N, k); those that stand there twice count twice.
+        index: Entries of each sample, (N, k); repeated ones count twice.
 
     Returns:
         Sums, (N, d).
@@ -124,14 +124,14 @@ def entry_sums(weights: Tensor, memory: Tensor, index: Tensor) -> Tensor:
 
 
 def contrast(query: Tensor, memory: Tensor, index: Tensor, scores: Tensor, log_z: Tensor) -> Tensor:
-    """:func:`nce_loss` of queries with a memory, with its gradient by the queries.
+    """Compute :func:`nce_loss` of queries with a memory, with its gradient by the queries.
 
     The gradient is computed here, not in the backward pass: by then the memory has changed.
 
     Args:
         query: Embeddings divided by the temperature, (N, d).
         memory: Entries, (M, d).
-        index: Which entries count for a sample, (N, 1 + k); first its own.
+        index: Entries of each sample, (N, 1 + k); first its own.
         scores: Their :func:`entry_products`, (N, 1 + k), without gradient.
         log_z: Logarithm of the constant Z, a scalar.
 
@@ -182,7 +182,7 @@ class CRDLoss(DistillLoss):
 
     sizes = {'student_dims': ('vector_s', 1), 'teacher_dims': ('vector_t', 1)}
     facts = {'num_samples': 'num_samples'}
-    #: Buffers of which there is one for the model and all copies of it in a training.
+    #: Buffers that the model shares with all copies of it in a training.
     memories = ('memory_s', 'memory_t', 'log_z')
     memory_s: Tensor
     memory_t: Tensor
@@ -235,7 +235,7 @@ class CRDLoss(DistillLoss):
         self.register_buffer('log_z', torch.full((2,), -torch.inf))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        """Take memories and the constants that go with them, or none of them."""
+        """Load the memories and their constants, or none of them."""
         memory = state_dict.get(f'{prefix}memory_s')
         if memory is not None and memory.shape != self.memory_s.shape:
             text = f'CRD begins anew: the checkpoint remembers {len(memory)} images, not {self.num_samples}'
@@ -269,7 +269,7 @@ class CRDLoss(DistillLoss):
         return self.loss_weight * (terms[0] + terms[1])
 
     def _check_index(self, sample_idx: Tensor) -> None:
-        """Refuse indices that are not those of the samples; on CUDA without waiting for them."""
+        """Refuse indices of no sample; on CUDA without waiting for them."""
         if sample_idx.device.type not in ('cpu', 'cuda'):  # others do not have this
             return
         torch._assert_async(
@@ -279,10 +279,10 @@ class CRDLoss(DistillLoss):
         )
 
     def _log_constants(self, log_sums: Tensor) -> Tensor:
-        """The logarithms of both constants Z: those of the first batch, or from this one, if it is the first.
+        """Return the logarithms of both constants Z, from the first batch or, if this one is the first, from it.
 
         Args:
-            log_sums: Of each sample and direction the logarithm of the sum of exp(score), (N, 2).
+            log_sums: Logarithm of the sum of exp(score) for each sample and direction, (N, 2).
         """
         count = len(log_sums) * (1 + self.nce_k)
         found = log_sums.logsumexp(dim=0) - math.log(count) + math.log(self.num_samples)

@@ -8,7 +8,7 @@ from .common import bounded, full_precision, whole_batch
 
 
 def correlation(a: Tensor, b: Tensor) -> Tensor:
-    r"""Pearson correlation of matching rows, :math:`\rho = a \cdot b / (|a| |b| + 10^{-8})` of what deviates from the mean.
+    r"""Compute the Pearson correlation of matching rows, :math:`\rho = a \cdot b / (|a| |b| + 10^{-8})`, centred first.
 
     Args:
         a: Rows, (M, D).
@@ -23,7 +23,7 @@ def correlation(a: Tensor, b: Tensor) -> Tensor:
 
 
 def dist_loss(logit_s: Tensor, logit_t: Tensor, temp: float = 1.0, beta: float = 1.0, gamma: float = 1.0) -> Tensor:
-    r"""Distillation from a stronger teacher.
+    r"""Compute the DIST loss (distillation from a stronger teacher).
 
     .. math:: T^2 \left[ \beta \Big( 1 - \frac{1}{N} \sum_n \rho(q_n, p_n) \Big)
         + \gamma \Big( 1 - \frac{1}{C} \sum_c \rho(q_{\cdot c}, p_{\cdot c}) \Big) \right]

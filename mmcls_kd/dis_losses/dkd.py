@@ -17,7 +17,7 @@ def dkd_loss(
     beta: float = 6.0,
     standardize: bool = False,
 ) -> Tensor:
-    r"""Decoupled knowledge distillation.
+    r"""Compute the decoupled knowledge distillation loss.
 
     .. math:: \frac{T^2}{N} \sum_n \alpha KL((p_y, 1 - p_y) \| (q_y, 1 - q_y)) + \beta KL(\hat p \| \hat q)
 

@@ -1,4 +1,4 @@
-"""FitNets: a middle stage of the student gives the teacher's (Romero et al., ICLR 2015, arXiv 1412.6550)."""
+"""FitNets: a middle stage of the student predicts the teacher's (Romero et al., ICLR 2015, arXiv 1412.6550)."""
 
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
@@ -8,7 +8,7 @@ from .common import check_width, full_precision, smaller_maps
 
 
 def fitnet_loss(predicted: Tensor, feat_t: Tensor) -> Tensor:
-    r"""FitNets' hint: the mean of :math:`(G - F_t)^2` over channels, places and samples.
+    r"""Compute the FitNets hint loss: the mean of :math:`(G - F_t)^2` over channels, places and samples.
 
     (The paper has half of the sum.)
 

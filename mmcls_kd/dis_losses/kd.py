@@ -15,13 +15,12 @@ def kd_loss(
     standardize: bool = False,
     divergence: bool = False,
 ) -> Tensor:
-    r"""Knowledge distillation.
+    r"""Compute the knowledge distillation loss.
 
     .. math:: -\alpha T^2 \frac{1}{N} \sum_n \sum_i p_{ni} \log q_{ni}, \quad p = softmax(z_t / T), q = softmax(z_s / T)
 
     A cross entropy as in the original toolbox, so it does not vanish at z_s = z_t: it differs from the KL divergence by the
-    teacher's entropy. That has no gradient for the student, but one for a temperature that is learnt: there ``divergence``
-    makes it the KL divergence.
+    teacher's entropy. That has no gradient for the student, but one for a learnable temperature; ``divergence`` removes it.
 
     Args:
         logit_s: Student logits z_s, (N, C).
@@ -66,7 +65,7 @@ class KDLoss(DistillLoss):
 
     @property
     def task_weight(self) -> float:  # type: ignore[override]
-        """What the distiller multiplies the task loss by."""
+        """Factor of the task loss."""
         return 1 - self.alpha
 
     @full_precision

@@ -1,4 +1,4 @@
-"""LSKD: KD of logits that are standardised over the classes first (Sun et al., CVPR 2024, arXiv 2403.01427)."""
+"""LSKD: KD of standardised logits (Sun et al., CVPR 2024, arXiv 2403.01427)."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,7 +8,7 @@ from .common import full_precision, standardize_classes
 
 
 def lskd_loss(logit_s: Tensor, logit_t: Tensor, temp: float = 2.0) -> Tensor:
-    r"""Knowledge distillation with logit standardisation.
+    r"""Compute the knowledge distillation loss of standardised logits.
 
     .. math:: \frac{T^2}{N} \sum_n KL(softmax(Z(z_t) / T) \| softmax(Z(z_s) / T))
 

@@ -9,7 +9,7 @@ from .common import check_width, fit_map, full_precision
 
 
 def mgd_loss(generated: Tensor, feat_t: Tensor, alpha: float = 7e-5) -> Tensor:
-    r"""Masked generative distillation: :math:`\frac{\alpha}{N} \| G - F_t \|^2`, a sum of squares.
+    r"""Compute the masked generative distillation loss: :math:`\frac{\alpha}{N} \| G - F_t \|^2`, a sum of squares.
 
     Args:
         generated: Features generated from the student's masked ones, (N, C, H, W).
@@ -27,7 +27,7 @@ def mgd_loss(generated: Tensor, feat_t: Tensor, alpha: float = 7e-5) -> Tensor:
 
 
 def generation_block(channels: int) -> nn.Sequential:
-    """Conv 3×3, ReLU, conv 3×3, of one width: it fills in what a mask took away."""
+    """Build the block that fills in masked places: conv 3×3, ReLU, conv 3×3, of one width."""
     return nn.Sequential(
         nn.Conv2d(channels, channels, kernel_size=3, padding=1),
         nn.ReLU(inplace=True),

@@ -7,7 +7,7 @@ from .common import full_precision, hard_label, mask_classes, standardize_classe
 
 
 def nkd_target_term(logit_s: Tensor, logit_t: Tensor, target: Tensor) -> Tensor:
-    r"""The target term of NKD, :math:`-\frac{1}{N} \sum_n t_y \log s_y`; no gradient flows through t_y.
+    r"""Compute the target term of NKD, :math:`-\frac{1}{N} \sum_n t_y \log s_y`; no gradient flows through t_y.
 
     Args:
         logit_s: Student logits z_s, (N, C).
@@ -26,7 +26,7 @@ def nkd_loss(
     gamma: float = 1.5,
     standardize: bool = False,
 ) -> Tensor:
-    r"""Normalised knowledge distillation.
+    r"""Compute the normalised knowledge distillation loss.
 
     .. math:: -\frac{1}{N} \sum_n \left( t_y \log s_y + \gamma T^2 \sum_{i \neq y} \hat p_i \log \hat q_i \right)
 

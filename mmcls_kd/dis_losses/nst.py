@@ -1,4 +1,4 @@
-"""NST: the student's channels are distributed over the places as the teacher's (Huang and Wang, arXiv 1707.01219)."""
+"""NST: the student's channels match the teacher's in distribution (Huang and Wang, arXiv 1707.01219)."""
 
 from torch import Tensor
 
@@ -7,7 +7,7 @@ from .common import full_precision, smaller_maps, unit
 
 
 def kernel_mean(a: Tensor, b: Tensor) -> Tensor:
-    r"""The mean of the kernel ⟨x, y⟩² over samples and pairs of a channel x of ``a`` and a channel y of ``b``.
+    r"""Average the kernel ⟨x, y⟩² over samples and pairs of a channel x of ``a`` and a channel y of ``b``.
 
     Computed from the products between channels, or those between places (:math:`\|A B^T\|^2 = \langle A^T A, B^T B
     \rangle`), of which there are fewer in deep stages.
@@ -24,7 +24,7 @@ def kernel_mean(a: Tensor, b: Tensor) -> Tensor:
 
 
 def nst_loss(feat_s: Tensor, feat_t: Tensor) -> Tensor:
-    """Neuron selectivity transfer: the squared maximum mean discrepancy between the channels of student and teacher.
+    """Compute the neuron selectivity transfer loss: the squared maximum mean discrepancy between the channels.
 
     k(t, t) + k(s, s) − 2 k(s, t), with k as in :func:`kernel_mean` of channels divided by their length over the places. Maps
     of two sizes are averaged to the smaller one first. No gradient flows to the teacher.

@@ -8,7 +8,7 @@ from .common import full_precision, hard_label
 
 
 def ofa_logit_loss(logit_s: Tensor, logit_t: Tensor, gt_label: Tensor, eps: float = 1.5, temp: float = 1.0) -> Tensor:
-    r"""Distillation whose target class counts more where the teacher is sure of it.
+    r"""Compute the OFA-KD loss: the target class counts more, the surer of it the teacher is.
 
     .. math:: -\frac{1}{N} \sum_n \sum_i \left( (p_i + 1[i = y])^\varepsilon - 1[i = y] \right) \log q_i
 

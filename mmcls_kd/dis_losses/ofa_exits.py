@@ -1,7 +1,7 @@
-"""OFA-KD with its exits: each stage of the student gives class scores, which learn from the teacher's (arXiv 2310.19444).
+"""OFA-KD with its exits: each stage of the student gets logits that learn from the teacher's (arXiv 2310.19444).
 
-What the exits are made of, the paper says in words only (depth-wise separable convolutions for convolutional students,
-transformer blocks for the others). Here each convolution leads to the next stage of the student, in width and size.
+The paper describes the exits in words only (depth-wise separable convolutions for convolutional students, transformer
+blocks for the others). Here each convolution leads to the next stage of the student, in width and size.
 
 The released code (Hao840/OFAKD) has larger exits:
 
@@ -13,7 +13,7 @@ The released code (Hao840/OFAKD) has larger exits:
   class token where there is one. Here it is one block, and the mean of the patch tokens behind a layer norm.
 - Students without class token whose stages are tokens, Swin's for one, get transformer blocks there. Here a student whose
   maps shrink gets convolutions, unless ``kind='attention'`` is set.
-- ε may be another one for each exit there.
+- There each exit may have its own ε.
 """
 
 import math
@@ -30,7 +30,7 @@ KINDS = ('conv', 'attention')
 
 
 def ofa_loss(logits_s: Sequence[Tensor], logit_t: Tensor, gt_label: Tensor, eps: float = 1.5, temp: float = 1.0) -> Tensor:
-    """The sum of :func:`~mmcls_kd.dis_losses.ofa.ofa_logit_loss` over several logits of the student.
+    """Sum :func:`~mmcls_kd.dis_losses.ofa.ofa_logit_loss` over several logits of the student.
 
     Args:
         logits_s: Logits of its exits and its head, each (N, C).
@@ -51,21 +51,21 @@ def ofa_loss(logits_s: Sequence[Tensor], logit_t: Tensor, gt_label: Tensor, eps:
 
 
 class ToTokens(nn.Module):
-    """A map (N, C, H, W) as tokens (N, H · W, C)."""
+    """Map (N, C, H, W) to tokens (N, H · W, C)."""
 
     def forward(self, feat: Tensor) -> Tensor:
         return feat.flatten(2).transpose(1, 2)
 
 
 class MeanToken(nn.Module):
-    """The mean of tokens (N, L, C), (N, C)."""
+    """Mean of tokens, (N, L, C) to (N, C)."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         return tokens.mean(dim=1)
 
 
 def separable_conv(channels: int, out_channels: int, stride: int) -> nn.Sequential:
-    """A 3×3 convolution of each channel by itself, a 1×1 convolution, batch norm, ReLU."""
+    """Build a depth-wise 3×3 convolution, a 1×1 convolution, batch norm and ReLU."""
     return nn.Sequential(
         nn.Conv2d(channels, channels, kernel_size=3, stride=stride, padding=1, groups=channels, bias=False),
         nn.Conv2d(channels, out_channels, kernel_size=1, bias=False),
@@ -75,10 +75,10 @@ def separable_conv(channels: int, out_channels: int, stride: int) -> nn.Sequenti
 
 
 def conv_exit(channels: Sequence[int], sizes: Sequence[int], num_classes: int) -> nn.Sequential:
-    """From the first of some stages on to class scores: separable convolutions as far as the last, pooling, a linear layer.
+    """Build an exit of convolutions: separable ones from its stage to the last, pooling, a linear layer.
 
     Args:
-        channels: Width of each stage.
+        channels: Width of each stage, from that of the exit on.
         sizes: Height of each stage's map.
         num_classes: Number of classes.
     """
@@ -88,7 +88,7 @@ def conv_exit(channels: Sequence[int], sizes: Sequence[int], num_classes: int) -
 
 
 def attention_exit(channels: int, num_classes: int) -> nn.Sequential:
-    """From a map of patch tokens to class scores: a transformer block, a layer norm, the mean token, a linear layer.
+    """Build an exit of patch tokens: a transformer block, a layer norm, the mean token, a linear layer.
 
     Args:
         channels: Width of the tokens; about one head for 64 channels.
@@ -104,8 +104,8 @@ def attention_exit(channels: int, num_classes: int) -> nn.Sequential:
 class OFALoss(DistillLoss):
     """:func:`ofa_loss` of an exit at each stage of the student, and of its own logits.
 
-    The teacher gives its logits alone, so student and teacher may be as different as they like. Trainable part: ``exits``,
-    one for each stage, which end with the training.
+    Of the teacher only the logits are needed, so its architecture does not matter. Trainable part: ``exits``, one for each
+    stage; they are dropped after training.
 
     Args:
         student_channels: Channels of each stage of the student, shallow to deep.
@@ -114,7 +114,7 @@ class OFALoss(DistillLoss):
         eps: Power of the target class.
         temp: Temperature.
         kind: ``'conv'`` for :func:`conv_exit`, ``'attention'`` for :func:`attention_exit`; if None, attention for a student
-            whose stages all have one size, as a ViT's, and else convolutions.
+            whose stages all have one size (a ViT), else convolutions.
         loss_weight: Weight of this loss.
 
     Raises:
@@ -150,7 +150,7 @@ class OFALoss(DistillLoss):
         self.exits = nn.ModuleList(map(self._exit, range(len(student_channels))))
 
     def _exit(self, stage: int) -> nn.Module:
-        """The exit at a stage."""
+        """Build the exit at a stage."""
         if self.kind == 'attention':
             return attention_exit(self.student_channels[stage], self.num_classes)
         return conv_exit(self.student_channels[stage:], self.student_sizes[stage:], self.num_classes)

@@ -10,7 +10,7 @@ EPSILON = 1e-7
 
 
 def similarity(vectors: Tensor) -> Tensor:
-    """How alike each vector of a batch is to each other one, as probabilities.
+    """Compute the similarities of each vector of a batch to the others, as probabilities.
 
     Args:
         vectors: Vectors, (N, d).
@@ -26,7 +26,7 @@ def similarity(vectors: Tensor) -> Tensor:
 
 
 def pkt_loss(vector_s: Tensor, vector_t: Tensor) -> Tensor:
-    r"""Probabilistic knowledge transfer.
+    r"""Compute the probabilistic knowledge transfer loss.
 
     .. math:: \frac{1}{N^2} \sum_{i,j} P_{ij} \log \frac{P_{ij} + 10^{-7}}{Q_{ij} + 10^{-7}}
 

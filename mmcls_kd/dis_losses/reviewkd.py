@@ -11,7 +11,7 @@ from .common import check_width, full_precision, smaller_maps
 
 
 def hcl_loss(feat_s: Tensor, feat_t: Tensor) -> Tensor:
-    r"""Hierarchical context loss: the mean squared difference of two maps and of what they are when seen more coarsely.
+    r"""Compute the hierarchical context loss: the mean squared difference of two maps, at several resolutions.
 
     .. math:: \frac{MSE(F_s, F_t) + \sum_j 2^{-j} MSE(P_{l_j} F_s, P_{l_j} F_t)}{1 + \sum_j 2^{-j}}
 
@@ -39,7 +39,7 @@ def hcl_loss(feat_s: Tensor, feat_t: Tensor) -> Tensor:
 
 
 def conv_norm(channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:
-    """Convolution without bias that keeps the size, and batch norm."""
+    """Build a convolution without bias that keeps the size, and batch norm."""
     return nn.Sequential(
         nn.Conv2d(channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False), nn.BatchNorm2d(out_channels)
     )
@@ -52,7 +52,7 @@ class AttentionFusion(nn.Module):
         channels: Channels of the student's stage.
         mid_channels: Channels in which stages are mixed.
         out_channels: Channels of the teacher's stage.
-        deepest: Whether there is no deeper one.
+        deepest: Whether it is the deepest stage.
     """
 
     def __init__(self, channels: int, mid_channels: int, out_channels: int, deepest: bool) -> None:
@@ -66,7 +66,7 @@ class AttentionFusion(nn.Module):
 
         Args:
             feat: The student's stage, (N, channels, H, W).
-            deeper: What the next deeper stage handed on, (N, mid_channels, h, w); None for the deepest.
+            deeper: Output of the next deeper stage, (N, mid_channels, h, w); None for the deepest.
 
         Returns:
             The prediction (N, out_channels, H, W), and what goes to the next shallower stage, (N, mid_channels, H, W).

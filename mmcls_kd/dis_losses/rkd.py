@@ -9,7 +9,7 @@ from .common import full_precision, need_memory, unit, whole_batch
 
 
 def relations(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Distances in units of their mean, and cosines of the angles, between all vectors of a batch.
+    r"""Compute distances in units of their mean, and cosines of the angles, between all vectors of a batch.
 
     A pair closer than 1e-6 counts as this far apart, without a gradient; from a vector to an equal one there is no
     direction, so the cosine is 0.
@@ -31,7 +31,7 @@ def relations(vectors: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rkd_loss(vector_s: Tensor, vector_t: Tensor, distance_weight: float = 25.0, angle_weight: float = 50.0) -> Tensor:
-    r"""Relational knowledge distillation.
+    r"""Compute the relational knowledge distillation loss.
 
     .. math:: \frac{\lambda_D}{N^2} \sum_{i,j} h(\psi^s_{ij} - \psi^t_{ij})
         + \frac{\lambda_A}{N^3} \sum_{i,j,k} h(\cos \angle^s_{jik} - \cos \angle^t_{jik})

@@ -17,7 +17,7 @@ NO_HEAD = (
 
 
 def simkd_loss(projected: Tensor, feat_t: Tensor) -> Tensor:
-    r"""The mean of :math:`(P(F_s) - F_t)^2` over channels, places and samples.
+    r"""Average :math:`(P(F_s) - F_t)^2` over channels, places and samples.
 
     Args:
         projected: The student's features, projected to the teacher's width, P(F_s), (N, c, H, W).
@@ -35,7 +35,7 @@ def simkd_loss(projected: Tensor, feat_t: Tensor) -> Tensor:
 
 
 class ReusedHead(nn.Module):
-    """The teacher's head behind a projector of the student's features: what predicts, in training and afterwards.
+    """The teacher's head behind a projector of the student's features; it predicts during and after training.
 
     The projector: 1×1 convolution to the teacher's width divided by ``factor``, 3×3 convolution, 1×1 convolution to the
     teacher's width, each with batch norm and ReLU and without bias.
@@ -43,11 +43,11 @@ class ReusedHead(nn.Module):
     Args:
         student_channels: Channels of the student's last stage.
         teacher_channels: Channels of the teacher's last stage.
-        factor: What divides the width inside.
-        head: What makes class scores of the teacher's map; frozen, always in eval mode. If None, nothing is predicted.
+        factor: Divisor of the inner width.
+        head: Map from the teacher's last stage to logits; frozen, always in eval mode. None for no prediction.
 
     Raises:
-        ValueError: If the teacher's width divided by ``factor`` is below 1, or class scores are wanted without a head.
+        ValueError: If the teacher's width divided by ``factor`` is below 1, or a prediction is needed without a head.
     """
 
     def __init__(self, student_channels: int, teacher_channels: int, factor: int, head: nn.Module | None) -> None:
@@ -63,52 +63,52 @@ class ReusedHead(nn.Module):
         self.head = head.requires_grad_(False).eval() if head is not None else None
 
     def train(self, mode: bool = True) -> 'ReusedHead':
-        """As in torch; the head stays in eval mode."""
+        """Set the mode as in torch; the head stays in eval mode."""
         super().train(mode)
         if self.head is not None:
             self.head.eval()
         return self
 
     def forward(self, feat_s: Tensor) -> Tensor:
-        """The logits, (N, C), of the student's features, (N, c_s, H, W)."""
+        """Return the logits, (N, C), of the student's features, (N, c_s, H, W)."""
         if self.head is None:
             raise ValueError('SimKD was built without a head, so it predicts nothing: give it the teacher’s (head=...)')
         return self.head(self.projector(feat_s))
 
 
 def conv_bn_relu(channels_in: int, channels_out: int, kernel_size: int) -> tuple[nn.Module, ...]:
-    """A convolution that keeps the map's size, batch norm and ReLU."""
+    """Build a convolution that keeps the map's size, batch norm and ReLU."""
     conv = nn.Conv2d(channels_in, channels_out, kernel_size, padding=kernel_size // 2, bias=False)
     return conv, nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True)
 
 
 class SimKD(DistillLoss):
-    """:func:`simkd_loss`, alone: the task loss does not count, and the teacher's head makes the predictions.
+    """:func:`simkd_loss` alone: the task loss has weight 0, and the teacher's head makes the predictions.
 
-    The student's map is projected first; then maps of two sizes are averaged to the smaller one. So a head behind a global
-    average pool predicts from what was trained, and needs no map of the teacher's for it. (The authors' code averages a
-    larger map of the student before it is projected, in training and prediction.)
+    The student's map is projected first, then maps of two sizes are averaged to the smaller one. So a head behind a global
+    average pool predicts from trained features without the teacher's map. (The authors' code averages a larger map of the
+    student before the projection, in training and prediction.)
 
-    Trainable part: ``predictor.projector``, see :class:`ReusedHead`; the teacher's head is in ``predictor.head``, so that a
-    checkpoint holds all that predicts. ``mmcls_kd transfer`` keeps both, and
-    :class:`~mmcls_kd.distillers.simkd_classifier.SimKDClassifier` is the network that takes them.
+    Trainable part: ``predictor.projector``, see :class:`ReusedHead`. The teacher's head is ``predictor.head``, so a
+    checkpoint holds all parts of the prediction. ``mmcls_kd transfer`` keeps both, for
+    :class:`~mmcls_kd.distillers.simkd_classifier.SimKDClassifier`.
 
     Args:
         student_channels: Channels of the student's last stage.
         teacher_channels: Channels of the teacher's last stage.
-        factor: What divides the teacher's width inside of the projector.
-        head: The teacher's head; the distiller gives it. Without one the loss is there, but no prediction.
+        factor: Divisor of the teacher's width inside of the projector.
+        head: The teacher's head, given by the distiller; without it, there is no prediction.
         loss_weight: Weight of this loss.
 
     Raises:
-        ValueError: If the features have other channels, or a prediction is wanted without a head.
+        ValueError: If the features have other channels, or a prediction is needed without a head.
     """
 
     sizes = {'student_channels': ('feat_s', 1), 'teacher_channels': ('feat_t', 1)}
     facts = {'head': 'teacher_head'}
-    #: What a distiller says if there is no such fact.
+    #: The error message if the fact is missing.
     needed_facts = {'head': NO_HEAD}
-    #: What the task loss is multiplied by.
+    #: Factor of the task loss.
     task_weight = 0.0
 
     def __init__(
@@ -128,10 +128,10 @@ class SimKD(DistillLoss):
 
     @staticmethod
     def deployed(entry: Mapping[str, Any]) -> dict[str, Any]:
-        """Of the config of the network that a student becomes which was trained so, what the method says.
+        """Return the method's part of the config of the trained network.
 
         Args:
-            entry: The method's, in ``distill_cfg``.
+            entry: Entry of the method in ``distill_cfg``.
         """
         return dict(type='SimKDClassifier', factor=entry.get('factor', 2))
 
@@ -142,5 +142,5 @@ class SimKD(DistillLoss):
         return self.loss_weight * simkd_loss(*smaller_maps(self.predictor.projector(feat_s), feat_t))
 
     def predict_logit(self, feat_s: Tensor) -> Tensor:
-        """The logits that the teacher's head gives, (N, C), of the student's map, (N, c_s, H, W)."""
+        """Return the logits of the teacher's head, (N, C), for the student's map, (N, c_s, H, W)."""
         return self.predictor(feat_s)

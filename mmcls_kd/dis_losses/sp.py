@@ -8,7 +8,7 @@ from .common import full_precision, unit, whole_batch
 
 
 def sample_similarity(feat: Tensor) -> Tensor:
-    """Inner products between the samples of a batch, each row divided by its length, (N, N).
+    """Compute inner products between the samples of a batch, each row divided by its length, (N, N).
 
     Args:
         feat: Features, (N, c, H, W).
@@ -18,7 +18,7 @@ def sample_similarity(feat: Tensor) -> Tensor:
 
 
 def sp_loss(feat_s: Tensor, feat_t: Tensor) -> Tensor:
-    r"""Similarity preserving: :math:`\frac{1}{N^2} \| G_t - G_s \|^2`, G as in :func:`sample_similarity`.
+    r"""Compute the similarity-preserving loss: :math:`\frac{1}{N^2} \| G_t - G_s \|^2`, G as in :func:`sample_similarity`.
 
     Args:
         feat_s: Student features, (N, c_s, H_s, W_s).

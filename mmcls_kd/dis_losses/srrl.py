@@ -12,7 +12,7 @@ from .common import check_width, full_precision
 def srrl_loss(
     feat_s: Tensor, feat_t: Tensor, logit_st: Tensor, logit_t: Tensor, alpha: float = 1.0, beta: float = 5.0
 ) -> Tensor:
-    r"""Softmax regression representation learning.
+    r"""Compute the softmax regression representation learning loss.
 
     .. math:: \alpha\, mean (GAP \hat F - GAP F_t)^2 + \beta\, mean (z_{st} - z_t)^2
 

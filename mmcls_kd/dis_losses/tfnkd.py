@@ -8,7 +8,7 @@ from .common import batch_mean, full_precision, label_columns
 
 
 def tfnkd_loss(logit_s: Tensor, gt_label: Tensor, sync_batch_mean: bool = False) -> Tensor:
-    r"""Teacher-free NKD.
+    r"""Compute the teacher-free NKD loss.
 
     .. math:: -\sum_k \frac{1}{N} \sum_n w_{nk} \log s_{nk}, \quad w_{nk} = s_{nk} + V_{nk} - \frac{1}{N} \sum_m s_{mk}
 

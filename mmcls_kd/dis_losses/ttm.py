@@ -8,13 +8,13 @@ from .common import full_precision
 
 
 def _divergences(logit_s: Tensor, logit_t: Tensor, gamma: float) -> Tensor:
-    """KL(t̃ ‖ s) of each sample, (N,); the power of a softmax is the softmax of as many times the logits."""
+    """Compute KL(t̃ ‖ s) of each sample, (N,); the power of a softmax is the softmax of as many times the logits."""
     log_t = (gamma * logit_t).log_softmax(dim=1)
     return F.kl_div(logit_s.log_softmax(dim=1), log_t, reduction='none', log_target=True).sum(dim=1)
 
 
 def ttm_loss(logit_s: Tensor, logit_t: Tensor, gamma: float = 0.1) -> Tensor:
-    r"""Transformed teacher matching.
+    r"""Compute the transformed teacher matching loss.
 
     .. math:: \frac{1}{N} \sum_n KL(\tilde t_n \| s_n), \quad \tilde t_{ni} = t_{ni}^\gamma / \sum_j t_{nj}^\gamma
 
@@ -37,7 +37,7 @@ def ttm_loss(logit_s: Tensor, logit_t: Tensor, gamma: float = 0.1) -> Tensor:
 
 
 def wttm_loss(logit_s: Tensor, logit_t: Tensor, gamma: float = 0.1) -> Tensor:
-    r"""Weighted transformed teacher matching: samples count the more, the smoother the teacher is.
+    r"""Compute the weighted transformed teacher matching loss: samples with a smoother teacher count more.
 
     .. math:: \frac{1}{N} \sum_n \Big( \sum_i t_{ni}^\gamma \Big) KL(\tilde t_n \| s_n)
 

@@ -15,7 +15,7 @@ RANK_BY = ('prob', 'log_prob')
 
 
 def zipf_label(logit_weak: Tensor, logit_s: Tensor, classes: Tensor, rank_by: str = 'prob') -> Tensor:
-    """The soft label of the non-label classes: 1 / rank, normalised (Zipf's law).
+    """Compute the soft label of the non-label classes: 1 / rank, normalised (Zipf's law).
 
     Args:
         logit_weak: Logits of the weak head, (N, C).
@@ -50,7 +50,7 @@ def uskd_loss(
     rank_by: str = 'prob',
     sync_batch_mean: bool = False,
 ) -> Tensor:
-    r"""Universal self-knowledge distillation, :math:`\alpha L_t + \beta L_{non} + L_{weak}`.
+    r"""Compute the universal self-knowledge distillation loss, :math:`\alpha L_t + \beta L_{non} + L_{weak}`.
 
     .. math::
         L_t &= -\frac{1}{N} \sum_{n,k} P_{nk} \log s_{nk}, \quad

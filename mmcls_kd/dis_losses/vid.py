@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from .base import DistillLoss
 from .common import check_width, full_precision, smaller_maps
 
-#: The least variance that a channel may have.
+#: The least variance of a channel.
 EPSILON = 1e-5
 
 
 def vid_loss(predicted: Tensor, feat_t: Tensor, variance: Tensor) -> Tensor:
-    r"""Variational information distillation: the mean of :math:`\frac{1}{2} ((F_t - \mu)^2 / v + \log v)`.
+    r"""Compute the variational information distillation loss: the mean of :math:`\frac{1}{2} ((F_t - \mu)^2 / v + \log v)`.
 
     The negative logarithm of a normal density, up to a constant, over channels, places and samples.
 

@@ -19,7 +19,7 @@ def vitkd_loss(
     beta: float = 3e-6,
     mask_ratio: float = 0.5,
 ) -> Tensor:
-    r"""Mimicking of the first two blocks and generation of the last one.
+    r"""Compute the ViTKD loss: mimicking of the first two blocks and generation of the last one.
 
     .. math:: \frac{\alpha}{N} \sum_{l=0,1} \| low_s^l - low_t^l \|^2
         + \frac{\beta}{\lambda N} \| masked \odot (generated - high_t) \|^2

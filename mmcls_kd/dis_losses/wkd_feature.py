@@ -10,7 +10,7 @@ from .common import check_widths, full_precision
 
 
 def cell_statistics(feat: Tensor, grid: int) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel in each cell of a map.
+    """Compute mean and standard deviation of each channel in each cell of a map.
 
     The cells are those of adaptive pooling: they overlap by a row or column where the size is no multiple of ``grid``. Under
     the root of the unbiased variance 1e-5 is added.
@@ -40,7 +40,7 @@ def cell_statistics(feat: Tensor, grid: int) -> tuple[Tensor, Tensor]:
 def wkd_feature_loss(
     feat_s: Tensor, feat_t: Tensor, grid: int = 1, mean_weight: float = 1.0, std_weight: float = 1.0
 ) -> Tensor:
-    r"""Wasserstein distance between features that are normally distributed, the channels independent of each other.
+    r"""Compute the Wasserstein distance between features, as normal distributions with independent channels.
 
     .. math:: \frac{1}{g^2 N} \sum_n \sum_{cells} \sum_c w_\mu (\mu_s - \mu_t)^2 + w_\sigma (\sigma_s - \sigma_t)^2
 

@@ -15,10 +15,10 @@ from .nkd import nkd_target_term
 
 
 def class_cost(vectors: Tensor) -> Tensor:
-    """How unlike the classes are: one minus the cosine of the angle between their vectors.
+    """Compute the cost between classes: one minus the cosine of the angle between their vectors.
 
     Args:
-        vectors: One row for each class, (C, D): of a classifier's weight, or the mean of what goes into it.
+        vectors: One row for each class, (C, D): of a classifier's weight, or the mean of the classifier's inputs.
 
     Returns:
         The cost, (C, C), from 0 (same direction) to 2 (opposite).
@@ -34,9 +34,9 @@ def class_cost(vectors: Tensor) -> Tensor:
 
 
 def need_matrices(classes: int) -> None:
-    """Refuse so many classes that the matrices of a step, (C, C), cannot fit into the memory.
+    """Refuse a number of classes whose matrices of a step, (C, C), cannot fit into the memory.
 
-    There are the cost, the cost above 0, the kernel with what it is made of, and their product.
+    These are the cost, the cost above 0, the kernel and its intermediate, and their product.
 
     Raises:
         TrainingError: Names the memory.
@@ -47,12 +47,12 @@ def need_matrices(classes: int) -> None:
 
 
 def transport_cost(source: Tensor, target: Tensor, start: Tensor, cost: Tensor, reg: float, iterations: int) -> Tensor:
-    r"""What it costs to turn one distribution into another, by Sinkhorn's iterations.
+    r"""Compute the cost of turning one distribution into another, by Sinkhorn's iterations.
 
     .. math:: v = target / (K^T u + 10^{-8}), \quad u = source / (K v + 10^{-8}), \quad K = \exp(-cost / reg)
 
-    repeated from u = ``start``; the flow is diag(u) K diag(v). A class that has 0 in all three takes no part. Nothing is as
-    large as (N, C, C).
+    repeated from u = ``start``; the flow is diag(u) K diag(v). A class with 0 in all three takes no part. No tensor has
+    (N, C, C) entries.
 
     Args:
         source: Distributions, (N, C).
@@ -60,7 +60,7 @@ def transport_cost(source: Tensor, target: Tensor, start: Tensor, cost: Tensor, 
         start: The first u, (N, C).
         cost: Price of each move, (C, C).
         reg: Weight of the flow's entropy: the smaller, the nearer to the cheapest flow, and the more iterations it takes.
-        iterations: How many iterations.
+        iterations: Number of iterations.
 
     Returns:
         The cost of each sample's flow, (N,).
@@ -83,7 +83,7 @@ def wkd_logit_loss(
     sinkhorn_reg: float = 0.05,
     sinkhorn_iter: int = 10,
 ) -> Tensor:
-    r"""Wasserstein distance of logits.
+    r"""Compute the WKD-L loss, with a Wasserstein distance of logits.
 
     .. math:: -\frac{1}{N} \sum_n \Big( t_y \log s_y - \gamma \sum_{i, j \neq y} flow_{ij} \, cost_{ij} \Big)
 
@@ -95,11 +95,11 @@ def wkd_logit_loss(
         logit_s: Student logits z_s, (N, C).
         logit_t: Teacher logits z_t, (N, C).
         gt_label: Class indices (N,), or scores (N, C), of which the arg-max class is y.
-        cost: What it costs to move probability from class i of the student to class j of the teacher, (C, C).
+        cost: Cost of moving probability from class i of the student to class j of the teacher, (C, C).
         temp: Temperature T of the second term, which is not multiplied by its square.
         gamma: Weight of the second term, which has no gradient where C = 2.
         sinkhorn_reg: Weight of the flow's entropy.
-        sinkhorn_iter: How many of Sinkhorn's iterations.
+        sinkhorn_iter: Number of Sinkhorn's iterations.
 
     Returns:
         The loss, a scalar: nats, plus units of the cost.
@@ -129,7 +129,7 @@ class WKDLogitLoss(DistillLoss):
         temp: Temperature T of the second term.
         gamma: Weight of the second term.
         sinkhorn_reg: Weight of the flow's entropy.
-        sinkhorn_iter: How many of Sinkhorn's iterations.
+        sinkhorn_iter: Number of Sinkhorn's iterations.
         cost: Cost of each move, (C, C); a config may name the file of it that ``class_cost`` wrote. A distiller takes
             :func:`class_cost` of the teacher's classifier where it is None. It is in no checkpoint.
         loss_weight: Weight of this loss.

@@ -9,7 +9,7 @@ from .common import check_width, entropy_target, full_precision
 
 
 def wsld_loss(logit_s: Tensor, logit_t: Tensor, gt_label: Tensor, temp: float = 4.0, alpha: float = 2.25) -> Tensor:
-    r"""Weighted soft label distillation.
+    r"""Compute the weighted soft label distillation loss.
 
     .. math:: -\alpha T^2 \frac{1}{N} \sum_n w_n \sum_i p_{ni} \log q_{ni}, \quad
         w_n = 1 - \exp(-\max(0, \ell_s / (\ell_t + 10^{-7})))
