@@ -40,13 +40,16 @@ MOVED = {
     'distillers.survey': ('features.dry_run',),
     'distillers.taps': ('features.taps',),
     'distillers.wrappers': ('recipe.wrappers',),
-    'labels': ('networks.labels',),
+    'labels': ('engine.labels',),
     'locks': ('files.locks',),
+    'networks.labels': ('engine.labels',),
     'networks.resizing': ('teachers.resizing',),
     'plain_data': ('files.plain_data',),
     'runtime': ('engine.runtime', 'command.arguments', 'command.exits'),
     'teacher_store.records': ('teachers.records',),
+    'teacher_store.images': ('engine.image_files',),
     'teacher_store.store': ('teachers.store',),
+    'teacher_store.views': ('engine.views',),
     'training': ('engine.training', 'command.arguments'),
 }
 #: Their names that changed.
@@ -108,7 +111,7 @@ class _Moved(Loader):
         def lookup(name: str) -> Any:
             if not name.startswith('__'):
                 for home in self.homes:
-                    found = import_module(f'mmcls_kd.{home}')
+                    found = import_module(f'{__name__}.{home}')
                     if hasattr(found, known := RENAMED.get(name, name)):
                         return getattr(found, known)
             raise AttributeError(f'module {module.__name__!r} has no attribute {name!r}')
@@ -126,7 +129,7 @@ def _join_registries(registry: ModuleType) -> None:
     for found in vars(registry).values():
         if getattr(found, 'scope', None) == 'mmpretrain':
             if found._imported:
-                import_module('mmcls_kd.registry')
+                import_module(f'{__name__}.registry')
                 return
             found._locations.append('mmcls_kd.registry')
 

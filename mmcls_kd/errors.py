@@ -175,3 +175,9 @@ def on_sigterm(do: Callable[[], None]) -> Any:
             os.kill(os.getpid(), number)
 
     return signal.signal(signal.SIGTERM, note)
+
+
+def listed(names: list[str], most: int = 6) -> str:
+    """Names for a message, the first of many."""
+    more = f' and {len(names) - most} more' if len(names) > most else ''
+    return ', '.join(names[:most]) + more

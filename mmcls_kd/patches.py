@@ -20,11 +20,7 @@ from torch import Tensor
 from .files import plain_data
 from .files.checkpoint import FORCE_SAFE, _allowed_globals, read_checkpoint, take_start
 from .networks.loading import fetch
-from .networks.weights import (
-    about_contents,
-    say_average,
-    weights_of,
-)
+from .networks.weights import about_contents, say_average, weights_of
 
 
 def guard_loading(trust: bool) -> None:

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 
+from mmcls_kd.engine.labels import check_names, left_out, namings, training_names
 from mmcls_kd.networks.classes import compare_order, index_by_name, match
-from mmcls_kd.networks.labels import check_names, left_out, namings, training_names
 
 
 def numbered(*names):

@@ -28,9 +28,9 @@ from mmcls_kd.configs.reading import RunConfig
 from mmcls_kd.engine.data import images_in
 from mmcls_kd.engine.runtime import build_runner
 from mmcls_kd.engine.training import count_samples, training_config
+from mmcls_kd.engine.views import views_of
 from mmcls_kd.errors import TrainingError
 from mmcls_kd.files.paths import TOOLBOX
-from mmcls_kd.teacher_store.views import views_of
 
 pytestmark = [
     pytest.mark.filterwarnings('ignore:.*instance named of'),

@@ -17,11 +17,11 @@ from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from torch.utils.data import DataLoader
 
-from ..checks.training import check_data_folders, check_idx_files
 from ..engine.data import plain_datasets
+from ..engine.folders import check_data_folders, check_idx_files
+from ..engine.labels import ways_of
 from ..engine.runtime import complete_dataloaders, is_distiller, student_only
 from ..networks.classes import compare_order, data_named, names_in
-from ..networks.labels import ways_of
 from ..networks.loading import load_strictly
 from .measures import accuracy, agreement, correlation_distance, divergence, summary
 from .outputs import ClassifierReader, Outputs, TeacherReader, collect, spread

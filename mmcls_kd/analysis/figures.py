@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from ..files.atomic import atomic_path
+from ..files.drawing import drawing, entry
 from .after import Comparison
 from .measures import calibration, class_accuracies, class_correlation, correlation_distance
 from .outputs import Outputs
@@ -56,26 +56,6 @@ def line_styles(found: Comparison) -> dict[str, LineStyle]:
     return {**of_teachers, **of_runs}
 
 
-@contextmanager
-def drawing() -> Iterator[None]:
-    """The style of all figures."""
-    from matplotlib import rc_context
-
-    style: Any = {
-        'font.size': 10,
-        'axes.titlesize': 10.5,
-        'axes.spines.top': False,
-        'axes.spines.right': False,
-        'axes.grid': True,
-        'axes.axisbelow': True,
-        'grid.color': '0.9',
-        'legend.frameon': False,
-        'text.parse_math': False,  # names are text, whatever is in them
-    }
-    with rc_context(style):
-        yield
-
-
 def new_figure(height: float) -> Any:
     """An empty figure of the report's width."""
     from matplotlib.figure import Figure
@@ -97,11 +77,6 @@ def panels(count: int, height: float, columns: int = 4, **keywords: Any) -> tupl
 def short(name: str, most: int = 22) -> str:
     """A name that leaves its neighbours room: of a long one the end, by which names of runs differ."""
     return name if len(name) <= most else f'…{name[1 - most :]}'
-
-
-def entry(name: str) -> str:
-    """A name in a legend, which leaves out those that begin with an underscore."""
-    return f' {name}' if name.startswith('_') else name
 
 
 def save(figure: Any, path: Path) -> None:

@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader, Subset
 from ..dis_losses.common import hard_label
 from ..distillers.assembly import TeacherHolder
 from ..distillers.classification import batch_label
+from ..engine.console import Progress
 from ..features.dry_run import dry_run, evaluating, scores
 from ..features.families import default_taps
 from ..features.taps import record
-from ..teacher_store.writer import Progress
 
 
 @dataclass(frozen=True)

@@ -11,18 +11,18 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import Tensor
 
-from ..checks.training import check_labels, first_images, load_data, misfits_named, uncompiled
 from ..dis_losses.common import hard_label
 from ..dis_losses.wkd_logit import class_cost
 from ..distillers.classification import batch_label
 from ..distillers.teacher import Teacher
+from ..engine.console import Progress
 from ..engine.data import batches_from, plain_datasets
+from ..engine.first_batch import first_images, misfits_named, uncompiled
+from ..engine.labels import ways_of
 from ..engine.models import unwrapped
 from ..engine.runtime import is_distiller
 from ..errors import TrainingError
 from ..files.atomic import save_atomically
-from ..networks.labels import ways_of
-from ..teacher_store.writer import Progress
 
 
 def prepare(cfg: Config) -> None:
@@ -47,14 +47,15 @@ class Prototypes:
     """Sums up the teacher's vectors, class by class.
 
     Args:
-        runner: Of the training whose teacher and images are used.
+        runner: Runner of the training whose teacher is used.
+        loader: Its training dataloader, whose labels are among the classes.
         images: How many of the training images to use, in the order of its first epoch; None for as many as there are.
 
     Raises:
         ValueError: If there is no one teacher with such vectors, the data do not fit, or a class cannot have an image.
     """
 
-    def __init__(self, runner: Runner, images: int | None = None) -> None:
+    def __init__(self, runner: Runner, loader: Any, images: int | None = None) -> None:
         self.runner, self.model = runner, unwrapped(runner)
         teacher = self.model.teacher_holder
         if not isinstance(teacher, Teacher):
@@ -65,8 +66,7 @@ class Prototypes:
                 'model.taps=dict(vector_t=PATH)'
             )
         self.teacher = teacher
-        self.loader = load_data(runner)['train_dataloader']
-        check_labels(self.loader.dataset, self.model.num_classes, 'train_dataloader')
+        self.loader = loader
         self.wanted = len(self.loader.dataset) if images is None else images
         self._check_images()
         with misfits_named('the teacher'), uncompiled():

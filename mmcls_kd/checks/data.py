@@ -24,12 +24,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ..engine.data import image_fault
+from ..engine.folders import LAYOUTS
+from ..engine.labels import left_out, name_fault, number_note, pairs_of_lists, unlike
 from ..engine.runtime import DATALOADERS, datasets_of, is_distiller
 from ..networks.classes import Names, match
-from ..networks.labels import left_out, name_fault, number_note, pairs_of_lists, unlike
 from ..networks.sources import network_cfg
 from .images import image_files, opened, stacking_fault
-from .training import LAYOUTS
 
 FAULT, WARNING, NOTE = 'fault', 'warning', 'note'
 #: How often the progress is printed where there is no terminal to draw a bar on.

@@ -4,163 +4,41 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
-import struct
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
-import torch
-from mmengine.config import Config
 from mmengine.dataset import InfiniteSampler
-from mmengine.dist import all_gather_object, get_dist_info
+from mmengine.dist import all_gather_object
 from mmengine.logging import print_log
 from mmengine.optim.scheduler.param_scheduler import INF
 from mmengine.runner import Runner
 from mmpretrain.datasets import BaseDataset
-from mmpretrain.datasets.utils import check_md5
 from mmpretrain.evaluation import Accuracy, MultiLabelMetric
-from mmpretrain.registry import DATASETS, OPTIMIZERS
+from mmpretrain.registry import OPTIMIZERS
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from ..engine.data import SampleIndex, plain_datasets, sample_infos
+from ..engine.data import plain_datasets, sample_infos
+from ..engine.first_batch import first_images, misfits_named, without_a_trace
+from ..engine.folders import LAYOUTS
+from ..engine.labels import check_names, ways_of
 from ..engine.loss_watch import value_of
 from ..engine.models import unwrapped
 from ..engine.optimizer_state import match_by_name
 from ..engine.rates import scale_rates
 from ..engine.resumption import flattened
 from ..engine.runtime import datasets_of
-from ..engine.seeds import states_kept
-from ..errors import ChoiceError, TrainingError, close_names, in_one_line, is_outside, registered
+from ..engine.views import check_store
+from ..errors import ChoiceError, TrainingError, close_names, in_one_line, listed, registered
 from ..features.dry_run import dry_run
 from ..files.checkpoint import read_start
 from ..networks.classes import compare_order, names_in
-from ..networks.labels import check_names, ways_of
 from ..networks.loading import fetch
-from ..networks.weights import listed, student_weights, weights_of
-from ..teacher_store.views import check_store
+from ..networks.weights import student_weights, weights_of
 from .features import check_features
 from .images import check_images
-
-#: The layout that a data set expects under its ``data_root``, and what fetches it.
-LAYOUTS = {
-    'ImageNet': 'train/CLASS/*.JPEG and val/CLASS/*.JPEG, or train/*, val/* with meta/train.txt and meta/val.txt',
-    'CustomDataset': 'a folder of images for each class, or an annotation file (`ann_file`)',
-    'FashionMNIST': 'train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte; '
-    'python tools/fetch_fashion_mnist.py puts them there',
-    'CIFAR100': 'cifar-100-python/{train,test,meta} (mmpretrain downloads it where there is a network)',
-}
-SELF_FETCHING = ('CIFAR10', 'CIFAR100', 'MNIST')
-#: Fashion-MNIST's files and how many dimensions each one's array has.
-IDX_FILES = {
-    f'{split}-{kind}-ubyte': int(kind[-1]) for split in ('train', 't10k') for kind in ('images-idx3', 'labels-idx1')
-}
-
-
-def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
-    """Refuse a data set whose folder is missing, or that reads another split than it names.
-
-    Args:
-        cfg: Config of the run.
-        loaders: The dataloaders that the run will use.
-
-    Raises:
-        FileNotFoundError: Names the folder, the expected layout and, where there is one, the command that fetches it.
-        ValueError: As :func:`check_published`.
-        ValueError: See :func:`refuse_other_split`.
-    """
-    for loader, dataset in datasets_of(cfg):
-        kind, root = dataset.get('type'), dataset.get('data_root')
-        if loader in loaders:
-            refuse_other_split(loader, dataset)
-        if loader not in loaders or not isinstance(root, str) or '://' in root:
-            continue
-        if kind in SELF_FETCHING:
-            check_published(kind, Path(root, dataset.get('data_prefix') or ''))
-            continue
-        folders = [root, *(str(Path(root, part)) for part in [dataset.get('split')] if kind == 'ImageNet' and part)]
-        for folder in folders:
-            if root and not Path(folder).is_dir():
-                layout = f'; expected in {root}: {LAYOUTS[kind]}' if kind in LAYOUTS else ''
-                raise FileNotFoundError(f'{loader}: the data set folder {folder} does not exist{layout}')
-
-
-def refuse_other_split(loader: str, dataset: Mapping) -> None:
-    """Refuse a data set that reads another split than it names: mmpretrain's MNIST and FashionMNIST go by ``test_mode``.
-
-    Args:
-        loader: The dataloader, for the message.
-        dataset: Config of its data set.
-
-    Raises:
-        ValueError: Names both keys, and which to set.
-    """
-    from mmpretrain.datasets import MNIST  # prints a line of its own where it is imported first
-
-    kind = dataset.get('type')
-    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-    if not (isinstance(kind, type) and issubclass(kind, MNIST)) or 'split' not in dataset:
-        return
-    split, test_mode = dataset['split'], bool(dataset.get('test_mode', False))
-    if split in ('train', 'test') and (split == 'test') != test_mode:
-        raise ValueError(
-            f'{loader}: {kind.__name__}(split={split!r}, test_mode={test_mode}) reads the '
-            f'{"test" if test_mode else "training"} images, as mmpretrain goes by test_mode: set test_mode={not test_mode}'
-        )
-
-
-def check_published(kind: str, root: Path) -> None:
-    """Refuse files of a data set that mmpretrain would overwrite: it fetches all of them anew where one is not as published.
-
-    Args:
-        kind: The data set, one of :data:`SELF_FETCHING`.
-        root: Its folder.
-
-    Raises:
-        ValueError: Names the file.
-    """
-    data = object.__new__(DATASETS.get(kind))  # made, it would fetch
-    data.data_prefix = dict(root=str(root))
-    mend = f'mmpretrain would fetch all of {kind} and overwrite what is there: move that away, or name another data_root'
-    if kind == 'MNIST':
-        files = {root / name.removesuffix('.gz') for name, _ in data.train_list + data.test_list}
-        if (missing := sorted(file for file in files if not file.is_file())) and len(missing) < len(files):
-            raise ValueError(f'{missing[0]}: no such file, but others are there; {mend}')
-    elif not data._check_integrity():
-        for name, md5 in data.train_list + data.test_list:
-            path = root / data.base_folder / name
-            if path.is_file() and md5 and not check_md5(str(path), md5):
-                raise ValueError(f'{path}: there, but by MD5 not as published; {mend}')
-
-
-def check_idx_files(cfg: Config, loaders: tuple[str, ...]) -> None:
-    """Refuse files of Fashion-MNIST that are missing, cut short or other than they should be.
-
-    Args:
-        cfg: Config of the run.
-        loaders: The dataloaders that the run will use.
-
-    Raises:
-        FileNotFoundError: Names the file.
-        ValueError: Likewise.
-    """
-    sets = [d for name, d in datasets_of(cfg) if name in loaders and d.get('type') == 'FashionMNIST']
-    roots = {d['data_root'] for d in sets if isinstance(d.get('data_root'), str) and '://' not in d['data_root']}
-    fetch_it = 'python tools/fetch_fashion_mnist.py fetches it'
-    mend = f'move it away, then {fetch_it}'
-    for path, dimensions in ((Path(root, name), n) for root in sorted(roots) for name, n in IDX_FILES.items()):
-        if not path.is_file():
-            raise FileNotFoundError(f'{path}: no such file; {fetch_it}')
-        with path.open('rb') as file:
-            header = file.read(4 + 4 * dimensions)
-        if header[:4] != bytes([0, 0, 8, dimensions]) or len(header) < 4 + 4 * dimensions:
-            raise ValueError(f'{path}: no file of an array of bytes with {dimensions} dimensions; {mend}')
-        size = len(header) + math.prod(struct.unpack_from(f'>{dimensions}I', header, 4))
-        if path.stat().st_size != size:
-            raise ValueError(f'{path}: {path.stat().st_size} bytes long, and should be {size}; {mend}')
 
 
 def labels_of(dataset: Any, name: str, several: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -217,55 +95,6 @@ def check_labels(dataset: Dataset, num_classes: int, name: str, several: bool = 
                 f'(0 to {num_classes - 1}); the first is {labels[wrong[0]]}, of sample {sample} '
                 f'({plain.get_data_info(sample).get("img_path", "an image without a file")})'
             )
-
-
-def first_images(loader: DataLoader, count: int = 2) -> Any:
-    """A batch of two images, made as in training but for their order: no sampler is touched, some can be read only once."""
-    rank, world_size = get_dist_info()
-    size = len(loader.dataset)  # type: ignore[arg-type]
-    indices = [SampleIndex(k % size, 0, (rank + k * world_size) % size) for k in range(count)]
-    return loader.collate_fn([loader.dataset[index] for index in indices])
-
-
-@contextmanager
-def uncompiled() -> Iterator[None]:
-    """Run what is compiled as it is, so that nothing is compiled for two images."""
-    stance = getattr(torch.compiler, 'set_stance', None)  # since torch 2.6
-    with stance('force_eager') if stance else nullcontext():
-        yield
-
-
-@contextmanager
-def misfits_named(what: str) -> Iterator[None]:
-    """Turn what goes wrong when a first batch does not fit into a ``ValueError`` that says so."""
-    try:
-        yield
-    except (TrainingError, ValueError):
-        raise  # says all that is to be said
-    except Exception as error:
-        if is_outside(error):
-            raise
-        raise ValueError(f'a first batch does not go through {what}: {in_one_line(error)}') from error
-
-
-@contextmanager
-def without_a_trace(model: nn.Module, training: bool = False) -> Iterator[None]:
-    """Try a model in the ``with`` block, without gradient; random states, buffers and mode are afterwards what they were.
-
-    Args:
-        model: The model.
-        training: Whether it is tried in train mode.
-    """
-    before = model.training
-    kept = [(buffer, buffer.clone()) for buffer in model.buffers()] if training else []
-    try:
-        with states_kept(), torch.no_grad(), uncompiled():
-            model.train(training)
-            yield
-    finally:
-        model.train(before)
-        for buffer, copied in kept:
-            buffer.copy_(copied)
 
 
 def check_first_batch(runner: Runner, what: str = 'the model') -> None:

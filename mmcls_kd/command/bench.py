@@ -104,9 +104,9 @@ def measure_data(args: argparse.Namespace) -> dict:
     """Measure the training dataloader."""
     from benchmark.data import measure_loading, show_loading, variants
 
-    from ..checks.training import check_data_folders
+    from ..engine.folders import check_data_folders
     from ..engine.training import training_config
-    from ..teacher_store.views import preprocessing_of
+    from ..engine.views import preprocessing_of
 
     cfg = training_config(args)
     check_data_folders(cfg, ('train_dataloader',))

@@ -47,7 +47,7 @@ def check(args: argparse.Namespace) -> None:
     """Check all data sets."""
     load_libraries()
     from ..checks.data import DataCheck, counted
-    from ..checks.training import check_data_folders
+    from ..engine.folders import check_data_folders
     from ..engine.runtime import DATALOADERS
 
     with errors_in_one_line():

@@ -24,7 +24,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
     load_libraries()
     from ..analysis.prototypes import Prototypes, prepare
-    from ..checks.training import check_data_folders, check_idx_files
+    from ..checks.training import check_labels, load_data
+    from ..engine.folders import check_data_folders, check_idx_files
+    from ..engine.models import unwrapped
     from ..engine.runtime import build_runner
     from ..engine.training import training_config
 
@@ -36,7 +38,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         prepare(cfg)
         check_data_folders(cfg, ('train_dataloader',))
         check_idx_files(cfg, ('train_dataloader',))
-        prototypes = Prototypes(build_runner(cfg), args.images)
+        runner = build_runner(cfg)
+        loader = load_data(runner)['train_dataloader']
+        check_labels(loader.dataset, unwrapped(runner).num_classes, 'train_dataloader')
+        prototypes = Prototypes(runner, loader, args.images)
     with ended_in_order(again='by the same command'):
         prototypes.add_all()
         prototypes.write_cost(args.output)

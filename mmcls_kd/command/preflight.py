@@ -33,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def measure(args: argparse.Namespace) -> None:
     """Measure and print; write the numbers."""
     load_libraries()
-    from ..checks.training import check_data_folders, check_idx_files, check_training
+    from ..checks.training import check_training
+    from ..engine.folders import check_data_folders, check_idx_files
     from ..engine.runtime import build_runner
     from ..engine.training import count_samples, training_config
     from ..errors import need_library

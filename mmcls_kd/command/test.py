@@ -104,12 +104,13 @@ def prepare(args: argparse.Namespace) -> Any:
     """Return the runner of this test, with the checkpoint loaded and all checked."""
     from mmengine.evaluator import DumpResults
 
-    from ..checks.training import check_batches, check_data, check_data_folders, check_idx_files
+    from ..checks.training import check_batches, check_data
     from ..engine.ema import use_validated_weights
+    from ..engine.folders import check_data_folders, check_idx_files
+    from ..engine.labels import ways_of
     from ..engine.models import unwrapped
     from ..engine.runtime import build_runner
     from ..networks.classes import compare_order, names_in
-    from ..networks.labels import ways_of
     from ..networks.loading import load_strictly
 
     cfg = run_config(args)

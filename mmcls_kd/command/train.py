@@ -40,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def train(args: argparse.Namespace) -> None:
     """Train from the first check to the closing line."""
     load_libraries()
-    from ..checks.training import check_data_folders, check_idx_files, check_training
+    from ..checks.training import check_training
+    from ..engine.folders import check_data_folders, check_idx_files
     from ..engine.runtime import build_runner, join_processes
     from ..engine.setup import decided_by_first, find_resume_point
     from ..engine.training import count_samples, training_config

@@ -15,7 +15,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ..distiller import BaseDistiller
-from ..errors import refusals_named
+from ..errors import listed, refusals_named
 from ..features.checkpointing import without_reentry
 from ..features.dry_run import DryRun, dry_run
 from ..features.families import default_taps, drop_unread_outputs
@@ -23,11 +23,11 @@ from ..features.taps import check_names, given_taps, record
 from ..networks.classes import compare_order, data_names, names_in
 from ..networks.loading import load_strictly
 from ..networks.sources import Source, brings_weights, find_network
-from ..networks.weights import left_random, listed
+from ..networks.weights import left_random
 from ..recipe.methods import ALIASES, GT_LABEL, SAMPLE_IDX, chosen_methods
 from ..recipe.schedules import Progress
-from ..teacher_store import TeacherStore
 from ..teachers.fast import compile_parts
+from ..teachers.store import TeacherStore
 from .assembly import build_teacher, check_classes, preprocessor_cfg, read_files, refuse_narrow, teacher_settings
 from .teacher import StoredTeacher, Student, Teacher, student_images
 

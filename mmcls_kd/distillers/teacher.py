@@ -162,7 +162,7 @@ class StoredTeacher(teachers.StoredTeacher):
     """Teacher that reads precomputed logits from disk, for samples of mmpretrain's."""
 
     def check_views(self) -> None:
-        """Leave it to :func:`mmcls_kd.teacher_store.views.check_store`, which knows the run."""
+        """Leave it to :func:`mmcls_kd.engine.views.check_store`, which knows the run."""
 
     def views(self, samples: Sequence[DataSample]) -> list[tuple[int, int]]:
         """Return the view of each sample.

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 import warnings
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 
 from mmengine.logging import MMLogger
@@ -70,3 +73,33 @@ class ConsoleRunner(Runner):
                 handler.addFilter(is_of_use)
                 handler.setFormatter(ConsoleFormatter(handler.formatter, files[0] if files else 'no file'))
         return logger
+
+
+#: How often the log tells the progress, in s.
+TELL_EVERY = 10
+
+
+class Progress:
+    """Tells how far this process is, every few seconds.
+
+    Args:
+        log: Takes each line.
+        total: How much this process has to do.
+        what: What is done to what.
+    """
+
+    def __init__(self, log: Callable[[str], Any], total: int, what: tuple[str, str] = ('teacher', 'views')) -> None:
+        self.log, self.total, self.done, self.what = log, total, 0, what
+        self.start = self.told = time.monotonic()
+
+    def add(self, count: int) -> None:
+        """Count what is done."""
+        self.done += count
+        now = time.monotonic()
+        if now - self.told < TELL_EVERY and self.done < self.total:
+            return
+        self.told = now
+        speed = self.done / max(now - self.start, 1e-9)
+        left = timedelta(seconds=round(max(0, self.total - self.done) / speed))
+        who, things = self.what
+        self.log(f'{who}: {self.done}/{self.total} {things}, {speed:.0f} a second, time left {left}')

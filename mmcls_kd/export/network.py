@@ -20,7 +20,7 @@ from mmpretrain.registry import MODELS, TRANSFORMS
 from PIL import Image
 from torch import Tensor, nn
 
-from ..checks.training import misfits_named
+from ..engine.first_batch import misfits_named
 from ..engine.runtime import datasets_of
 from ..files.checkpoint import read_checkpoint
 from ..networks.classes import compare_order, names_in

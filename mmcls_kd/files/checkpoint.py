@@ -23,10 +23,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 from torch import nn
 
-from ..errors import need_library
-from ..networks.weights import (
-    listed,
-)
+from ..errors import listed, need_library
 from . import plain_data
 
 #: The environment variable that makes every ``torch.load`` a safe one.

@@ -14,17 +14,10 @@ from mmengine.dist import barrier, get_local_rank
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from ..errors import listed
 from ..files.checkpoint import read_checkpoint
 from ..files.paths import find_file
-from .weights import (
-    _distillation_only,
-    about_contents,
-    as_in_memory,
-    listed,
-    say_average,
-    student_weights,
-    weights_of,
-)
+from .weights import _distillation_only, about_contents, as_in_memory, say_average, student_weights, weights_of
 
 #: The files of weights in a folder of Hugging Face's, the first one there counts.
 WEIGHTS_FILES = tuple(

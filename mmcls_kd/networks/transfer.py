@@ -10,17 +10,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..errors import listed
 from ..files.atomic import save_atomically
 from ..files.checkpoint import plain, read_checkpoint
-from .weights import (
-    AVERAGES,
-    _distillation_only,
-    about_contents,
-    find_weights,
-    listed,
-    student_weights,
-    weights_of,
-)
+from .weights import AVERAGES, _distillation_only, about_contents, find_weights, student_weights, weights_of
 
 
 @dataclass

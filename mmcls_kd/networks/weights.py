@@ -12,6 +12,8 @@ from mmengine.logging import print_log
 from mmpretrain.models.classifiers import HuggingFaceClassifier, TimmClassifier
 from torch import Tensor, nn
 
+from ..errors import listed
+
 #: Where programs keep a moving average of the weights; timm takes it in the place of the weights, and so does this toolbox.
 #: mmengine's own average needs no name: it swaps the two when it saves.
 AVERAGES = ('state_dict_ema', 'model_ema', 'params_ema')
@@ -113,12 +115,6 @@ def student_weights(weights: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
     if any(k.startswith('predictor.') for k in weights):  # such a student, transferred
         return OrderedDict()
     return OrderedDict((k.removeprefix('student.'), v) for k, v in weights.items() if k.startswith('student.'))
-
-
-def listed(names: list[str], most: int = 6) -> str:
-    """Names for a message, the first of many."""
-    more = f' and {len(names) - most} more' if len(names) > most else ''
-    return ', '.join(names[:most]) + more
 
 
 def as_in_memory(network: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

@@ -10,8 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..analysis.figures import drawing, entry
 from ..errors import close_names
+from ..files.drawing import drawing, entry
 from .records import RESULT, Record, read_records
 from .report import difference_cell, mean_cell
 from .statistics import compare, holm, summary

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,25 +15,24 @@ from mmengine.dist import barrier, get_rank, get_world_size
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from ..checks.training import first_images, misfits_named, uncompiled
 from ..distillers import ClassificationDistiller
 from ..distillers.teacher import Teacher
+from ..engine.console import Progress
 from ..engine.data import batches_from
+from ..engine.first_batch import first_images, misfits_named, uncompiled
+from ..engine.image_files import describe
 from ..engine.loops import images_of
 from ..engine.models import unwrapped
 from ..engine.runtime import is_distiller
 from ..engine.seeds import seed_all
+from ..engine.views import differences, loop_of, preprocessing_of, teacher_of, view_differences, views_of, weights_files
 from ..errors import TrainingError
 from ..teachers.records import encode, record_type
 from ..teachers.several import TeacherGroup
 from ..teachers.store import MANIFEST, Manifest, Shard, is_whole, rows_of, save, shard_count
-from .images import describe
-from .views import differences, loop_of, preprocessing_of, teacher_of, view_differences, views_of, weights_files
 
 #: About how large a file is; a training keeps two of them mapped for each process that made the store.
 SHARD_BYTES = 16 * 2**20
-#: How often the log tells the progress, in s.
-TELL_EVERY = 10
 
 
 def prepare(cfg: Config, epochs: int) -> None:
@@ -253,29 +250,3 @@ def runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
     for _, group in itertools.groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
         members = [number for _, number in group]
         yield members[0], len(members)
-
-
-class Progress:
-    """Tells how far this process is, every few seconds.
-
-    Args:
-        log: Takes each line.
-        total: How much this process has to do.
-        what: What is done to what.
-    """
-
-    def __init__(self, log: Callable[[str], Any], total: int, what: tuple[str, str] = ('teacher', 'views')) -> None:
-        self.log, self.total, self.done, self.what = log, total, 0, what
-        self.start = self.told = time.monotonic()
-
-    def add(self, count: int) -> None:
-        """Count what is done."""
-        self.done += count
-        now = time.monotonic()
-        if now - self.told < TELL_EVERY and self.done < self.total:
-            return
-        self.told = now
-        speed = self.done / max(now - self.start, 1e-9)
-        left = timedelta(seconds=round(max(0, self.total - self.done) / speed))
-        who, things = self.what
-        self.log(f'{who}: {self.done}/{self.total} {things}, {speed:.0f} a second, time left {left}')

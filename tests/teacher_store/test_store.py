@@ -12,11 +12,11 @@ import pytest
 import torch
 from mmpretrain.datasets import CustomDataset, FashionMNIST
 
-from mmcls_kd.teacher_store import TeacherStore, views
-from mmcls_kd.teacher_store.images import changed, describe
-from mmcls_kd.teacher_store.writer import save
+from mmcls_kd.engine import views
+from mmcls_kd.engine.image_files import changed, describe
+from mmcls_kd.teacher_store import TeacherStore
 from mmcls_kd.teachers.records import decode, encode
-from mmcls_kd.teachers.store import CHECKSUMS, MANIFEST, Manifest, Shard, checksums, rows_of, shard_count
+from mmcls_kd.teachers.store import CHECKSUMS, MANIFEST, Manifest, Shard, checksums, rows_of, save, shard_count
 
 CLASSES = 12
 
@@ -210,7 +210,7 @@ class TestImagesOfTheStore:
         path.write_bytes(path.read_bytes()[:-2] + b'\xff\xda')  # of the same size
         assert changed(noted, self.data(copied)) == f'its images were changed since it was made, last {path}'
         assert changed({}, self.data(copied)) is None  # of an earlier version
-        monkeypatch.setattr('mmcls_kd.teacher_store.images.content', None)
+        monkeypatch.setattr('mmcls_kd.engine.image_files.content', None)
         assert changed(noted, self.data(images)) is None
 
     def test_data_without_files(self, data):

@@ -152,7 +152,7 @@ class TestOtherLayouts:
         assert 'does not fit this run: batch.batch_size is 32 in the store and 64 here (1 more differ)' in message
 
     def test_another_number_of_processes_with_mixup_is_refused(self, mixed, store, config, tmp_path, monkeypatch):
-        monkeypatch.setattr('mmcls_kd.teacher_store.views.get_world_size', lambda: 2)
+        monkeypatch.setattr('mmcls_kd.engine.views.get_world_size', lambda: 2)
         monkeypatch.setattr(torch.utils.data.DataLoader, '__len__', lambda self: 4)
         message = refused('train', mixed[0], tmp_path / 'run', options=[f'model.teacher_store={mixed[1]}'])
         assert 'does not fit this run: batch.processes is 1 in the store and 2 here;' in message
@@ -165,7 +165,7 @@ class TestOtherLayouts:
         make(config, tmp_path / 'store', 1)
         train(config, tmp_path / 'run', tmp_path / 'store')
         monkeypatch.setattr('mmpretrain.datasets.samplers.repeat_aug.get_dist_info', lambda: (1, 2))
-        monkeypatch.setattr('mmcls_kd.teacher_store.views.get_world_size', lambda: 2)
+        monkeypatch.setattr('mmcls_kd.engine.views.get_world_size', lambda: 2)
         message = refused('train', config, tmp_path / 'two', options=[f'model.teacher_store={tmp_path / "store"}'])
         assert f'it holds {IMAGES} records an epoch and this run needs {IMAGES + 1}' in message
 

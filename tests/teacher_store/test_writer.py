@@ -18,10 +18,10 @@ from PIL import Image
 from processes import free_port
 from stores import IMAGES, MIXUP, Watched, make, refused, run_both, train, write_config
 
+from mmcls_kd.engine.console import Progress
 from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.networks.sources import network_cfg
 from mmcls_kd.teacher_store import TeacherStore, writer
-from mmcls_kd.teacher_store.writer import Progress
 from mmcls_kd.teachers.records import decode
 from mmcls_kd.teachers.store import Shard
 
@@ -54,7 +54,7 @@ def undisturbed(config, folder):
     """A store of two epochs of four files each, and what the tool logged."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('mmcls_kd.teacher_store.writer.SHARD_BYTES', BATCH * 20)
-        patch.setattr('mmcls_kd.teacher_store.writer.TELL_EVERY', 0)
+        patch.setattr('mmcls_kd.engine.console.TELL_EVERY', 0)
         log = make(config, folder / 'store')
     return SimpleNamespace(folder=folder / 'store', log=log)
 
@@ -235,7 +235,7 @@ class TestLog:
 
     def test_the_time_left(self, monkeypatch):
         now, lines = [100.0], []
-        monkeypatch.setattr('mmcls_kd.teacher_store.writer.time', SimpleNamespace(monotonic=lambda: now[0]))
+        monkeypatch.setattr('mmcls_kd.engine.console.time', SimpleNamespace(monotonic=lambda: now[0]))
         progress = Progress(lines.append, 8000)
         for seconds, count in ((4, 80), (8, 80), (4, 10), (5, 20), (1, 7810)):
             now[0] += seconds

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmpretrain.registry import DATASETS
 from PIL import Image
 
-from mmcls_kd.checks.training import check_data_folders
+from mmcls_kd.engine.folders import check_data_folders
 from mmcls_kd.files.paths import TOOLBOX
 
 OPTIONS = (

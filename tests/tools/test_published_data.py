@@ -8,7 +8,7 @@ import pytest
 from commands import tool
 from mmengine.config import Config
 
-from mmcls_kd.checks.training import check_data_folders
+from mmcls_kd.engine.folders import check_data_folders
 
 
 @pytest.fixture

@@ -27,15 +27,14 @@ from torch import Tensor, nn
 
 from mmcls_kd.engine.runtime import is_distiller
 from mmcls_kd.engine.training import take_precision
+from mmcls_kd.engine.views import preprocessing_of
 from mmcls_kd.features.dry_run import dry_run
 from mmcls_kd.networks.sources import network_cfg
 from mmcls_kd.recipe.methods import GT_LABEL, chosen_methods, select_methods
 from mmcls_kd.recipe.schedules import Progress
-from mmcls_kd.teacher_store.views import preprocessing_of
-from mmcls_kd.teacher_store.writer import save
 from mmcls_kd.teachers.fast import compile_parts
 from mmcls_kd.teachers.records import encode
-from mmcls_kd.teachers.store import Manifest, Shard
+from mmcls_kd.teachers.store import Manifest, Shard, save
 
 from .timing import Timing, interleave, show
 

@@ -17,16 +17,16 @@ from mmpretrain.engine import SwitchRecipeHook
 
 from ..distillers import ClassificationDistiller
 from ..distillers.assembly import preprocessor_cfg
-from ..engine.data import SeededDataset, plain_datasets, sample_infos
-from ..engine.loops import ResumableEpochLoop
-from ..engine.models import unwrapped
-from ..engine.runtime import datasets_of, is_distiller
 from ..errors import MissingLibraryError
 from ..files.atomic import sha256
 from ..networks.classes import match
 from ..networks.loading import fetch
 from ..networks.sources import find_network, network_cfg
-from .images import changed
+from .data import SeededDataset, plain_datasets, sample_infos
+from .image_files import changed
+from .loops import ResumableEpochLoop
+from .models import unwrapped
+from .runtime import datasets_of, is_distiller
 
 #: The settings of a model that say what its teachers' logits are, beside networks and weights.
 TEACHER_SETTINGS = ('teacher_classes', 'teacher_pixels', 'teacher_weights', 'rgb_images')

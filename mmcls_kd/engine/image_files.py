@@ -10,8 +10,8 @@ from typing import Any
 
 from mmengine.dist import broadcast_object_list, get_rank
 
-from ..engine.data import plain_datasets
 from ..files.atomic import sha256
+from .data import plain_datasets
 
 
 def local_files(dataset: Any) -> Iterator[Path]:

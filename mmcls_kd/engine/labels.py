@@ -14,8 +14,8 @@ from mmpretrain.datasets.custom import find_folders
 from mmpretrain.registry import DATASETS
 from PIL import Image
 
-from ..engine.data import plain_datasets, sample_infos
-from .classes import Names, match, miscounted, moved, some
+from ..networks.classes import Names, match, miscounted, moved, some
+from .data import plain_datasets, sample_infos
 
 #: Of how many images, evenly spread over a data set, the folders are looked at.
 LOOKED_AT = 100_000

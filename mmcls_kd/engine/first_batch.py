@@ -1,0 +1,65 @@
+"""A first batch through a model: images as in training, without a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from mmengine.dist import get_dist_info
+from torch import nn
+from torch.utils.data import DataLoader
+
+from ..errors import TrainingError, in_one_line, is_outside
+from .data import SampleIndex
+from .seeds import states_kept
+
+
+def first_images(loader: DataLoader, count: int = 2) -> Any:
+    """A batch of two images, made as in training but for their order: no sampler is touched, some can be read only once."""
+    rank, world_size = get_dist_info()
+    size = len(loader.dataset)  # type: ignore[arg-type]
+    indices = [SampleIndex(k % size, 0, (rank + k * world_size) % size) for k in range(count)]
+    return loader.collate_fn([loader.dataset[index] for index in indices])
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Run what is compiled as it is, so that nothing is compiled for two images."""
+    stance = getattr(torch.compiler, 'set_stance', None)  # since torch 2.6
+    with stance('force_eager') if stance else nullcontext():
+        yield
+
+
+@contextmanager
+def misfits_named(what: str) -> Iterator[None]:
+    """Turn what goes wrong when a first batch does not fit into a ``ValueError`` that says so."""
+    try:
+        yield
+    except (TrainingError, ValueError):
+        raise  # says all that is to be said
+    except Exception as error:
+        if is_outside(error):
+            raise
+        raise ValueError(f'a first batch does not go through {what}: {in_one_line(error)}') from error
+
+
+@contextmanager
+def without_a_trace(model: nn.Module, training: bool = False) -> Iterator[None]:
+    """Try a model in the ``with`` block, without gradient; random states, buffers and mode are afterwards what they were.
+
+    Args:
+        model: The model.
+        training: Whether it is tried in train mode.
+    """
+    before = model.training
+    kept = [(buffer, buffer.clone()) for buffer in model.buffers()] if training else []
+    try:
+        with states_kept(), torch.no_grad(), uncompiled():
+            model.train(training)
+            yield
+    finally:
+        model.train(before)
+        for buffer, copied in kept:
+            buffer.copy_(copied)

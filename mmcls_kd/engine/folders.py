@@ -1,0 +1,135 @@
+"""Folders of data: there, whole, and of the split that the config names."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+from mmengine.config import Config
+from mmpretrain.datasets.utils import check_md5
+from mmpretrain.registry import DATASETS
+
+from .runtime import datasets_of
+
+#: The layout that a data set expects under its ``data_root``, and what fetches it.
+LAYOUTS = {
+    'ImageNet': 'train/CLASS/*.JPEG and val/CLASS/*.JPEG, or train/*, val/* with meta/train.txt and meta/val.txt',
+    'CustomDataset': 'a folder of images for each class, or an annotation file (`ann_file`)',
+    'FashionMNIST': 'train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte; '
+    'python tools/fetch_fashion_mnist.py puts them there',
+    'CIFAR100': 'cifar-100-python/{train,test,meta} (mmpretrain downloads it where there is a network)',
+}
+
+
+SELF_FETCHING = ('CIFAR10', 'CIFAR100', 'MNIST')
+
+
+#: Fashion-MNIST's files and how many dimensions each one's array has.
+IDX_FILES = {
+    f'{split}-{kind}-ubyte': int(kind[-1]) for split in ('train', 't10k') for kind in ('images-idx3', 'labels-idx1')
+}
+
+
+def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
+    """Refuse a data set whose folder is missing, or that reads another split than it names.
+
+    Args:
+        cfg: Config of the run.
+        loaders: The dataloaders that the run will use.
+
+    Raises:
+        FileNotFoundError: Names the folder, the expected layout and, where there is one, the command that fetches it.
+        ValueError: As :func:`check_published`.
+        ValueError: See :func:`refuse_other_split`.
+    """
+    for loader, dataset in datasets_of(cfg):
+        kind, root = dataset.get('type'), dataset.get('data_root')
+        if loader in loaders:
+            refuse_other_split(loader, dataset)
+        if loader not in loaders or not isinstance(root, str) or '://' in root:
+            continue
+        if kind in SELF_FETCHING:
+            check_published(kind, Path(root, dataset.get('data_prefix') or ''))
+            continue
+        folders = [root, *(str(Path(root, part)) for part in [dataset.get('split')] if kind == 'ImageNet' and part)]
+        for folder in folders:
+            if root and not Path(folder).is_dir():
+                layout = f'; expected in {root}: {LAYOUTS[kind]}' if kind in LAYOUTS else ''
+                raise FileNotFoundError(f'{loader}: the data set folder {folder} does not exist{layout}')
+
+
+def refuse_other_split(loader: str, dataset: Mapping) -> None:
+    """Refuse a data set that reads another split than it names: mmpretrain's MNIST and FashionMNIST go by ``test_mode``.
+
+    Args:
+        loader: The dataloader, for the message.
+        dataset: Config of its data set.
+
+    Raises:
+        ValueError: Names both keys, and which to set.
+    """
+    from mmpretrain.datasets import MNIST  # prints a line of its own where it is imported first
+
+    kind = dataset.get('type')
+    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    if not (isinstance(kind, type) and issubclass(kind, MNIST)) or 'split' not in dataset:
+        return
+    split, test_mode = dataset['split'], bool(dataset.get('test_mode', False))
+    if split in ('train', 'test') and (split == 'test') != test_mode:
+        raise ValueError(
+            f'{loader}: {kind.__name__}(split={split!r}, test_mode={test_mode}) reads the '
+            f'{"test" if test_mode else "training"} images, as mmpretrain goes by test_mode: set test_mode={not test_mode}'
+        )
+
+
+def check_published(kind: str, root: Path) -> None:
+    """Refuse files of a data set that mmpretrain would overwrite: it fetches all of them anew where one is not as published.
+
+    Args:
+        kind: The data set, one of :data:`SELF_FETCHING`.
+        root: Its folder.
+
+    Raises:
+        ValueError: Names the file.
+    """
+    data = object.__new__(DATASETS.get(kind))  # made, it would fetch
+    data.data_prefix = dict(root=str(root))
+    mend = f'mmpretrain would fetch all of {kind} and overwrite what is there: move that away, or name another data_root'
+    if kind == 'MNIST':
+        files = {root / name.removesuffix('.gz') for name, _ in data.train_list + data.test_list}
+        if (missing := sorted(file for file in files if not file.is_file())) and len(missing) < len(files):
+            raise ValueError(f'{missing[0]}: no such file, but others are there; {mend}')
+    elif not data._check_integrity():
+        for name, md5 in data.train_list + data.test_list:
+            path = root / data.base_folder / name
+            if path.is_file() and md5 and not check_md5(str(path), md5):
+                raise ValueError(f'{path}: there, but by MD5 not as published; {mend}')
+
+
+def check_idx_files(cfg: Config, loaders: tuple[str, ...]) -> None:
+    """Refuse files of Fashion-MNIST that are missing, cut short or other than they should be.
+
+    Args:
+        cfg: Config of the run.
+        loaders: The dataloaders that the run will use.
+
+    Raises:
+        FileNotFoundError: Names the file.
+        ValueError: Likewise.
+    """
+    sets = [d for name, d in datasets_of(cfg) if name in loaders and d.get('type') == 'FashionMNIST']
+    roots = {d['data_root'] for d in sets if isinstance(d.get('data_root'), str) and '://' not in d['data_root']}
+    fetch_it = 'python tools/fetch_fashion_mnist.py fetches it'
+    mend = f'move it away, then {fetch_it}'
+    for path, dimensions in ((Path(root, name), n) for root in sorted(roots) for name, n in IDX_FILES.items()):
+        if not path.is_file():
+            raise FileNotFoundError(f'{path}: no such file; {fetch_it}')
+        with path.open('rb') as file:
+            header = file.read(4 + 4 * dimensions)
+        if header[:4] != bytes([0, 0, 8, dimensions]) or len(header) < 4 + 4 * dimensions:
+            raise ValueError(f'{path}: no file of an array of bytes with {dimensions} dimensions; {mend}')
+        size = len(header) + math.prod(struct.unpack_from(f'>{dimensions}I', header, 4))
+        if path.stat().st_size != size:
+            raise ValueError(f'{path}: {path.stat().st_size} bytes long, and should be {size}; {mend}')
