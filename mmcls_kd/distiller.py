@@ -40,15 +40,15 @@ TeacherLike = FrozenTeacher | TeacherGroup | StoredTeacher
 
 
 class BaseDistiller(nn.Module):
-    """The part that all distillers share: losses, connected with the features of a student and a teacher.
+    """The shared part of all distillers: losses, connected with the features of a student and a teacher.
 
     Attributes:
         student: The student.
         distill_losses: The losses by name.
         loss_weights: Their weights by name.
         inputs: The names of their inputs, by the name of the loss.
-        student_taps: Taps of the student's features that some loss reads.
-        teacher_names: Names of the teacher's features that some loss reads.
+        student_taps: Taps of the student that some loss reads.
+        teacher_names: Names of the teacher's taps that some loss reads.
         predictor: The name of the loss that makes the predictions; None for the student's classifier.
         progress: Place in the training, for schedules.
         num_samples: Number of training samples; None if unknown.
@@ -91,7 +91,7 @@ class BaseDistiller(nn.Module):
 
     @property
     def teacher_head(self) -> nn.Module | None:
-        """The teacher's classifier of feature maps, if a loss reads it; like the teacher in no module tree."""
+        """The teacher's classifier of feature maps, if a loss reads it; like the teacher, it is not in the module tree."""
         asked = any(TEACHER_HEAD in names for names in self.inputs.values())
         return self.teacher_holder.head if self.teacher_holder and asked else None
 
@@ -102,7 +102,7 @@ class BaseDistiller(nn.Module):
 
     @property
     def task_weight(self) -> float:
-        """The weight of the task loss: the product of those that the losses set (KD: 1 − alpha)."""
+        """Weight of the task loss: the product of the losses' factors (KD: 1 − alpha)."""
         return math.prod(getattr(loss, 'task_weight', 1.0) for loss in self.distill_losses.values())
 
     def distill(
@@ -131,12 +131,12 @@ class BaseDistiller(nn.Module):
         return losses
 
     def temperatures(self) -> dict[str, Tensor]:
-        """Return the temperature that each loss has learnt, by the name of the loss."""
+        """Return the learnt temperature of each loss, by name."""
         learning = ((name, loss) for name, loss in self.distill_losses.items() if isinstance(loss, CurriculumTemperature))
         return {name: loss.temp.detach() for name, loss in learning}
 
     def predicted_logit(self, inputs: Tensor) -> Tensor:
-        """Return the logits, (N, C), that :attr:`predictor` makes of the student's features."""
+        """Return the logits, (N, C), of :attr:`predictor` for the student's features."""
         predict_logit: Any = self.distill_losses[str(self.predictor)].predict_logit
         names = {name.removesuffix('_s'): name for name in parameters_of(predict_logit.__func__)}
         with record(self.student, {name: self.student_taps[name] for name in names}) as seen:
@@ -144,7 +144,7 @@ class BaseDistiller(nn.Module):
         return predict_logit(**{names[name]: tensor for name, tensor in seen.items()})
 
     def _apply(self, fn: Any, recurse: bool = True) -> BaseDistiller:
-        """Take the teachers along to another device or type."""
+        """Move the teachers along to another device or type."""
         for network in self.teachers:
             network._apply(fn, recurse)
         return super()._apply(fn, recurse)
@@ -152,13 +152,13 @@ class BaseDistiller(nn.Module):
 
 @dataclass
 class TeacherSpec:
-    """A teacher beside its network.
+    """A teacher and its settings.
 
     Attributes:
         network: A classifier; or its name, see :func:`load_network`.
         inputs: Input preprocessing that it was trained with: ``mean`` and ``std`` (of values from 0 to 255 or 0 to 1),
             ``size``, ``to_rgb``, ``interpolation``, ``backend``; None for that of the student.
-        class_map: For each class of the student the index of its own class; None if the classes are the same.
+        class_map: Index of the teacher's class for each class of the student; None if the label spaces are identical.
         weight: Weight of its probabilities in the mean of several teachers.
     """
 
@@ -171,32 +171,29 @@ class TeacherSpec:
 class Distiller(BaseDistiller):
     """A student that learns from labels and from a frozen teacher.
 
-    The modules that are given are used as they are, never copied: after training the student that was given holds the
-    weights. ``parameters()`` are those of the student and the losses; the teacher is in no parameter list, state dict or
-    DDP wrapper, but follows ``to(device)``. What no loss reads is not computed. State dict: ``student.*`` and
-    ``distill_losses.NAME.*``.
+    Given modules are used as they are, never copied: after training, the given student holds the weights. ``parameters()``
+    are those of the student and the losses; the teacher is in no parameter list, state dict or DDP wrapper, but follows
+    ``to(device)``. Features that no loss reads are not computed. State dict: ``student.*`` and ``distill_losses.NAME.*``.
 
     Args:
-        student: A classifier: it takes images, (N, C, H, W), and returns class scores, (N, classes), or something with
-            ``logits``.
+        student: A classifier: it takes images, (N, C, H, W), and returns logits, (N, classes), or an object with ``logits``.
         teacher: A classifier, its name (see :func:`load_network`), a :class:`TeacherSpec`, a
             :class:`~mmcls_kd.teachers.StoredTeacher`, or a list of teachers, whose probabilities are averaged. None where
             no loss needs one.
         losses: The losses by name, or in a list. Each is a loss itself; its class, or its name (``'nkd'``, ``'NKDLoss'``),
             whose sizes a dry run of the networks fills in; or a dict of ``type`` and keywords, with ``loss_weight``,
             ``stages`` and ``curriculum`` as in a config.
-        taps: Where features are read, by name with ``_s`` (student) or ``_t`` (teacher), in the place of the defaults or
-            beside them: the path of a module, or ``dict(path, form, index, extra)``, see
-            :func:`mmcls_kd.features.taps.given_taps`.
+        taps: Taps by name with ``_s`` (student) or ``_t`` (teacher), which replace or extend the defaults: the path of a
+            module, or ``dict(path, form, index, extra)``, see :func:`mmcls_kd.features.taps.given_taps`.
         task_loss: Loss of logits, (N, C), and labels; cross entropy if None.
         inputs: Input preprocessing of the images, as in :class:`TeacherSpec`; needed where a teacher's is given.
         input_size: Height and width of the images (or one number for both); found by trying if None.
         num_samples: Number of training samples, for losses that remember each (CRD).
         teacher_mode: ``'eval'``, or ``'train'`` for batch statistics and drop path in the teacher.
-        teacher_precision: ``'bf16'`` or ``'fp16'`` to run the teacher in it; None for float32, or that of autocast.
+        teacher_precision: ``'bf16'`` or ``'fp16'``; None for float32, or that of autocast.
 
     Raises:
-        ValueError: If a loss, name, size or tap does not fit; says what to change.
+        ValueError: If a loss, name, size or tap does not fit; names the remedy.
 
     Example:
         >>> from mmcls_kd import Distiller, losses
@@ -291,12 +288,12 @@ class Distiller(BaseDistiller):
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """Return the class scores, (N, classes): those of the student, or of the loss that makes the predictions (SimKD)."""
+        """Return the logits, (N, classes), of the student, or of the loss that makes the predictions (SimKD)."""
         return scores(self.student(images)) if self.predictor is None else self.predicted_logit(images)
 
 
 def _methods(losses: Any) -> list[Method]:
-    """Parse the losses that a distiller is given."""
+    """Parse a distiller's losses."""
     if isinstance(losses, nn.Module | str | type):
         losses = [losses]
     named = losses.items() if isinstance(losses, Mapping) else ((None, loss) for loss in losses)
@@ -309,7 +306,7 @@ def _methods(losses: Any) -> list[Method]:
 
 
 def _teacher(given: Any, inputs: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> TeacherLike:
-    """Make a teacher of whatever a distiller is given."""
+    """Build a distiller's teacher."""
     if isinstance(given, FrozenTeacher | TeacherGroup | StoredTeacher):
         return given
     if isinstance(given, list | tuple):

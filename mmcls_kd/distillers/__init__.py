@@ -1,4 +1,4 @@
-"""The distiller: a student, a frozen teacher, and the losses between them."""
+"""The distiller in MMEngine: a student, a frozen teacher, and the losses between them."""
 
 from .classification import ClassificationDistiller
 from .simkd_classifier import SimKDClassifier

@@ -1,4 +1,4 @@
-"""What a distiller is put together from: its methods, its losses, its data preprocessor, its teacher."""
+"""The parts of a distiller: its methods, losses, data preprocessor and teacher."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TeacherHolder = Teacher | TeacherGroup | StoredTeacher
 
 
 def deployed_cfg(distiller: Mapping) -> ConfigDict:
-    """What the student of a distiller's config predicts with after training: its network, or what a method makes of it.
+    """Return the config of the network that predicts after training: the student, or the network that a method makes of it.
 
     Args:
         distiller: Config of the distiller.
@@ -41,14 +41,14 @@ def deployed_cfg(distiller: Mapping) -> ConfigDict:
 
 
 def read_files(methods: list[Method]) -> list[Method]:
-    """Read the values that methods name by the path of a file, in place.
+    """Read the values that methods give as the path of a file, in place.
 
     Args:
-        methods: The methods; the class of a loss says in ``files`` which keywords may be a path.
+        methods: The methods; the class of a loss lists in ``files`` the keywords that may be a path.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it does not hold the value, or was made for classes in another order than those of the data.
+        ValueError: If it does not hold the value, or was made for another order of classes than the data's.
     """
     for method in methods:
         for keyword, key in getattr(method.kind, 'files', {}).items():
@@ -67,14 +67,14 @@ def _read_value(path: str, key: str) -> Any:
 
 
 def preprocessor_cfg(given: Mapping | None, train_cfg: Mapping | None, student_cfg: Mapping) -> dict[str, Any]:
-    """Config of the distiller's data preprocessor: the given one, else the student's; its mixup and CutMix likewise."""
+    """Return the config of the distiller's data preprocessor, with mixup and CutMix: the given one, else the student's."""
     cfg = {'type': 'ClsDataPreprocessor', **(given or student_cfg.get('data_preprocessor') or {})}
     cfg.setdefault('batch_augments', train_cfg or student_cfg.get('train_cfg'))
     return cfg
 
 
 def refuse_narrow(network: nn.Module) -> None:
-    """Refuse a network whose training, channels-last, would damage memory on this processor.
+    """Refuse a network whose training in channels-last would damage memory on this processor.
 
     With AVX2 alone torch 2.14.1 writes past its memory in the backward pass of a 1 × 1 convolution that has a stride and
     fewer than eight channels.
@@ -96,10 +96,10 @@ def refuse_narrow(network: nn.Module) -> None:
 
 
 def check_classes(num_classes: int, teacher: TeacherHolder | None) -> None:
-    """Refuse a teacher and a student that tell apart different numbers of classes.
+    """Refuse a teacher and a student with different numbers of classes.
 
     Args:
-        num_classes: The student's.
+        num_classes: Number of classes of the student.
         teacher: The teacher.
 
     Raises:
@@ -114,12 +114,12 @@ def check_classes(num_classes: int, teacher: TeacherHolder | None) -> None:
 
 
 def teacher_settings(cfg: Any, **lists: Any) -> list[TeacherSettings]:
-    """What a config says of each teacher.
+    """Collect a config's settings of each teacher.
 
     Args:
         cfg: The config of one, or a list of them.
-        **lists: The other fields of :class:`.teacher.TeacherSettings`: for one teacher each value itself; for several a
-            list of values, one each, or True or False for all; None where nothing is said.
+        **lists: The other fields of :class:`.teacher.TeacherSettings`: for one teacher the value; for several a list of
+            values, one each, or True or False for all; None for the default.
 
     Raises:
         ValueError: If a list is not as long as ``cfg``.
@@ -149,20 +149,20 @@ def teacher_settings(cfg: Any, **lists: Any) -> list[TeacherSettings]:
 
 
 def _keyword(field: str) -> str:
-    """What the distiller calls a field of the settings."""
+    """Return the distiller's keyword of a field of the settings."""
     return 'teacher_weights' if field == 'weight' else f'teacher_{field}'
 
 
 def build_teacher(
     methods: Iterable[Method], settings: Sequence[TeacherSettings], store: str | None, student: Student, **keywords: Any
 ) -> TeacherHolder | None:
-    """The teacher, several as one, or what was stored; None where no method asks for it.
+    """Build the teacher, several as one, or a stored one; None if no method needs it.
 
     Args:
         methods: The methods.
-        settings: Of each teacher.
+        settings: Settings of each teacher.
         store: Folder of a store; None for the networks themselves.
-        student: Whom they teach.
+        student: The student.
         **keywords: The other keywords of :class:`.teacher.Teacher`.
 
     Raises:

@@ -33,14 +33,14 @@ from .teacher import StoredTeacher, Student, Teacher, student_images
 
 
 def batch_label(data_samples: Sequence[DataSample]) -> Tensor:
-    """The labels of a batch: scores (N, C) where the samples have them (mixup, CutMix), else class indices (N,)."""
+    """Return the labels of a batch: scores (N, C) where the samples have them (mixup, CutMix), else class indices (N,)."""
     if 'gt_score' in data_samples[0]:
         return torch.stack([sample.gt_score for sample in data_samples])
     return torch.cat([sample.gt_label for sample in data_samples])
 
 
 def sample_indices(data_samples: Sequence[DataSample]) -> Tensor:
-    """The index of each sample in the training set, (N,).
+    """Return the index of each sample in the training set, (N,).
 
     Raises:
         ValueError: If the samples do not have it.
@@ -52,13 +52,13 @@ def sample_indices(data_samples: Sequence[DataSample]) -> Tensor:
 
 
 def build_student(source: Source, pretrained: str | bool | None) -> tuple[nn.Module, DryRun]:
-    """The student and its survey; where it has weights to start from, the runner's ``init_weights`` leaves it alone.
+    """Build the student and its dry run. If it has weights, ``init_weights`` of the runner leaves it alone.
 
     Weights for another number of classes fill all of it but the classifier.
 
     Args:
         source: Its network.
-        pretrained: File, folder or address of its weights; True for those that come with it.
+        pretrained: File, folder or address of its weights; True for the pretrained weights of a library.
 
     Raises:
         ValueError: If the weights do not fit.
@@ -79,10 +79,10 @@ def build_student(source: Source, pretrained: str | bool | None) -> tuple[nn.Mod
 
 
 def students_own_names(distiller: ClassificationDistiller, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Put the student into a state dict as it would save itself, in place.
+    """Rename the student in a state dict to its own names, in place.
 
-    Some classifiers save their weights under other names than their modules have; torch heeds that only for a network
-    that is saved by itself, and loads the one from the other.
+    Some classifiers save their weights under other names than those of their modules. torch applies this only to a
+    network that is saved by itself, but to any that is loaded.
     """
     start = f'{prefix}student.'
     names = dict(
@@ -99,10 +99,10 @@ def students_own_names(distiller: ClassificationDistiller, state: dict[str, Any]
 
 
 class RunnerProgress(Progress):
-    """The place in the training that mmengine's runner has reached."""
+    """Place in the training of mmengine's runner."""
 
     def done(self, by_epoch: bool = True) -> int:
-        """Return the number of finished epochs, or iterations; 0 where no training runs."""
+        """Return the number of finished epochs, or iterations; 0 outside of training."""
         return MessageHub.get_current_instance().get_info('epoch' if by_epoch else 'iter', 0)
 
 
@@ -110,56 +110,55 @@ class RunnerProgress(Progress):
 class ClassificationDistiller(BaseDistiller, BaseClassifier):
     """A student classifier that learns from labels and from distillation losses.
 
-    A loss asks for what it needs by the names of its ``forward``'s parameters: ``gt_label``, ``sample_idx`` (the place of
-    each image in the data set), ``teacher_head`` (features to teacher logits), and the tensors of
-    :mod:`~mmcls_kd.features.taps` with ``_s`` (student) or ``_t`` (teacher) behind; ``feat_mid`` alone is the student's.
-    What no loss asks for is not computed; if none asks for the teacher, there is none.
+    The parameters of a loss's ``forward`` name its inputs: ``gt_label``, ``sample_idx`` (index of each image in the data
+    set), ``teacher_head`` (features to teacher logits), and the features of :mod:`~mmcls_kd.features.taps` with ``_s``
+    (student) or ``_t`` (teacher) appended; ``feat_mid`` is the student's only. Only inputs that a loss reads are computed.
+    If no loss reads the teacher, none is built.
 
-    A loss that has a method ``predict_logit`` makes the predictions, in the place of the student's own head: of the
-    student's tensors that are its parameters.
+    A loss with a method ``predict_logit`` makes the predictions instead of the student's classifier; its parameters are
+    features of the student.
 
-    State dict: ``student.*`` and ``distill_losses.<name>.*``. The teacher is no part of the module tree, see
+    State dict: ``student.*`` and ``distill_losses.<name>.*``. The teacher is not in the module tree, see
     :class:`~mmcls_kd.distillers.teacher.Teacher`. The modes ``'tensor'`` and ``'predict'`` are the student's.
 
     Args:
-        teacher_cfg: The teacher: the path of a config, a name with or without its library before it, a whole config, or a
-            ``model`` dict, whose ``type`` may be the import path of any module that gives class scores; see
-            :func:`~mmcls_kd.networks.sources.find_network`. A list of these for several teachers. None if no loss needs one.
-        student_cfg: The student, likewise.
-        is_vit: Accepted from the original's configs; changes nothing.
-        use_logit: Likewise.
-        sd: Likewise.
+        teacher_cfg: The teacher: the path of a config, a name with or without its library, a whole config, or a ``model``
+            dict, whose ``type`` may be the import path of any classifier; see
+            :func:`~mmcls_kd.networks.sources.find_network`. A list for several teachers. None if no loss needs one.
+        student_cfg: The student, in one of these forms.
+        is_vit: Accepted from the original's configs; without effect.
+        use_logit: Accepted from the original's configs; without effect.
+        sd: Accepted from the original's configs; without effect.
         distill_cfg: The methods: a list of ``dict(methods=[dict(type, name, use_this, loss_weight, ...)])``. Sizes of
             tensors (``student_channels``, ``num_classes``, ...) may be left out: a dry run finds them. ``loss_weight`` may
             be a dict, see :class:`.schedules.LossWeight`; ``stages`` runs a loss of feature maps at several stages, see
             :class:`.wrappers.AtStages`; ``curriculum`` learns its temperature, see
             :class:`.wrappers.CurriculumTemperature`.
-        teacher_pretrained: File, folder or address of the teacher's weights; True for those that come with a network of a
-            library; False for random weights on purpose. For several teachers a list.
+        teacher_pretrained: File, folder or address of the teacher's weights; True for the pretrained weights of a library;
+            False for random weights on purpose. A list for several teachers.
         train_cfg: Batch augmentation; the student's own ``train_cfg`` if None.
-        data_preprocessor: Of the batch; the student's own if None.
+        data_preprocessor: Data preprocessor of the batch; the student's own if None.
         init_cfg: As in mmengine.
         teacher_mode: ``'eval'``, or ``'train'`` to reproduce the original's ResNet runs.
-        student_pretrained: File, folder or address of weights that the student starts from; True for those that come with
-            it.
-        teacher_precision: ``'bf16'`` or ``'fp16'`` to run the teacher in it; None for float32, or autocast's under mixed
-            precision.
-        teacher_store: Folder of stored logits (``mmcls_kd store``) that take the teacher's place; then neither
-            its config nor its weights are needed.
-        teacher_classes: For each class of the student, in its order, the teacher's class by index or by name; None if both
-            tell apart the same. For several teachers a list of such lists.
-        teacher_pixels: The images that the teacher wants, as far as its config or library does not say it or says it
-            otherwise: ``mean``, ``std`` (of values from 0 to 255), ``to_rgb``, ``size``, ``interpolation``, ``backend``, see
-            :class:`~mmcls_kd.teachers.inputs.Pixels`. For several a list.
+        student_pretrained: File, folder or address of weights that the student starts from; True for the pretrained weights
+            of a library.
+        teacher_precision: ``'bf16'`` or ``'fp16'``; None for float32, or autocast's under mixed precision.
+        teacher_store: Folder of stored logits (``mmcls_kd store``) that replace the teacher; its config and weights are not
+            needed then.
+        teacher_classes: Class map: the teacher's class, by index or name, for each class of the student; None if the label
+            spaces are identical. A list of class maps for several teachers.
+        teacher_pixels: Overrides of the teacher's input preprocessing: ``mean``, ``std`` (of values from 0 to 255),
+            ``to_rgb``, ``size``, ``interpolation``, ``backend``, see :class:`~mmcls_kd.teachers.inputs.Pixels`. A list for
+            several teachers.
         teacher_weights: The weights of several teachers in the mean of their probabilities; equal if None.
-        rgb_images: Whether the data set gives its images red, green, blue, as mmpretrain's CIFAR does; files are read as
-            blue, green, red. ``mmcls_kd train`` sets it; if None, the data set of the student's config decides.
-        pipeline_pixels: What else the training pipeline makes of images before they come to the data preprocessor:
-            ``mean`` and ``std``, where it normalises, and their ``size``. ``mmcls_kd train`` tries the pipeline for it.
-        taps: Where tensors are, by name with ``_s`` or ``_t``: the path of a module, or ``dict(path, form, index, extra)``,
-            see :func:`.taps.given_taps`. New names are for losses that ask for them.
+        rgb_images: Whether the data set's images are RGB, as mmpretrain's CIFAR's are; image files are read as BGR.
+            ``mmcls_kd train`` sets it; if None, the data set of the student's config decides.
+        pipeline_pixels: Preprocessing of the training pipeline before the data preprocessor: ``mean`` and ``std``, if it
+            normalises, and ``size``. ``mmcls_kd train`` finds it by running the pipeline.
+        taps: Taps by name with ``_s`` or ``_t``: the path of a module, or ``dict(path, form, index, extra)``, see
+            :func:`.taps.given_taps`. New names define inputs of users' losses.
         channels_last: Keep images and convolutions of the whole distiller in the channels-last memory format.
-        num_samples: How many training images there are, for losses that remember each (CRD). ``mmcls_kd train`` sets it.
+        num_samples: Number of training images, for losses that remember each (CRD). ``mmcls_kd train`` sets it.
         compile: Compile the parts of the student in place, and those of the teacher's fast twin; True, or keywords of
             ``torch.compile``.
 
@@ -247,16 +246,16 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
 
     @property
     def head(self) -> nn.Module:
-        """What holds the student's own loss, where mmpretrain's hooks look for it to set loss, margins and the like."""
+        """The student's head, in which mmpretrain's hooks set the loss, margins and the like."""
         return self.student if hasattr(self.student, 'loss_module') else self.student.head  # type: ignore[return-value]
 
     def get_layer_depth(self, param_name: str) -> tuple[int, int]:
-        """Depth of a parameter, and the largest there is, for layer-wise learning rates.
+        """Return a parameter's depth and the largest depth, for layer-wise learning rates.
 
-        The student's are where it has them by itself; those of the losses have the full rate.
+        Depths in the student are its own; parameters of the losses get the full rate.
 
         Raises:
-            NotImplementedError: If the student does not know its layers' depths.
+            NotImplementedError: If the student does not define its layers' depths.
         """
         of_student = param_name.startswith('student.')
         name = param_name.removeprefix('student.') if of_student else next(iter(self.student.state_dict()))
@@ -272,18 +271,18 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
 
     @property
     def teacher(self) -> nn.Module | None:
-        """The network of the one teacher, as loaded; None where there is none, or several."""
+        """The network of the only teacher, as loaded; None without one, or with several."""
         return self.teacher_holder.network if isinstance(self.teacher_holder, Teacher) else None
 
     @property
     def store(self) -> TeacherStore | None:
-        """The store that takes the teacher's place; None where there is none."""
+        """The store that replaces the teacher; None without one."""
         return self.teacher_holder.store if isinstance(self.teacher_holder, StoredTeacher) else None
 
     def forward(
         self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'
     ) -> Tensor | list[DataSample] | dict[str, Tensor]:
-        """The student's logits (``'tensor'``) or predictions (``'predict'``), or all losses (``'loss'``)."""
+        """Return the student's logits (``'tensor'``) or predictions (``'predict'``), or all losses (``'loss'``)."""
         inputs = self.arrange(inputs)
         if mode == 'loss':
             return self.loss(inputs, data_samples or [])
@@ -293,15 +292,15 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
         return logit if mode == 'tensor' else ClsHead().predict((logit,), data_samples)
 
     def arrange(self, inputs: Tensor) -> Tensor:
-        """Images in the memory format of the networks."""
+        """Convert images to the memory format of the networks."""
         return inputs.contiguous(memory_format=torch.channels_last) if self.channels_last else inputs
 
     def extract_feat(self, inputs: Tensor, **kwargs: Any) -> Any:
-        """The student's features, see mmpretrain's ``ImageClassifier.extract_feat``."""
+        """Return the student's features, see mmpretrain's ``ImageClassifier.extract_feat``."""
         return self.student.extract_feat(inputs, **kwargs)  # type: ignore[operator]
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
-        """One training step's losses.
+        """Compute the losses of one training step.
 
         Args:
             inputs: Images, preprocessed and augmented, (N, 3, H, W).
@@ -328,16 +327,16 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
         return losses
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The sum to minimise and what to log; every method counts, also one whose name lacks the word ``loss``."""
+        """Return the loss to minimise and the values to log; methods without the word ``loss`` in their name count too."""
         total, log_vars = super().parse_losses(losses)
         total = total + sum(losses[name].mean() for name in self.distill_losses if 'loss' not in name)
         return total, log_vars | {'loss': total}
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        """Refuse weights without a student; take care of the teacher inside a checkpoint of the original.
+        """Refuse weights without a student, and handle a teacher in a checkpoint of the original.
 
-        The teacher's weights are those of ``teacher_pretrained``. Only a teacher that was built without any takes them from
-        the checkpoint.
+        The teacher's weights are those of ``teacher_pretrained``. Only a teacher built without any takes them from the
+        checkpoint.
         """
         if not any(key.startswith(f'{prefix}student.') for key in state_dict):
             raise ValueError(

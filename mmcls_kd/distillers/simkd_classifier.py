@@ -1,4 +1,4 @@
-"""What a student is that was trained by SimKD: its own network, a projector, and the teacher's head."""
+"""The network that SimKD trains: the student, a projector, and the teacher's head."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from .teacher import Student, Teacher, TeacherSettings
 
 @MODELS.register_module()
 class SimKDClassifier(BaseClassifier):
-    """A classifier whose features go through a projector into another network's head.
+    """A classifier whose features pass through a projector into another network's head.
 
-    State dict: ``student.*``, ``predictor.projector.*`` and ``predictor.head.*``, as ``mmcls_kd transfer`` writes them for a
-    student that SimKD trained. Of the teacher only the head is built.
+    State dict: ``student.*``, ``predictor.projector.*`` and ``predictor.head.*``, as written by ``mmcls_kd transfer`` after
+    training with SimKD. Of the teacher only the head is built.
 
     Args:
-        student: The student's network, what a distiller's ``student_cfg`` takes.
-        teacher: The teacher's network, what a distiller's ``teacher_cfg`` takes; its weights are not needed.
+        student: The student's network, as in ``student_cfg`` of a distiller.
+        teacher: The teacher's network, as in ``teacher_cfg``; its weights are not needed.
         factor: As in :class:`~mmcls_kd.dis_losses.simkd.SimKD`.
         teacher_classes: As in the distiller.
-        taps: As in the distiller; ``feat_s`` and ``feat_t`` count.
-        data_preprocessor: Of the batch; the student's own if None.
+        taps: As in the distiller; only ``feat_s`` and ``feat_t`` are used.
+        data_preprocessor: Data preprocessor of the batch; the student's own if None.
         init_cfg: As in mmengine.
 
     Raises:
-        ValueError: If the teacher has no head that reads its last map.
+        ValueError: If the teacher has no head that reads its last feature map.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class SimKDClassifier(BaseClassifier):
     def forward(
         self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'
     ) -> Tensor | list[DataSample]:
-        """Class scores (N, C) for ``'tensor'``, samples with predictions for ``'predict'``.
+        """Return logits, (N, C), for ``'tensor'``, samples with predictions for ``'predict'``.
 
         Raises:
             ValueError: For ``'loss'``: SimKD trains in a distiller.

@@ -1,4 +1,4 @@
-"""Teachers of a config: networks by name, built, loaded strictly, with their classes and input preprocessing."""
+"""Teachers of a config: networks by name, built, loaded strictly, with class map and input preprocessing."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ from ..teachers.inputs import Pixels, changed
 
 @dataclass
 class TeacherSettings:
-    """What a config says of one teacher.
+    """A config's settings of one teacher.
 
     Attributes:
-        cfg: The network: what :func:`~mmcls_kd.networks.sources.find_network` takes.
-        pretrained: File, folder or address of its weights; True for those that come with the network; False for random
+        cfg: The network, see :func:`~mmcls_kd.networks.sources.find_network`.
+        pretrained: File, folder or address of its weights; True for the pretrained weights of a library; False for random
             weights, on purpose.
-        classes: For each class of the student its own class, by index or name; None if they are the same.
-        pixels: Settings of its images in the place of what its config or library says, see
+        classes: Class map: its class, by index or name, for each class of the student; None if the label spaces are
+            identical.
+        pixels: Overrides of its input preprocessing, see
             :func:`~mmcls_kd.teachers.inputs.changed`.
-        weight: Its weight in the mean of several.
+        weight: Its weight in the mean of several teachers.
     """
 
     cfg: str | Mapping | None
@@ -49,16 +50,17 @@ class TeacherSettings:
 
 @dataclass
 class Student:
-    """What a teacher has to know of the student.
+    """The student, as far as a teacher depends on it.
 
     Attributes:
-        pixels: The images that it gets, of which the teacher's are made.
-        num_classes: How many classes it tells apart.
-        rgb_images: Whether the data set gives red, green, blue, or blue, green, red; None if nothing says it, and it is
-            taken to be as for the teacher's.
-        names: What the data call its classes, in one or more ways; empty if that is not known.
-        size: Height and width of its images in training, if they are known.
-        unclear: What is not known of its images (``to_rgb``, ``mean``, ``std``), each with the reason and what to set.
+        pixels: Its input preprocessing.
+        num_classes: Its number of classes.
+        rgb_images: Whether the data set's images are RGB or BGR; None if unknown: then they are taken to be as the
+            teacher's.
+        names: Names of its classes in the data, in one or more forms; empty if unknown.
+        size: Height and width of its images in training, if known.
+        unclear: Unknown settings of its input preprocessing (``to_rgb``, ``mean``, ``std``), each with the reason and the
+            remedy.
     """
 
     pixels: Pixels
@@ -69,7 +71,7 @@ class Student:
     unclear: Mapping[str, str] = field(default_factory=dict)
 
 
-#: What to set where the student's images are not clear.
+#: The key to set for each unknown setting of the student's input preprocessing.
 TO_SET = {
     'to_rgb': 'set model.rgb_images=True if they come red, green, blue, or False',
     'mean': 'say by model.pipeline_pixels=dict(mean=..., std=...) what the training pipeline makes of values from 0 to 255 '
@@ -81,15 +83,15 @@ TO_SET = {
 def student_images(
     preprocessor: Any, rgb_images: bool | None, pipeline_pixels: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What is known of the images that a student gets: settings of :class:`Student`.
+    """Find the student's input preprocessing: settings of :class:`Student`.
 
     Args:
         preprocessor: Its data preprocessor.
         rgb_images: See :class:`.classification.ClassificationDistiller`.
-        pipeline_pixels: Likewise.
+        pipeline_pixels: See :class:`.classification.ClassificationDistiller`.
 
     Raises:
-        ValueError: If a setting is unknown, or pipeline and preprocessor do not fit together.
+        ValueError: If a setting is unknown, or pipeline and preprocessor contradict each other.
     """
     given = dict(pipeline_pixels or {})
     unclear = {key: reason for key, reason in (given.pop('unclear', None) or {}).items() if key in TO_SET}
@@ -110,20 +112,20 @@ class Teacher(FrozenTeacher):
     """A frozen classifier, by its settings in a config.
 
     Args:
-        settings: Its network, weights, classes and input preprocessing.
+        settings: Its network, weights, class map and input preprocessing.
         student: The student.
         taps: Taps that replace or extend the defaults, see :func:`mmcls_kd.features.taps.given_taps`.
         mode: ``'eval'``, or ``'train'`` for batch statistics and drop path in the teacher, as in the original's runs.
-        precision: ``'bf16'`` or ``'fp16'`` to compute in it; None for float32, or that of autocast.
-        compile_options: Keywords of ``torch.compile``; None not to compile.
+        precision: ``'bf16'`` or ``'fp16'``; None for float32, or that of autocast.
+        compile_options: Keywords of ``torch.compile``; None for no compilation.
 
     Attributes:
-        usual_size: Height and width of the images that its library gives to such networks, where nothing says for which
-            size its weights were trained and it gets images as they come; else None.
-        by_name: For each class of the student the index of its own class, where names alone say so; else None.
+        usual_size: Height and width of its library's images for such networks, if no source states the size of its training
+            and it gets images as they come; else None.
+        by_name: Class map found by names alone; else None.
 
     Raises:
-        ValueError: If a setting does not fit, or config or weights are not given; names what to set.
+        ValueError: If a setting does not fit, or config or weights are missing; names the key to set.
         FileNotFoundError: If config or weights are missing.
     """
 
@@ -187,18 +189,18 @@ class StoredTeacher(teachers.StoredTeacher):
 def load_network(
     settings: TeacherSettings, student: Student
 ) -> tuple[nn.Module, Pixels, list[str] | None, list[str] | None, tuple[int, int] | None]:
-    """A teacher's network with its weights, and what is known of it.
+    """Build a teacher's network with its weights, and collect the known facts about it.
 
     Args:
-        settings: The teacher's.
-        student: Whom it teaches.
+        settings: Settings of the teacher.
+        student: The student.
 
     Returns:
-        The network; the images that it wants; the names of its classes if its weights say them; those of the data set in
+        The network; its input preprocessing; the names of its classes, if its weights have them; those of the data set in
         its config; :attr:`Teacher.usual_size`.
 
     Raises:
-        ValueError: If config or weights are not given or do not fit; names what to set.
+        ValueError: If config or weights are missing or do not fit; names the key to set.
         FileNotFoundError: If config or weights are missing.
     """
     if settings.cfg is None:
@@ -236,16 +238,16 @@ def load_network(
 def network_pixels(
     network: nn.Module, source: Source, student: Student | None = None, given: Mapping[str, Any] | None = None
 ) -> Pixels:
-    """The images that a network was made for, as its config or its library says; those of the student else.
+    """Find a network's input preprocessing in its config or library; else that of the student.
 
     Args:
         network: A classifier.
-        source: Where it comes from.
-        student: Whom it teaches; None for nobody.
-        given: Settings that a config gives, of which nothing has to be known.
+        source: Source of the network.
+        student: The student; None for none.
+        given: Overrides in a config, which need not be known.
 
     Raises:
-        ValueError: If it is not known which images it or the student gets; names what to set.
+        ValueError: If its input preprocessing or the student's is unknown; names the key to set.
     """
     given, student = given or {}, student or Student(Pixels(), 0)
     refuse_unclear(source.unclear, given)
@@ -264,14 +266,14 @@ def network_pixels(
 
 
 def refuse_unclear(unclear: Mapping[str, str], given: Mapping[str, Any]) -> None:
-    """Refuse a teacher whose images are not clear.
+    """Refuse a teacher whose input preprocessing is unknown.
 
     Args:
-        unclear: The settings that are not known, each with the reason.
-        given: Those that the config gives.
+        unclear: The unknown settings, each with the reason.
+        given: Settings that the config gives.
 
     Raises:
-        ValueError: Names what is missing.
+        ValueError: Names the missing setting.
     """
     if missing := [key for key in unclear if key not in given]:
         settings = ', '.join(f'{key}=...' for key in missing)
