@@ -1,4 +1,4 @@
-"""Where labels meet names: what a data set calls its classes, compared with its folders and with other data."""
+"""Labels and names: the class names of a data set, compared with its folders and with other data."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from PIL import Image
 from ..networks.classes import Names, match, miscounted, moved, some
 from .data import plain_datasets, sample_infos
 
-#: Of how many images, evenly spread over a data set, the folders are looked at.
+#: Number of images, evenly spread over a data set, whose folders are read.
 LOOKED_AT = 100_000
-#: What mends classes that are counted otherwise in two data sets.
+#: Remedy for classes that are counted differently in two data sets.
 MEND = (
     'give both the same class folders (an empty one keeps the numbers of those behind it), or annotation files (ann_file) '
     'that count alike'
@@ -27,13 +27,13 @@ MEND = (
 
 
 def declared_names(dataset: Any) -> Names:
-    """The names of the classes that a data set declares, by label; empty if it declares none."""
+    """Return the declared class names of a data set by label; empty if it declares none."""
     names = (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
     return dict(enumerate(map(str, names))) if isinstance(names, (list, tuple)) else {}
 
 
 def reads_class_folders(dataset: Any) -> bool:
-    """Whether a data set's classes are the folders that its images lie in."""
+    """Check whether a data set's classes are the folders of its images."""
     known = ('load_data_list', '_find_samples')
     return (
         isinstance(dataset, CustomDataset)
@@ -44,10 +44,10 @@ def reads_class_folders(dataset: Any) -> bool:
 
 
 def folder_names(dataset: Any) -> Names:
-    """The folders of a data set's images by label, where each label has one folder and each folder one label; else empty.
+    """Return the folders of a data set's images by label; empty unless each label has one folder and each folder one label.
 
     Args:
-        dataset: One whose lists are read, unless its classes are folders.
+        dataset: A data set whose lists are read, unless its classes are folders.
     """
     if reads_class_folders(dataset):
         return dict(enumerate(find_folders(dataset.img_prefix)[0])) if isdir(dataset.img_prefix) else {}
@@ -63,21 +63,21 @@ def folder_names(dataset: Any) -> Names:
 
 
 def namings(dataset: Any) -> tuple[Names, Names]:
-    """What a data set calls its classes: the names that it declares, as far as they are not those of its folders; these."""
+    """Return the declared class names of a data set, if they differ from its folders, and the folders."""
     declared, folders = declared_names(dataset), folder_names(dataset)
     return ({} if declared == folders else declared), folders
 
 
 def ways_of(dataset: Any) -> list[Names]:
-    """The ways in which a data set, of several put together the first one, names its classes."""
+    """Return the lists of class names of a data set (of several joined ones, the first)."""
     return [names for names in namings(next(plain_datasets(dataset))) if names]
 
 
 def training_names(dataset: Mapping | None) -> list[Names]:
-    """What the data set of a config calls its classes, in one or two ways; empty if that cannot be told.
+    """Return the class names of a config's data set, in one or two forms; empty if unknown.
 
     Args:
-        dataset: Its config; of several put together the first one counts.
+        dataset: Its config; of several joined ones, the first counts.
     """
     while isinstance(dataset, Mapping) and (dataset.get('dataset') or dataset.get('datasets')):
         dataset = dataset.get('dataset') or dataset['datasets'][0]
@@ -96,7 +96,7 @@ def training_names(dataset: Mapping | None) -> list[Names]:
 
 
 def name_fault(declared: Names, folders: Names) -> str | None:
-    """Why the names that a data set declares cannot be those of its folders; None if they can."""
+    """Describe why the declared names cannot be those of the folders; None if they can."""
     if found := moved(match(declared, folders), declared, 'the declared names', 'the folders, which are the labels'):
         order = f'classes={list(folders.values())!r}' if len(folders) <= 10 else 'the order of the folders'
         return f'the declared names (classes, metainfo) stand in another order than the folders: {found}; set {order}'
@@ -104,7 +104,7 @@ def name_fault(declared: Names, folders: Names) -> str | None:
 
 
 def number_note(declared: Names, folders: Names) -> str | None:
-    """What may be wrong with folders whose names are numbers, but which are not in their order; None if nothing."""
+    """Describe folders whose names are numbers that are not in numerical order; None if there are none."""
     if not (counted := miscounted(folders)):
         return None
     text = f'the class folders are in the order of their text, not of their numbers: {counted}'
@@ -114,14 +114,14 @@ def number_note(declared: Names, folders: Names) -> str | None:
 
 
 def pairs_of_lists(here: tuple[Names, Names], there: tuple[Names, Names]) -> Iterator[tuple[Names, Names, bool]]:
-    """Which lists of names of two data sets can be compared: each with its like, else one with the other.
+    """Iterate over the lists of names of two data sets that can be compared: each with its like, else one with the other.
 
     Args:
-        here: The one's :func:`namings`.
-        there: The other's.
+        here: :func:`namings` of the one.
+        there: :func:`namings` of the other.
 
     Yields:
-        The one's names, the other's, and whether both are folders.
+        The names of both, and whether both are folders.
     """
     kinds = zip(here, there, (False, True), strict=True)
     alike = [(ours, theirs, folders) for ours, theirs, folders in kinds if ours and theirs]
@@ -130,14 +130,14 @@ def pairs_of_lists(here: tuple[Names, Names], there: tuple[Names, Names]) -> Ite
 
 
 def unlike(names: Names, others: Names, here: str, there: str, literal: bool = False) -> tuple[str, bool]:
-    """How a list of classes differs from another, in words, and whether a label means two classes for it.
+    """Describe how two lists of classes differ, and return whether they contradict each other in a label.
 
     Args:
-        names: The one's names.
-        others: The other's.
-        here: What to call the one.
-        there: What to call the other.
-        literal: Whether two names that do not match are two classes; else they may be two words for one.
+        names: Names of the one.
+        others: Names of the other.
+        here: Name of the one, for messages.
+        there: Name of the other.
+        literal: Whether two names that do not match are two classes; else they may be synonyms.
     """
     pairs = match(names, others)
     missing = [repr(name) for label, name in others.items() if label not in pairs.values()]
@@ -150,17 +150,17 @@ def unlike(names: Names, others: Names, here: str, there: str, literal: bool = F
 
 
 def check_names(parts: Mapping[str, Sequence[Any]]) -> Iterator[str]:
-    """Compare what the data sets of a training call their classes, with their folders and with one another.
+    """Compare the class names of a training's data sets with their folders and with each other.
 
     Args:
-        parts: The data sets, by the name of their dataloader; the first one is what the others are compared with. Their
-            lists are read.
+        parts: The data sets by the name of their dataloader; the others are compared with the first one. Their lists are
+            read.
 
     Yields:
-        What may be wrong, and is left to the user.
+        Possible faults, which are left to the user.
 
     Raises:
-        ValueError: If labels cannot mean what the names say.
+        ValueError: If labels contradict the names.
     """
     first: tuple[str, tuple[Names, Names]] | None = None
     for name, dataset in ((name, dataset) for name, datasets in parts.items() for dataset in datasets):
@@ -183,10 +183,10 @@ def check_names(parts: Mapping[str, Sequence[Any]]) -> Iterator[str]:
 
 
 def left_out(dataset: Any) -> tuple[str, bool] | None:
-    """What the class folders of a data set hold that is not read, counted, and whether images are among it; None if nothing.
+    """Describe the unread files in class folders, and return whether images are among them; None if there are none.
 
     Args:
-        dataset: One whose classes are folders.
+        dataset: A data set whose classes are folders.
     """
     root = dataset.img_prefix
     if not isdir(root) or not find_folders(root)[0]:

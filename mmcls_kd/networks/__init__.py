@@ -1,4 +1,4 @@
-"""Networks of any library as classifiers: found by name, built, their images and classes understood."""
+"""Networks of any library as classifiers: found by name, built, with their input preprocessing and class names."""
 
 from .classifiers import ModuleClassifier, TorchvisionClassifier
 

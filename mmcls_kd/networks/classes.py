@@ -1,4 +1,4 @@
-"""Classes by name: two lists of names compared, and the classes of a teacher for those of the student."""
+"""Classes by name: comparison of two lists of names, and the class map of a teacher."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from torch import nn
 from ..errors import close_names
 from .classifiers import TorchvisionClassifier
 
-#: The names of some classes by label.
+#: Names of classes by label.
 Names = Mapping[int, str]
-#: What a library, or a folder, calls classes whose names it does not know: their numbers.
+#: Placeholder names for classes without names: their numbers.
 PLACEHOLDER = re.compile(r'(?:label|class|category)?[ _-]?(\d+)', re.IGNORECASE)
 _DATA: ContextVar[Sequence[Names]] = ContextVar('names of the classes of the data', default=())
 
 
 @contextmanager
 def data_named(names: Sequence[Names]) -> Iterator[None]:
-    """In the ``with`` block networks are built for data whose classes have these names; see :func:`data_names`."""
+    """Build networks in the ``with`` block for data with these class names; see :func:`data_names`."""
     token = _DATA.set(names)
     try:
         yield
@@ -35,12 +35,12 @@ def data_named(names: Sequence[Names]) -> Iterator[None]:
 
 
 def data_names() -> Sequence[Names]:
-    """What the data that a network is built for call their classes, in one or more ways; empty if that is not known."""
+    """Return the class names of the data that a network is built for, in one or more forms; empty if unknown."""
     return _DATA.get()
 
 
 def synonyms(name: str) -> tuple[str, ...]:
-    """What a class is called, as far as spelling counts: not case, underscores, hyphens, quotes or white space.
+    """Split a class name into its synonyms, without case, underscores, hyphens, quotes and white space.
 
     Example:
         >>> synonyms('Tench, Tinca_tinca'), synonyms("jack-o'-lantern")
@@ -52,15 +52,14 @@ def synonyms(name: str) -> tuple[str, ...]:
 
 
 def match(names: Names, others: Names) -> dict[int, int]:
-    """Which of some classes are which of others by their names; those without a counterpart are left out.
+    """Match classes by their names; those without a counterpart are left out.
 
-    The same text comes before the same words in any order; where that leaves all at their places, common words of classes
-    with the same label come next; then those of any classes, the first word before all. What means several classes means
-    none.
+    The same text comes before the same words in any order. If that leaves all labels unchanged, common words of classes with
+    the same label come next; then those of any classes, the first word before all. An ambiguous name matches nothing.
 
     Args:
-        names: The names of some classes.
-        others: Those of the others.
+        names: Names of some classes.
+        others: Names of the others.
 
     Example:
         >>> match({0: 'tench', 1: 'Sea_Lion'}, {0: 'sea lion', 1: 'tench, Tinca tinca', 2: 'crane'})
@@ -78,7 +77,7 @@ def match(names: Names, others: Names) -> dict[int, int]:
 
 
 def _pairs(ours: Mapping[int, set], theirs: Mapping[int, set], found: Mapping[int, int]) -> dict[int, int]:
-    """Pairs found before, and those of the other classes that have a key in common with each other and no one else."""
+    """Return the pairs found before, and those of other classes that share a key with each other and no one else."""
     taken = set(found.values())
     here = _by_key({i: keys for i, keys in ours.items() if i not in found})
     there = _by_key({j: keys for j, keys in theirs.items() if j not in taken})
@@ -93,7 +92,7 @@ def _pairs(ours: Mapping[int, set], theirs: Mapping[int, set], found: Mapping[in
 
 
 def _by_key(keys: Mapping[int, set]) -> dict[Any, set[int]]:
-    """The classes that have each key."""
+    """Return the classes that have each key."""
     found: dict[Any, set[int]] = {}
     for label, own in keys.items():
         for key in own:
@@ -102,13 +101,13 @@ def _by_key(keys: Mapping[int, set]) -> dict[Any, set[int]]:
 
 
 def moved(pairs: Mapping[int, int], names: Names, here: str, there: str) -> str:
-    """Which classes have another label, in words; empty if none has.
+    """Describe the classes whose labels differ; empty if none does.
 
     Args:
-        pairs: What :func:`match` has found.
-        names: The names of the classes.
-        here: Where their labels are those of ``names``.
-        there: Where the others are.
+        pairs: Result of :func:`match`.
+        names: Names of the classes.
+        here: Source of ``names``.
+        there: Source of the others.
 
     Example:
         >>> moved({0: 0, 1: 2}, {0: 'ant', 1: 'bee'}, 'the data', 'the teacher')
@@ -118,19 +117,19 @@ def moved(pairs: Mapping[int, int], names: Names, here: str, there: str) -> str:
 
 
 def some(items: Iterable[Any], most: int = 5) -> str:
-    """The first few, separated by commas, and how many more there are."""
+    """List the first few, separated by commas, and the number of others."""
     listed = [str(item) for item in items]
     return ', '.join(listed[:most]) + (f' and {len(listed) - most} more' if len(listed) > most else '')
 
 
 def are_numbers(names: Names) -> bool:
-    """Whether the names only count the classes, as ``LABEL_0``, ``LABEL_1``, ... do."""
+    """Check whether the names only count the classes, as ``LABEL_0``, ``LABEL_1``, ..."""
     found = {label: PLACEHOLDER.fullmatch(name) for label, name in names.items()}
     return all(number is not None and int(number[1]) == label for label, number in found.items())
 
 
 def miscounted(names: Names) -> str:
-    """A class whose label is not its number's rank, in words, where the names are numbers, or differ in a number alone.
+    """Describe a class whose label is not the rank of its number, if the names are or contain numbers.
 
     Example:
         >>> miscounted(dict(enumerate(['0', '1', '10', '2']))), miscounted(dict(enumerate(['00', '01', '02', '10'])))
@@ -146,18 +145,18 @@ def miscounted(names: Names) -> str:
 
 
 def names_in(meta: Mapping[str, Any] | None) -> list[str] | None:
-    """The names of the classes that a checkpoint of mmengine's (or of the older mmcls) says it was trained for."""
+    """Return the class names in the metadata of a checkpoint of mmengine's (or of the older mmcls)."""
     meta = meta or {}
     names = (meta.get('dataset_meta') or {}).get('classes') or meta.get('CLASSES')
     return [str(name) for name in names] if isinstance(names, Sequence) and not isinstance(names, str) else None
 
 
 def class_names(network: nn.Module, count: int) -> list[str] | None:
-    """The names of a network's classes, as far as its library knows them.
+    """Return a network's class names, if its library knows them.
 
     Args:
         network: A classifier.
-        count: How many classes it tells apart.
+        count: Its number of classes.
     """
     names: Sequence[str] | None = None
     if isinstance(network, HuggingFaceClassifier):
@@ -177,13 +176,13 @@ def class_names(network: nn.Module, count: int) -> list[str] | None:
 
 
 def class_index(classes: Sequence[int | str], names: Sequence[str] | None, count: int, wanted: int) -> list[int]:
-    """The teacher's class for each class of the student.
+    """Return the class map as indices: the teacher's class for each class of the student.
 
     Args:
-        classes: For each class of the student, in its order, the teacher's class: all by index, or all by name.
-        names: The names of the teacher's classes, if they are known.
-        count: How many classes the teacher tells apart.
-        wanted: How many the student does.
+        classes: The class map: all by index, or all by name.
+        names: Names of the teacher's classes, if known.
+        count: Number of classes of the teacher.
+        wanted: Number of classes of the student.
 
     Raises:
         ValueError: If a class of the student has none, two have the same, or a class is not the teacher's.
@@ -210,7 +209,7 @@ def class_index(classes: Sequence[int | str], names: Sequence[str] | None, count
 
 
 def _index_of(chosen: int | str, place: int, names: Sequence[str] | None, count: int) -> int:
-    """One class of the teacher by index or name."""
+    """Return the index of one class of the teacher, given by index or name."""
     if isinstance(chosen, int) and not isinstance(chosen, bool):
         if not 0 <= chosen < count:
             raise ValueError(f'teacher_classes: {chosen}, for class {place} of the student, is outside of 0 to {count - 1}')
@@ -239,16 +238,16 @@ def _index_of(chosen: int | str, place: int, names: Sequence[str] | None, count:
 
 
 def index_by_name(names: Sequence[Names], known: Sequence[str] | None, count: int, wanted: int) -> list[int] | None:
-    """The teacher's class for each class of the student, where names put it at another place; the log says so.
+    """Find the class map by names where they differ in order, and log it.
 
     Args:
-        names: What the data call their classes, in one or more ways.
-        known: What the teacher calls its classes; None if that is not known.
-        count: How many classes the teacher tells apart.
-        wanted: How many the student does.
+        names: Class names of the data, in one or more forms.
+        known: Names of the teacher's classes; None if unknown.
+        count: Number of classes of the teacher.
+        wanted: Number of classes of the student.
 
     Returns:
-        None if the classes have the same labels, as far as the names tell.
+        None if the classes have the same labels, as far as names are known.
 
     Raises:
         ValueError: If some classes are at other places, and others of the data are not among the teacher's.
@@ -278,16 +277,16 @@ def index_by_name(names: Sequence[Names], known: Sequence[str] | None, count: in
 
 
 def compare_order(known: Sequence[str] | None, names: Sequence[Names], source: str, refuse: bool) -> None:
-    """Compare the classes that weights were trained for with those of the data, by name.
+    """Compare the classes of weights with those of the data, by name.
 
     Args:
-        known: What the weights' file calls its classes; None if it does not say.
-        names: What the data call theirs, in one or more ways.
+        known: Class names in the weights' file; None if it has none.
+        names: Class names of the data, in one or more forms.
         source: The file.
-        refuse: Whether another order is an error; if not, the log says it.
+        refuse: Whether another order is an error; if not, it is logged.
 
     Raises:
-        ValueError: Names the classes whose label is another.
+        ValueError: Names the classes whose labels differ.
     """
     theirs = dict(enumerate(known or ()))
     if not theirs or not names:
@@ -309,7 +308,7 @@ def compare_order(known: Sequence[str] | None, names: Sequence[Names], source: s
 
 
 def _warn_of_unnamed(names: Sequence[Names], theirs: Names) -> None:
-    """Say what may be wrong where names do not tell which class of a teacher is which of the data."""
+    """Warn where names do not tell which class of a teacher is which of the data."""
     if theirs:
         _warn(
             f'no class of the teacher ({some(map(repr, theirs.values()), 3)}) has a name of the data’s '

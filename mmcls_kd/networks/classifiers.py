@@ -1,4 +1,4 @@
-"""Classifiers of other kinds than mmpretrain's, made into mmpretrain's: torchvision's, and any module that gives scores."""
+"""Classifiers of other libraries, and any module that returns logits, as classifiers of mmpretrain."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from torchvision.models import WeightsEnum
 from ..errors import close_names
 from ..features.dry_run import scores
 
-#: The classifiers beside the last one that two models of torchvision train with; they have no part in distillation.
+#: Auxiliary classifiers, with which torchvision trains two models; they have no part in distillation.
 AUXILIARY = ('aux1', 'aux2', 'AuxLogits')
 
 
 @MODELS.register_module()
 class ModuleClassifier(BaseClassifier):
-    """Any module that takes images and returns class scores, as a classifier of mmpretrain.
+    """Any module from images to logits, as a classifier of mmpretrain.
 
     Args:
-        model: The module, or its config: ``type`` is an import path (``'package.module.Class'``, or a function that makes
+        model: The module, or its config: ``type`` is an import path (``'package.module.Class'``, or a function that returns
             it), the other keys are its keywords.
         loss: Config of the classification loss.
         train_cfg: Batch augmentation.
-        data_preprocessor: Of the batch.
+        data_preprocessor: Data preprocessor of the batch.
         init_cfg: As in mmengine.
     """
 
@@ -54,7 +54,7 @@ class ModuleClassifier(BaseClassifier):
     def forward(
         self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'
     ) -> Tensor | list[DataSample] | dict[str, Tensor]:
-        """Class scores (N, C) for ``'tensor'``, losses for ``'loss'``, samples with predictions for ``'predict'``."""
+        """Return logits, (N, C), for ``'tensor'``, losses for ``'loss'``, samples with predictions for ``'predict'``."""
         logit = scores(self.model(inputs))
         if mode == 'tensor':
             return logit
@@ -69,13 +69,13 @@ class TorchvisionClassifier(ModuleClassifier):
 
     Args:
         model_name: Its name in ``torchvision.models``, e.g. ``'resnet50'``.
-        weights: Which of torchvision's own weights to load (``'DEFAULT'``, ``'IMAGENET1K_V2'``, or torchvision's object);
+        weights: Name of torchvision's weights to load (``'DEFAULT'``, ``'IMAGENET1K_V2'``, or torchvision's object);
             None for random ones.
         loss: Config of the classification loss.
         train_cfg: Batch augmentation.
-        data_preprocessor: Of the batch.
+        data_preprocessor: Data preprocessor of the batch.
         init_cfg: As in mmengine.
-        **keywords: Further ones of the model, e.g. ``num_classes``.
+        **keywords: Further keywords of the model, e.g. ``num_classes``.
 
     Attributes:
         weights: torchvision's object for its weights; None for random ones.
@@ -111,16 +111,16 @@ class TorchvisionClassifier(ModuleClassifier):
 
 
 def _drop_auxiliary(weights: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Leave out what torchvision's files hold of :data:`AUXILIARY`, in place."""
+    """Drop weights of :data:`AUXILIARY` from torchvision's files, in place."""
     for key in [key for key in weights if key.startswith(tuple(f'{prefix}model.{name}.' for name in AUXILIARY))]:
         del weights[key]
 
 
 def torchvision_weights(model_name: str, weights: str | WeightsEnum | None) -> WeightsEnum | None:
-    """Those of torchvision's weights for a model that a config means.
+    """Return torchvision's object for the weights in a config.
 
     Raises:
-        ValueError: If there are none of that name (suggests close names).
+        ValueError: If torchvision has none of that name (suggests close names).
     """
     builder(model_name)
     known = torchvision.models.get_model_weights(model_name)
@@ -135,7 +135,7 @@ def torchvision_weights(model_name: str, weights: str | WeightsEnum | None) -> W
 
 
 def builder(model_name: str) -> Callable[..., nn.Module]:
-    """What makes a classifier of torchvision.
+    """Return the function that builds a classifier of torchvision.
 
     Raises:
         ValueError: If there is no such model (suggests close names).

@@ -1,4 +1,4 @@
-"""networks.loading."""
+"""Files of weights: found or downloaded, and loaded strictly."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from ..files.checkpoint import read_checkpoint
 from ..files.paths import find_file
 from .weights import _distillation_only, about_contents, as_in_memory, say_average, student_weights, weights_of
 
-#: The files of weights in a folder of Hugging Face's, the first one there counts.
+#: Names of the file of weights in a folder of Hugging Face's; the first one that exists counts.
 WEIGHTS_FILES = tuple(
     f'{name}{index}' for index in ('', '.index.json') for name in ('model.safetensors', 'pytorch_model.bin')
 )
 
 
-#: Where a classifier keeps the network of another library that it wraps.
+#: Attributes in which a classifier keeps the network of another library that it wraps.
 INSIDE = 'model.'
 
 
 def _weights_in(folder: Path, role: str) -> Path:
-    """The file of weights in a folder as Hugging Face saves a model."""
+    """Return the file of weights in a folder as Hugging Face saves a model."""
     for name in WEIGHTS_FILES:
         if (folder / name).is_file():
             return folder / name
@@ -38,12 +38,12 @@ def _weights_in(folder: Path, role: str) -> Path:
 
 
 def fetch(source: str, role: str) -> Path:
-    """The local file of some weights: by path (working directory, then toolbox), or downloaded once into torch's cache.
+    """Return the local file of weights: by path (working directory, then toolbox), or downloaded once into torch's cache.
 
     Args:
         source: Path of a file, or of a folder as Hugging Face saves a model, or http(s) address. A hash in the file's name
             (``-1a2b3c4d.pth``) is checked after a download.
-        role: Whose weights they are, for messages.
+        role: Role of the network, for messages.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -76,21 +76,21 @@ def load_strictly(network: nn.Module, source: str, role: str, classes: int | Non
 
     Args:
         network: The network, changed in place.
-        source: Path or address of its weights, see :func:`fetch`. Of a distiller's checkpoint the student is taken.
-        role: Whose weights they are (``'teacher'``, ``'student'``), for messages.
-        classes: How many classes the network tells apart, to let weights of the same network for another number fill all
-            of it but the classifier, which starts afresh; None to refuse them.
+        source: Path or address of its weights, see :func:`fetch`. From a distiller's checkpoint, the student is taken.
+        role: Role of the network (``'teacher'``, ``'student'``), for messages.
+        classes: Number of classes of the network, to let weights for another number fill all of it but the classifier, which
+            starts afresh; None to refuse them.
 
-    Layers that only distillation needs (see :func:`transfer`) may be on either side alone. A network may have been saved
-    by itself or inside of another module: what is beside it in the file is left out.
+    Layers that only distillation needs (see :func:`transfer`) may be missing on either side. A network may have been saved
+    by itself or inside of another module; other parts of the file are ignored.
 
     Returns:
-        What the file says beside the weights (``meta``).
+        Metadata of the file (``meta``).
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is unreadable, or keys are missing, unexpected or of another shape, or hold numbers that are
-            not finite; names them.
+        ValueError: If the file is unreadable, or keys are missing, unexpected or of another shape, or numbers are not
+            finite; names them.
     """
     checkpoint = read_checkpoint(fetch(source, role))
     what = f'{role} weights {source}'
@@ -108,7 +108,7 @@ def load_strictly(network: nn.Module, source: str, role: str, classes: int | Non
 
 
 def _load(network: nn.Module, weights: Mapping[str, Tensor], what: str, role: str, classes: int | None) -> None:
-    """Load weights under a network's own names, as :func:`load_strictly` says."""
+    """Load weights under a network's own names, as in :func:`load_strictly`."""
     own, shapes = network.state_dict(), {}
     try:
         missing, unexpected = network.load_state_dict(weights, strict=False)
@@ -148,9 +148,9 @@ def _load(network: nn.Module, weights: Mapping[str, Tensor], what: str, role: st
 
 
 def _other_classes(network: nn.Module, weights: Mapping[str, Tensor], misshapen: Collection[str]) -> tuple[int, int] | None:
-    """Of weights that do not fit because they are for another number of classes, their number and the network's; else None.
+    """Return the numbers of classes of weights and network, if only these differ; else None.
 
-    Those are of linear layers (or 1×1 convolutions), and differ in the number of outputs alone, all by the same.
+    Then only linear layers (or 1×1 convolutions) differ, in the number of outputs alone, all by the same.
     """
     modules, pairs = dict(network.named_modules()), set()
     if any(f'{key.rpartition(".")[0]}.weight' not in misshapen for key in misshapen):
@@ -167,7 +167,7 @@ def _other_classes(network: nn.Module, weights: Mapping[str, Tensor], misshapen:
 
 
 def _about_classes(keys: Iterable[str], theirs: int, ours: int, role: str) -> str:
-    """What to do about weights for another number of classes."""
+    """Describe the remedy for weights of another number of classes."""
     mend = f'give the config of a network of {theirs} classes, or weights of one of {ours}'
     if role == 'teacher':
         mend = (
@@ -178,7 +178,7 @@ def _about_classes(keys: Iterable[str], theirs: int, ours: int, role: str) -> st
 
 
 def _own_names(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], what: str) -> Mapping[str, Tensor]:
-    """Weights under a classifier's own names.
+    """Return weights under a classifier's own names.
 
     The network that it wraps may have been saved by itself, or the classifier inside of another module (``model.`` in
     Lightning's files).

@@ -1,4 +1,4 @@
-"""The images that a network wants, and how one network's are made of another's."""
+"""The input preprocessing of a network, found by its config, its library or the student."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from ..teachers.resizing import INTERPOLATIONS, PILLOW_NUMBERS
 from .classifiers import TorchvisionClassifier
 from .trial import COLOUR, GREYS, UnclearError, kernel_of, preprocessing, solved
 
-#: What a network is taken for that says nothing of its images.
+#: Input preprocessing of a network without any information.
 UNKNOWN = 'its images are normalised as the student’s; model.teacher_pixels can say otherwise'
 
 
 def preprocessed(preprocessor: Any, rgb_images: bool = False, given: Mapping[str, Any] | None = None) -> Pixels:
-    """The images that a data preprocessor makes, of any size: what it says, if that is what it does, else what it does.
+    """Return the input preprocessing of a data preprocessor: its declared one if it does that, else the one it does.
 
     Args:
-        preprocessor: Of mmengine's or mmpretrain's kind.
-        rgb_images: Whether it gets red, green, blue; else blue, green, red, as files are read.
-        given: ``mean`` and ``std`` of the images that it gets, where these are no levels from 0 to 255 any more.
+        preprocessor: A data preprocessor of mmengine's or mmpretrain's kind.
+        rgb_images: Whether its images are RGB; else BGR, as files are read.
+        given: ``mean`` and ``std`` of its images, if their values are no longer 0 to 255.
 
     Raises:
         UnclearError: If it changes images otherwise than by mean, std and order of channels.
-        ValueError: If it normalises by numbers that do not belong to such images.
+        ValueError: If its mean and std do not fit such images.
     """
     own = _done(preprocessor, _said(preprocessor))
     mean, std = ((given or {}).get(key) or (default,) for key, default in (('mean', 0.0), ('std', 1.0)))
@@ -61,7 +61,7 @@ def preprocessed(preprocessor: Any, rgb_images: bool = False, given: Mapping[str
 
 
 def _said(preprocessor: Any) -> Pixels:
-    """What a data preprocessor says; ``to_rgb`` is whether it turns the channels."""
+    """Return the declared settings of a data preprocessor; ``to_rgb`` means that it reverses the channels."""
     turns = getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', False))  # the latter is mmengine's
     if not getattr(preprocessor, '_enable_normalize', False):
         return Pixels(to_rgb=bool(turns))
@@ -70,7 +70,7 @@ def _said(preprocessor: Any) -> Pixels:
 
 
 def _done(preprocessor: Any, said: Pixels) -> Pixels:
-    """What a data preprocessor does to a blue, green, red image; what it says, if that is the same."""
+    """Return the measured effect of a data preprocessor on a BGR image; the declared one if that is the same."""
 
     def shown(colour: Sequence[int]) -> Any:
         image = torch.tensor(colour[::-1], dtype=torch.uint8)[:, None, None].expand(3, 32, 32).contiguous()
@@ -99,14 +99,14 @@ def wanted_pixels(
     rgb_images: bool = False,
     keywords: Mapping[str, Any] | None = None,
 ) -> Pixels:
-    """The images that a network was made for: by its config, else its library's word, else the student's.
+    """Return the input preprocessing of a network: by its config, else its library, else the student's.
 
     Args:
         network: A classifier.
-        student: The student's images.
+        student: Input preprocessing of the student.
         preprocessor: The data preprocessor of the network's config, if that has one.
-        rgb_images: Whether the images came red, green, blue to that, see :func:`preprocessed`.
-        keywords: What the network was built with.
+        rgb_images: Whether its images are RGB, see :func:`preprocessed`.
+        keywords: Keywords of the network's constructor.
     """
     pixels = next(
         (changed(student, read(network, keywords or {})) for kind, read in READERS.items() if isinstance(network, kind)),
@@ -119,13 +119,13 @@ def wanted_pixels(
 
 
 def size_is_said(network: Any, keywords: Mapping[str, Any]) -> bool:
-    """Whether it is known for which size of images a network's weights were trained, if they came alone in a file.
+    """Check whether the image size of a network's weights is known, if they came alone in a file.
 
-    timm and torchvision say it of the weights that they publish, and of networks that take one size alone.
+    timm and torchvision publish it with their weights, and for networks that take one size alone.
 
     Args:
         network: A classifier.
-        keywords: What it was built with.
+        keywords: Keywords of its constructor.
     """
     if isinstance(network, TorchvisionClassifier):
         return network.weights is not None or hasattr(network.model, 'image_size')
@@ -141,12 +141,12 @@ def size_is_said(network: Any, keywords: Mapping[str, Any]) -> bool:
 
 
 def _timm_keywords(network: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
-    """What a network of timm was built with, by its config and its folder."""
+    """Return the constructor keywords of a timm network, by its config and its folder."""
     return {**getattr(network.model, '_model_args', {}), **keywords}
 
 
 def _timm_own_size(network: Any, keywords: Mapping[str, Any]) -> Any:
-    """The size that a network of timm was built for; None for any."""
+    """Return the image size that a timm network was built for; None for any."""
     traits = getattr(network.model, '_traits', {})
     embedding = getattr(network.model, 'patch_embed', None)
     return keywords.get('img_size') or traits.get('img_size') or getattr(embedding, 'img_size', None)
@@ -160,7 +160,7 @@ def _timm(network: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _timm_pixels(found: Mapping[str, Any]) -> dict[str, Any]:
-    """What timm's data config says."""
+    """Convert timm's data config."""
     return dict(
         mean=[255 * v for v in found['mean']],
         std=[255 * v for v in found['std']],
@@ -209,7 +209,7 @@ def _hugging_face(network: Any, _: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _tried(processor: Any) -> dict[str, Any]:
-    """What an image processor of Hugging Face's makes of images."""
+    """Measure the preprocessing of a Hugging Face image processor."""
 
     def making(**keywords: Any) -> Callable[[Any], Tensor]:
         return lambda image: processor(images=image, return_tensors='pt', **keywords)['pixel_values'][0]

@@ -1,4 +1,4 @@
-"""Where a network comes from: what a config may give as a teacher or student, turned into what builds it."""
+"""Sources of networks: the forms of a teacher or student in a config, turned into the config of a classifier."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ from ..teachers.inputs import VALUES
 from .pixels import preprocessed
 from .trial import UnclearError, pipeline_images
 
-#: Each prefix of a name: its library, the classifier that wraps such a network, and the extra that installs the library.
+#: Prefixes of names: the library, the classifier that wraps its networks, and the extra that installs it.
 LIBRARIES = {
     'timm': ('timm', 'TimmClassifier', 'timm'),
     'hf': ('transformers', 'HuggingFaceClassifier', 'hf'),
     'torchvision': ('torchvision', 'TorchvisionClassifier', None),
 }
-#: What makes each of these load its library's own weights, into the library's own cache.
+#: Keywords that make each classifier load its library's own weights, into the library's own cache.
 OWN_WEIGHTS: dict[str, dict[str, Any]] = {
     'TimmClassifier': dict(pretrained=True),
     'HuggingFaceClassifier': dict(pretrained=True),
     'TorchvisionClassifier': dict(weights='DEFAULT'),
 }
-#: Further keywords by which one of these loads weights.
+#: Further keywords that load weights.
 FURTHER_WEIGHTS = {'TimmClassifier': ('checkpoint_path',)}
-#: Where a network's config keeps what was published with it, once it is taken out of its file.
+#: Key of the published facts in a network's config that was taken out of its file.
 PUBLISHED = 'published'
-#: Settings of a classifier beside those of the module in it.
+#: Settings of a classifier that are not its module's.
 AROUND = ('loss', 'train_cfg', 'data_preprocessor', 'init_cfg')
 
 
 @dataclass
 class Source:
-    """What is known of a network before it is built.
+    """The known facts about a network before it is built.
 
     Attributes:
-        cfg: What builds it, a classifier's config.
-        pixels: What the config says of the images that the network wants, see :mod:`.pixels`.
-        weights: The address of its published weights, where the config does not bring them itself.
-        classes: The classes that it was trained for: their names, or the data set of mmpretrain's that knows them.
-        unclear: The settings of its images that the config should say and does not, each with the reason.
+        cfg: Config of the classifier.
+        pixels: Input preprocessing in the config, see :mod:`.pixels`.
+        weights: Address of its published weights, if the config does not load them itself.
+        classes: The classes of its training: their names, or the mmpretrain data set that defines them.
+        unclear: Settings of its input preprocessing that are missing in the config, each with the reason.
     """
 
     cfg: ConfigDict
@@ -65,13 +65,13 @@ class Source:
 
     @property
     def in_full(self) -> ConfigDict:
-        """All of it as one config, which :func:`find_network` takes."""
+        """All of it as one config for :func:`find_network`."""
         published = {key: value for key in ('pixels', 'weights', 'classes', 'unclear') if (value := getattr(self, key))}
         return ConfigDict({**self.cfg, **({PUBLISHED: published} if published else {})})
 
     @property
     def class_names(self) -> list[str] | None:
-        """The names of the classes that it was trained for, as far as its config tells them."""
+        """Names of the classes of its training, if its config defines them."""
         if not isinstance(self.classes, str):
             return [str(name) for name in self.classes] if self.classes else None
         known = (getattr(DATASETS.get(self.classes), 'METAINFO', None) or {}).get('classes')
@@ -79,20 +79,20 @@ class Source:
 
     @property
     def rgb_images(self) -> bool | None:
-        """Whether the data set of its config gives red, green, blue; None if it names none."""
+        """Whether the data set of its config gives RGB; None if it names none."""
         if 'to_rgb' not in self.pixels:
             return None
         return self.pixels['to_rgb'] != bool((self.cfg.get('data_preprocessor') or {}).get('to_rgb'))
 
     def with_weights(self, pretrained: str | bool | None, role: str) -> tuple[ConfigDict, str | None]:
-        """What builds the network, and the file or address of the weights to load then; None if there are none to load.
+        """Return the config of the network, and the file or address of weights to load afterwards; None if there are none.
 
         Args:
-            pretrained: File, folder or address of weights; True for those that come with the network.
-            role: Whose network it is, for the message.
+            pretrained: File, folder or address of weights; True for the pretrained weights of a library.
+            role: Role of the network, for the message.
 
         Raises:
-            ValueError: If no weights come with the kind of network, or it is none of these.
+            ValueError: If this kind of network has no pretrained weights, or ``pretrained`` is none of these.
         """
         if pretrained is not None and not isinstance(pretrained, (str, bool)):
             raise ValueError(f'{role}_pretrained={pretrained!r}: give a file, a folder or an address, True or False')
@@ -102,7 +102,7 @@ class Source:
 
 
 def find_network(source: str | Mapping) -> Source:
-    """Find a network and what is known of it, by whatever a config may give.
+    """Find a network and the known facts about it, from any form in a config.
 
     Args:
         source: ``timm:NAME``, ``hf:NAME_OR_FOLDER``, ``torchvision:NAME``; the path of a config, or the name of a model of
@@ -134,7 +134,7 @@ def find_network(source: str | Mapping) -> Source:
 
 
 def _zoo_model(name: str, error: FileNotFoundError) -> Any:
-    """What mmpretrain's zoo knows of a model."""
+    """Return the entry of a model in mmpretrain's zoo."""
     if '/' in name or '::' in name or name.endswith('.py'):
         raise error
     try:
@@ -145,7 +145,7 @@ def _zoo_model(name: str, error: FileNotFoundError) -> Any:
 
 
 def _of_config(cfg: Mapping, name: str, weights: str | None = None) -> Source:
-    """The network of a whole config, its classes, and the images that its test pipeline and preprocessor make for it."""
+    """Parse a whole config: the network, its classes, and the preprocessing of its test pipeline and preprocessor."""
     if 'model' not in cfg:
         hint = "; a dict of a network’s parts needs type='ImageClassifier'" if 'backbone' in cfg else ''
         raise ValueError(
@@ -177,7 +177,7 @@ def _of_config(cfg: Mapping, name: str, weights: str | None = None) -> Source:
 
 
 def declared_classes(dataset: Mapping) -> Sequence[str] | str | None:
-    """What a data set's config says of its classes: their names, or the data set that knows them; None if nothing."""
+    """Return the classes in a data set's config: their names, or the data set that defines them; None if there are none."""
     while 'dataset' in dataset:
         dataset = dataset['dataset']
     names = (dataset.get('metainfo') or {}).get('classes') or dataset.get('classes')
@@ -188,16 +188,16 @@ def declared_classes(dataset: Mapping) -> Sequence[str] | str | None:
 
 
 def kind_of(cfg: Mapping) -> str:
-    """The name of what a config builds: ``type`` without its scope or module; it may be the class itself."""
+    """Return the name of the class that a config builds: ``type`` without scope or module, or that of the class itself."""
     kind = cfg.get('type')
     return str(getattr(kind, '__name__', kind)).rsplit('.', 1)[-1]
 
 
 def _wrapped(cfg: ConfigDict) -> ConfigDict:
-    """A network's config as a classifier's: another module is put into a :class:`~.classifiers.ModuleClassifier`.
+    """Return a network's config as a classifier's; another module is wrapped into :class:`~.classifiers.ModuleClassifier`.
 
     Raises:
-        ValueError: If the kind of network, or its name in its library, is not known (suggests close names).
+        ValueError: If the kind of network, or its name in its library, is unknown (suggests close names).
         FileNotFoundError: If it names a folder that is not there.
         MissingLibraryError: If the network's library is not installed.
     """
@@ -226,7 +226,7 @@ def _wrapped(cfg: ConfigDict) -> ConfigDict:
 
 
 def _names_beside(kind: str) -> list[str]:
-    """What a misspelt type may have meant: the names in its module, or the registered ones."""
+    """List the likely meanings of a misspelt type: the names in its module, or the registered ones."""
     module, _, _ = kind.rpartition('.')
     with suppress(ImportError, ValueError):
         return [name for name in dir(import_module(module)) if not name.startswith('_')]
@@ -234,7 +234,7 @@ def _names_beside(kind: str) -> list[str]:
 
 
 def _check_timm(cfg: ConfigDict) -> None:
-    """Refuse a name that timm does not know; it may have the tag of some weights behind a dot."""
+    """Refuse a name unknown to timm; the tag of some weights may follow behind a dot."""
     import timm
 
     name = cfg.get('model_name')
@@ -249,7 +249,7 @@ def _check_timm(cfg: ConfigDict) -> None:
 
 
 def _check_hugging_face(cfg: ConfigDict) -> None:
-    """Make the path of a folder absolute, in place; refuse one that is not there."""
+    """Make the path of a folder absolute, in place; refuse a missing one."""
     name = cfg.get('model_name')
     if not isinstance(name, str):
         return
@@ -260,7 +260,7 @@ def _check_hugging_face(cfg: ConfigDict) -> None:
         raise FileNotFoundError(f'hf:{name}: no such folder')
 
 
-#: Looks at a config's ``model_name`` before the network is built.
+#: Checks of a config's ``model_name`` before the network is built.
 CHECKS: dict[str, Callable[[ConfigDict], None]] = {
     'TimmClassifier': _check_timm,
     'HuggingFaceClassifier': _check_hugging_face,
@@ -268,11 +268,11 @@ CHECKS: dict[str, Callable[[ConfigDict], None]] = {
 
 
 def own_weights(cfg: ConfigDict, role: str) -> ConfigDict:
-    """A network's config that loads the library's own weights.
+    """Return a network's config that loads the library's own weights.
 
     Args:
         cfg: The network's config.
-        role: Whose it is, for the message.
+        role: Role of the network, for the message.
 
     Raises:
         ValueError: If the kind of network has none.
@@ -288,13 +288,13 @@ def own_weights(cfg: ConfigDict, role: str) -> ConfigDict:
 
 
 def brings_weights(cfg: Mapping) -> bool:
-    """Whether a network's config loads weights by itself."""
+    """Check whether a network's config loads weights by itself."""
     kind = kind_of(cfg)
     return any(cfg.get(key) for key in (*OWN_WEIGHTS.get(kind, ()), *FURTHER_WEIGHTS.get(kind, ())))
 
 
 def network_cfg(source: str | Mapping) -> ConfigDict:
-    """What builds a network, a classifier's config with its data preprocessor, see :func:`find_network`.
+    """Return the config of a network, a classifier's with its data preprocessor, see :func:`find_network`.
 
     Args:
         source: Path of a config (see :func:`read_config`), a name, a whole config, or a ``model`` dict itself.
@@ -307,7 +307,7 @@ def network_cfg(source: str | Mapping) -> ConfigDict:
 
 
 def zoo_weights(name: str) -> str:
-    """The address of a model's weights in mmpretrain's model index, e.g. of ``resnet34_8xb32_in1k``.
+    """Return the address of a model's weights in mmpretrain's model index, e.g. of ``resnet34_8xb32_in1k``.
 
     Raises:
         ValueError: If mmpretrain does not know the model, or has no weights for it.

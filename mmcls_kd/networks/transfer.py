@@ -1,4 +1,4 @@
-"""networks.transfer."""
+"""Transfer: the student of a distiller's checkpoint as a checkpoint of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .weights import AVERAGES, _distillation_only, about_contents, find_weights,
 
 @dataclass
 class Transfer:
-    """What :func:`transfer` did.
+    """The result of :func:`transfer`.
 
     Attributes:
         kept: Names of the student's weights in the output.
@@ -38,7 +38,7 @@ class Transfer:
 
 
 def _is_deit3(weights: Mapping[str, Tensor]) -> bool:
-    """A DeiT-III's position embedding leaves the class token out: as many rows as the grid has patches, a square."""
+    """Check for a DeiT-III: its position embedding has no row for the class token, so its number of rows is a square."""
     if not {'backbone.cls_token', 'backbone.pos_embed', 'backbone.layers.0.ln1.weight'} <= weights.keys():
         return False
     rows = weights['backbone.pos_embed'].shape[1]
@@ -48,9 +48,9 @@ def _is_deit3(weights: Mapping[str, Tensor]) -> bool:
 def transfer(dis_path: str | Path, output_path: str | Path, trust: bool | None = None) -> Transfer:
     """Write the student of a distiller's checkpoint as a checkpoint of its own, for the plain mmpretrain config.
 
-    ``meta`` (classes, data set, epoch) is kept. Optimizer, log history, teacher and losses are left out, and layers that
-    only distillation needed. Where the run kept a moving average, mmengine's checkpoint has it under ``state_dict``, and
-    so it is taken.
+    ``meta`` (classes, data set, epoch) is kept. Optimizer, log history, teacher, losses and the layers that only
+    distillation needed are left out. If the run kept a moving average, mmengine stores it under ``state_dict``, so it is
+    taken.
 
     Args:
         dis_path: A checkpoint of ours or of the original toolbox.

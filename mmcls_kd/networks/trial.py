@@ -1,4 +1,4 @@
-"""What a preprocessing does to images, found by giving it images of one colour: it may be anybody's."""
+"""The effect of a preprocessing on images, measured with images of one colour."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ COLOUR = (210, 90, 60)
 SIDE = 320
 #: The data sets whose images are arrays (red, green, blue; grey), and their sides; the others' are files.
 IN_MEMORY = {CIFAR10: 32, MNIST: 28}
-#: How often a transform is tried that may draw numbers.
+#: Number of trials of a transform that may draw numbers.
 TRIALS = 12
-#: How far values may be off that were rounded on the way, in levels of 255.
+#: Rounding error of values, in levels of 255.
 ROUNDED = 2.0
-#: What was seen of pipelines in this process, which are asked for several times.
+#: Results for pipelines in this process, which are needed several times.
 TRIED: dict[str, Found] = {}
 KERNEL = ('interpolation', 'backend')
 
 
 class UnclearError(ValueError):
-    """What trying did not show; says why."""
+    """A result that trials did not show; states the reason."""
 
 
 def solved(low: np.ndarray, middle: np.ndarray, high: np.ndarray, colour: np.ndarray) -> dict[str, Any]:
-    """Mean, std and order of channels of values, one for each channel.
+    """Solve for mean, std and order of channels, for each channel.
 
     Args:
-        low: What was made of black.
-        middle: Of grey.
-        high: Of white.
-        colour: Of :data:`COLOUR`.
+        low: Values of black.
+        middle: Values of grey.
+        high: Values of white.
+        colour: Values of :data:`COLOUR`.
 
     Raises:
-        UnclearError: If they are not scaled and shifted alone, or their channels are mixed.
+        UnclearError: If they are not only scaled and shifted, or their channels are mixed.
     """
     with np.errstate(divide='ignore', invalid='ignore'):
         std = 255 / (high - low)
@@ -66,7 +66,7 @@ def solved(low: np.ndarray, middle: np.ndarray, high: np.ndarray, colour: np.nda
 
 
 def order(values: np.ndarray, within: float = ROUNDED) -> bool:
-    """Whether what was made of :data:`COLOUR` is red, green, blue; else blue, green, red. Grey is taken for either."""
+    """Check whether the values of :data:`COLOUR` are RGB; else BGR. Grey counts as either."""
     if len(values) == 1 or abs(values - COLOUR).max() <= within:
         return True
     if abs(values - COLOUR[::-1]).max() <= within:
@@ -75,16 +75,16 @@ def order(values: np.ndarray, within: float = ROUNDED) -> bool:
 
 
 def middles(image: Any) -> np.ndarray:
-    """The median of each channel of a tensor or array (C, H, W) or (H, W, C), or an image of PIL's: (C,)."""
+    """Return the median of each channel of a tensor or array (C, H, W) or (H, W, C), or an image of PIL's: (C,)."""
     values = channels_last(image)
     return np.median(values[::3, ::3].reshape(-1, values.shape[-1]), axis=0)
 
 
 def channels_last(image: Any) -> np.ndarray:
-    """The values of an image of any kind, (H, W, C).
+    """Return the values of an image of any kind, (H, W, C).
 
     Raises:
-        UnclearError: If it is none.
+        UnclearError: If it is no image.
     """
     values = np.asarray(image, dtype=np.float64)
     if values.ndim == 2:
@@ -95,22 +95,22 @@ def channels_last(image: Any) -> np.ndarray:
 
 
 def channels_first(image: Any) -> bool:
-    """Whether an image's channels are its first dimension, or it has none."""
+    """Check whether an image's channels are its first dimension, or it has none."""
     shape = np.shape(image)
     return len(shape) == 2 or (not isinstance(image, Image.Image) and shape[-1] not in (1, 3, 4))
 
 
 def preprocessing(make: Callable[[Image.Image], Tensor]) -> dict[str, Any]:
-    """Mean, std, order of channels and size of what a library's own preprocessing makes.
+    """Measure mean, std, order of channels and size of a library's own preprocessing.
 
     Args:
-        make: Takes an RGB image of PIL's, gives a tensor (C, H, W). It draws no numbers.
+        make: Function from an RGB image of PIL's to a tensor (C, H, W). It draws no numbers.
 
     Returns:
-        Settings of :class:`.pixels.Pixels`; ``size`` is None where images keep theirs.
+        Settings of :class:`.pixels.Pixels`; ``size`` is None if images keep theirs.
 
     Raises:
-        UnclearError: If it does something else to them.
+        UnclearError: If it changes them in another way.
     """
     shapes = [tuple(make(Image.new('RGB', (side, side))).shape) for side in (SIDE, 3 * SIDE // 4)]
     if len(shapes[0]) != 3:
@@ -122,16 +122,16 @@ def preprocessing(make: Callable[[Image.Image], Tensor]) -> dict[str, Any]:
 
 
 def _levels(made: Tensor, found: Mapping[str, Any]) -> np.ndarray:
-    """The RGB levels of what a preprocessing makes, (H, W, C)."""
+    """Return the RGB levels of a preprocessing's output, (H, W, C)."""
     levels = Values(np.array(found['mean']), np.array(found['std'])).levels(channels_last(made))
     return levels if found['to_rgb'] else levels[..., ::-1]
 
 
 def edges(make: Callable[[Image.Image], Tensor], found: Mapping[str, Any]) -> list[float]:
-    """How much a preprocessing leaves out at the left and at the top, in levels: of a ramp from 0 to 255.
+    """Measure the crop of a preprocessing at the left and at the top, in levels of a ramp from 0 to 255.
 
     Raises:
-        UnclearError: If it does not take the middle of an image, as large as it may be.
+        UnclearError: If it does not take the middle of an image, as large as possible.
     """
     ramp = np.broadcast_to(np.linspace(0, 255, SIDE)[:, None, None], (SIDE, SIDE, 3)).round().astype(np.uint8)
     starts = []
@@ -151,12 +151,12 @@ def edges(make: Callable[[Image.Image], Tensor], found: Mapping[str, Any]) -> li
 def kernel_of(
     make: Callable[[Image.Image], Tensor], found: Mapping[str, Any], said: tuple[str, str]
 ) -> tuple[str, str] | None:
-    """How a preprocessing resizes; None if it cuts off edges, so that it can't be seen.
+    """Find the interpolation of a preprocessing; None if its crop hides it.
 
     Args:
         make: See :func:`preprocessing`.
-        found: What that found.
-        said: What it says itself, which is taken if it is so.
+        found: Result of that.
+        said: Its declared interpolation, which is returned if it is true.
 
     Raises:
         UnclearError: If it is none of :data:`.resizing.KERNELS`.
@@ -174,7 +174,7 @@ def kernel_of(
 
 @contextmanager
 def own_randomness() -> Iterator[Callable[[int], None]]:
-    """Nothing that is drawn inside changes what is drawn outside; gives what seeds the generators."""
+    """Isolate random draws in the ``with`` block from those outside; yields a function that seeds the generators."""
     states = random.getstate(), np.random.get_state()
 
     def seed(number: int) -> None:
@@ -193,19 +193,19 @@ def own_randomness() -> Iterator[Callable[[int], None]]:
 
 @dataclass(frozen=True)
 class Values:
-    """How an image's values stand for levels from 0 to 255: (level - mean) / std."""
+    """Meaning of an image's values in levels from 0 to 255: (level - mean) / std."""
 
     mean: np.ndarray = field(default_factory=lambda: np.zeros(1))
     std: np.ndarray = field(default_factory=lambda: np.ones(1))
     to_rgb: bool = True
 
     def of(self, levels: np.ndarray) -> np.ndarray:
-        """Of RGB levels (..., 3), or grey ones (..., 1)."""
+        """Convert RGB levels (..., 3), or grey ones (..., 1), to values."""
         ordered = levels if self.to_rgb else levels[..., ::-1]
         return (ordered - self._fit(self.mean, levels)) / self._fit(self.std, levels)
 
     def levels(self, values: np.ndarray) -> np.ndarray:
-        """The levels of values (..., C), in their own order."""
+        """Convert values (..., C) to levels, in their own order."""
         return values * self._fit(self.std, values) + self._fit(self.mean, values)
 
     @staticmethod
@@ -215,12 +215,12 @@ class Values:
 
 @dataclass
 class Found:
-    """What is known of the images that a data set's pipeline gives.
+    """The known facts about the images of a data set's pipeline.
 
     Attributes:
-        pixels: Settings of :class:`.pixels.Pixels`: ``mean``, ``std``, ``to_rgb``; ``size``, where it is always the same;
-            ``interpolation`` and ``backend``, where it resizes.
-        unclear: The settings that trying did not show, each with the reason.
+        pixels: Settings of :class:`.pixels.Pixels`: ``mean``, ``std``, ``to_rgb``; ``size``, if it is constant;
+            ``interpolation`` and ``backend``, if it resizes.
+        unclear: Settings that trials did not show, each with the reason.
     """
 
     pixels: dict[str, Any] = field(default_factory=dict)
@@ -228,11 +228,11 @@ class Found:
 
 
 def pipeline_images(dataset: Mapping, resizing: bool = False) -> Found:
-    """The images that a data set's pipeline gives, through any wrappers.
+    """Find the images of a data set's pipeline, through any wrappers.
 
     Args:
         dataset: Its config.
-        resizing: Whether to find out how it resizes.
+        resizing: Whether to find its interpolation.
     """
     with DefaultScope.overwrite_default_scope('mmpretrain'), own_randomness() as seed, TemporaryDirectory() as folder:
         found = [_leaf(leaf, resizing, seed, Path(folder)) for leaf in leaves(dataset) or [dataset]]
@@ -248,7 +248,7 @@ def pipeline_images(dataset: Mapping, resizing: bool = False) -> Found:
 
 
 def leaves(dataset: Any) -> list[Mapping]:
-    """The data sets in a config that have a pipeline, whatever wraps them."""
+    """List the data sets in a config that have a pipeline, inside of any wrappers."""
     if isinstance(dataset, Mapping):
         if 'pipeline' in dataset:
             return [dataset]
@@ -257,7 +257,7 @@ def leaves(dataset: Any) -> list[Mapping]:
 
 
 def _class(kind: Any) -> Any:
-    """The class of a data set by its config's ``type``; None if that is not known."""
+    """Return the class of a data set by its config's ``type``; None if unknown."""
     if not isinstance(kind, str):
         return kind
     try:
@@ -267,7 +267,7 @@ def _class(kind: Any) -> Any:
 
 
 def _leaf(dataset: Mapping, resizing: bool, seed: Callable[[int], None], folder: Path) -> Found:
-    """Of one data set."""
+    """Find the images of one data set."""
     try:
         transforms = [TRANSFORMS.build(transform) for transform in map(_local, dataset.get('pipeline') or [])]
     except Exception as error:
@@ -281,7 +281,7 @@ def _leaf(dataset: Mapping, resizing: bool, seed: Callable[[int], None], folder:
 
 
 def _walked(dataset: Mapping, transforms: Sequence[Any], resizing: bool, seed: Callable[[int], None], folder: Path) -> Found:
-    """Of transforms that are built."""
+    """Find the images after built transforms."""
     walk = Walk(_class(dataset.get('type')), seed, folder, resizing)
     if not walk.is_loaded_by(transforms):
         walk.take_array()
@@ -295,7 +295,7 @@ def _walked(dataset: Mapping, transforms: Sequence[Any], resizing: bool, seed: C
 
 
 def _local(transform: Any) -> Any:
-    """A transform's config that reads from the disk, wherever its files are."""
+    """Return a transform's config that reads from the disk instead of a file backend."""
     return {k: v for k, v in transform.items() if k != 'backend_args'} if isinstance(transform, Mapping) else transform
 
 
@@ -304,13 +304,13 @@ def _name(transform: Any) -> str:
 
 
 class Walk:
-    """Goes through a pipeline, and knows after each transform what the image's values are.
+    """Walk through a pipeline, with the meaning of the image's values after each transform.
 
     Args:
-        kind: The class of the data set; None if it is not known.
-        seed: Seeds what transforms draw from.
-        folder: For image files.
-        resizing: Whether to find out how it resizes.
+        kind: Class of the data set; None if unknown.
+        seed: Function that seeds the transforms' generators.
+        folder: Folder for image files.
+        resizing: Whether to find the interpolation.
     """
 
     def __init__(self, kind: Any, seed: Callable[[int], None], folder: Path, resizing: bool) -> None:
@@ -323,7 +323,7 @@ class Walk:
         self.side = next((side for base, side in IN_MEMORY.items() if _is(kind, base)), SIDE)
 
     def is_loaded_by(self, transforms: Sequence[Any]) -> bool:
-        """Whether a transform reads the image from a file; else the data set has to give it."""
+        """Check whether a transform reads the image from a file; else the data set has to give it."""
         sample: Any = self.sample(COLOUR)
         for transform in transforms if self.side == SIDE else ():
             with suppress(Exception):  # whatever it may raise without an image
@@ -335,7 +335,7 @@ class Walk:
         return False
 
     def take_array(self) -> None:
-        """Begin with the array that the data set gives."""
+        """Begin with the data set's array."""
         grey = _is(self.kind, MNIST)
         self.image = np.zeros((self.side, self.side) if grey else (self.side, self.side, 3), np.uint8)
         if self.side == SIDE:  # mmpretrain's others give files, which are read blue, green, red
@@ -343,10 +343,10 @@ class Walk:
             self.order_known = self.kind is None or str(getattr(self.kind, '__module__', '')).startswith('mmpretrain.')
 
     def step(self, transform: Any) -> None:
-        """Go through a transform.
+        """Pass through a transform.
 
         Raises:
-            UnclearError: If it is not clear what it does to the values.
+            UnclearError: If its effect on the values is unclear.
         """
         outcomes: dict[tuple[int, ...], list[np.ndarray]] = {colour: [] for colour in (*GREYS, COLOUR)}
         after = None
@@ -369,14 +369,14 @@ class Walk:
         self.image = after
 
     def through(self, transform: Any, colour: Sequence[int]) -> Any:
-        """What a transform makes of an image of one colour, or of a file where there is no image yet; None if it is none."""
+        """Apply a transform to an image of one colour, or to a file before there is one; None if the result is none."""
         sample = self.sample(colour)
         if self.image is not None:
             sample['img'] = self.filled(np.asarray(colour), self.values)
         return _image_in(transform(sample))
 
     def sample(self, colour: Sequence[int]) -> dict[str, Any]:
-        """What a data set gives beside the image."""
+        """Return the keys of a data set's sample without the image."""
         path = self.folder / f'{"-".join(map(str, colour))}.png'
         if not path.exists():
             Image.new('RGB', (SIDE, SIDE), tuple(colour)).save(path)
@@ -390,7 +390,7 @@ class Walk:
         return height, width
 
     def filled(self, levels: np.ndarray, meaning: Values) -> Any:
-        """An image of the present kind, of an RGB colour or an RGB array (H, W, 3)."""
+        """Make an image of the present kind, of an RGB colour or an RGB array (H, W, 3)."""
         levels = np.broadcast_to(levels.astype(np.float64), (*self.size, 3))
         channels = channels_last(self.image).shape[-1]
         values = meaning.of((levels @ LUMA)[..., None] if channels == 1 else levels)
@@ -407,15 +407,15 @@ class Walk:
         return np.ascontiguousarray(values, dtype=self.image.dtype)
 
     def settled(self, outcomes: Mapping[tuple[int, ...], list[np.ndarray]], image: Any) -> bool:
-        """Whether further trials show nothing new: it leaves images alone, or draws no numbers."""
+        """Check whether further trials show nothing new: it leaves images alone, or draws no numbers."""
         return _as_given(outcomes, self.values, image) or all(
             len(seen) >= 3 and all(np.array_equal(values, seen[0]) for values in seen) for seen in outcomes.values()
         )
 
     def made_of(self, outcomes: Mapping[tuple[int, ...], list[np.ndarray]], before: Any, after: Any) -> Values:
-        """What the values are after a transform: as they were, turned, or other ones.
+        """Find the meaning of the values after a transform: unchanged, reversed, or another one.
 
-        What is drawn anew each time is augmentation, and left alone.
+        Random changes are augmentation, and ignored.
         """
         for values in (self.values, replace(self.values, to_rgb=not self.values.to_rgb)):
             if _as_given(outcomes, values, after):
@@ -432,7 +432,7 @@ class Walk:
         return Values(np.array(found['mean']), np.array(found['std']), found['to_rgb'])
 
     def see_resizing(self, transform: Any, values: Values) -> None:
-        """Know how a transform resizes that has made another size of images, whose values were such."""
+        """Record the interpolation of a transform that changed the image size, given the meaning of the image's values."""
         image = np.random.RandomState(0).randint(0, 256, (*self.size, 3))
         self.seed(0)
         made_of = self.filled(image, values)
@@ -451,7 +451,7 @@ class Walk:
             self.unclear |= dict.fromkeys(KERNEL, f'the transform {_name(transform)} resizes in a way of its own')
 
     def sized(self) -> dict[str, Any]:
-        """How it resizes."""
+        """Return its interpolation."""
         if len(set(self.kernels)) > 1:
             ways = ' and '.join(f'{kernel} by {backend}' for kernel, backend in dict.fromkeys(self.kernels))
             self.unclear |= dict.fromkeys(KERNEL, f'the pipeline resizes in several ways ({ways})')
@@ -460,7 +460,7 @@ class Walk:
         return {}
 
     def found(self, transforms: Sequence[Any]) -> Found:
-        """All that was seen."""
+        """Collect the results."""
         numbers = {key: tuple(getattr(self.values, key).tolist()) for key in ('mean', 'std')}
         grey = channels_last(self.image).shape[-1] == 1
         pixels = dict(**numbers, to_rgb=self.values.to_rgb and not grey, **self.sized())
@@ -476,7 +476,7 @@ class Walk:
         return Found(pixels, self.unclear)
 
     def fixed_size(self, transforms: Sequence[Any]) -> tuple[int, int] | None:
-        """Height and width of the images, if they are the same for images of another size."""
+        """Return height and width of the images, if they are the same for images of another size."""
         size = self.size
         if self.side != SIDE:  # all images of the data set are of one
             return size
@@ -493,7 +493,7 @@ class Walk:
 
 
 def _as_given(outcomes: Mapping[tuple[int, ...], list[np.ndarray]], meaning: Values, image: Any) -> bool:
-    """Whether some trial left every colour as it is, if values have such a meaning."""
+    """Check whether some trial left every colour as it is, if values have such a meaning."""
     within = 0.02 if _has_fractions(image) else ROUNDED
 
     def same(colour: tuple[int, ...], values: np.ndarray) -> bool:
@@ -508,14 +508,14 @@ def _is(kind: Any, base: type) -> bool:
 
 
 def _has_fractions(image: Any) -> bool:
-    """Whether an image's values are floating-point numbers."""
+    """Check whether an image's values are floating-point numbers."""
     if isinstance(image, Tensor):
         return image.is_floating_point()
     return np.asarray(image).dtype.kind == 'f'
 
 
 def _image_in(sample: Any) -> Any:
-    """The image in what a transform gives; None if there is none."""
+    """Return the image in a transform's output; None if there is none."""
     if not isinstance(sample, Mapping):
         return None
     image = sample.get('inputs', sample.get('img'))
@@ -525,14 +525,14 @@ def _image_in(sample: Any) -> Any:
 
 
 def _most_common(seen: Sequence[np.ndarray]) -> np.ndarray | None:
-    """What comes out in a quarter of all trials at least."""
+    """Return the result of at least a quarter of all trials."""
     counts = Counter(tuple(np.round(values, 5)) for values in seen)
     values, count = counts.most_common(1)[0]
     return seen[[tuple(np.round(v, 5)) for v in seen].index(values)] if 4 * count >= len(seen) and count > 1 else None
 
 
 def declared(transform: Any, image: Any) -> tuple[str, str] | None:
-    """By which kernel and library a transform says that it resizes an image."""
+    """Return the interpolation and library that a transform declares for an image."""
     inner = getattr(transform, 't', None)  # mmpretrain's wrapper of torchvision's
     kernel = getattr(inner or transform, 'interpolation', None)
     kernel = getattr(kernel, 'value', kernel)
@@ -544,7 +544,7 @@ def declared(transform: Any, image: Any) -> tuple[str, str] | None:
 
 
 def _is_cut_of(part: np.ndarray, whole: np.ndarray) -> bool:
-    """Whether an image (H, W, C) is a part of another, as it is."""
+    """Check whether an image (H, W, C) is an unchanged part of another."""
     height, width = part.shape[:2]
     rows, columns = whole.shape[0] - height + 1, whole.shape[1] - width + 1
     if rows < 1 or columns < 1:
@@ -554,7 +554,7 @@ def _is_cut_of(part: np.ndarray, whole: np.ndarray) -> bool:
 
 
 def _apart(given: np.ndarray, made: np.ndarray, kernel: tuple[str, str]) -> float:
-    """How far an image (H, W, C) is from another, resized, on average; infinite where one pixel is."""
+    """Return the mean distance of an image (H, W, C), resized, from another; infinite if one pixel is too far off."""
     values = torch.from_numpy(given.transpose(2, 0, 1)[None]).float()
     ours = resize(values, (made.shape[0], made.shape[1]), *kernel)[0].permute(1, 2, 0).numpy()
     off = abs(ours - made)

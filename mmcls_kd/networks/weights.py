@@ -1,4 +1,4 @@
-"""Where files of weights have them, what each library's own need before they fit its networks, and what they lack."""
+"""Weights in files: their places, the conversions of each library, and missing ones."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from ..errors import listed
 
-#: Where programs keep a moving average of the weights; timm takes it in the place of the weights, and so does this toolbox.
+#: Places of a moving average of the weights; timm takes it instead of the weights, and so does this toolbox.
 #: mmengine's own average needs no name: it swaps the two when it saves.
 AVERAGES = ('state_dict_ema', 'model_ema', 'params_ema')
-#: Where programs keep the weights in a checkpoint, in the order in which they count.
+#: Places of the weights in a checkpoint, in order of precedence.
 PLACES = (
     *AVERAGES,
     'state_dict',
@@ -30,7 +30,7 @@ PLACES = (
     'weights',
     'params',
 )
-#: What counts the steps of an average, in torch's and in mmengine's.
+#: Counters of steps in averages of torch and mmengine.
 COUNTERS = ('n_averaged', 'steps')
 #: A name in torchvision's published DenseNets, whose networks have `norm1` for `norm.1` today.
 DENSE_LAYER = re.compile(r'(denselayer\d+\.(?:norm|conv))\.([12])\.')
@@ -39,13 +39,13 @@ PREDICTOR = r'distill_losses\.[^.]+\.predictor\.'
 
 
 def find_weights(checkpoint: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """Where a checkpoint has its weights, and what is there.
+    """Find the weights in a checkpoint, and their place.
 
     Args:
-        checkpoint: What its file holds.
+        checkpoint: Content of its file.
 
     Returns:
-        One of :data:`PLACES`, or an empty name where the file holds the weights themselves, or none that can be told.
+        One of :data:`PLACES`, or an empty name if the file holds the weights themselves, or no known ones.
     """
     for place in PLACES:
         inside = checkpoint.get(place)
@@ -57,12 +57,12 @@ def find_weights(checkpoint: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]
 
 
 def tensors_in(content: Any) -> int:
-    """How many tensors by name a part of a checkpoint holds."""
+    """Count the tensors by name in a part of a checkpoint."""
     return sum(isinstance(value, Tensor) for value in content.values()) if isinstance(content, Mapping) else 0
 
 
 def about_contents(checkpoint: Mapping[str, Any]) -> str:
-    """What a checkpoint without weights that can be told has, for a message."""
+    """Describe a checkpoint without known weights, for a message."""
     inside = {str(key): tensors_in(value) for key, value in checkpoint.items()}
     likely = max(inside, key=lambda key: inside[key], default=None)
     found = 'has no weights by name under a name that is known here. '
@@ -76,7 +76,7 @@ def about_contents(checkpoint: Mapping[str, Any]) -> str:
 
 
 def say_average(checkpoint: Mapping[str, Any], what: str) -> None:
-    """Say in a line that of two sets of weights in a file the moving average is taken."""
+    """Log that the moving average is taken, where a file has two sets of weights."""
     place = find_weights(checkpoint)[0]
     if place in AVERAGES:
         others = [repr(other) for other in PLACES if other != place and tensors_in(checkpoint.get(other))]
@@ -85,12 +85,12 @@ def say_average(checkpoint: Mapping[str, Any], what: str) -> None:
 
 
 def weights_of(checkpoint: Mapping[str, Any]) -> OrderedDict[str, Tensor]:
-    """The weights in a checkpoint by parameter name; empty where it has none that can be told.
+    """Return the weights in a checkpoint by parameter name; empty if it has no known ones.
 
-    Names are without what wrappers put into them: ``module.`` of a parallel one, ``_orig_mod.`` of ``torch.compile``.
+    Prefixes of wrappers are removed from names: ``module.`` (parallel), ``_orig_mod.`` (``torch.compile``).
 
     Args:
-        checkpoint: What its file holds: the weights themselves, or the weights in one of :data:`PLACES`.
+        checkpoint: Content of its file: the weights themselves, or the weights in one of :data:`PLACES`.
     """
     _, inside = find_weights(checkpoint)
     if any(tensors_in(value) > tensors_in(inside) for value in inside.values()):
@@ -104,7 +104,7 @@ def weights_of(checkpoint: Mapping[str, Any]) -> OrderedDict[str, Tensor]:
 
 
 def student_weights(weights: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
-    """Of a distiller's weights those that predict, under their own names; empty for weights of any other network.
+    """Return the predicting weights of a distiller, under their own names; empty for weights of any other network.
 
     These are the student's; where a method predicts (SimKD), ``student.*`` and ``predictor.*``.
     """
@@ -118,16 +118,16 @@ def student_weights(weights: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
 
 
 def as_in_memory(network: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Weights as a network has them, of weights as its library writes them into files.
+    """Convert weights from the form in a library's files to that of its networks.
 
-    Hugging Face's files keep names, and sometimes shapes, of earlier versions, which it converts while it loads.
+    Hugging Face's files keep names, and sometimes shapes, of earlier versions, which it converts at loading.
 
     Args:
         network: A classifier.
         weights: Any weights; those under the network's own names stay as they are.
 
     Returns:
-        The weights; ones that do not fit are among them, ones that are missing are not.
+        The weights; those that do not fit are included, missing ones are not.
     """
     own = network.state_dict()
     if weights.keys() == own.keys():
@@ -152,9 +152,9 @@ def as_in_memory(network: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[s
 
 
 def left_random(network: nn.Module) -> list[str]:
-    """What a network's library has left random where it has loaded its own weights.
+    """List the parts of a network that stay random after its library loaded its own weights.
 
-    timm does so without a word where the number of classes is another, Hugging Face with a warning where a file has no head.
+    timm does so silently if the number of classes differs, Hugging Face with a warning if a file has no head.
 
     Args:
         network: A classifier that has loaded its library's weights.
@@ -177,10 +177,10 @@ def refuse_partial(network: nn.Module, role: str) -> None:
 
     Args:
         network: A classifier that has loaded its library's weights.
-        role: Whose it is, for the message.
+        role: Role of the network, for the message.
 
     Raises:
-        ValueError: Names what would be random.
+        ValueError: Names the random parts.
     """
     if random := left_random(network):
         raise ValueError(
@@ -190,7 +190,7 @@ def refuse_partial(network: nn.Module, role: str) -> None:
 
 
 def _distillation_only(weights: Mapping[str, Tensor]) -> list[str]:
-    """The norms before stage outputs other than the last (Swin's norm0 to norm2): classification reads the last alone."""
+    """List the norms before stage outputs other than the last (Swin's norm0 to norm2), which only distillation reads."""
     norms = {key: int(found[1]) for key in weights if (found := re.match(r'backbone\.norm(\d+)\.', key))}
     stages = any(key.startswith('backbone.stages.') for key in weights)
     return [key for key, i in norms.items() if stages and i < max(norms.values())]
