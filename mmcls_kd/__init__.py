@@ -17,9 +17,9 @@ from types import ModuleType
 from typing import Any
 
 __version__ = '0.1.0'
-#: What users import from here, and where it is.
+#: The names for users, and their modules.
 NAMES = {'Distiller': 'distiller', 'TeacherSpec': 'distiller', 'StoredTeacher': 'teachers', 'DistillLoss': 'dis_losses'}
-#: Modules under the names that they had in earlier versions; a module may have been divided.
+#: Modules under their names in earlier versions; a module may have been divided.
 MOVED = {
     'losses': ('dis_losses',),
     'amp': ('engine.amp',),
@@ -52,7 +52,7 @@ MOVED = {
     'teacher_store.views': ('engine.views',),
     'training': ('engine.training', 'command.arguments'),
 }
-#: Their names that changed.
+#: Names in them that changed.
 RENAMED = {'survey': 'dry_run', 'Survey': 'DryRun'}
 
 __all__ = ['DistillLoss', 'Distiller', 'StoredTeacher', 'TeacherSpec', '__version__']
@@ -70,10 +70,10 @@ def __getattr__(name: str) -> Any:
 
 
 class _Finder(MetaPathFinder):
-    """Finds :data:`MOVED` modules, and joins mmengine and mmpretrain as soon as they are imported."""
+    """Finder of :data:`MOVED` modules; it joins mmengine and mmpretrain as soon as they are imported."""
 
     def find_spec(self, fullname: str, *_: Any) -> ModuleSpec | None:
-        """Return the spec of a module that this finder knows."""
+        """Return the spec of a moved module."""
         moved = MOVED.get(fullname.removeprefix(f'{__name__}.')) if fullname.startswith(f'{__name__}.') else None
         if moved:
             return ModuleSpec(fullname, _Moved(moved))
@@ -97,16 +97,16 @@ class _Finder(MetaPathFinder):
 
 
 class _Moved(Loader):
-    """Loads a module under its earlier name: its attributes are those of the modules that it became."""
+    """Loader of a module under its earlier name: its attributes are those of the modules that replace it."""
 
     def __init__(self, homes: Sequence[str]) -> None:
         self.homes = homes
 
     def create_module(self, spec: ModuleSpec) -> None:
-        """As usual."""
+        """Create the module as usual."""
 
     def exec_module(self, module: ModuleType) -> None:
-        """Look attributes up in the new modules when they are asked for."""
+        """Look up attributes in the new modules on access."""
 
         def lookup(name: str) -> Any:
             if not name.startswith('__'):
@@ -134,7 +134,7 @@ def _join_registries(registry: ModuleType) -> None:
             found._locations.append('mmcls_kd.registry')
 
 
-#: Modules of mmengine and mmpretrain, and what is to be done when they are imported.
+#: Modules of mmengine and mmpretrain, and the function to call when they are imported.
 JOINS: dict[str, Callable[[ModuleType], None]] = {
     'mmengine.config.utils': _join_configs,
     'mmpretrain.registry': _join_registries,

@@ -1,4 +1,4 @@
-"""Errors that end a training in good order: one line says what happened and how to go on."""
+"""Errors that end a training in an orderly way: one line states the cause and the remedy."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
 
-#: Exit code of a run that saved its state because it was asked to end: sysexits' EX_TEMPFAIL, "try again".
+#: Exit code of a run that saved its state after a request to end: sysexits' EX_TEMPFAIL, "try again".
 EXIT_CODE = 75
 
 
 class TrainingError(RuntimeError):
-    """A training cannot go on; the message names the cause and what to do. The last checkpoint stays as it is."""
+    """A training cannot go on; the message names cause and remedy. The last checkpoint stays as it is."""
 
-    #: Exit code of a program that ends so.
+    #: Exit code of the program.
     exit_code = 1
 
 
 class TerminationError(Exception):
-    """The run was asked to end, and its state is saved; the message names the file."""
+    """A run has ended on request, and its state is saved; the message names the file."""
 
 
 class ChoiceError(ValueError):
-    """A setting is none of those that there are; the message names it and them."""
+    """A setting has an unknown value; the message names it and the choices."""
 
 
 class MissingLibraryError(ValueError):
@@ -41,7 +41,7 @@ class UnreadableImageError(TrainingError):
 
 
 class DivergenceError(TrainingError):
-    """A training cannot go on because a loss became NaN or infinite; the message names the loss, and where it did."""
+    """A training cannot go on because a loss became NaN or infinite; the message names the loss and the place."""
 
     exit_code = 3
 
@@ -50,8 +50,8 @@ class NonFiniteLossError(TrainingError):
     """A loss, or its gradient, became NaN or infinite; the message names the term.
 
     Args:
-        terms: Names of the terms that are not finite in this process; empty if they are so in another process alone.
-        gradient: Whether it is a gradient, and so the backward pass is done.
+        terms: Names of the non-finite terms in this process; empty if they are in another process.
+        gradient: Whether it is a gradient, so the backward pass is done.
     """
 
     def __init__(self, terms: list[str], gradient: bool = False) -> None:
@@ -61,7 +61,7 @@ class NonFiniteLossError(TrainingError):
 
 
 def close_names(name: str, known: Iterable[str]) -> str:
-    """A hint for a misspelt name, or nothing.
+    """Hint at close names for a misspelt one; empty if there are none.
 
     Example:
         >>> close_names('NKDLos', ['NKDLoss', 'MGDLoss', 'SRRLLoss'])
@@ -72,16 +72,16 @@ def close_names(name: str, known: Iterable[str]) -> str:
     return f'; did you mean {" or ".join(map(repr, close))}?' if close else ''
 
 
-#: How the messages of the communication libraries begin or what they contain when a process does not answer.
+#: Patterns of the messages of communication libraries when a process does not answer.
 LOST_CONTACT = re.compile(r'gloo|NCCL|ncclRemoteError|Connection (reset|closed|refused)|[Tt]imed out|Broken pipe')
-#: How torch says that memory is short: on CUDA, on a CPU.
+#: Patterns of torch's messages when memory is short: on CUDA, on a CPU.
 OUT_OF_MEMORY = re.compile(r'out of memory|not enough memory|allocate memory')
-#: How mmengine says that it does not know a type.
+#: Pattern of mmengine's message for an unknown type.
 UNREGISTERED = re.compile(r'(\S+) is not in the \S+::(.+?) registry')
 
 
 def in_one_line(error: BaseException) -> str:
-    """What an error says, in one line; of a library's its kind too, of a key that is missing where, and what there is."""
+    """Format an error in one line; with its kind for a library's, with its place and the known keys for a missing key."""
     text = ' '.join(str(error.args[0] if isinstance(error, KeyError) and error.args else error).split())
     if found := UNREGISTERED.match(text):
         name, kind = found.groups()
@@ -102,13 +102,13 @@ def registered(kind: str) -> list[str]:
 
 
 def _last_line(trace: TracebackType | None) -> str:
-    """The line of a program that raised an error without a message."""
+    """Return the line of a program that raised an error without a message."""
     last = traceback.extract_tb(trace)[-1]
     return f'{last.line} ({last.name}, {last.filename}:{last.lineno})'
 
 
 def _beside(key: str, trace: TracebackType | None) -> str:
-    """Where a key was looked for: the innermost place that has a dict without it, and the keys of that."""
+    """Describe where a key was looked up: the innermost place with a dict without it, and the dict's keys."""
     where = ''
     while trace is not None:
         frame, code = trace.tb_frame, trace.tb_frame.f_code
@@ -121,18 +121,18 @@ def _beside(key: str, trace: TracebackType | None) -> str:
 
 
 def is_outside(error: Exception) -> bool:
-    """Whether an error tells of another process or of the memory, not of what was asked for."""
+    """Check whether an error comes from another process or from lack of memory, not from the user's settings."""
     return isinstance(error, RuntimeError) and bool(LOST_CONTACT.search(str(error)) or OUT_OF_MEMORY.search(str(error)))
 
 
 @contextmanager
 def refusals_named(key: str, kind: type[Exception] = ValueError) -> Iterator[None]:
-    """Turn what a library raises while it builds something into an error of one line that names the config's key.
+    """Turn a library's errors while it builds an object into an error of one line that names the config's key.
 
-    Errors of this toolbox's own kinds, and files that are missing, stay what they are.
+    Errors of this toolbox's own kinds, and missing files, pass unchanged.
 
     Args:
-        key: What the line begins with, unless the message names it.
+        key: Beginning of the line, unless the message names it.
         kind: The class of the error.
     """
     try:
@@ -147,12 +147,12 @@ def refusals_named(key: str, kind: type[Exception] = ValueError) -> Iterator[Non
 
 
 def need_library(library: str, what: str, extra: str | None = None) -> None:
-    """Refuse what needs a library that is not installed.
+    """Refuse a feature whose library is not installed.
 
     Args:
-        library: The name by which it is imported.
-        what: What needs it.
-        extra: The extra of this package that brings it; by default of the same name.
+        library: Name by which it is imported.
+        what: The feature.
+        extra: Extra of this package that installs it; by default of the same name.
 
     Raises:
         MissingLibraryError: Names all three.
@@ -164,7 +164,7 @@ def need_library(library: str, what: str, extra: str | None = None) -> None:
 
 
 def on_sigterm(do: Callable[[], None]) -> Any:
-    """Let SIGTERM call a function, in this process alone and not in those that it forks; return the handler before."""
+    """Let SIGTERM call a function in this process, not in its forks; return the previous handler."""
     owner = os.getpid()
 
     def note(number: int, _frame: Any) -> None:
@@ -178,6 +178,6 @@ def on_sigterm(do: Callable[[], None]) -> Any:
 
 
 def listed(names: list[str], most: int = 6) -> str:
-    """Names for a message, the first of many."""
+    """List names for a message, the first of many."""
     more = f' and {len(names) - most} more' if len(names) > most else ''
     return ', '.join(names[:most]) + more

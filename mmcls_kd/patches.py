@@ -1,4 +1,4 @@
-"""Patches of MMEngine and mmpretrain: everything of a foreign library that this package replaces, and why."""
+"""Patches of MMEngine and mmpretrain: everything that this package replaces in foreign libraries, and why."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from .networks.weights import about_contents, say_average, weights_of
 
 
 def guard_loading(trust: bool) -> None:
-    """Let nothing in this process run code from a file of data, mmengine's own loading (``Pretrained``, resume) included.
+    """Forbid code in data files in this process, mmengine's own loading (``Pretrained``, resume) included.
 
-    mmengine reads a checkpoint anew, and lets it run code, where the safe way fails; and it builds what a YAML file or a
-    pickled annotation list names.
+    If safe loading of a checkpoint fails, mmengine reads it anew and lets it run code; and it builds the objects named in
+    YAML files and pickled annotation lists.
 
     Args:
-        trust: Let files run code after all.
+        trust: Allow it after all.
     """
     plain_data.guard_files(trust)
     if trust:
@@ -43,7 +43,7 @@ def guard_loading(trust: bool) -> None:
 
 
 def _load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """What mmengine calls to read a local file."""
+    """Read a local file for mmengine."""
     path = Path(filename).expanduser()
     content = take_start(path) or read_checkpoint(path)
     weights = weights_of(content)
@@ -57,7 +57,7 @@ def _load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
 
 
 def _load_from_http(filename: str, map_location: Any = None, **_: Any) -> dict[str, Any]:
-    """What mmengine calls to download a file and read it."""
+    """Download a file for mmengine, and read it."""
     return _load_from_local(str(fetch(filename, 'pretrained')), map_location)
 
 

@@ -1,7 +1,7 @@
-"""Joins mmengine's registries: importing this module adds all of this package to those of mmpretrain.
+"""Joining of mmengine's registries: importing this module adds this package to those of mmpretrain.
 
-mmengine gives the scope ``mmcls_kd`` to whatever a config takes from ``mmcls_kd::...``. Everything registers in mmpretrain's
-registries. Without the empty ones below them, mmengine would look for the classes of such a config in its own alone.
+mmengine gives the scope ``mmcls_kd`` to the parts of a config from ``mmcls_kd::...``. Everything registers in mmpretrain's
+registries. Without the empty ones below, mmengine would look for these classes in its own registries alone.
 """
 
 import logging
@@ -19,7 +19,7 @@ LOCATIONS = [f'mmpretrain.{part}' for part in ('datasets', 'engine', 'evaluation
 
 
 class RunLogHandler(logging.Handler):
-    """Passes the messages of the core on to the log of mmengine's run."""
+    """Handler that passes the core's messages on to the log of mmengine's run."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a message."""

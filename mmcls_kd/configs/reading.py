@@ -18,12 +18,12 @@ from ..files import plain_data
 from ..files.paths import TOOLBOX, _found
 from ..files.plain_data import files_guarded, read_plain_config, refuse_calls
 
-#: How long the lines of a config's text are.
+#: Line length of a config's text.
 LINE = 100
 
 
 def read_config(path: str) -> Config:
-    """A config by its path: in the working directory, else in the toolbox, else among mmpretrain's.
+    """Read a config by its path: in the working directory, else in the toolbox, else among mmpretrain's.
 
     Args:
         path: Path of a file (of mmpretrain's with or without ``configs/``), or ``mmcls_kd::`` or ``mmpretrain::`` and a
@@ -31,7 +31,7 @@ def read_config(path: str) -> Config:
 
     Raises:
         FileNotFoundError: If no such config, or a file that it inherits from, is found.
-        ValueError: If it is no Python that runs, or a module that it imports is not found.
+        ValueError: If it raises an error, or a module that it imports is not found.
     """
     if '::' not in path and (found := _found(path)):
         try:
@@ -54,7 +54,7 @@ def read_config(path: str) -> Config:
 
 
 def _reason(error: BaseException) -> str:
-    """Why a config cannot be read, in a line; of modules that it imports which one, and why."""
+    """Describe in a line why a config cannot be read; for a failed import, which module, and why."""
     if isinstance(error, ImportError):
         failed = error.__cause__ or error  # mmengine's, of all that are to be imported, and of one
         if named := re.match(r'Failed to import (\S+)$', str(failed)):
@@ -66,7 +66,7 @@ def _reason(error: BaseException) -> str:
 
 
 def read_left_config(path: Path) -> Config:
-    """The config that a training has left in its work directory, as data: only with ``--trust`` is it run.
+    """Read the config in the work directory of a training as data; only with ``--trust`` is it run.
 
     Args:
         path: The file.
@@ -113,14 +113,14 @@ def as_python(value: Any, room: int = LINE) -> str:
 
 
 class RunConfig(Config):
-    """Config of a run, written by :func:`as_python`: mmengine lays its text out by yapf, which takes a second."""
+    """Config of a run, written by :func:`as_python`: mmengine formats its text by yapf, which takes a second."""
 
     _kept_back = False
 
     @classmethod
     @contextmanager
     def kept_back(cls) -> Iterator[None]:
-        """In the ``with`` block no config takes the place of an existing file."""
+        """Keep existing files from being replaced by a config in the ``with`` block."""
         cls._kept_back = True
         try:
             yield
@@ -128,7 +128,7 @@ class RunConfig(Config):
             cls._kept_back = False
 
     def dump(self, file: str | Path | None = None) -> str | None:
-        """As in mmengine, see :meth:`kept_back`."""
+        """Write the config as in mmengine, see :meth:`kept_back`."""
         if file is not None and self._kept_back and Path(file).exists():
             return None
         return super().dump(file)
@@ -151,5 +151,5 @@ class RunConfig(Config):
 
     @classmethod
     def of(cls, cfg: Config) -> RunConfig:
-        """The same config, as a run's."""
+        """Convert a config to that of a run."""
         return cls(cfg._cfg_dict, cfg_text=cfg.text, filename=cfg.filename, env_variables=cfg.env_variables)

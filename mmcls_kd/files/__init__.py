@@ -1,1 +1,1 @@
-"""Files: written whole, read without running code, locked while in use."""
+"""Files: written whole, read without running code, locked in use."""

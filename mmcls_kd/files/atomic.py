@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written aside, then moved to their place; and their checksums."""
+"""Files written whole or not at all: written aside, then moved to their place; and their checksums."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 
 def sha256(path: Path) -> str:
-    """The checksum of a file."""
+    """Return the checksum of a file."""
     digest = hashlib.sha256()
     with path.open('rb') as file:
         while block := file.read(1 << 20):
@@ -24,9 +24,9 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A file to write in the ``with`` block, which takes the place of ``path`` when all of it is on the disk.
+    """Yield a file to write in the ``with`` block; it replaces ``path`` once all of it is on the disk.
 
-    Whatever happens, ``path`` is either the whole new file or what was there before. An error of the disk names it.
+    Whatever happens, ``path`` is either the whole new file or the previous one. An error of the disk names it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f'.{path.name}.{os.getpid()}.unfinished')

@@ -40,14 +40,14 @@ FUNCTIONS = {
 
 
 def _restricted_getattr(owner: type, name: str) -> Callable:
-    """``getattr`` as the unpickler may use it: for :data:`FUNCTIONS` alone."""
+    """Stand in for ``getattr`` in the unpickler: for :data:`FUNCTIONS` alone."""
     if name in FUNCTIONS.get(owner, ()):
         return getattr(owner, name)
     raise pickle.UnpicklingError(f'getattr({owner}, {name!r}) is not allowed')
 
 
 def _named(function: Callable, path: str) -> Callable:
-    """A function under the name by which a pickle calls it."""
+    """Wrap a function under the name by which a pickle calls it."""
 
     def wrapper(*args: Any) -> Any:
         return function(*args)
@@ -58,10 +58,10 @@ def _named(function: Callable, path: str) -> Callable:
 
 
 def _allowed_globals() -> list[Any]:
-    """What checkpoints hold beside tensors and is plain data.
+    """List the plain types in checkpoints besides tensors.
 
-    Mmengine's have :data:`FUNCTIONS` and numpy numbers, under old and new names; those of scripts their options, in which
-    paths may be.
+    Those of mmengine have :data:`FUNCTIONS` and numpy numbers, under old and new names; those of scripts have their options,
+    which may contain paths.
     """
     multiarray = import_module('numpy._core.multiarray' if hasattr(np, '_core') else 'numpy.core.multiarray')
     numpy_functions = [
@@ -91,7 +91,7 @@ def _allowed_globals() -> list[Any]:
 
 @contextmanager
 def _allowing(allowed: list) -> Iterator[None]:
-    """``torch.serialization.safe_globals``, which torch 2.4 does not have yet."""
+    """Stand in for ``torch.serialization.safe_globals``, which torch 2.4 lacks."""
     before = list(torch.serialization.get_safe_globals())  # torch 2.4 hands out its own list
     torch.serialization.add_safe_globals(allowed)
     try:
@@ -117,11 +117,11 @@ def read_checkpoint(path: str | Path, trust: bool | None = None) -> dict[str, An
 
     Args:
         path: The file.
-        trust: Let the file run code while it is read; only for files from people you trust. What :func:`guard_loading` was
-            told if None.
+        trust: Allow pickled objects (``weights_only=False``); only for files from trusted people. If None, the setting of
+            :func:`guard_loading`.
 
     Returns:
-        What the file holds.
+        Content of the file.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -173,7 +173,7 @@ def _identity(path: Path) -> tuple[int, ...]:
 
 
 def read_start(path: Path) -> dict[str, Any]:
-    """Read the checkpoint that a run starts from, and hold it until mmengine loads the same file: it is read once.
+    """Read the checkpoint that a run starts from once, and hold it until mmengine loads the same file.
 
     Args:
         path: The file.
@@ -183,7 +183,7 @@ def read_start(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: As :func:`read_checkpoint`.
-        ValueError: Likewise.
+        ValueError: As :func:`read_checkpoint`.
     """
     key = _identity(path) if path.is_file() else ()
     if key not in _start:
@@ -193,18 +193,18 @@ def read_start(path: Path) -> dict[str, Any]:
 
 
 def take_start(path: Path) -> dict[str, Any] | None:
-    """Return the checkpoint that :func:`read_start` holds of a file, and hold it no longer; None if it holds none."""
+    """Return the checkpoint of a file from :func:`read_start`, and hold it no longer; None if there is none."""
     return _start.pop(_identity(path), None) if path.is_file() else None
 
 
 def check_end(path: Path) -> None:
-    """Refuse a checkpoint that is cut off, without reading more than its ends.
+    """Refuse a truncated checkpoint, by its ends alone.
 
     Args:
         path: The file.
 
     Raises:
-        ValueError: If it is empty, or begins as the archive that torch writes and does not end as one.
+        ValueError: If it is empty, or begins as an archive of torch and does not end as one.
     """
     with path.open('rb') as file:
         start = file.read(2)
@@ -213,7 +213,7 @@ def check_end(path: Path) -> None:
 
 
 def _read_safetensors(path: Path) -> dict[str, Any]:
-    """A file of safetensors, which holds tensors alone."""
+    """Read a file of safetensors, which holds tensors alone."""
     need_library('safetensors', f'checkpoint {path}')
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -225,7 +225,7 @@ def _read_safetensors(path: Path) -> dict[str, Any]:
 
 
 def _read_parts(path: Path, trust: bool | None) -> dict[str, Any]:
-    """The weights in all files that an index (Hugging Face's ``*.index.json``) lists."""
+    """Read the weights in all files of an index (Hugging Face's ``*.index.json``)."""
     try:
         places = {str(key): str(file) for key, file in json.loads(path.read_text())['weight_map'].items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -247,7 +247,7 @@ def _read_parts(path: Path, trust: bool | None) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """A value as far as it is made of plain types, which ``torch.load(weights_only=True)`` opens anywhere."""
+    """Convert a value to plain types, which ``torch.load(weights_only=True)`` opens anywhere."""
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -9,7 +9,7 @@ from typing import Any
 
 @contextmanager
 def drawing() -> Iterator[None]:
-    """The style of all figures."""
+    """Apply the style of all figures in the ``with`` block."""
     from matplotlib import rc_context
 
     style: Any = {
@@ -28,5 +28,5 @@ def drawing() -> Iterator[None]:
 
 
 def entry(name: str) -> str:
-    """A name in a legend, which leaves out those that begin with an underscore."""
+    """Return a name for a legend, which leaves out those that begin with an underscore."""
     return f' {name}' if name.startswith('_') else name

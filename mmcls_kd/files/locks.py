@@ -13,15 +13,15 @@ from mmengine.logging import print_log
 
 @contextmanager
 def alone(folder: Path, running: str, shared: bool = False) -> Iterator[None]:
-    """In the ``with`` block no other process is in one with the same folder; who has died is in none.
+    """Exclude other processes from a folder in the ``with`` block; a process that ends releases it.
 
     Args:
         folder: The folder.
-        running: What to say of the other one.
-        shared: Whether others may be in one that is shared, too.
+        running: Description of the other process, for the message.
+        shared: Whether other shared ones may run too.
 
     Raises:
-        ValueError: If another one is.
+        ValueError: If another process holds the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / '.lock').open('a+') as file:  # NFS wants a readable file for a shared lock, a writable one for the other

@@ -1,4 +1,4 @@
-"""Where the toolbox's own files are: its configs and tools."""
+"""Paths of the toolbox's own files: its configs and tools."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 CONFIGS = PACKAGE / '.mim' / 'configs'
 
 
-#: The folder that holds ``configs/``: inside the installed package, or the checkout around it, which links to it there.
+#: The folder of ``configs/``: inside the installed package, or the checkout around it, which links to it there.
 TOOLBOX = CONFIGS.resolve().parent if CONFIGS.is_dir() else PACKAGE.parent
 
 
@@ -20,7 +20,7 @@ def _found(path: str | Path) -> Path | None:
 
 
 def find_file(path: str | Path) -> Path:
-    """A file by its path: in the working directory, else in the toolbox.
+    """Find a file by its path: in the working directory, else in the toolbox.
 
     Raises:
         FileNotFoundError: If it is in neither.

@@ -1,4 +1,4 @@
-"""Files that come from somebody else, read as data: no loader here calls what a file names."""
+"""Untrusted files, read as data: no loader here calls code that a file names."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ try:
 except ImportError:  # a PyYAML without libyaml
     from yaml import SafeLoader
 
-#: How to let a file run code after all.
+#: Advice for a file that needs to run code.
 MEND = 'which could run code when it is read. If you trust where the file comes from, say so with --trust'
-#: What pickles of plain data name: containers, and numpy's arrays and numbers, under old and new names.
+#: Types of plain data in pickles: containers, and numpy's arrays and numbers, under old and new names.
 PLAIN_TYPES: dict[tuple[str, str], type] = {
     ('builtins', of.__name__): of for of in (bytearray, complex, frozenset, range, set, slice)
 }
 PLAIN_TYPES |= {('__builtin__', name): of for (_, name), of in PLAIN_TYPES.items()}  # as Python 2 called it
 PLAIN_TYPES |= {('collections', 'OrderedDict'): OrderedDict, ('numpy', 'ndarray'): np.ndarray, ('numpy', 'dtype'): np.dtype}
 NUMPY_FUNCTIONS = (('multiarray', '_reconstruct'), ('multiarray', 'scalar'), ('numeric', '_frombuffer'))
-#: Packages whose classes a config may name by their import path, and where functions are that make networks.
+#: Packages whose classes a config may name by their import path, and modules whose functions build networks.
 PACKAGES = ('mmcls_kd', 'mmcv', 'mmdet', 'mmengine', 'mmpretrain', 'mmseg', 'timm', 'torch', 'torchvision', 'transformers')
 BUILDERS = ('timm.models.', 'torchvision.models.')
-#: Of a distiller's config what may name another config.
+#: Keys of a distiller's config that may name another config.
 NETWORKS = ('student_cfg', 'teacher_cfg')
 
 
 class PlainLoader(SafeLoader):
-    """Yaml's safe loader, and the tuples that mmengine writes."""
+    """Yaml's safe loader, with the tuples that mmengine writes."""
 
 
 PlainLoader.add_constructor(
@@ -49,10 +49,10 @@ PlainLoader.add_constructor(
 
 
 class PlainYaml(YamlHandler):
-    """Reads YAML without building objects."""
+    """Reader of YAML that builds no objects."""
 
     def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
-        """As in mmengine.
+        """Load YAML as in mmengine.
 
         Raises:
             ValueError: If the file has a tag that builds an object.
@@ -65,10 +65,10 @@ class PlainYaml(YamlHandler):
 
 
 class PlainUnpickler(pickle.Unpickler):
-    """Unpickles :data:`PLAIN_TYPES` and what needs no name."""
+    """Unpickler of :data:`PLAIN_TYPES` and types without a name."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """What a name of a pickle stands for.
+        """Return the type that a name in a pickle stands for.
 
         Raises:
             ValueError: If it is not plain data.
@@ -86,27 +86,27 @@ class PlainUnpickler(pickle.Unpickler):
 
 
 class PlainPickle(PickleHandler):
-    """Reads pickles of plain data."""
+    """Reader of pickles of plain data."""
 
     def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
-        """As in mmengine.
+        """Load a pickle as in mmengine.
 
         Raises:
-            ValueError: If the file names anything that is not plain data.
+            ValueError: If the file names a type that is not plain data.
         """
         return PlainUnpickler(file, **kwargs).load()
 
 
 MMENGINES = {name: file_handlers[name] for name in ('yaml', 'yml', 'pickle', 'pkl')}
-#: Whether files may run code while they are read, where the caller does not say: ``--trust`` of the tools.
+#: Default permission for files to run code while they are read: ``--trust`` of the tools.
 trusted = False
 
 
 def guard_files(trust: bool) -> None:
-    """Let nothing in this process run code from YAML files and pickles that mmengine reads, such as annotation lists.
+    """Forbid code in YAML files and pickles that mmengine reads in this process, such as annotation lists.
 
     Args:
-        trust: Let files run code after all.
+        trust: Allow it after all.
     """
     global trusted
     trusted = trust
@@ -119,7 +119,7 @@ def guard_files(trust: bool) -> None:
 
 @contextmanager
 def files_guarded() -> Iterator[None]:
-    """:func:`guard_files` in the ``with`` block, as far as it was not told to trust files."""
+    """Apply :func:`guard_files` in the ``with`` block, unless files are trusted."""
     before = dict(file_handlers)
     guard_files(trusted)
     try:
@@ -132,13 +132,13 @@ def files_guarded() -> Iterator[None]:
 
 
 def read_plain_config(path: Path) -> Config:
-    """A config as a training leaves it in its work directory, read without being run: names and plain values.
+    """Read the config in a training's work directory without running it: names and plain values.
 
     Args:
         path: The file.
 
     Raises:
-        ValueError: If it is anything else, or names what could run code when it is built.
+        ValueError: If it is anything else, or names code that would run when it is built.
     """
     text = path.read_text(encoding='utf-8')
     values = {}
@@ -157,7 +157,7 @@ def read_plain_config(path: Path) -> Config:
 
 
 class NotPlainError(Exception):
-    """A part of a config is more than a value."""
+    """A part of a config that is more than a value."""
 
     def __init__(self, node: Any) -> None:
         super().__init__()
@@ -165,7 +165,7 @@ class NotPlainError(Exception):
 
 
 def _value(node: ast.expr) -> Any:
-    """The plain value that an expression stands for; ``dict(a=1)`` and ``inf`` are such, as mmengine writes them."""
+    """Return the plain value of an expression; ``dict(a=1)`` and ``inf`` are such, as mmengine writes them."""
     match node:
         case ast.Constant(value=value):
             return value
@@ -189,13 +189,13 @@ def _value(node: ast.expr) -> Any:
 
 
 def refuse_calls(content: Any, what: str) -> None:
-    """Refuse a config of plain values that names what could run code when it is built.
+    """Refuse a config of plain values that names code that would run when it is built.
 
-    mmengine builds a ``type`` that is an import path by calling what is there, a function too.
+    mmengine builds a ``type`` that is an import path by calling it, a function too.
 
     Args:
         content: The config, or a part of it.
-        what: Which it is, for the message.
+        what: Name of the config, for the message.
 
     Raises:
         ValueError: Names the type.
@@ -213,7 +213,7 @@ def refuse_calls(content: Any, what: str) -> None:
 
 
 def _is_known(kind: str) -> bool:
-    """Whether a type is a registered name, a class of :data:`PACKAGES`, or one of :data:`BUILDERS`."""
+    """Check that a type is a registered name, a class of :data:`PACKAGES`, or one of :data:`BUILDERS`."""
     package, *inside = kind.split('.')
     if not inside:
         return True
