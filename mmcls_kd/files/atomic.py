@@ -44,7 +44,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def save_atomically(content: Any, path: Path) -> None:
-    """``torch.save`` that leaves either the whole new file or what was there before."""
+    """Save by ``torch.save``; the path holds either the whole new file or the previous one."""
     whole = io.BytesIO()  # torch hides a full disk behind an error of its own
     torch.save(content, whole)
     with atomic_path(path) as unfinished:

@@ -1,4 +1,4 @@
-"""Checkpoints: read without running code, loaded strictly, and turned into the student's own (``mmcls_kd transfer``)."""
+"""Checkpoints: read without running code."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from torch import nn
 from ..errors import listed, need_library
 from . import plain_data
 
-#: The environment variable that makes every ``torch.load`` a safe one.
+#: The environment variable that makes every ``torch.load`` safe.
 FORCE_SAFE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
-#: What reading a damaged file, or one that is no checkpoint, ends in.
+#: Errors of reading a damaged file, or one that is no checkpoint.
 DAMAGED: tuple[type[Exception], ...] = (AssertionError, AttributeError, EOFError, ImportError, LookupError, OSError)
 DAMAGED += (RuntimeError, TypeError, ValueError, struct.error)
 
