@@ -1,4 +1,4 @@
-"""What mmpretrain lacks (MobileNetV1) or has wrong (DeiT3)."""
+"""Backbones that mmpretrain lacks (MobileNetV1) or has wrong (DeiT3)."""
 
 from .deit3 import DeiT3
 from .mobilenet_v1 import MobileNetV1

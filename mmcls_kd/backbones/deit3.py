@@ -1,4 +1,4 @@
-"""A correct DeiT-III (Touvron et al., arXiv 2204.07118) in the place of mmpretrain's.
+"""A correct DeiT-III (Touvron et al., arXiv 2204.07118) in place of mmpretrain's.
 
 In mmpretrain 1.2.0, and in its maintained distribution up to 1.3.6, the feed-forward part of a DeiT-III block reads the norm
 that belongs to the attention (mmpretrain issue 1614: top-1 35.26 where 81.35 is right). Here it reads its own. Names of

@@ -10,7 +10,7 @@ LAST_UNITS = ((1024, 2), (1024, 1))
 
 
 def conv_bn_relu(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
-    """3×3 convolution without bias, batch norm, ReLU."""
+    """Build a 3×3 convolution without bias, batch norm and ReLU."""
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False),
         nn.BatchNorm2d(channels_out),
@@ -19,7 +19,7 @@ def conv_bn_relu(channels_in: int, channels_out: int, stride: int) -> nn.Sequent
 
 
 def depthwise_separable(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
-    """3×3 depthwise and 1×1 convolution, both without bias, each with batch norm and ReLU."""
+    """Build a 3×3 depthwise and a 1×1 convolution, both without bias, each with batch norm and ReLU."""
     return nn.Sequential(
         nn.Conv2d(channels_in, channels_in, 3, stride, 1, groups=channels_in, bias=False),
         nn.BatchNorm2d(channels_in),
@@ -38,7 +38,7 @@ class MobileNetV1(BaseBackbone):
 
     Args:
         in_channels: Channels of the image.
-        init_cfg: How mmengine initialises it; by default Kaiming for the convolutions and weight 1 for the batch norms.
+        init_cfg: mmengine's initialisation; by default Kaiming for the convolutions and weight 1 for the batch norms.
     """
 
     layers = ('model', 's4')  # the stages by name, as in mmpretrain's MobileNetV2

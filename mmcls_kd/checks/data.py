@@ -1,4 +1,4 @@
-"""Looks through the data of a config before days are spent: class folders, annotation files, labels, every image file."""
+"""Checks of a config's data before training: class folders, annotation files, labels, every image file."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ from ..networks.sources import network_cfg
 from .images import image_files, opened, stacking_fault
 
 FAULT, WARNING, NOTE = 'fault', 'warning', 'note'
-#: How often the progress is printed where there is no terminal to draw a bar on.
+#: Interval of progress lines without a terminal for a bar, in s.
 SECONDS_BETWEEN_LINES = 30.0
-#: What in a data set's config does not change which images it has.
+#: Keys of a data set's config that do not change its images.
 IMMATERIAL = ('pipeline', 'lazy_init', 'max_refetch', 'serialize_data')
 
 
 class Finding(NamedTuple):
-    """Something to say about the data.
+    """A finding about the data.
 
     Attributes:
         place: The file or folder.
-        text: What is wrong with it.
-        kind: ``'fault'``, ``'warning'`` or ``'note'``; only faults must be mended.
+        text: The message.
+        kind: ``'fault'``, ``'warning'`` or ``'note'``; only faults have to be mended.
 
     Example:
         >>> print(Finding('data/val/dog', 'no image in this class folder'))
@@ -66,7 +66,7 @@ class ImageFile(NamedTuple):
 
     Attributes:
         path: Its path.
-        line: The line of the annotation file that names it, in words; empty if none does.
+        line: The line of the annotation file that names it; empty if there is none.
     """
 
     path: str
@@ -74,7 +74,7 @@ class ImageFile(NamedTuple):
 
 
 def counted(count: int, noun: str) -> str:
-    """A count with its noun.
+    """Format a count with its noun.
 
     Example:
         >>> counted(1, 'fault'), counted(2000, 'fault'), counted(10, 'class')
@@ -85,11 +85,11 @@ def counted(count: int, noun: str) -> str:
 
 
 def label_fault(label: int, classes: int | None) -> str | None:
-    """Why a label is none of the classes; None if it is one.
+    """Describe why a label is none of the classes; None if it is one.
 
     Args:
         label: The label.
-        classes: How many classes there are; None if that is not known.
+        classes: Number of classes; None if unknown.
 
     Example:
         >>> label_fault(10, 10)
@@ -101,19 +101,19 @@ def label_fault(label: int, classes: int | None) -> str | None:
 
 
 class ListedData:
-    """A data set as its lists have it: folders, an annotation file, or what mmpretrain makes of other files.
+    """A data set by its lists: folders, an annotation file, or mmpretrain's reading of other files.
 
     Args:
-        dataset: The data set; of mmengine's kind, it has not read its lists yet.
-        place: The folder or file that its samples are found by.
-        num_classes: How many classes the model tells apart; None if that is not known.
+        dataset: The data set; of mmengine's kind, its lists are not read yet.
+        place: Folder or file of its samples.
+        num_classes: Number of classes of the model; None if unknown.
 
     Attributes:
-        images: How many samples it has; counted by :meth:`findings`, like all below.
-        in_memory: How many of them are in memory once the lists are read, without a file of their own.
-        labels: How many images each label has.
-        folders: The names of its class folders, if its classes are folders.
-        names: The class names that it declares, if it does.
+        images: Number of samples; counted by :meth:`findings`, like all below.
+        in_memory: Number of samples without a file of their own, in memory once the lists are read.
+        labels: Number of images of each label.
+        folders: Names of its class folders, if its classes are folders.
+        names: Its declared class names, if it has any.
     """
 
     def __init__(self, dataset: Any, place: str, num_classes: int | None) -> None:
@@ -130,38 +130,38 @@ class ListedData:
 
     @property
     def classes(self) -> int | None:
-        """How many labels are right: as many as the model and the data set itself have room for."""
+        """Number of valid labels: those that the model and the data set itself have room for."""
         return min((n for n in (self.num_classes, len(self.names or ())) if n), default=None)
 
     @property
     def namings(self) -> tuple[Names, Names]:
-        """The class names that it declares, as far as they are not its folders, and these; by label."""
+        """Its declared class names, if they differ from its folders, and the folders; by label."""
         declared, folders = dict(enumerate(self.names or ())), dict(enumerate(self.folders or ()))
         return ({} if declared == folders else declared), folders
 
     @property
     def layout(self) -> str:
-        """The layout that a data set of this type expects, to be appended to a message."""
+        """The expected layout of this type of data set, for messages."""
         kind = type(self.dataset).__name__
         return f'; {kind} expects in its data_root: {LAYOUTS[kind]}' if kind in LAYOUTS else ''
 
     def findings(self) -> Iterator[Finding]:
-        """Read the lists, and say what is wrong in them."""
+        """Read the lists, and iterate over their faults."""
         raise NotImplementedError
 
     def files(self) -> Iterator[ImageFile]:
-        """The image files, one after the other; as many as ``images`` without ``in_memory``."""
+        """Iterate over the image files; their number is ``images`` without ``in_memory``."""
         raise NotImplementedError
 
 
 class ClassFolders(ListedData):
-    """A data set whose classes are folders; the sorted names of the folders are the labels.
+    """A data set whose classes are folders; the labels are in the order of the folders' names.
 
-    mmpretrain trains without a word of error where such a folder has no image.
+    mmpretrain trains without an error where such a folder has no image.
     """
 
     def _files_in(self, folder: str) -> Iterator[str]:
-        """All files below a class folder, in mmpretrain's order."""
+        """Iterate over all files below a class folder, in mmpretrain's order."""
         path = join_path(self.place, folder)
         files = get_file_backend(self.place).list_dir_or_file(path, list_dir=False, list_file=True, recursive=True)
         return (join_path(path, file) for file in sorted(files))
@@ -182,7 +182,7 @@ class ClassFolders(ListedData):
             yield Finding(self.place, text, WARNING if images else NOTE)
 
     def files(self) -> Iterator[ImageFile]:
-        """The files that mmpretrain would read; the folders are listed anew, so that no path is kept."""
+        """Iterate over the files that mmpretrain would read; the folders are listed anew, so that no path is kept."""
         for folder in self.folders or ():
             yield from (ImageFile(path) for path in self._files_in(folder) if self.dataset.is_valid_file(path))
 
@@ -191,10 +191,10 @@ class AnnotationLine(NamedTuple):
     """A line of an annotation file.
 
     Attributes:
-        where: Its number and what it says.
+        where: Its number and text.
         name: The image file as the line names it.
         label: The label.
-        fault: What is wrong; then the two above mean nothing.
+        fault: The fault; then the two above are meaningless.
     """
 
     where: str
@@ -206,11 +206,11 @@ class AnnotationLine(NamedTuple):
 class AnnotationFile(ListedData):
     """A data set whose samples are the lines ``PATH LABEL`` of an annotation file.
 
-    mmpretrain would stop at the first wrong line and not say which it is.
+    mmpretrain would stop at the first wrong line without naming it.
     """
 
     def _line(self, number: int, raw: bytes) -> AnnotationLine:
-        """A line taken apart as mmpretrain does it."""
+        """Parse a line as mmpretrain does."""
         text = raw.decode('utf-8', 'backslashreplace').rstrip('\r\n')
         where = f'line {number} {text!r}'
         try:
@@ -230,7 +230,7 @@ class AnnotationFile(ListedData):
         return (self._line(number, raw) for number, raw in enumerate(io.BytesIO(get(self.place)), 1))
 
     def findings(self) -> Iterator[Finding]:
-        """Name every wrong line, but for those whose image file is missing: reading the images tells that."""
+        """Name every wrong line, except those with a missing image file, which reading the images shows."""
         if not exists(self.place) or isdir(self.place):
             yield Finding(self.place, f'no such annotation file{self.layout}')
             return
@@ -248,17 +248,17 @@ class AnnotationFile(ListedData):
             yield Finding(self.place, 'the annotation file is empty')
 
     def files(self) -> Iterator[ImageFile]:
-        """The image files of all lines that are right; the file is read anew, so that no path is kept."""
+        """Iterate over the image files of all valid lines; the file is read anew, so that no path is kept."""
         if self.images:
             right = (line for line in self._lines() if not line.fault)
             yield from (ImageFile(join_path(self.dataset.img_prefix, line.name), line.where) for line in right)
 
 
 class OtherData(ListedData):
-    """A data set of another form, which mmpretrain or the user's own class must read itself."""
+    """A data set of another form, which only mmpretrain or the user's class can read."""
 
     def findings(self) -> Iterator[Finding]:
-        """Say why it cannot be loaded, or which labels are wrong."""
+        """Describe why it cannot be loaded, or which labels are wrong."""
         self.dataset.download = False  # nothing is written here; data sets that fetch nothing do not look at it
         try:
             if hasattr(self.dataset, 'full_init'):
@@ -288,7 +288,7 @@ class OtherData(ListedData):
                 yield Finding(self.place, f'sample {i} ({info.get("img_path", "an image without a file")}): {fault}')
 
     def files(self) -> Iterator[ImageFile]:
-        """The files of those samples that have one."""
+        """Iterate over the files of those samples that have one."""
         for i in range(self.images if self.in_memory < self.images else 0):
             info = self.dataset.get_data_info(i)
             if 'img_path' in info:
@@ -296,11 +296,11 @@ class OtherData(ListedData):
 
 
 def listed_data(cfg: Mapping, num_classes: int | None) -> ListedData:
-    """A data set, ready to be looked through.
+    """Build a data set for its checks.
 
     Args:
-        cfg: Its config; of ``indices``, which pick some of its images, those of folders and annotation files take no notice.
-        num_classes: How many classes the model tells apart; None if that is not known.
+        cfg: Its config; ``indices``, which select images, do not apply to folders and annotation files.
+        num_classes: Number of classes of the model; None if unknown.
 
     Raises:
         KeyError: If there is no such type of data set.
@@ -326,7 +326,7 @@ def listed_data(cfg: Mapping, num_classes: int | None) -> ListedData:
 
 
 def class_count_findings(data: ListedData) -> Iterator[Finding]:
-    """Where the class folders, the declared class names and the model's classes are not equally many."""
+    """Find different numbers of class folders, declared class names and classes of the model."""
     counts = [('the model has', data.num_classes, 'class')]
     if data.folders is None:
         have, noun = len(data.names or ()), 'class name'
@@ -339,7 +339,7 @@ def class_count_findings(data: ListedData) -> Iterator[Finding]:
 
 
 def name_findings(data: ListedData) -> Iterator[Finding]:
-    """Where the names that a data set declares stand in another order than its folders, or these than their numbers."""
+    """Find declared names in another order than the folders, or folders in another order than their numbers."""
     declared, folders = data.namings
     if fault := name_fault(declared, folders):
         yield Finding(data.place, fault)
@@ -348,15 +348,15 @@ def name_findings(data: ListedData) -> Iterator[Finding]:
 
 
 def split_findings(data: ListedData, other: ListedData, other_name: str) -> Iterator[Finding]:
-    """Where a data set's classes are not those of another.
+    """Find classes of a data set that differ from those of another.
 
-    Folders are compared with folders and declared names with declared names. Only where that is not possible, the one's
-    folders are compared with the other's names.
+    Folders are compared with folders and declared names with declared names; only if that is impossible, the folders of the
+    one with the names of the other.
 
     Args:
         data: The data set.
-        other: What it is compared with.
-        other_name: What to call that one.
+        other: The other data set.
+        other_name: Its name.
     """
     for ours, theirs, folders in pairs_of_lists(data.namings, other.namings):
         if folders and data.folders and other.folders:
@@ -373,8 +373,8 @@ def unseen_findings(parts: Sequence[ListedData]) -> Iterator[Finding]:
     """Warn of classes without any training image.
 
     Args:
-        parts: The data sets that are trained on together. Where all have class folders, nothing is left to say: an empty
-            folder is a fault of its own.
+        parts: The data sets of the training. If all have class folders, there is nothing to warn of: an empty folder is a
+            fault of its own.
     """
     labels: Counter[int] = sum((part.labels for part in parts), Counter())
     classes = max((part.num_classes or part.classes or 0 for part in parts), default=0)
@@ -388,7 +388,7 @@ def unseen_findings(parts: Sequence[ListedData]) -> Iterator[Finding]:
 
 
 def file_fault(path: str) -> str | None:
-    """Why an image file cannot be read to its end, whatever its bytes do to the decoder; None if it can."""
+    """Describe why an image file cannot be read to its end; None if it can."""
     try:
         return image_fault(path)
     except Exception as error:  # the decoders of rare formats let errors of their own arithmetic through
@@ -396,11 +396,11 @@ def file_fault(path: str) -> str | None:
 
 
 def read_all(files: Iterator[ImageFile], workers: int) -> Generator[tuple[ImageFile, str | None], None, None]:
-    """Read image files, several at a time; decoding runs outside of Python's lock, so threads do.
+    """Read image files, several at a time, in threads: decoding releases Python's lock.
 
     Args:
         files: The files.
-        workers: How many are read at a time; no more images than that are in memory.
+        workers: Number of files read at a time; no more images than that are in memory.
 
     Yields:
         Each file and its fault, or None.
@@ -414,7 +414,7 @@ def read_all(files: Iterator[ImageFile], workers: int) -> Generator[tuple[ImageF
 
 
 def model_classes(cfg: Config) -> int | None:
-    """How many classes a config's classifier, or its distiller's student, tells apart; None if that is not known.
+    """Return the number of classes of a config's classifier, or of its distiller's student; None if unknown.
 
     Raises:
         FileNotFoundError: If the student's config is not found.
@@ -426,11 +426,11 @@ def model_classes(cfg: Config) -> int | None:
 
 
 class DataCheck:
-    """Looks through all data sets of a config and prints what it finds; nothing is written.
+    """Check of all data sets of a config, which prints its findings and writes nothing.
 
     Args:
         cfg: The config.
-        workers: How many images are read at a time.
+        workers: Number of images read at a time.
 
     Raises:
         KeyError: If a type of data set does not exist.
@@ -470,7 +470,7 @@ class DataCheck:
         self.console.out(line.encode('utf-8', 'backslashreplace').decode(), highlight=False)
 
     def _check_lists(self) -> None:
-        """What can be told before any image is read."""
+        """Check everything that needs no images."""
         for name, data in self.data.items():
             self.console.out(f'{name}: listing {data.place}', highlight=False)
             for finding in data.findings():
@@ -505,7 +505,7 @@ class DataCheck:
                         self._print_progress(progress)
 
     def _check_sizes(self) -> None:
-        """Say which images the pipeline leaves so different that they make no batch."""
+        """Report images that the pipeline leaves too different in size for one batch."""
         for name, (loader, part) in self._configs.items():
             collate = (loader.get('collate_fn') or {}).get('type', 'default_collate')
             if self._counts[name, FAULT] or not part.get('pipeline') or loader.get('batch_size') == 1:
@@ -522,7 +522,7 @@ class DataCheck:
         return Finding(file.path, fault)
 
     def _print_progress(self, progress: Progress) -> None:
-        """A plain line now and then, where no bar can be drawn."""
+        """Print a line at intervals, where there is no terminal for a bar."""
         if self.console.is_terminal or time.monotonic() - self._last_line < SECONDS_BETWEEN_LINES:
             return
         self._last_line = time.monotonic()
@@ -533,7 +533,7 @@ class DataCheck:
 
     @property
     def faults(self) -> int:
-        """How many faults are found so far."""
+        """Number of faults so far."""
         return sum(count for (_, kind), count in self._counts.items() if kind == FAULT)
 
     def _print_summary(self) -> None:
@@ -562,5 +562,5 @@ class DataCheck:
         return self.faults
 
     def faults_by_name(self) -> str:
-        """The faulty data sets with their numbers of faults, e.g. ``train 3, val 1``."""
+        """Return the faulty data sets with their numbers of faults, e.g. ``train 3, val 1``."""
         return ', '.join(f'{name} {self._counts[name, FAULT]:,}' for name in self.data if self._counts[name, FAULT])

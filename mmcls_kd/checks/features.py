@@ -1,4 +1,4 @@
-"""Checks before training of what mmpretrain's hooks will do later: what does not fit is refused at once."""
+"""Checks before training of mmpretrain's hooks: later errors are found at once."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ..engine.models import unwrapped
 from ..engine.seeds import states_kept
 from ..errors import close_names, in_one_line, refusals_named
 
-#: What a recipe of SwitchRecipeHook can switch.
+#: Keys of a recipe of SwitchRecipeHook.
 RECIPE = ('train_pipeline', 'batch_augments', 'loss')
 
 
 def check_features(runner: Runner, try_batch: Callable[[str], None]) -> None:
-    """All of these checks.
+    """Run all of these checks.
 
     Args:
         runner: The runner.
-        try_batch: Sends a first batch through the model's losses; it takes what to call the model in its message.
+        try_batch: Runs a first batch through the model's losses; its argument is the name of the model for its message.
 
     Raises:
-        ValueError: If one of them fails.
+        ValueError: If a check fails.
     """
     for hook in runner.hooks:
         if isinstance(hook, ClassNumCheckHook):
@@ -53,7 +53,7 @@ def check_class_numbers(runner: Runner, hook: ClassNumCheckHook) -> None:
 
 
 def check_recipes(runner: Runner, hook: SwitchRecipeHook, try_batch: Callable[[str], None]) -> None:
-    """Try what the hook will switch to, in turn, and take it back.
+    """Try each recipe of the hook in turn, and undo it.
 
     Args:
         runner: The runner.
@@ -61,7 +61,7 @@ def check_recipes(runner: Runner, hook: SwitchRecipeHook, try_batch: Callable[[s
         try_batch: See :func:`check_features`.
 
     Raises:
-        ValueError: If a recipe has an unknown key or would never come, or what it switches to does not fit.
+        ValueError: If a recipe has an unknown key, would never come, or does not fit.
     """
     model = unwrapped(runner)
     holder = model if hasattr(model, 'loss_module') else getattr(model, 'head', None)
@@ -84,15 +84,15 @@ def check_recipes(runner: Runner, hook: SwitchRecipeHook, try_batch: Callable[[s
 
 
 def check_recipe(runner: Runner, epoch: int, recipe: Mapping[str, Any]) -> None:
-    """Refuse a recipe of SwitchRecipeHook that would do nothing, or not what it says.
+    """Refuse a recipe of SwitchRecipeHook without effect, or with another effect than its keys suggest.
 
     Args:
         runner: The runner.
-        epoch: In which epoch it comes.
-        recipe: What it switches to.
+        epoch: Its epoch.
+        recipe: The recipe.
 
     Raises:
-        ValueError: Says what is wrong.
+        ValueError: Describes the fault.
     """
     if unknown := [key for key in recipe if key not in RECIPE]:
         raise ValueError(
@@ -113,7 +113,7 @@ def check_recipe(runner: Runner, epoch: int, recipe: Mapping[str, Any]) -> None:
 
 
 def check_draws(runner: Runner) -> None:
-    """Warn of transforms whose random numbers no seed decides."""
+    """Warn of transforms whose random numbers do not depend on a seed."""
     dataset = runner.train_dataloader.dataset
     if isinstance(dataset, SeededDataset) and not dataset.draws_again():
         runner.logger.warning(
@@ -124,7 +124,7 @@ def check_draws(runner: Runner) -> None:
 
 
 def awaited(runner: Runner) -> Iterator[tuple[str, str]]:
-    """Each metric that a hook waits for, with the key that says so."""
+    """Iterate over the metrics that hooks wait for, each with the key that names it."""
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook):
             yield from (('default_hooks.checkpoint.save_best', name) for name in hook.save_best or [] if name != 'auto')
@@ -133,10 +133,10 @@ def awaited(runner: Runner) -> Iterator[tuple[str, str]]:
 
 
 def check_monitors(runner: Runner) -> None:
-    """Validate two images, and refuse hooks that wait for a metric that validation does not give.
+    """Validate two images, and refuse hooks that wait for a metric that validation lacks.
 
     Raises:
-        ValueError: Names the hook, and the metrics that there are.
+        ValueError: Names the hook, and the available metrics.
     """
     names = list(awaited(runner))
     if not names or type(runner.val_loop) is not ValLoop:
@@ -155,7 +155,7 @@ def check_monitors(runner: Runner) -> None:
 
 @torch.no_grad()
 def first_metrics(runner: Runner) -> dict[str, float]:
-    """The metrics of the first two validation images."""
+    """Return the metrics of the first two validation images."""
     model, loop = unwrapped(runner), runner.val_loop
     training = model.training
     model.eval()

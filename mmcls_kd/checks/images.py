@@ -1,4 +1,4 @@
-"""Looks at image files before they are used: those that cannot be read, those that do not go into one batch."""
+"""Checks of image files before their use: unreadable ones, and those that do not fit into one batch."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from PIL import Image
 
 from ..engine.data import ends_early, image_fault, plain_datasets, sample_infos
 
-#: How many images of a data set are looked at, evenly spread; opening them all takes a few seconds.
+#: Number of images of a data set that are opened, evenly spread; opening all takes a few seconds.
 LOOKED_AT = 50_000
-#: The number by which EXIF says that an image lies on its side, and the values that say so.
+#: The tag by which EXIF rotates an image, and its values for a quarter turn.
 ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What the beginning and the end of an image file say.
+    """The facts at the beginning and the end of an image file.
 
     Attributes:
-        part: The data set that has it.
+        part: Its data set.
         index: Its index there.
         path: The file.
         size: Its width and height; None if it cannot be read.
@@ -36,7 +36,7 @@ class Opened:
 
 
 def opened(part: Any, index: int, path: str) -> Opened:
-    """Look at an image's file, without decoding it."""
+    """Open an image's file, without decoding it."""
     try:
         with Image.open(path) as image:
             width, height = image.size
@@ -48,7 +48,7 @@ def opened(part: Any, index: int, path: str) -> Opened:
 
 
 def image_files(dataset: Any) -> Iterator[tuple[Any, int, str]]:
-    """The image files of a data set on this machine: the part that has it, its index there, its path."""
+    """Iterate over the image files of a data set on this machine: data set, index in it, path."""
     for part in plain_datasets(dataset):
         if not (hasattr(part, 'get_data_info') and hasattr(part, 'prepare_data')):
             continue
@@ -59,12 +59,12 @@ def image_files(dataset: Any) -> Iterator[tuple[Any, int, str]]:
 
 
 def check_images(loader: Any, name: str, readable: bool = True) -> None:
-    """Refuse images that cannot be read, or that are of so different sizes that the pipeline makes no batch of them.
+    """Refuse unreadable images, and images of sizes so different that the pipeline makes no batch of them.
 
     Args:
         loader: The dataloader.
-        name: What to call it.
-        readable: Whether images that cannot be read are refused; if not, they are passed over.
+        name: Its name, for messages.
+        readable: Whether unreadable images are refused; if not, they are skipped.
 
     Raises:
         ValueError: Names the images.
@@ -90,7 +90,7 @@ def _fault(path: str) -> str:
 
 
 def _cannot_load(image: Opened) -> bool:
-    """Whether the data set's own pipeline cannot load an image that looks bad."""
+    """Check whether the data set's own pipeline fails to load an image that looks damaged."""
     try:
         return image.part.prepare_data(image.index) is None or ends_early(image.path)
     except Exception:  # whatever its transforms raise
@@ -98,14 +98,14 @@ def _cannot_load(image: Opened) -> bool:
 
 
 def stacking_fault(images: list[Opened], collate: Any) -> str | None:
-    """Why images do not go into one batch: the narrowest, the widest, the lowest and the highest are tried.
+    """Describe why images do not fit into one batch: the narrowest, the widest, the lowest and the highest are tried.
 
     Args:
-        images: What was opened of a data set.
-        collate: Makes a batch of samples.
+        images: Opened images of a data set.
+        collate: Function that makes a batch of samples.
 
     Returns:
-        Names two images, and what to do; None if they go.
+        Two images and the remedy; None if they fit.
     """
     of_size = {image.size: image for image in reversed(images) if image.size}
     if len(of_size) < 2:

@@ -1,4 +1,4 @@
-"""Checks before training starts: the data are there, the labels fit the classes, and one batch goes through."""
+"""Checks before training starts: data, labels, checkpoints, optimizer and a first batch."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ from .images import check_images
 
 
 def labels_of(dataset: Any, name: str, several: bool) -> tuple[np.ndarray, np.ndarray]:
-    """All labels of a data set, and the sample that has each.
+    """Return all labels of a data set, and the sample of each.
 
     Args:
         dataset: A data set of mmpretrain's kind, not empty.
-        name: What to call it in the message.
+        name: Its name, for the message.
         several: Whether a sample may have several labels.
 
     Raises:
-        ValueError: If the samples have no label, or several where they may not.
+        ValueError: If the samples have no label, or several without permission.
     """
     first = dataset.get_data_info(0)
     if first.get('gt_label') is None:
@@ -72,16 +72,16 @@ def labels_of(dataset: Any, name: str, several: bool) -> tuple[np.ndarray, np.nd
 
 
 def check_labels(dataset: Dataset, num_classes: int, name: str, several: bool = False) -> None:
-    """Refuse labels outside of the classes; looks at every one.
+    """Refuse labels outside of the classes; every label is checked.
 
     Args:
-        dataset: The data set, of mmpretrain's kind (others have nothing to look at and pass).
-        num_classes: How many classes the network tells apart.
-        name: What to call it in the message.
+        dataset: The data set, of mmpretrain's kind (others pass without a check).
+        num_classes: Number of classes of the network.
+        name: Its name, for the message.
         several: Whether a sample may have several labels.
 
     Raises:
-        ValueError: Names the first label and the sample that has it.
+        ValueError: Names the first wrong label and its sample.
     """
     for plain in plain_datasets(dataset):
         if not hasattr(plain, 'get_gt_labels') or not len(plain):
@@ -98,17 +98,17 @@ def check_labels(dataset: Dataset, num_classes: int, name: str, several: bool = 
 
 
 def check_first_batch(runner: Runner, what: str = 'the model') -> None:
-    """Run two training images through the model's losses, without gradient and without a trace.
+    """Run two training images through the model's losses, without gradients and without side effects.
 
-    What does not fit (channels, sizes, numbers of classes) fails here, before anything is trained. Random states and batch
-    statistics are afterwards what they were (but for a teacher in train mode, which does not use them).
+    Wrong channels, sizes and numbers of classes fail here, before anything is trained. Random states and batch statistics
+    are restored (but for a teacher in train mode, which does not use them).
 
     Args:
         runner: The runner.
-        what: What to call the model in the message.
+        what: Name of the model, for the message.
 
     Raises:
-        ValueError: Whatever went wrong.
+        ValueError: Describes the failure.
         TrainingError: If an image cannot be read.
     """
     model = unwrapped(runner)
@@ -125,7 +125,7 @@ def check_batches(runner: Runner, loaders: Mapping[str, DataLoader]) -> None:
         loaders: The dataloaders of the training, by name.
 
     Raises:
-        ValueError: In all processes, if one of them has no batch, or in training another number of them than the others.
+        ValueError: In all processes, if one of them has no batch, or in training if their numbers of batches differ.
     """
     for name, loader in loaders.items():
         if is_endless(loader):
@@ -152,25 +152,25 @@ def check_batches(runner: Runner, loaders: Mapping[str, DataLoader]) -> None:
 
 
 def is_endless(loader: DataLoader) -> bool:
-    """Whether a dataloader goes on and on: its batches are always full."""
+    """Check whether a dataloader never ends: its batches are always full."""
     sampler: Any = getattr(loader.batch_sampler, 'sampler', loader.sampler)
     return isinstance(getattr(sampler, 'sampler', sampler), InfiniteSampler)
 
 
 def one_image_somewhere(loader: DataLoader) -> bool:
-    """Whether in some process a batch of a dataloader has one image."""
+    """Check whether some process gets a batch of one image from a dataloader."""
     size = loader.batch_size or 0
     last = 0 if size == 0 or loader.drop_last or is_endless(loader) else len(loader.sampler) % size  # type: ignore[arg-type]
     return any(all_gather_object(size == 1 or last == 1))
 
 
 def check_batch_of_one(runner: Runner) -> None:
-    """Train on one image, without gradient and without a trace, where an epoch has such a batch.
+    """Train on one image, without gradients and without side effects, if an epoch has such a batch.
 
-    Batch statistics of one value, and losses of pairs of images, have no value there.
+    Batch statistics of one value, and losses of pairs of images, are undefined there.
 
     Raises:
-        ValueError: Names what went wrong, and what to set.
+        ValueError: Describes the failure, and names the key to set.
     """
     model, loader = unwrapped(runner), runner.train_dataloader
     what = 'batches' if loader.batch_size == 1 else 'the last batch of an epoch'
@@ -191,15 +191,15 @@ def check_batch_of_one(runner: Runner) -> None:
 
 
 def check_top_k(metrics: Iterable[Any], num_classes: int, name: str) -> None:
-    """Refuse an accuracy within more answers than there are classes.
+    """Refuse a top-k accuracy with a k above the number of classes.
 
     Args:
         metrics: The metrics of an evaluator.
-        num_classes: How many classes the network tells apart.
-        name: What to call the evaluator.
+        num_classes: Number of classes of the network.
+        name: Name of the evaluator.
 
     Raises:
-        ValueError: Names it, and what to set.
+        ValueError: Names it, and the key to set.
     """
     for metric in metrics:
         top = getattr(metric, 'topk', None) if isinstance(metric, (Accuracy, MultiLabelMetric)) else None
@@ -213,14 +213,14 @@ def check_top_k(metrics: Iterable[Any], num_classes: int, name: str) -> None:
 
 
 def check_optimizer(runner: Runner, checkpoint: Mapping | None) -> None:
-    """Build the optimizer and its schedules once, and throw them away: the runner builds its own when training starts.
+    """Build the optimizer and its schedules once, and drop them: the runner builds its own when training starts.
 
     Args:
         runner: The runner.
-        checkpoint: What the run goes on from, whose optimizer has to fit; None if it does not go on.
+        checkpoint: Checkpoint of a resumed run, whose optimizer has to fit; None for a new run.
 
     Raises:
-        ValueError: If they cannot be built, or the checkpoint's optimizer is another.
+        ValueError: If they cannot be built, or the checkpoint's optimizer differs.
     """
     given, schedules = runner.optim_wrapper, runner.param_schedulers
     if not isinstance(given, dict):
@@ -246,11 +246,11 @@ def check_optimizer(runner: Runner, checkpoint: Mapping | None) -> None:
 
 
 def check_cycles(schedules: Any, steps: int) -> None:
-    """Refuse a cycle that ends before the training; say so if it is cut off by the training's end.
+    """Refuse a cycle that ends before the training; warn of one that is cut off by the training's end.
 
     Args:
         schedules: Schedules as mmengine builds them, in a list or a dict of lists.
-        steps: How many iterations the training has.
+        steps: Number of iterations of the training.
 
     Raises:
         ValueError: Names both numbers.
@@ -266,11 +266,11 @@ def check_cycles(schedules: Any, steps: int) -> None:
 
 
 def load_data(runner: Runner) -> dict[str, Any]:
-    """The dataloaders of a training, by name.
+    """Load the dataloaders of a training, by name.
 
     Raises:
-        ChoiceError: As the training loop.
-        ValueError: If the data cannot be loaded; names the data set and says which layout is expected.
+        ChoiceError: As in the training loop.
+        ValueError: If the data cannot be loaded; names the data set and its expected layout.
     """
     loaders = {}
     for name in ('train_dataloader', 'val_dataloader'):
@@ -293,12 +293,12 @@ def load_data(runner: Runner) -> dict[str, Any]:
 
 
 def check_start(student: nn.Module, source: str, checkpoint: Mapping) -> None:
-    """Refuse a ``load_from`` or ``--resume`` file whose student is another; mmengine would train on with what fits.
+    """Refuse a ``load_from`` or ``--resume`` file with another student; mmengine would load the parts that fit.
 
     Args:
         student: The student.
-        source: What to call the file.
-        checkpoint: What it holds.
+        source: Name of the file.
+        checkpoint: Its content.
 
     Raises:
         ValueError: If it has no student, or another one; names the keys.
@@ -317,15 +317,15 @@ def check_start(student: nn.Module, source: str, checkpoint: Mapping) -> None:
 
 
 def check_some_fit(network: nn.Module, source: str, checkpoint: Mapping) -> None:
-    """Refuse a ``load_from`` file of which nothing fits a network; mmengine would train it from random weights.
+    """Refuse a ``load_from`` file without weights of the network; mmengine would train it from random weights.
 
     Args:
         network: The network.
-        source: What to call the file.
-        checkpoint: What it holds.
+        source: Name of the file.
+        checkpoint: Its content.
 
     Raises:
-        ValueError: If it has none of the network's weights; says which it has.
+        ValueError: If it has none of the network's weights; lists those that it has.
     """
     weights, own = weights_of(checkpoint), network.state_dict()
     if own.keys() & weights.keys():
@@ -337,12 +337,12 @@ def check_some_fit(network: nn.Module, source: str, checkpoint: Mapping) -> None
 
 
 def check_resumed(model: nn.Module, source: str, checkpoint: Mapping) -> None:
-    """Refuse a ``--resume`` file that has weights of another shape anywhere; mmengine would leave them out and go on.
+    """Refuse a ``--resume`` file with weights of another shape; mmengine would skip them.
 
     Args:
         model: The model.
-        source: What to call the file.
-        checkpoint: What it holds.
+        source: Name of the file.
+        checkpoint: Its content.
 
     Raises:
         ValueError: Names the first of them, and both shapes.
@@ -358,7 +358,7 @@ def check_resumed(model: nn.Module, source: str, checkpoint: Mapping) -> None:
 
 
 def classes_of(model: Any) -> int | None:
-    """How many classes a model tells apart; None if that is not known."""
+    """Return the number of classes of a model; None if unknown."""
     found = getattr(model, 'num_classes', getattr(getattr(model, 'head', None), 'num_classes', None))
     if found is None:
         with suppress(ValueError):
@@ -367,14 +367,14 @@ def classes_of(model: Any) -> int | None:
 
 
 def check_data(runner: Runner, loaders: Mapping[str, DataLoader]) -> None:
-    """Check labels, names of classes, metrics and images of the data of a run.
+    """Check labels, class names, metrics and images of the data of a run.
 
     Args:
         runner: The runner.
         loaders: Its dataloaders, by name.
 
     Raises:
-        ValueError: Names what is wrong.
+        ValueError: Names the fault.
     """
     model = unwrapped(runner)
     num_classes = classes_of(getattr(model, 'module', model))  # of what test-time augmentation wraps
@@ -393,13 +393,13 @@ def check_data(runner: Runner, loaders: Mapping[str, DataLoader]) -> None:
 
 
 def check_training(runner: Runner) -> None:
-    """All checks that need the built runner: data and labels, the file to start from, the optimizer, the first batch.
+    """Run all checks that need the built runner: data and labels, the file to start from, the optimizer, the first batch.
 
-    Before the optimizer is checked, ``auto_scale_lr`` is heeded, see :func:`~mmcls_kd.engine.rates.scale_rates`.
+    ``auto_scale_lr`` is applied before the check of the optimizer, see :func:`~mmcls_kd.engine.rates.scale_rates`.
 
     Raises:
         FileNotFoundError: If there is no file to start from.
-        ValueError: If the data cannot be loaded (says which layout is expected), or a check fails.
+        ValueError: If the data cannot be loaded (names the expected layout), or a check fails.
     """
     model = unwrapped(runner)
     loaders = load_data(runner)

@@ -1,4 +1,4 @@
-"""Export of a classifier to ONNX and TorchScript: raw images in, logits out, checked by running what was written."""
+"""Export of a classifier to ONNX and TorchScript: raw images in, logits out, checked by running the file."""
 
 from .exporting import Exported, ExportError, check_libraries, export, targets
 from .formats import FORMATS

@@ -1,4 +1,4 @@
-"""One export: written beside its place, run and compared, and moved there only if it gives the logits of testing."""
+"""One export: written aside, run and compared, and moved to its place only if it reproduces the logits of testing."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from ..files.atomic import atomic_path
 from .formats import FORMATS, Format
 from .network import Deployable
 
-#: The largest difference of logits that a file may have, in units of the largest logit; rounding makes about 1e-6 of it.
+#: Largest accepted difference of logits, in units of the largest logit; rounding makes about 1e-6 of it.
 TOLERANCE = 1e-4
-#: How many images the graph is made from, and how many it is run with where it takes any number.
+#: Number of images for the graph, and for the check of one with any batch size.
 EXAMPLE_BATCH, OTHER_BATCHES = 2, (1, 3)
-#: What the extra ``onnx`` installs.
+#: Libraries of the extra ``onnx``.
 LIBRARIES = ('onnx', 'onnxscript', 'onnxruntime')
 
 
 class ExportError(ValueError):
-    """What was exported cannot be used; the message says why."""
+    """An export is unusable; the message states why."""
 
 
 def check_libraries(formats: Sequence[str]) -> None:
-    """Refuse an export to ONNX where the libraries for it are missing.
+    """Refuse an export to ONNX if its libraries are missing.
 
     Raises:
-        ValueError: Names them and the extra that has them.
+        ValueError: Names them and their extra.
     """
     missing = [name for name in LIBRARIES if 'onnx' in formats and importlib.util.find_spec(name) is None]
     if missing:
@@ -42,7 +42,7 @@ def check_libraries(formats: Sequence[str]) -> None:
 
 
 def targets(checkpoint: str, formats: Sequence[str], output: str | None) -> dict[str, Path]:
-    """The file to write for each format; whether that is possible is looked at.
+    """Return the file to write for each format, after a check that this is possible.
 
     Args:
         checkpoint: Path or address of the weights.
@@ -51,7 +51,7 @@ def targets(checkpoint: str, formats: Sequence[str], output: str | None) -> dict
             downloaded one go into the working directory.
 
     Raises:
-        ValueError: If a file cannot be written there, or would take the place of the checkpoint.
+        ValueError: If a file cannot be written there, or would replace the checkpoint.
     """
     stem = Path(Path(checkpoint).name if '://' in checkpoint else checkpoint)
     if output:
@@ -71,10 +71,10 @@ def targets(checkpoint: str, formats: Sequence[str], output: str | None) -> dict
 
 @contextmanager
 def failures_named(step: str) -> Iterator[None]:
-    """Turn whatever goes wrong in torch's exporters, onnx or onnxruntime into an :class:`ExportError`.
+    """Turn all errors of torch's exporters, onnx and onnxruntime into :class:`ExportError`.
 
-    Their warnings are passed over: of what a trace takes for constant, and of torch's deprecated parts. What matters of
-    it shows when the file is run.
+    Their warnings are ignored: they are about constants of a trace, and deprecated parts of torch. The run of the file shows
+    any effect.
     """
     try:
         with warnings.catch_warnings():
@@ -89,10 +89,10 @@ def failures_named(step: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Check:
-    """What running a file came to.
+    """The result of running a file.
 
     Attributes:
-        batches: The batch sizes at which it was run.
+        batches: Its batch sizes.
         difference: The largest difference of logits.
         largest: The largest absolute logit.
     """
@@ -103,7 +103,7 @@ class Check:
 
 
 def check_file(path: Path, form: Format, network: Deployable, batches: Sequence[int]) -> Check:
-    """Run a file on random images, and compare with what testing computes.
+    """Run a file on random images, and compare its logits with those of testing.
 
     Raises:
         ExportError: If it does not run, or a logit differs by more than :data:`TOLERANCE` times the largest.
@@ -130,14 +130,14 @@ def check_file(path: Path, form: Format, network: Deployable, batches: Sequence[
 
 @dataclass(frozen=True)
 class Exported:
-    """A file that was written and checked.
+    """A written and checked file.
 
     Attributes:
         path: The file.
-        runtime: What it was run by.
-        batch: The batch size that it takes; None for any.
-        reason: Why it does not take any; empty if it does, or if one was asked for.
-        check: What running it came to.
+        runtime: The library that ran it.
+        batch: Its batch size; None for any.
+        reason: Why it does not take any; empty if it does, or if one was given.
+        check: The result of running it.
     """
 
     path: Path
@@ -161,7 +161,7 @@ class Exported:
 def _attempt(
     network: Deployable, path: Path, form: Format, metadata: Mapping, batch: int | None, reason: str, opset: int
 ) -> Check:
-    """Write one file for a batch size, or for any, and check it."""
+    """Write a file for one batch size, or for any, and check it."""
     example = network.images.random_images(batch or EXAMPLE_BATCH, seed=len(OTHER_BATCHES))
     about = {**metadata, 'batch_size': batch, 'why_pinned': reason or None}
     with failures_named('export'), torch.no_grad():
@@ -173,20 +173,20 @@ def _attempt(
 def export(
     network: Deployable, path: Path, form: Format, metadata: Mapping[str, Any], batch: int | None = None, opset: int = 18
 ) -> Exported:
-    """Write a network in one format: for any batch size where that is right, else for single images.
+    """Write a network in one format: for any batch size if that is correct, else for single images.
 
-    The file takes its place when it has been run and gave the logits of testing.
+    The file takes its place once it has been run and has reproduced the logits of testing.
 
     Args:
-        network: What is exported.
+        network: The network.
         path: The file to write.
         form: One of :data:`FORMATS`.
-        metadata: Written into the file, and the batch size with it.
-        batch: Pin the batch to this size.
+        metadata: Metadata of the file, to which the batch size is added.
+        batch: The batch size; None for any.
         opset: Version of ONNX's operators.
 
     Raises:
-        ExportError: If it cannot be exported, or gives other logits.
+        ExportError: If it cannot be exported, or its logits differ.
     """
     reason = ''
     with atomic_path(path) as unfinished:

@@ -1,4 +1,4 @@
-"""The formats of an export: how a file is written, and how it is run.
+"""The formats of an export: functions that write a file, and functions that run it.
 
 The tensors are called ``images`` (N, C, H, W) and ``logits`` (N, classes).
 """
@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-#: From torch 2.9 on, its exporter that goes by torch.export is its own default; before, the one that traces.
+#: From torch 2.9 on, torch.export is the default of its ONNX exporter; before, tracing is.
 BY_TORCH_EXPORT = tuple(int(part) for part in torch.__version__.split('.')[:2]) >= (2, 9)
 
 
 def _onnx_model(network: nn.Module, example: Tensor, dynamic: bool, path: Path, opset: int) -> Any:
-    """The network as onnx's ModelProto; the file may be written on the way."""
+    """Convert a network to onnx's ModelProto; the file may be written on the way."""
     import onnx
 
     options: dict[str, Any] = dict(input_names=['images'], output_names=['logits'], opset_version=opset)
@@ -37,8 +37,8 @@ def write_onnx(network: nn.Module, example: Tensor, dynamic: bool, metadata: Map
     Args:
         network: The network, from ``images`` to ``logits``.
         example: A batch for it.
-        dynamic: Whether it is to take any batch size; else the example's.
-        metadata: Written into the file's ``metadata_props``, each value as JSON.
+        dynamic: Whether it takes any batch size; else the example's.
+        metadata: Metadata for the file's ``metadata_props``, each value as JSON.
         path: The file.
         opset: Version of ONNX's operators.
 
@@ -66,7 +66,7 @@ def open_onnx(path: Path) -> Callable[[Tensor], Tensor]:
 
 
 class FixedShape(nn.Module):
-    """A network that refuses images of another shape, also when it is traced; a trace may compute something wrong of them.
+    """A network that refuses images of another shape, also when traced, because a trace may compute wrong results for them.
 
     Args:
         network: The network.
@@ -78,7 +78,7 @@ class FixedShape(nn.Module):
         self.network, self.shape = network, tuple(shape)
 
     def forward(self, images: Tensor) -> Tensor:
-        """As the network."""
+        """Run the network."""
         return self.network(images.expand(self.shape))  # changes nothing, and fails at another shape
 
 
@@ -98,7 +98,7 @@ def open_torchscript(path: Path) -> Callable[[Tensor], Tensor]:
 
 
 class Format(NamedTuple):
-    """A kind of file: its suffix, what writes it, what opens it again, and what runs it then."""
+    """A format of files: suffix, function that writes it, function that opens it, and library that runs it."""
 
     suffix: str
     write: Callable[..., None]

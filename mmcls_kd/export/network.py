@@ -1,4 +1,4 @@
-"""What is exported: a classifier together with its preprocessing, and what is to be known of its images and classes."""
+"""The exported network: a classifier with its preprocessing, and the metadata of its images and classes."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ from ..networks.classes import compare_order, names_in
 from ..networks.loading import fetch, load_strictly
 from ..networks.sources import Source, declared_classes, network_cfg
 
-#: The image shapes (C, H, W) of mmpretrain's data sets that do not read image files.
+#: Image shapes (C, H, W) of mmpretrain's data sets that do not read image files.
 IN_MEMORY = dict(MNIST=(1, 28, 28), FashionMNIST=(1, 28, 28), CIFAR10=(3, 32, 32), CIFAR100=(3, 32, 32))
-#: Shapes of image files, among others.
+#: Examples of shapes of image files.
 FILES = ((3, 480, 640), (3, 500, 375))
-#: A colour by the orders in which a pipeline may give its channels, and its grey.
+#: A colour in each order of channels, and its grey.
 COLOURS = dict(RGB=(200, 120, 40), BGR=(40, 120, 200), grey=(135,))
 
 
 def in_scope(cfg: Config) -> Any:
-    """A context in which a config's parts are found in the registries, as in a run."""
+    """Return a context in which a config's parts are found in the registries, as in a run."""
     return DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain'))
 
 
 @dataclass(frozen=True)
 class ImageFormat:
-    """The images that a test pipeline gives.
+    """The images of a test pipeline.
 
     Attributes:
         channels: 3, or 1 for grey images.
@@ -57,9 +57,9 @@ class ImageFormat:
     order: str
 
     def random_images(self, count: int, seed: int) -> Tensor:
-        """Smooth images of random colours (count, C, H, W), in whole numbers from 0 to 255.
+        """Return smooth images of random colours (count, C, H, W), in whole numbers from 0 to 255.
 
-        Noise of single pixels would not do: after pooling all images of noise are alike.
+        Noise of single pixels is unsuitable: all such images are alike after pooling.
         """
         generator = torch.Generator().manual_seed(seed)
         coarse = torch.randint(256, (count, self.channels, 7, 7), generator=generator).float()
@@ -67,18 +67,18 @@ class ImageFormat:
 
 
 def tested_dataset(cfg: Config) -> dict:
-    """The config of the data set that a config tests on, out of its wrappers."""
+    """Return the config of a config's test data set, without its wrappers."""
     return next(d for name, d in datasets_of(cfg) if name == 'test_dataloader' and d.get('pipeline') is not None)
 
 
 def through_pipeline(pipeline: Sequence[Mapping], channels: int, height: int, width: int) -> Tensor:
-    """What a test pipeline makes of an image of one colour, see :data:`COLOURS`: (C, H, W).
+    """Pass an image of one colour through a test pipeline, see :data:`COLOURS`: (C, H, W).
 
     Args:
-        pipeline: Configs of the transforms. One that reads a file finds a PNG, another an array in RGB or grey.
-        channels: Of the image, 3 or 1.
-        height: Of the image.
-        width: Of the image.
+        pipeline: Configs of the transforms. A transform that reads a file finds a PNG, another an array in RGB or grey.
+        channels: Number of channels of the image, 3 or 1.
+        height: Height of the image.
+        width: Width of the image.
     """
     image = np.full((height, width, 3), COLOURS['RGB'], dtype=np.uint8)
     array = image if channels == 3 else np.full((height, width), COLOURS['grey'][0], dtype=np.uint8)
@@ -91,15 +91,15 @@ def through_pipeline(pipeline: Sequence[Mapping], channels: int, height: int, wi
 
 
 def image_format(cfg: Config, size: Sequence[int] | None = None) -> ImageFormat:
-    """The images that a config's test pipeline gives, found by sending images of one colour through it.
+    """Find the images of a config's test pipeline, by passing images of one colour through it.
 
     Args:
-        cfg: A config with a ``test_dataloader``; its data need not be there.
-        size: (height, width) where the pipeline does not fix it.
+        cfg: A config with a ``test_dataloader``; its data need not exist.
+        size: (height, width) if the pipeline does not fix it.
 
     Raises:
-        ValueError: If the pipeline fixes no size and none is given, if it fixes another one, or if it changes the values
-            of pixels, which is for the data preprocessor to do.
+        ValueError: If no size is fixed or given, both differ, or the pipeline changes the values of pixels, which is the
+            data preprocessor's task.
     """
     dataset = tested_dataset(cfg)
     shapes = [IN_MEMORY[dataset['type']]] if dataset['type'] in IN_MEMORY else FILES
@@ -123,15 +123,15 @@ def image_format(cfg: Config, size: Sequence[int] | None = None) -> ImageFormat:
 
 
 def load_classifier(cfg: Config, checkpoint: str) -> Any:
-    """The classifier of a plain config with weights, in eval mode, on the CPU.
+    """Build the classifier of a plain config with weights, in eval mode, on the CPU.
 
     Args:
         cfg: The config.
-        checkpoint: Path or address of the weights; of a distiller's checkpoint the student is taken.
+        checkpoint: Path or address of the weights; from a distiller's checkpoint, the student is taken.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If they do not fit; names the keys.
+        ValueError: If the weights do not fit; names the keys.
     """
     with in_scope(cfg):
         classifier = MODELS.build(network_cfg(cfg))
@@ -140,20 +140,20 @@ def load_classifier(cfg: Config, checkpoint: str) -> Any:
 
 
 class Deployable(nn.Module):
-    """A classifier that takes raw images: float32 (N, C, H, W), RGB or grey, from 0 to 255. It gives logits (N, classes).
+    """A classifier of raw images: float32 (N, C, H, W), RGB or grey, from 0 to 255. It returns logits (N, classes).
 
-    What its data preprocessor does is done here without moving tensors between devices, which a trace would keep.
+    It repeats its data preprocessor without moving tensors between devices, which a trace would keep.
 
     Args:
-        classifier: Any of mmpretrain's kind, in eval mode; its ``mode='tensor'`` gives the logits.
-        images: What its test pipeline gives.
+        classifier: Any classifier of mmpretrain's kind, in eval mode; its ``mode='tensor'`` returns the logits.
+        images: The images of its test pipeline.
 
     Attributes:
-        order: In which order the network takes its channels.
-        num_classes: How many classes there are.
+        order: Order of the network's channels.
+        num_classes: Number of classes.
 
     Raises:
-        ValueError: If images of that kind do not go through it, or its data preprocessor is of an unknown kind.
+        ValueError: If it does not run on such images, or its data preprocessor is of an unknown kind.
     """
 
     mean: Tensor
@@ -182,17 +182,17 @@ class Deployable(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """The logits of raw images."""
+        """Return the logits of raw images."""
         if self.order == 'BGR':
             images = images.flip(1)
         return self.classifier((images - self.mean) / self.std, mode='tensor')
 
     @torch.no_grad()
     def tested_logits(self, images: Tensor) -> Tensor:
-        """The logits that testing computes: by the classifier's own data preprocessor, channels in the pipeline's order.
+        """Return the logits of testing: by the classifier's own data preprocessor, channels in the pipeline's order.
 
         Args:
-            images: As for :meth:`forward`, in whole numbers.
+            images: As in :meth:`forward`, in whole numbers.
         """
         piped = images.flip(1) if self.images.order == 'BGR' else images
         batch = self.classifier.data_preprocessor(dict(inputs=piped.to(torch.uint8)), training=False)
@@ -200,7 +200,7 @@ class Deployable(nn.Module):
 
 
 def class_names(cfg: Config, checkpoint: Mapping, num_classes: int) -> list[str] | None:
-    """The names of the classes: the checkpoint's, else the data set's; None where there are none, or not as many.
+    """Return the class names of the checkpoint, else of the data set; None if there are none, or another number of them.
 
     Raises:
         ValueError: If both name the same classes in another order.
@@ -213,12 +213,12 @@ def class_names(cfg: Config, checkpoint: Mapping, num_classes: int) -> list[str]
 
 
 def metadata_of(cfg: Config, checkpoint: str, network: Deployable) -> dict[str, Any]:
-    """What the one who runs the network has to know, in values that JSON can hold.
+    """Collect the metadata that users of the network need, in values for JSON.
 
     Args:
         cfg: The plain config.
         checkpoint: Path or address of the weights.
-        network: What is exported.
+        network: The exported network.
     """
     images = network.images
     return dict(

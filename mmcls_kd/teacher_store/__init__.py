@@ -1,9 +1,9 @@
-"""A teacher's logits on disk, one record for each view of an image that a training sees.
+"""The logits of a teacher on disk, one record for each view of an image in a training.
 
 A store is a folder:
 
 ======================================  ==========================================================================
-``manifest.json``                       what the views and the logits depend on, and how the records are laid out
+``manifest.json``                       fingerprint of the views and the teacher, and the layout of the records
 ``epoch_E/rank_R/00000.npy``, ...       records of epoch E that process R made, in the order of its sampler; plain
                                         NumPy files of a structured type, see :mod:`.records`
 ``epoch_E/rank_R/SHA256SUMS``           their checksums, as ``sha256sum -c`` takes them; a file is whole if it is here

@@ -1,4 +1,4 @@
-"""Making a store: the teacher runs once over the views of each epoch, in as many processes as are launched."""
+"""Writing of a store: the teacher runs once over the views of each epoch, in any number of processes."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from ..teachers.records import encode, record_type
 from ..teachers.several import TeacherGroup
 from ..teachers.store import MANIFEST, Manifest, Shard, is_whole, rows_of, save, shard_count
 
-#: About how large a file is; a training keeps two of them mapped for each process that made the store.
+#: Approximate size of a file; a training keeps two of them mapped for each process that wrote the store.
 SHARD_BYTES = 16 * 2**20
 
 
 def prepare(cfg: Config, epochs: int) -> None:
-    """Make a training's config one for storing its teacher, in place: nothing is validated, and no image is left out.
+    """Change a training's config to one that stores its teacher, in place: without validation, and with every image.
 
     An incomplete last batch is dropped only if batch augmentation needs the same batches as the training.
 
@@ -53,7 +53,7 @@ def prepare(cfg: Config, epochs: int) -> None:
 
 
 def live_teacher(runner: Runner) -> Teacher | TeacherGroup:
-    """The teacher whose logits can be stored.
+    """Return the teacher whose logits can be stored.
 
     Raises:
         ValueError: If the run has none, takes it from a store itself, or runs it in train mode.
@@ -73,7 +73,7 @@ def live_teacher(runner: Runner) -> Teacher | TeacherGroup:
 
 
 def autocast_type(wrapper: Mapping, model: nn.Module) -> torch.dtype | None:
-    """What a run's optimizer wrapper lets the networks compute in; None without mixed precision.
+    """Return the type in which a run's optimizer wrapper computes; None without mixed precision.
 
     Args:
         wrapper: Its config.
@@ -86,13 +86,13 @@ def autocast_type(wrapper: Mapping, model: nn.Module) -> torch.dtype | None:
 
 
 class StoreWriter:
-    """Writes the records of this process, file by file; what is whole already stays.
+    """Writer of this process's records, file by file; complete files stay.
 
     Args:
-        runner: Of the training that the store is for, with its teacher.
+        runner: Runner of the training, with its teacher.
         folder: The store's folder.
-        epochs: How many epochs to store.
-        k: How many logits of each view; None for all.
+        epochs: Number of epochs to store.
+        k: Number of logits of each view; None for all.
 
     Raises:
         ValueError: If there is no teacher whose logits can be stored, k does not fit, or the folder holds another store.
@@ -128,7 +128,7 @@ class StoreWriter:
         return Manifest(views, teacher, classes, k, self.world_size, rows, shard_rows=batches * self.batch_size)
 
     def _join_existing(self) -> None:
-        """Go on with the store that is in the folder, if it is one of the same run."""
+        """Continue the store in the folder, if it is one of the same run."""
         if not (self.folder / MANIFEST).is_file():
             self.manifest.views['files'] = describe(self.loader.dataset)
             return
@@ -141,11 +141,11 @@ class StoreWriter:
 
     @property
     def size(self) -> int:
-        """How large the store will be, in bytes, its manifest and checksums left out."""
+        """Size of the store in bytes, without manifest and checksums."""
         return self.epochs * self.world_size * self.manifest.rows * self.type.itemsize
 
     def check_space(self) -> None:
-        """Refuse a disk that is too small for what is still to be written.
+        """Refuse a disk that is too small for the rest of the store.
 
         Raises:
             ValueError: Names both sizes.
@@ -161,14 +161,14 @@ class StoreWriter:
 
     @torch.no_grad()
     def logits(self, batch: Any) -> Tensor:
-        """The teacher's logits for a batch of the dataloader, preprocessed and augmented as in training, (N, C)."""
+        """Return the teacher's logits for a batch of the dataloader, preprocessed and augmented as in training, (N, C)."""
         data = self.model.data_preprocessor(batch, training=True)
         inputs = self.model.arrange(data['inputs'])
         with torch.autocast(inputs.device.type, dtype=self.mixed, enabled=self.mixed is not None):
             return self.teacher(inputs, data['data_samples'], ['logit'])['logit']
 
     def announce(self) -> None:
-        """Say in the log what will be written, and how large it is."""
+        """Log the contents and the size of the store."""
         manifest, size = self.manifest, self.type.itemsize
         views = self.epochs * self.world_size * manifest.rows
         self.runner.logger.info(
@@ -180,7 +180,7 @@ class StoreWriter:
         """Write all epochs.
 
         Raises:
-            TrainingError: If an image cannot be read, or the teacher gives logits that float16 cannot hold.
+            TrainingError: If an image cannot be read, or a logit is not finite in float16.
         """
         if self.rank == 0:
             self.manifest.write(self.folder)
@@ -207,7 +207,7 @@ class StoreWriter:
                 yield shard
 
     def _write_shards(self, epoch: int, first: int, count: int) -> None:
-        """Write files of an epoch that follow one another."""
+        """Write consecutive files of an epoch."""
         start, before = divmod(first * self.manifest.shard_rows, self.batch_size)
         stream = self._records(epoch, start)
         records: list[np.ndarray] = []
@@ -222,7 +222,7 @@ class StoreWriter:
             records = [joined[wanted:]]
 
     def _records(self, epoch: int, start: int) -> Iterator[np.ndarray]:
-        """The records of an epoch from batch ``start`` on, a batch at a time."""
+        """Iterate over the records of an epoch from batch ``start`` on, a batch at a time."""
         self.sampler.set_epoch(epoch)
         for number, batch in enumerate(batches_from(self.loader, start), start=start):
             first = number * self.batch_size
@@ -241,7 +241,7 @@ class StoreWriter:
 
 
 def runs(numbers: list[int]) -> Iterator[tuple[int, int]]:
-    """Ascending numbers as (first, how many follow one another).
+    """Group ascending numbers into runs of consecutive ones: (first, count).
 
     Example:
         >>> list(runs([0, 1, 4]))
