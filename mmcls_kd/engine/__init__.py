@@ -1,4 +1,4 @@
-"""What makes a training survive: loops, data, checkpoints and hooks beside mmengine's own."""
+"""The engine: loops, data, checkpoints and hooks that make a training robust, besides mmengine's own."""
 
 from .amp import CPUAmpOptimWrapper
 from .checkpoint_hook import ResumableCheckpointHook, last_whole_checkpoint

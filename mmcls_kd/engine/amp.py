@@ -11,10 +11,10 @@ from torch import nn
 
 @OPTIM_WRAPPERS.register_module()
 class CPUAmpOptimWrapper(OptimWrapper):
-    """An OptimWrapper whose forward passes run under bfloat16 autocast on the CPU; it needs no loss scaling."""
+    """An OptimWrapper with forward passes under bfloat16 autocast on the CPU; it needs no loss scaling."""
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Gradient accumulation's context, as in mmengine, and autocast."""
+        """Enter gradient accumulation's context, as in mmengine, and autocast."""
         with super().optim_context(model), torch.autocast('cpu', dtype=torch.bfloat16):
             yield

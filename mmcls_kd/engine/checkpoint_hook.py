@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, found again after an interruption."""
+"""Checkpoints written whole or not at all, found again after an interruption."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from .models import share_memories, unwrapped
 from .optimizer_state import match_by_name, parameter_names
 from .resumption import gathered_gradients, go_on, record_of, restore_stopping, stopping_counts
 
-#: Where the name of the last checkpoint stands, in the work directory; mmengine's name for it.
+#: File with the name of the last checkpoint, in the work directory; mmengine's name for it.
 POINTER = 'last_checkpoint'
-#: The checkpoint of a run that was asked to end; the next regular one takes its place.
+#: The checkpoint of a run that ended on request; the next regular one replaces it.
 TERMINATED = 'terminated.pth'
-#: Where the environment names the launch; dist_train.sh sets it.
+#: Environment variable that identifies the launch; dist_train.sh sets it.
 LAUNCH = 'MMCLS_KD_LAUNCH'
 
 
 class AtomicBackend(LocalBackend):
-    """Mmengine's storage on a local disk, with files that appear whole or not at all."""
+    """mmengine's storage on a local disk, whose files are written whole or not at all."""
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write a file: under another name first, which takes the file's place once all of it is on the disk."""
+        """Write a file under another name first, which replaces the file once all of it is on the disk."""
         with atomic_path(Path(filepath)) as unfinished:
             unfinished.write_bytes(obj)
 
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
-        """Write a text file, likewise."""
+        """Write a text file as :meth:`put` does."""
         self.put(obj.encode(encoding), filepath)
 
 
@@ -49,7 +49,7 @@ register_backend('atomic', AtomicBackend, force=True)
 
 
 def launch_id() -> str | None:
-    """What all processes of a launch have in common, also those that are started again; None without a launcher."""
+    """Return an identifier that all processes of a launch share, restarted ones too; None without a launcher."""
     if LAUNCH in os.environ:
         return os.environ[LAUNCH]
     launcher = Path(f'/proc/{os.getppid()}/stat')
@@ -60,9 +60,9 @@ def launch_id() -> str | None:
 
 
 def candidates(work_dir: Path) -> Iterator[Path]:
-    """Checkpoints in a work directory: the one that ``last_checkpoint`` names, those numbered before it, then the others.
+    """Iterate over checkpoints of a work directory: that of ``last_checkpoint``, those numbered before it, then the others.
 
-    The directory may have been moved, so what the name says is looked for in it first; and files may have got other times.
+    The directory may have been moved, so the name is looked up in it first; and the times of files may have changed.
     """
     pointer, named = work_dir / POINTER, None
     if pointer.is_file() and (name := pointer.read_text(errors='replace').strip()):
@@ -79,19 +79,19 @@ def candidates(work_dir: Path) -> Iterator[Path]:
 
 
 def _numbered(path: Path) -> tuple[str, int]:
-    """The parts of a checkpoint's name: ``epoch_3.pth`` is ('epoch', 3)."""
+    """Split a checkpoint's name: ``epoch_3.pth`` is ('epoch', 3)."""
     kind, _, number = path.stem.partition('_')
     return kind, int(number) if number.isdecimal() else -1
 
 
 def last_whole_checkpoint(work_dir: str | Path, launch: str | None = None) -> tuple[Path, dict[str, Any]] | None:
-    """The newest checkpoint of a work directory that can be read to its end, and what it holds; None if there is none.
+    """Return the newest complete checkpoint of a work directory, and its content; None if there is none.
 
-    A warning names each that is passed over.
+    A warning names each that is skipped.
 
     Args:
         work_dir: The work directory.
-        launch: Leave out what processes of another launch have saved, see :func:`launch_id`.
+        launch: Skip checkpoints of other launches, see :func:`launch_id`.
     """
     for path in candidates(Path(work_dir)):
         try:
@@ -108,7 +108,7 @@ def last_whole_checkpoint(work_dir: str | Path, launch: str | None = None) -> tu
 
 
 def _save_once(checkpoint: dict[str, Any], buffers: Mapping[str, Any]) -> None:
-    """Where the moving average shares a buffer with the model (the memories of CRD), let both parts name one tensor."""
+    """Store a buffer that the moving average shares with the model (the memories of CRD) once."""
     for name, value in checkpoint.get('ema_state_dict', {}).items():
         own = name.removeprefix('module.')
         shared = checkpoint['state_dict'].get(own)
@@ -118,19 +118,19 @@ def _save_once(checkpoint: dict[str, Any], buffers: Mapping[str, Any]) -> None:
 
 @HOOKS.register_module()
 class ResumableCheckpointHook(CheckpointHook):
-    """Mmengine's ``CheckpointHook``, written so that no interruption leaves a run without a whole checkpoint.
+    """mmengine's ``CheckpointHook``, with a complete checkpoint on disk at any time.
 
-    A file is written whole before it takes its name, an outdated one is removed only when its successor is there, and the
-    optimizer's state is kept by parameter name (:mod:`~mmcls_kd.engine.optimizer_state`). It also holds what mmengine's
-    does not: gradients that wait for the optimizer's step, the counts of ``EarlyStoppingHook``, and a record of the run
-    that a resumed one is compared with (:mod:`~mmcls_kd.engine.resumption`).
+    A file is complete before it gets its name, an outdated one is removed only after its successor is there, and the
+    optimizer's state is kept by parameter name (:mod:`~mmcls_kd.engine.optimizer_state`). A checkpoint also holds gathered
+    gradients before the optimizer's step, the counts of ``EarlyStoppingHook``, and the run's fingerprint
+    (:mod:`~mmcls_kd.engine.resumption`).
 
     Args:
         backend_args: As in mmengine; local files are written atomically if None.
         **kwargs: As in mmengine.
 
     Raises:
-        TrainingError: If a checkpoint cannot be written; names the reason and the last one that is whole.
+        TrainingError: If a checkpoint cannot be written; names the reason and the last complete one.
         DivergenceError: If the weights are NaN or infinite; then nothing is written.
     """
 
@@ -141,20 +141,20 @@ class ResumableCheckpointHook(CheckpointHook):
         self._gathered: dict[str, Any] = {}
 
     def before_run(self, runner: Runner) -> None:
-        """Let a moving average, which is there by now, share what is not averaged."""
+        """Let a moving average, which exists by now, share the buffers that are not averaged."""
         for hook in runner.hooks:
             if isinstance(hook, EMAHook) and hasattr(hook, 'ema_model'):  # one of lower priority comes later
                 share_memories(unwrapped(runner), hook.ema_model)
 
     def before_train(self, runner: Runner) -> None:
-        """As in mmengine; and remove what an interruption left half written."""
+        """Prepare as in mmengine; and remove files that an interruption left incomplete."""
         super().before_train(runner)
         if is_main_process() and self.backend_args == dict(backend='atomic'):
             for unfinished in Path(self.out_dir).glob('.*.unfinished'):
                 unfinished.unlink(missing_ok=True)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Put beside mmengine's parts what a resumed run needs: names of the parameters, gradients, counts, a record."""
+        """Add what a resumed run needs: names of the parameters, gradients, counts, the fingerprint."""
         model = unwrapped(runner)
         if 'optimizer' in checkpoint:
             optimizer = runner.optim_wrapper.optimizer
@@ -166,7 +166,7 @@ class ResumableCheckpointHook(CheckpointHook):
         _save_once(checkpoint, dict(model.named_buffers()))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Fit what a checkpoint holds to the run that goes on from it; say what has changed."""
+        """Fit a checkpoint to the run that resumes from it, and log the changes."""
         if runner._resume and 'optimizer' in checkpoint:
             match_by_name(checkpoint, unwrapped(runner), runner.optim_wrapper)
             go_on(runner, checkpoint, self._record_of(runner))
@@ -177,12 +177,12 @@ class ResumableCheckpointHook(CheckpointHook):
         return self._record
 
     def save_terminated(self, runner: Runner) -> str:
-        """Save the state between two iterations, for a run that is asked to end; returns the file's path."""
+        """Save the state between two iterations, for a run that ends on request; returns the file's path."""
         meta = dict(epoch=runner.epoch, iter=runner.iter + 1)
         return self._save(runner, TERMINATED, meta)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        """Save, then remove what is outdated; mmengine does it the other way round."""
+        """Save, then remove outdated files; mmengine uses the other order."""
         outdated = [TERMINATED]
         if self.max_keep_ckpts > 0:
             kept = [s for s in self.keep_ckpt_ids if s != step] + [step]

@@ -1,4 +1,4 @@
-"""What a run shows on the screen: what somebody watching can use; everything is in the log file."""
+"""The console of a run: the messages that a person can use; all others are in the log file only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmpretrain.registry import RUNNERS
 
 #: Records of more lines (versions, config, hooks) are shown by their first line.
 MOST_LINES = 4
-#: Warnings of the packages below that their users can do nothing about, by how they begin.
+#: Beginnings of warnings of the packages below that their users cannot act on.
 PLATFORM_WARNINGS = (
     'Fail to import ``MultiScaleDeformableAttention``',
     'The given NumPy array is not writable',
@@ -24,7 +24,7 @@ PLATFORM_WARNINGS = (
     'The `use_layer_scale` in `MultiheadAttention`',
     'pkg_resources is deprecated',
 )
-#: The same where they are logged.
+#: Those that are logged.
 PLATFORM_RECORDS = re.compile(r'"(FileClient" will be deprecated|HardDiskBackend" is the alias)')
 
 
@@ -35,16 +35,16 @@ def hide_platform_warnings() -> None:
 
 
 def is_of_use(record: logging.LogRecord) -> bool:
-    """Return whether a record is none of :data:`PLATFORM_RECORDS`."""
+    """Check that a record is none of :data:`PLATFORM_RECORDS`."""
     return not PLATFORM_RECORDS.match(record.getMessage())
 
 
 class ConsoleFormatter(logging.Formatter):
-    """Shows a record of many lines by its first one; warnings and errors stay whole.
+    """Formatter that shows the first line of a long record; warnings and errors stay whole.
 
     Args:
-        formatter: What lays out a record.
-        log_file: Where the record is in full.
+        formatter: Formatter of the record.
+        log_file: File that has the whole record.
     """
 
     def __init__(self, formatter: logging.Formatter, log_file: str) -> None:
@@ -62,10 +62,10 @@ class ConsoleFormatter(logging.Formatter):
 
 @RUNNERS.register_module()
 class ConsoleRunner(Runner):
-    """Mmengine's Runner with a console that a person can read, see :class:`ConsoleFormatter`."""
+    """mmengine's Runner with a readable console, see :class:`ConsoleFormatter`."""
 
     def build_logger(self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs: Any) -> MMLogger:
-        """Build mmengine's logger; its file has all records as they are."""
+        """Build mmengine's logger; its file has all records unchanged."""
         logger = super().build_logger(log_level, log_file, **kwargs)
         files = [handler.baseFilename for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
         for handler in logger.handlers:
@@ -75,17 +75,17 @@ class ConsoleRunner(Runner):
         return logger
 
 
-#: How often the log tells the progress, in s.
+#: Interval of progress messages, in s.
 TELL_EVERY = 10
 
 
 class Progress:
-    """Tells how far this process is, every few seconds.
+    """Progress messages of this process, every few seconds.
 
     Args:
-        log: Takes each line.
-        total: How much this process has to do.
-        what: What is done to what.
+        log: Function that logs a line.
+        total: Number of items.
+        what: Description of the work.
     """
 
     def __init__(self, log: Callable[[str], Any], total: int, what: tuple[str, str] = ('teacher', 'views')) -> None:
@@ -93,7 +93,7 @@ class Progress:
         self.start = self.told = time.monotonic()
 
     def add(self, count: int) -> None:
-        """Count what is done."""
+        """Add finished items."""
         self.done += count
         now = time.monotonic()
         if now - self.told < TELL_EVERY and self.done < self.total:

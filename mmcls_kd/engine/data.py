@@ -1,4 +1,4 @@
-"""Training data that are the same after an interruption, and that never hide a file that cannot be read."""
+"""Training data that an interruption does not change, and that never hide an unreadable file."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ ON_UNREADABLE = ('stop', 'skip')
 
 
 class SampleIndex(int):
-    """A sample's index in its data set that also says where in the training it is drawn.
+    """A sample's index in its data set, with its place in the training.
 
     Attributes:
-        epoch: The epoch whose views it has, from 0.
+        epoch: Epoch of its view, from 0.
         place: Its place in the epoch's order over all processes, from 0.
     """
 
@@ -41,7 +41,7 @@ class SampleIndex(int):
     place: int
 
     def __new__(cls, index: int, epoch: int = 0, place: int = 0) -> SampleIndex:
-        """An index at a place."""
+        """Create an index with a place."""
         self = super().__new__(cls, index)
         self.epoch, self.place = epoch, place
         return self
@@ -49,19 +49,19 @@ class SampleIndex(int):
 
 @DATA_SAMPLERS.register_module()
 class PlacedSampler:
-    """Gives another sampler's indices as :class:`SampleIndex`, and can start in the middle of an epoch.
+    """Sampler that turns another one's indices into :class:`SampleIndex`, and can start in the middle of an epoch.
 
     The samplers of mmengine and mmpretrain give process r of R every R-th index, from the r-th on; so the k-th index of a
-    process has the place r + k·R. A SequentialSampler may give it the r-th part of all instead. Those that a
-    sampler adds from the epoch's beginning, so that all processes have equally many, have the place that they have there.
+    process has the place r + k·R. A SequentialSampler may give it the r-th part of all instead. Indices that a sampler
+    repeats from the epoch's beginning, to give all processes equally many, keep the place that they have there.
 
     Args:
         sampler: Config of the sampler.
-        dataset: The data set that it draws from.
+        dataset: Its data set.
         seed: The run's seed.
 
     Attributes:
-        cycle: After how many epochs their order and views come again; None for never.
+        cycle: Number of epochs after which order and views repeat; None for never.
     """
 
     def __init__(self, sampler: Mapping, dataset: Any, seed: int) -> None:
@@ -71,18 +71,18 @@ class PlacedSampler:
         self._skipped = 0
 
     def place(self, k: int) -> int:
-        """The place of this process's k-th index in an epoch's order."""
+        """Return the place of this process's k-th index in an epoch's order."""
         rank, world_size = get_dist_info()
         in_a_row = getattr(self.sampler, 'subsample_type', None) == 'sequential'
         place = rank * len(self.sampler) + k if in_a_row else rank + k * world_size
         return place % self._size if getattr(self.sampler, 'round_up', False) else place
 
     def skip(self, count: int) -> None:
-        """Let the next pass begin after this process's first ``count`` indices."""
+        """Start the next pass after this process's first ``count`` indices."""
         self._skipped = count
 
     def set_epoch(self, epoch: int) -> None:
-        """Name the epoch of the next pass."""
+        """Set the epoch of the next pass."""
         if hasattr(self.sampler, 'set_epoch'):
             self.sampler.set_epoch(epoch % self.cycle if self.cycle else epoch)
 
@@ -96,7 +96,7 @@ class PlacedSampler:
 
 
 def image_fault(path: str) -> str | None:
-    """Why an image file cannot be read to its end; None if it can."""
+    """Describe why an image file cannot be read to its end; None if it can."""
     try:
         with Image.open(io.BytesIO(get(path))) as image:
             image.load()
@@ -108,12 +108,12 @@ def image_fault(path: str) -> str | None:
     return None
 
 
-#: The last bytes of a whole file, by suffix.
+#: The last bytes of a complete file, by suffix.
 ENDS = {'.jpg': b'\xff\xd9', '.jpeg': b'\xff\xd9', '.png': b'IEND\xaeB`\x82'}
 
 
 def ends_early(path: str) -> bool:
-    """Whether an image file on this machine does not end as its format does; bytes after the image's end are no fault."""
+    """Check whether an image file on this machine lacks its format's ending; bytes after the image's end are no fault."""
     end = ENDS.get(Path(path).suffix.lower())
     if end is None or not Path(path).is_file():
         return False
@@ -123,12 +123,12 @@ def ends_early(path: str) -> bool:
 
 
 def _cut_short(path: str) -> bool:
-    """Whether a JPEG file lacks its end; OpenCV would read it, and fill up with grey."""
+    """Check whether a JPEG file lacks its end; OpenCV would read it, and fill up with grey."""
     return path.lower().endswith(('.jpg', '.jpeg')) and ends_early(path) and image_fault(path) is not None
 
 
 def plain_datasets(dataset: Any) -> Iterator[Any]:
-    """The data sets inside wrappers such as ConcatDataset and RepeatDataset."""
+    """Iterate over the data sets inside of wrappers such as ConcatDataset and RepeatDataset."""
     inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
     for part in inner:
         if part is None:
@@ -138,7 +138,7 @@ def plain_datasets(dataset: Any) -> Iterator[Any]:
 
 
 def sample_infos(dataset: Any, step: int = 1) -> Iterator[Mapping[str, Any]]:
-    """Iterate over what a data set says of every ``step``-th sample (``img_path``, ``gt_label``), not to be changed.
+    """Iterate over the facts of every ``step``-th sample (``img_path``, ``gt_label``), not to be changed.
 
     Args:
         dataset: A data set with ``get_data_info``.
@@ -151,14 +151,14 @@ def sample_infos(dataset: Any, step: int = 1) -> Iterator[Mapping[str, Any]]:
 
 
 def images_in(dataset: Any) -> int:
-    """How many images a data set has; one that a wrapper repeats counts once."""
+    """Return the number of images of a data set; repeated ones count once."""
     if isinstance(dataset, SeededDataset | RepeatDataset | ClassBalancedDataset):
         return images_in(dataset.dataset)
     return sum(map(images_in, dataset.datasets)) if isinstance(dataset, ConcatDataset) else len(dataset)
 
 
 def image_number(dataset: Any, index: int) -> int:
-    """Which of a data set's :func:`images_in` a sample shows, from 0."""
+    """Return the number of a sample's image among the data set's :func:`images_in`, from 0."""
     if isinstance(dataset, ConcatDataset):
         part, index = dataset._get_ori_dataset_idx(index)
         return sum(map(images_in, dataset.datasets[:part])) + image_number(dataset.datasets[part], index)
@@ -169,21 +169,21 @@ def image_number(dataset: Any, index: int) -> int:
 
 @DATASETS.register_module()
 class SeededDataset:
-    """A data set whose random transforms depend on the sample's place in the training alone.
+    """A data set whose random transforms depend only on the sample's place in the training.
 
-    No sample is ever replaced by another; mmengine's data sets do that, silently, where a pipeline gives None. A
-    ``DataSample`` gets a ``view``, (epoch, place): where in the training it is seen; its ``sample_idx`` is the
-    :func:`image_number`. What else hooks ask of a data set (its classes, its labels) the one inside answers.
+    A sample is never replaced by another; mmengine's data sets do that silently if a pipeline returns None. A ``DataSample``
+    gets a ``view``, (epoch, place), its place in the training; its ``sample_idx`` is the :func:`image_number`. Other
+    attributes (classes, labels) are those of the wrapped data set.
 
     Args:
         dataset: Config of the data set.
         seed: The run's seed.
-        on_unreadable: What becomes of an image file that cannot be read: ``'stop'`` raises, ``'skip'`` gives the error
-            itself as the sample, which :func:`collate_readable` leaves out and counts.
+        on_unreadable: Treatment of unreadable image files: ``'stop'`` raises, ``'skip'`` returns the error as the sample,
+            which :func:`collate_readable` leaves out and counts.
 
     Raises:
         ChoiceError: If ``on_unreadable`` is neither.
-        UnreadableImageError: From ``[]``, see there; names the file.
+        UnreadableImageError: On access to a sample; names the file.
     """
 
     def __init__(self, dataset: Mapping, seed: int, on_unreadable: str = 'stop') -> None:
@@ -207,17 +207,17 @@ class SeededDataset:
 
     @property
     def CLASSES(self) -> Any:  # noqa: N802  (as mmpretrain calls it)
-        """The names of the classes; None where the data set does not say them."""
+        """The class names; None if the data set has none."""
         return self.dataset.metainfo.get('classes')
 
     def get_gt_labels(self) -> np.ndarray:
-        """The label of each sample, (n,); those that a wrapper repeats too."""
+        """Return the label of each sample, (n,), repeated ones included."""
         if hasattr(self.dataset, 'get_gt_labels'):
             return self.dataset.get_gt_labels()
         return np.array([self.dataset.get_data_info(i)['gt_label'] for i in range(len(self))])
 
     def full_init(self) -> None:
-        """Read the annotations, where that has not been done."""
+        """Read the annotations, if they are not read yet."""
         if hasattr(self.dataset, 'full_init'):
             self.dataset.full_init()
 
@@ -228,7 +228,7 @@ class SeededDataset:
         return len(self.dataset)
 
     def _own_generators(self) -> list[Any]:
-        """The random generators that the transforms hold; a pipeline may have been switched."""
+        """Return the random generators of the transforms; a pipeline may have been switched."""
         pipelines = [getattr(plain, 'pipeline', None) for plain in plain_datasets(self.dataset)]
         if (found := list(map(id, pipelines))) != self._pipelines:
             self._pipelines, self._generators = found, own_generators(pipelines)
@@ -248,7 +248,7 @@ class SeededDataset:
         return sample
 
     def draws_again(self, count: int = 8) -> bool:
-        """Whether a sample that is drawn twice at one place in the training is twice the same; tries ``count`` of them.
+        """Check that a sample drawn twice at one place in the training is the same; tries ``count`` of them.
 
         If not, a transform draws from a generator that cannot be seeded.
         """
@@ -280,17 +280,17 @@ class SeededDataset:
 
 @FUNCTIONS.register_module()
 def collate_readable(samples: Sequence[Any], collate: str) -> dict[str, Any]:
-    """Collate the samples that could be read.
+    """Collate the readable samples.
 
     Args:
         samples: Samples of :class:`SeededDataset`.
-        collate: Registered name of the function that makes a batch of them.
+        collate: Registered name of the collate function.
 
     Returns:
-        The batch, with the messages of the others under ``'unreadable'``.
+        The batch, with the messages of the unreadable ones under ``'unreadable'``.
 
     Raises:
-        TrainingError: If none could be read.
+        TrainingError: If none is readable.
     """
     unreadable = [str(sample) for sample in samples if isinstance(sample, UnreadableImageError)]
     readable = [sample for sample in samples if not isinstance(sample, UnreadableImageError)]
@@ -301,12 +301,12 @@ def collate_readable(samples: Sequence[Any], collate: str) -> dict[str, Any]:
 
 @FUNCTIONS.register_module()
 def steady_worker(worker_id: int) -> None:  # noqa: ARG001
-    """Start of a data worker: leave it to the training process what a SIGTERM to all of them means."""
+    """Start a data worker that leaves SIGTERM to the training process."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def end_workers() -> None:
-    """End the data workers that are left when the program ends; the SIGTERM that Python sends them they ignore."""
+    """End the remaining data workers with the program; they ignore the SIGTERM that Python sends them."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch would call their end an error
     for worker in multiprocessing.active_children():
         if worker.daemon:
@@ -314,7 +314,7 @@ def end_workers() -> None:
 
 
 def reproducible(loader: Mapping | DataLoader, seed: int, on_unreadable: str = 'stop') -> Mapping | DataLoader:
-    """The config of a training dataloader with :class:`SeededDataset` and :class:`PlacedSampler` around its parts.
+    """Return the config of a training dataloader, wrapped by :class:`SeededDataset` and :class:`PlacedSampler`.
 
     Args:
         loader: A config; a dataloader that is already built stays as it is.
@@ -334,9 +334,9 @@ def reproducible(loader: Mapping | DataLoader, seed: int, on_unreadable: str = '
 
 
 def batches_from(loader: DataLoader, start: int) -> Iterator[Any]:
-    """One pass over a dataloader from batch ``start`` on.
+    """Iterate over one pass of a dataloader from batch ``start`` on.
 
-    The batches before it are not even loaded, unless a batch sampler of the user's own makes them.
+    Earlier batches are not loaded, unless a batch sampler of the user's own makes them.
     """
     batches: Any = loader.batch_sampler
     if type(batches) is BatchSampler and isinstance(batches.sampler, PlacedSampler):

@@ -1,4 +1,4 @@
-"""Tests of a training with ``EMAHook``: the weights that it validated are the ones that are tested."""
+"""Tests of a training with ``EMAHook``: the validated weights are tested."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from ..networks.weights import student_weights, weights_of
 
 
 class UnaveragedWeightsHook(Hook):
-    """Give the model the weights themselves once EMAHook has its copy of the averaged ones, which a checkpoint has first.
+    """Restore the unaveraged weights, once EMAHook has copied the averaged ones, which a checkpoint has first.
 
     Args:
-        model: The model, which has loaded the averaged weights.
-        unaveraged: ``ema_state_dict`` of the checkpoint, which has the weights themselves.
+        model: The model with the averaged weights.
+        unaveraged: ``ema_state_dict`` of the checkpoint, which has the unaveraged weights.
     """
 
     def __init__(self, model: nn.Module, unaveraged: Mapping) -> None:
@@ -27,16 +27,16 @@ class UnaveragedWeightsHook(Hook):
         self.model, self.weights = model, student_weights(weights) or weights
 
     def before_test(self, *_: Any) -> None:
-        """Put them in; EMAHook chooses the weights that are tested."""
+        """Load the weights; EMAHook selects the tested ones."""
         self.model.load_state_dict(self.weights, strict=False)
 
 
 def use_validated_weights(runner: Runner, model: nn.Module, source: str) -> None:
-    """Let EMAHook test the weights that it validated in training: the average, the weights themselves, or both.
+    """Let EMAHook test the weights that it validated in training: averaged, unaveraged, or both.
 
     Args:
-        runner: Of the test.
-        model: Its model, which has loaded the checkpoint.
+        runner: Runner of the test.
+        model: Its model with the checkpoint's weights.
         source: Path or address of the checkpoint.
     """
     hooks = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]

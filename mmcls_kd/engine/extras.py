@@ -1,4 +1,4 @@
-"""Libraries that a few functions need: each is an extra of this package, and an error names it."""
+"""Optional libraries: each is an extra of this package, and an error names it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ..errors import need_library
 
-#: What mmengine's backends of a visualizer need.
+#: Libraries of mmengine's visualizer backends.
 BACKENDS = {'TensorboardVisBackend': 'tensorboard', 'WandbVisBackend': 'wandb', 'MLflowVisBackend': 'mlflow'}
 
 

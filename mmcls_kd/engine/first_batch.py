@@ -1,4 +1,4 @@
-"""A first batch through a model: images as in training, without a trace."""
+"""A first batch through a model: images as in training, without side effects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .seeds import states_kept
 
 
 def first_images(loader: DataLoader, count: int = 2) -> Any:
-    """A batch of two images, made as in training but for their order: no sampler is touched, some can be read only once."""
+    """Return a batch of two images as in training, but in another order: no sampler is read, since some allow one pass."""
     rank, world_size = get_dist_info()
     size = len(loader.dataset)  # type: ignore[arg-type]
     indices = [SampleIndex(k % size, 0, (rank + k * world_size) % size) for k in range(count)]
@@ -26,7 +26,7 @@ def first_images(loader: DataLoader, count: int = 2) -> Any:
 
 @contextmanager
 def uncompiled() -> Iterator[None]:
-    """Run what is compiled as it is, so that nothing is compiled for two images."""
+    """Run compiled parts uncompiled, so that nothing is compiled for two images."""
     stance = getattr(torch.compiler, 'set_stance', None)  # since torch 2.6
     with stance('force_eager') if stance else nullcontext():
         yield
@@ -34,7 +34,7 @@ def uncompiled() -> Iterator[None]:
 
 @contextmanager
 def misfits_named(what: str) -> Iterator[None]:
-    """Turn what goes wrong when a first batch does not fit into a ``ValueError`` that says so."""
+    """Turn errors of a first batch that does not fit into a ``ValueError`` that states it."""
     try:
         yield
     except (TrainingError, ValueError):
@@ -47,11 +47,11 @@ def misfits_named(what: str) -> Iterator[None]:
 
 @contextmanager
 def without_a_trace(model: nn.Module, training: bool = False) -> Iterator[None]:
-    """Try a model in the ``with`` block, without gradient; random states, buffers and mode are afterwards what they were.
+    """Try a model in the ``with`` block, without gradients; random states, buffers and mode are restored.
 
     Args:
         model: The model.
-        training: Whether it is tried in train mode.
+        training: Whether to try it in train mode.
     """
     before = model.training
     kept = [(buffer, buffer.clone()) for buffer in model.buffers()] if training else []

@@ -1,4 +1,4 @@
-"""Folders of data: there, whole, and of the split that the config names."""
+"""Folders of data: complete, and of the split that the config names."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmpretrain.registry import DATASETS
 
 from .runtime import datasets_of
 
-#: The layout that a data set expects under its ``data_root``, and what fetches it.
+#: The layout of a data set under its ``data_root``, and the command that fetches it.
 LAYOUTS = {
     'ImageNet': 'train/CLASS/*.JPEG and val/CLASS/*.JPEG, or train/*, val/* with meta/train.txt and meta/val.txt',
     'CustomDataset': 'a folder of images for each class, or an annotation file (`ann_file`)',
@@ -26,21 +26,21 @@ LAYOUTS = {
 SELF_FETCHING = ('CIFAR10', 'CIFAR100', 'MNIST')
 
 
-#: Fashion-MNIST's files and how many dimensions each one's array has.
+#: Fashion-MNIST's files and the number of dimensions of each array.
 IDX_FILES = {
     f'{split}-{kind}-ubyte': int(kind[-1]) for split in ('train', 't10k') for kind in ('images-idx3', 'labels-idx1')
 }
 
 
 def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
-    """Refuse a data set whose folder is missing, or that reads another split than it names.
+    """Refuse a data set whose folder is missing, or whose split is not the one that it names.
 
     Args:
         cfg: Config of the run.
-        loaders: The dataloaders that the run will use.
+        loaders: Names of the run's dataloaders.
 
     Raises:
-        FileNotFoundError: Names the folder, the expected layout and, where there is one, the command that fetches it.
+        FileNotFoundError: Names the folder, its layout and, if there is one, the command that fetches it.
         ValueError: As :func:`check_published`.
         ValueError: See :func:`refuse_other_split`.
     """
@@ -61,14 +61,14 @@ def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
 
 
 def refuse_other_split(loader: str, dataset: Mapping) -> None:
-    """Refuse a data set that reads another split than it names: mmpretrain's MNIST and FashionMNIST go by ``test_mode``.
+    """Refuse a data set that reads another split than it names: mmpretrain's MNIST and FashionMNIST follow ``test_mode``.
 
     Args:
         loader: The dataloader, for the message.
         dataset: Config of its data set.
 
     Raises:
-        ValueError: Names both keys, and which to set.
+        ValueError: Names both keys, and the value to set.
     """
     from mmpretrain.datasets import MNIST  # prints a line of its own where it is imported first
 
@@ -85,7 +85,7 @@ def refuse_other_split(loader: str, dataset: Mapping) -> None:
 
 
 def check_published(kind: str, root: Path) -> None:
-    """Refuse files of a data set that mmpretrain would overwrite: it fetches all of them anew where one is not as published.
+    """Refuse files of a data set that mmpretrain would overwrite: it fetches all anew if one is not as published.
 
     Args:
         kind: The data set, one of :data:`SELF_FETCHING`.
@@ -109,15 +109,15 @@ def check_published(kind: str, root: Path) -> None:
 
 
 def check_idx_files(cfg: Config, loaders: tuple[str, ...]) -> None:
-    """Refuse files of Fashion-MNIST that are missing, cut short or other than they should be.
+    """Refuse files of Fashion-MNIST that are missing, truncated or different.
 
     Args:
         cfg: Config of the run.
-        loaders: The dataloaders that the run will use.
+        loaders: Names of the run's dataloaders.
 
     Raises:
         FileNotFoundError: Names the file.
-        ValueError: Likewise.
+        ValueError: Names the file.
     """
     sets = [d for name, d in datasets_of(cfg) if name in loaders and d.get('type') == 'FashionMNIST']
     roots = {d['data_root'] for d in sets if isinstance(d.get('data_root'), str) and '://' not in d['data_root']}

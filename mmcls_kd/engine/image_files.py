@@ -1,4 +1,4 @@
-"""Whether the image files of a data set are those that a store was made of: by size and time, else by their content."""
+"""Comparison of a data set's image files with those of a store: by size and time, else by content."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .data import plain_datasets
 
 
 def local_files(dataset: Any) -> Iterator[Path]:
-    """The image files of a data set that lie on this machine, in its order."""
+    """Iterate over the image files of a data set on this machine, in its order."""
     for plain in plain_datasets(dataset):
         for i in range(len(plain) if hasattr(plain, 'get_data_info') else 0):
             path = Path(str(plain.get_data_info(i).get('img_path') or ''))
@@ -24,7 +24,7 @@ def local_files(dataset: Any) -> Iterator[Path]:
 
 
 def seen_from_outside(dataset: Any) -> dict[str, Any]:
-    """A checksum of sizes and times of a data set's files, and the latest of them; empty if it has none."""
+    """Return a checksum of sizes and times of a data set's files, and the latest of them; empty if it has none."""
     digest, latest = hashlib.sha256(), (0, '')
     for path in local_files(dataset):
         state = path.stat()
@@ -34,23 +34,23 @@ def seen_from_outside(dataset: Any) -> dict[str, Any]:
 
 
 def content(dataset: Any) -> str:
-    """A checksum of a data set's files, each read to its end."""
+    """Return a checksum of a data set's files, each read to its end."""
     with ThreadPoolExecutor(8) as pool:
         return hashlib.sha256('\n'.join(pool.map(sha256, local_files(dataset))).encode()).hexdigest()
 
 
 def describe(dataset: Any) -> dict[str, str]:
-    """What a store notes of the image files; empty if the data set has none. All processes call it; the first one reads."""
+    """Return a store's facts about the image files; empty without files. All processes call it; the first one reads."""
     return _of_the_first(lambda: {**found, 'content': content(dataset)} if (found := seen_from_outside(dataset)) else {})
 
 
 def changed(noted: Mapping[str, str], dataset: Any) -> str | None:
-    """Which image files were changed since a store was made, in words; None if none was. All processes call it.
+    """Describe the image files that changed since a store was made; None if none did. All processes call it.
 
-    Where sizes and times are others, as in a copy, the content decides.
+    If sizes and times differ, as in a copy, the content decides.
 
     Args:
-        noted: What :func:`describe` gave then.
+        noted: Result of :func:`describe` at that time.
         dataset: The data set.
     """
 
@@ -65,7 +65,7 @@ def changed(noted: Mapping[str, str], dataset: Any) -> str | None:
 
 
 def _of_the_first(look: Any) -> Any:
-    """What process 0 sees, for all."""
+    """Return the result of process 0 in all processes."""
     found = [look() if get_rank() == 0 else None]
     broadcast_object_list(found)
     return found[0]

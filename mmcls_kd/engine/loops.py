@@ -1,4 +1,4 @@
-"""Training loops that an interruption does not change: resumed anywhere, they go on as if nothing had been."""
+"""Training loops that an interruption does not change: they resume anywhere, bit-exactly."""
 
 from __future__ import annotations
 
@@ -22,29 +22,28 @@ ON_NONFINITE = ('stop', 'skip')
 
 
 def images_of(batch: Any) -> list[str]:
-    """What to call the images of a batch: their files, else their numbers in the data set."""
+    """Name the images of a batch: by their files, else by their numbers in the data set."""
     samples = batch.get('data_samples', []) if isinstance(batch, Mapping) else []
     return [str(s.get('img_path') or f'sample {s.get("sample_idx", "?")}') for s in samples]
 
 
 class _ResumableLoop:
-    """What both loops have in common.
+    """The common part of both loops.
 
     Args:
         runner: The runner.
         dataloader: Config of the training data.
-        on_nonfinite: What becomes of a step whose loss or gradient is NaN or infinite: ``'stop'`` ends the training with an
-            error that names the term and the images, ``'skip'`` leaves the step out, weights and batch statistics
-            untouched.
-        max_nonfinite: How many steps in a row may be left out before the training ends after all.
-        on_unreadable: What becomes of an image file that cannot be read: ``'stop'`` or ``'skip'`` (left out of its batch,
-            and counted).
-        gradient_norm_interval: Every so many iterations log each loss term's gradient norm; 0 for never. Each time costs
-            one backward pass a term.
-        **kwargs: Those of mmengine's loop.
+        on_nonfinite: Treatment of a step whose loss or gradient is NaN or infinite: ``'stop'`` ends the training with an
+            error that names the term and the images, ``'skip'`` skips the step, without a change of weights and batch
+            statistics.
+        max_nonfinite: Number of steps in a row that may be skipped.
+        on_unreadable: Treatment of unreadable image files: ``'stop'`` or ``'skip'`` (left out of the batch, and counted).
+        gradient_norm_interval: Interval, in iterations, of logging each loss term's gradient norm; 0 for never. It costs one
+            backward pass a term.
+        **kwargs: Keywords of mmengine's loop.
 
     Raises:
-        ChoiceError: If a choice is none of those above.
+        ChoiceError: If a choice is unknown.
         TrainingError: During training, see ``on_nonfinite`` and ``on_unreadable``.
     """
 
@@ -75,11 +74,11 @@ class _ResumableLoop:
         self.view_cycle = 0
 
     def seed_for(self, what: str, cycle: int | None = None) -> None:
-        """Seed all generators for what comes at this iteration; after ``cycle`` iterations the same comes again."""
+        """Seed all generators for this iteration; seeds repeat after ``cycle`` iterations."""
         seed_all(self.seed, what, self._iter % cycle if cycle else self._iter, get_rank())
 
     def begin(self) -> None:
-        """Before the first iteration: take over counts of the checkpoint that the run goes on from, watch the losses."""
+        """Prepare the first iteration: take over counts of the resumed checkpoint, watch the losses."""
         with refusals_named('a hook refuses to start', TrainingError):
             self.runner.call_hook('before_train')
         info = self.runner.message_hub
@@ -93,7 +92,7 @@ class _ResumableLoop:
         self.watch.watch_gradients(self.runner.optim_wrapper)
 
     def _cycle_of(self, stored: int) -> int:
-        """After how many epochs the views of a teacher store come again; a resumed run keeps to what it began with."""
+        """Return the number of epochs after which a teacher store's views repeat; a resumed run keeps its first one."""
         info = self.runner.message_hub
         cycle = info.get_info('view_cycle', stored)
         if cycle > stored:
@@ -103,7 +102,7 @@ class _ResumableLoop:
         return cycle
 
     def validate_if(self, due: bool) -> None:
-        """Validate if that is due and has not been done after this iteration yet, before an interruption."""
+        """Validate if that is due and was not done after this iteration, before an interruption."""
         info = self.runner.message_hub
         if not due or self.runner.val_loop is None or info.get_info('last_validation', 0) == self._iter:
             return
@@ -112,7 +111,7 @@ class _ResumableLoop:
         self.runner.val_loop.run()
 
     def train_on(self, batch_idx: int, batch: Any) -> None:
-        """One iteration."""
+        """Run one iteration."""
         self.count_unreadable(batch)
         self.seed_for('step', self.view_cycle * len(self.dataloader))
         self.runner.call_hook('before_train_iter', batch_idx=batch_idx, data_batch=batch)
@@ -121,10 +120,10 @@ class _ResumableLoop:
         self._iter += 1
 
     def step(self, batch: Any) -> dict | None:
-        """The optimizer step of one batch; returns what to log, None if the step was left out.
+        """Run the optimizer step of one batch; returns the values to log, None if the step was skipped.
 
         Raises:
-            DivergenceError: If a loss or gradient is not finite and the step may not be left out.
+            DivergenceError: If a loss or gradient is not finite and the step may not be skipped.
         """
         runner = self.runner
         self.watch.before_step(self._iter)
@@ -138,13 +137,13 @@ class _ResumableLoop:
         return outputs
 
     def count_left_out(self, in_row: int) -> None:
-        """Note how many steps in a row were left out, also for a run that goes on from here."""
+        """Set the number of steps skipped in a row, for a resumed run too."""
         if in_row != self.left_out_in_row:
             self.left_out_in_row = in_row
             self.runner.message_hub.update_info('left_out_in_row', in_row)
 
     def leave_out(self, error: NonFiniteLossError, batch: Any) -> None:
-        """Go on without the step, or stop."""
+        """Continue without the step, or stop."""
         runner, images = self.runner, images_of(batch)
         where = f'epoch {self._epoch + 1}, iteration {self._iter + 1}'
         self.count_left_out(self.left_out_in_row + 1)
@@ -168,7 +167,7 @@ class _ResumableLoop:
             runner.optim_wrapper.initialize_count_status(runner.model, self._iter + 1, runner.max_iters)
 
     def count_unreadable(self, batch: Any) -> None:
-        """Say which images of a batch could not be read, and how many there were so far."""
+        """Log the unreadable images of a batch, and their number so far."""
         for message in batch.pop('unreadable', []) if isinstance(batch, dict) else []:
             total = self.runner.message_hub.get_info('unreadable_images', 0) + 1
             self.runner.message_hub.update_info('unreadable_images', total)
@@ -177,9 +176,9 @@ class _ResumableLoop:
 
 @LOOPS.register_module()
 class ResumableEpochLoop(_ResumableLoop, EpochBasedTrainLoop):
-    """Mmengine's ``EpochBasedTrainLoop`` that goes on where it stopped, in the middle of an epoch too.
+    """mmengine's ``EpochBasedTrainLoop`` that resumes anywhere, in the middle of an epoch too.
 
-    A validation that an interruption prevented is made up for. Random numbers: see :mod:`~mmcls_kd.engine.seeds`.
+    A validation that an interruption prevented is run later. Random numbers: see :mod:`~mmcls_kd.engine.seeds`.
     """
 
     __doc__ += _ResumableLoop.__doc__.split('\n', 1)[1]  # type: ignore[union-attr]
@@ -195,14 +194,14 @@ class ResumableEpochLoop(_ResumableLoop, EpochBasedTrainLoop):
         return self.runner.model
 
     def end_epoch(self) -> None:
-        """Validate where the finished epochs say so."""
+        """Validate if it is due after the finished epochs."""
         self._decide_current_val_interval()
         at_end = self._iter == self._epoch * len(self.dataloader)
         due = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
         self.validate_if(at_end and due and self._epoch >= max(1, self.val_begin))
 
     def run_epoch(self) -> None:
-        """The rest of an epoch: all of it, unless the run goes on from a checkpoint in its middle."""
+        """Run the rest of an epoch: all of it, unless the run resumes in its middle."""
         self.runner.call_hook('before_train_epoch')
         done = self._iter - self._epoch * len(self.dataloader)
         self.seed_for('epoch')
@@ -215,9 +214,9 @@ class ResumableEpochLoop(_ResumableLoop, EpochBasedTrainLoop):
 
 @LOOPS.register_module()
 class ResumableIterLoop(_ResumableLoop, IterBasedTrainLoop):
-    """Mmengine's ``IterBasedTrainLoop`` that goes on where it stopped, with the batch that was next.
+    """mmengine's ``IterBasedTrainLoop`` that resumes with the next batch.
 
-    A validation that an interruption prevented is made up for. Random numbers: see :mod:`~mmcls_kd.engine.seeds`.
+    A validation that an interruption prevented is run later. Random numbers: see :mod:`~mmcls_kd.engine.seeds`.
     """
 
     __doc__ += _ResumableLoop.__doc__.split('\n', 1)[1]  # type: ignore[union-attr]
@@ -238,13 +237,13 @@ class ResumableIterLoop(_ResumableLoop, IterBasedTrainLoop):
         return self.runner.model
 
     def end_iteration(self) -> None:
-        """Validate where the finished iterations say so."""
+        """Validate if it is due after the finished iterations."""
         self._decide_current_val_interval()
         due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
         self.validate_if(due and self._iter >= max(1, self.val_begin))
 
     def batches(self) -> Iterator[Any]:
-        """All batches from this iteration on, pass after pass."""
+        """Iterate over all batches from this iteration on, pass after pass."""
         sampler: Any = self.dataloader.batch_sampler.sampler  # type: ignore[union-attr]
         inner = sampler.sampler if isinstance(sampler, PlacedSampler) else sampler
         endless = isinstance(inner, InfiniteSampler)

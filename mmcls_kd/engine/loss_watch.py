@@ -1,4 +1,4 @@
-"""Watches the losses of each step: stops a step whose loss is not finite, measures gradient norms."""
+"""Watch over the losses of each step: it stops at non-finite losses, and measures gradient norms."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..errors import NonFiniteLossError
 
 
 def value_of(loss: Tensor | list[Tensor]) -> Tensor:
-    """A loss as mmengine adds it up: its mean; of a list the sum of the means."""
+    """Return a loss as mmengine adds it up: its mean; for a list the sum of the means."""
     return loss.mean() if isinstance(loss, Tensor) else sum(part.mean() for part in loss)  # type: ignore[return-value]
 
 
 def not_finite(tensors: Mapping[str, Tensor | None]) -> list[str]:
-    """The names of the tensors that hold a NaN or an infinite number."""
+    """Return the names of tensors with a NaN or an infinite number."""
     there = {name: value for name, value in tensors.items() if value is not None and not value.is_sparse}
     if not there:
         return []
@@ -29,9 +29,9 @@ def not_finite(tensors: Mapping[str, Tensor | None]) -> list[str]:
 
 
 class LossWatch:
-    """Looks at the losses of every step between forward and backward pass, and at the gradients before the optimizer's step.
+    """Check of the losses between forward and backward pass, and of the gradients before the optimizer's step.
 
-    It takes the place of the model's ``parse_losses``, the one function that sees all terms by name, and calls it.
+    It replaces the model's ``parse_losses``, the only function that gets all terms by name, and calls it.
 
     Args:
         model: The model, not in a parallel wrapper.
@@ -49,18 +49,18 @@ class LossWatch:
         self.model.parse_losses = self.parse_losses
 
     def before_step(self, iteration: int) -> None:
-        """Note what a step starts from."""
+        """Note the state before a step."""
         self.iteration = iteration
         for copy, buffer in zip(self.kept, self.buffers, strict=True):
             copy.copy_(buffer)
 
     def restore_statistics(self) -> None:
-        """Put the buffers back to what they were before the step."""
+        """Restore the buffers of before the step."""
         for copy, buffer in zip(self.kept, self.buffers, strict=True):
             buffer.copy_(copy)
 
     def parse_losses(self, losses: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """The model's own ``parse_losses``, and the gradient norms where they are due.
+        """Call the model's own ``parse_losses``, and add the gradient norms if they are due.
 
         Raises:
             NonFiniteLossError: In every process, if a loss of any process is NaN or infinite.
@@ -73,10 +73,10 @@ class LossWatch:
         return total, log_vars
 
     def watch_gradients(self, wrapper: OptimWrapper) -> None:
-        """Let each step of an optimizer look at its gradients first: finite losses may have others that are not.
+        """Check the gradients before each step of an optimizer: those of finite losses may be non-finite.
 
-        All processes see the same gradients. What a loss scaler finds by itself is its own business: it leaves the step out
-        and scales less.
+        All processes see the same gradients. Those that a loss scaler finds are left to it: it skips the step and scales
+        less.
         """
         names = {id(parameter): name for name, parameter in self.model.named_parameters()}
         wrappers: Iterable[Any] = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
@@ -94,7 +94,7 @@ class LossWatch:
 
     @staticmethod
     def check(terms: Mapping[str, Tensor]) -> None:
-        """Refuse terms that are not finite, in all processes at once: none may go on into the backward pass alone.
+        """Refuse non-finite terms, in all processes at once: none may enter the backward pass alone.
 
         Raises:
             NonFiniteLossError: Names the terms.
@@ -108,7 +108,7 @@ class LossWatch:
             raise NonFiniteLossError(bad[:-1] or bad)
 
     def gradient_norms(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The 2-norm of each term's gradient over all trainable parameters, in this process."""
+        """Return the 2-norm of each term's gradient over all trainable parameters, in this process."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         norms = {}
         for name, value in terms.items():

@@ -10,12 +10,12 @@ from torch import nn
 
 
 def unwrapped(runner: Runner) -> Any:
-    """The runner's model without a parallel wrapper."""
+    """Return the runner's model without a parallel wrapper."""
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 def share_memories(model: nn.Module, average: BaseAveragedModel) -> None:
-    """Give a moving average the memories of the model's losses: there is nothing to average in them, nor room for two."""
+    """Share the memories of the model's losses with a moving average, which has neither a use nor room for copies."""
     for own, copy in zip(model.modules(), average.module.modules(), strict=True):
         for name in getattr(own, 'memories', ()):
             setattr(copy, name, getattr(own, name))

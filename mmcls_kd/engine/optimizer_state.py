@@ -1,7 +1,7 @@
-"""The optimizer's state by parameter name, so that it finds its parameters in a model that is put together otherwise.
+"""The optimizer's state by parameter name, so that it fits a model with other parts.
 
-torch counts parameters by position. A checkpoint of the original toolbox counts those of the frozen teacher too, which here
-are in no optimizer; and a loss with parameters that is switched on or off moves all behind it.
+torch counts parameters by position. A checkpoint of the original toolbox also counts the frozen teacher's, which are in no
+optimizer here; and a loss with parameters that is switched on or off moves all behind it.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-#: Buffers by the ends of their names, where no network is at hand to tell them from parameters.
+#: Endings of buffers' names, for use without a network to distinguish them from parameters.
 BUFFERS = re.compile(
     r'(running_mean|running_var|num_batches_tracked|relative_position_index|attn_mask|relative_coords_table)$'
 )
 
 
 def parameter_names(model: nn.Module, optimizer: Optimizer) -> list[str]:
-    """The names of an optimizer's parameters in the order in which its state counts them."""
+    """Return the names of an optimizer's parameters in the order of its state."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     return [names[id(p)] for group in optimizer.param_groups for p in group['params']]
 
 
 def names_in(checkpoint: Mapping[str, Any], model: nn.Module, count: int) -> list[str]:
-    """The names of the ``count`` parameters that a checkpoint's optimizer state counts.
+    """Return the names of the ``count`` parameters in a checkpoint's optimizer state.
 
-    Ours has them. In one of the original the order is that of its weights, which hold all parameters and the buffers; the
-    teacher's are among them, unless the optimizer had options for single parameters.
+    Ours has them. In one of the original, the order is that of its weights, which hold all parameters and the buffers; the
+    teacher's are included, unless the optimizer had options for single parameters.
 
     Raises:
         ValueError: If the weights have another number of parameters.
@@ -50,20 +50,19 @@ def names_in(checkpoint: Mapping[str, Any], model: nn.Module, count: int) -> lis
 
 
 def match_by_name(checkpoint: dict[str, Any], model: nn.Module, optim_wrapper: OptimWrapper) -> None:
-    """Put the optimizer's and the schedulers' state of a checkpoint into the order of this run's parameters.
+    """Reorder the optimizer's and the schedulers' state of a checkpoint to this run's parameters.
 
-    They take the place of the old ones in ``checkpoint``, and those stay as they are.
+    They replace the old ones in ``checkpoint``, which stay unchanged themselves.
 
-    Parameters that the checkpoint does not have start without state; what it has of others (a teacher's) is left out.
+    Parameters that the checkpoint lacks start without state; state of others (a teacher's) is dropped.
 
     Args:
-        checkpoint: With ``optimizer``, and ``optimizer_names`` or ``state_dict``.
+        checkpoint: Checkpoint with ``optimizer``, and ``optimizer_names`` or ``state_dict``.
         model: The model, not in a parallel wrapper.
-        optim_wrapper: Of this run. Several optimizers, each under its name, are left to mmengine.
+        optim_wrapper: Optimizer wrapper of this run. Several optimizers by name are left to mmengine.
 
     Raises:
-        ValueError: If the state is of another kind of optimizer, counts other parameters than the weights have, or of other
-            shapes.
+        ValueError: If the state is of another kind of optimizer, or its number of parameters or their shapes differ.
     """
     saved = checkpoint['optimizer']
     if 'param_groups' not in saved:
@@ -94,7 +93,7 @@ def match_by_name(checkpoint: dict[str, Any], model: nn.Module, optim_wrapper: O
 
 
 def _check_kind(checkpoint: Mapping[str, Any], optimizer: Optimizer) -> None:
-    """Refuse the state of another kind of optimizer; a checkpoint that does not name it lacks settings of this one."""
+    """Refuse the state of another kind of optimizer; without its name, one that lacks settings of this one."""
     own, kind = type(optimizer).__name__, checkpoint.get('optimizer_type')
     group = checkpoint['optimizer']['param_groups'][0]
     numbers = [k for k, v in optimizer.defaults.items() if isinstance(v, (int, float, tuple)) and not isinstance(v, bool)]

@@ -1,4 +1,4 @@
-"""Learning rates for the batch size that a run really has: mmengine's ``auto_scale_lr``, for every schedule."""
+"""Learning rates for the actual batch size: mmengine's ``auto_scale_lr``, for every schedule."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-#: Where a schedule of learning rates has rates of its own.
+#: Keys of absolute learning rates in schedules.
 ABSOLUTE = ('eta_max', 'eta_min', 'min_value')
 
 
 def _schedules(given: Any) -> list[dict]:
-    """The configs of all schedules: one, several, or several for each of several optimizers."""
+    """List the configs of all schedules: one, several, or several for each of several optimizers."""
     if isinstance(given, Mapping) and 'type' not in given:
         return [one for part in given.values() for one in _schedules(part)]
     return [one for one in ([given] if isinstance(given, Mapping) else given or []) if isinstance(one, dict)]
@@ -26,10 +26,10 @@ def _times(value: Any, ratio: float) -> Any:
 
 
 def scale_rates(runner: Runner) -> None:
-    """Prepare a runner whose ``auto_scale_lr`` is on, in place: mmengine scales the optimizer's rates alone.
+    """Prepare a runner with ``auto_scale_lr``, in place: mmengine scales the optimizer's rates alone.
 
-    The total batch size is that of an optimizer step, over all processes and gathered batches. Rates that stand in the
-    schedules are scaled, too, and the length of a cycle (``total_steps`` of ``OneCycleLR``) that is not the training's.
+    The total batch size is that of an optimizer step, over all processes and gathered batches. Learning rates in schedules
+    are scaled too, and the length of a cycle (``total_steps`` of ``OneCycleLR``) that differs from the training's.
 
     Args:
         runner: The runner; its loop is built.

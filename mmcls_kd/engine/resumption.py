@@ -1,4 +1,4 @@
-"""What a resumed run is compared with: what makes a run the run that it is, and what follows where that has changed."""
+"""The fingerprint of a run, and the adaptation of a resumed run whose fingerprint has changed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..recipe.methods import method_entries
 from .data import plain_datasets, sample_infos
 from .models import unwrapped
 
-#: The parts of a config that make a run the run that it is.
+#: The keys of a config that determine a run.
 PARTS = (
     'model',
     'data_preprocessor',
@@ -33,21 +33,21 @@ PARTS = (
     'auto_scale_lr',
     'custom_hooks',
 )
-#: What changes no number, wherever it stands in them; ``num_samples`` is said by the number of images.
+#: Keys in them that change no result; the number of images determines ``num_samples``.
 SILENT = {
     *('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', 'worker_init_fn', 'num_samples', '_scope_'),
     *('serialize_data', 'val_interval', 'val_begin', 'gradient_norm_interval'),
 }
-#: Of how many training images, evenly spread, names and labels are compared.
+#: Number of training images, evenly spread, whose names and labels are compared.
 COMPARED_IMAGES = 10_000
-#: The parts that say what the optimizer does at which step.
+#: The keys that determine the optimizer's steps.
 RATES = ('optim_wrapper', 'param_scheduler', 'auto_scale_lr')
-#: Where a schedule is; all else in its state says what it is.
+#: The keys of a schedule's progress; all others in its state are its settings.
 POSITION = {'last_step', '_global_step', '_last_value', 'verbose', 'best', 'cooldown_counter', 'num_bad_epochs'}
 
 
 def fingerprint(pieces: Iterable[bytes]) -> str:
-    """A checksum of some bytes."""
+    """Return a checksum of some bytes."""
     value = 0
     for piece in pieces:
         value = zlib.crc32(piece, value)
@@ -55,7 +55,7 @@ def fingerprint(pieces: Iterable[bytes]) -> str:
 
 
 def images_of_training(dataset: Any) -> dict[str, Any]:
-    """How many training images there are, and a checksum of their names and labels."""
+    """Return the number of training images, and a checksum of their names and labels."""
 
     def pieces() -> Iterator[bytes]:
         for part in plain_datasets(dataset):
@@ -68,7 +68,7 @@ def images_of_training(dataset: Any) -> dict[str, Any]:
 
 
 def weights_of_teachers(model: Any) -> Any:
-    """A checksum of the teachers' weights; of a store what it says of them; None without a teacher."""
+    """Return a checksum of the teachers' weights; for a store its own; None without a teacher."""
     if (store := getattr(model, 'store', None)) is not None:
         return plain(store.manifest.teacher)
     weights = [parameter for network in getattr(model, 'teachers', ()) for parameter in network.parameters()]
@@ -78,7 +78,7 @@ def weights_of_teachers(model: Any) -> Any:
 
 
 def record_of(runner: Runner) -> dict[str, Any]:
-    """What makes a run the run that it is, in plain values; a checkpoint has it in its ``meta``."""
+    """Return the fingerprint of a run in plain values; a checkpoint has it in its ``meta``."""
     found = {name: plain(runner.cfg[name]) for name in PARTS if runner.cfg.get(name) is not None}
     model = found.get('model', {})
     for key in ('student_cfg', 'teacher_cfg'):
@@ -105,7 +105,7 @@ def _short(value: Any) -> str:
 
 
 def differences(before: Any, now: Any, name: str = '') -> list[str]:
-    """Each setting that two records do not have alike, with the old and the new value.
+    """List the settings that differ between two fingerprints, with the old and the new value.
 
     Example:
         >>> differences({'processes': 2, 'model': {'methods': {}}}, {'processes': 1, 'model': {'methods': {}, 'taps': [1]}})
@@ -125,18 +125,18 @@ def differences(before: Any, now: Any, name: str = '') -> list[str]:
 
 
 def go_on(runner: Runner, checkpoint: dict[str, Any], now: Mapping[str, Any]) -> None:
-    """Fit a checkpoint to the run that goes on from it, in place, and say in one warning what has changed.
+    """Fit a checkpoint to the run that resumes from it, in place, and log all changes in one warning.
 
-    In an epoch of another length the run goes on at the epoch's start. Where lengths, optimizer or schedules have
-    changed, learning rates and the optimizer's settings are those that a run of the present config has at this place.
+    With another length of epochs, the run resumes at the epoch's start. If lengths, optimizer or schedules have changed,
+    learning rates and optimizer settings are those of a run of the present config at this place.
 
     Args:
         runner: The runner, its loop and optimizer built.
-        checkpoint: What it goes on from; the optimizer's state in this run's order.
-        now: The record of this run.
+        checkpoint: The checkpoint, with the optimizer's state in this run's order.
+        now: Fingerprint of this run.
 
     Raises:
-        TrainingError: If the run cannot go on so; says why.
+        TrainingError: If the run cannot resume so; states the reason.
     """
     meta, hub = checkpoint['meta'], checkpoint.get('message_hub')
     info = hub.get('runtime_info', {}) if isinstance(hub, Mapping) else {}
@@ -161,7 +161,7 @@ def go_on(runner: Runner, checkpoint: dict[str, Any], now: Mapping[str, Any]) ->
 
 
 def _check_memories(runner: Runner, changed: list[str]) -> None:
-    """Refuse other training images where a loss remembers each of them by its number."""
+    """Refuse other training images if a loss remembers each of them by its number."""
     losses = getattr(unwrapped(runner), 'distill_losses', {})
     remembering = [name for name, loss in losses.items() if 'num_samples' in getattr(loss, 'facts', {}).values()]
     other = [text for text in changed if 'training images' in text.split(':', 1)[0]]
@@ -173,7 +173,7 @@ def _check_memories(runner: Runner, changed: list[str]) -> None:
 
 
 def _fit_length(runner: Runner, meta: dict[str, Any], info: dict[str, Any], before: int, length: int) -> str:
-    """Let a run go on whose epochs have another length; what counted iterations of the old ones counts the new ones."""
+    """Resume with another length of epochs: convert counts of old iterations to new ones."""
     text = f'the epoch had {before} batches in each process and has {length} now: the run goes on at '
     if not isinstance(runner.train_loop, EpochBasedTrainLoop):
         return f'{text}iteration {meta["iter"] + 1}'
@@ -185,13 +185,13 @@ def _fit_length(runner: Runner, meta: dict[str, Any], info: dict[str, Any], befo
 
 
 def flattened(schedules: Any) -> list[Any]:
-    """All schedules: of one optimizer a list, of several a dict of lists."""
+    """List all schedules: those of one optimizer are a list, of several a dict of lists."""
     groups = schedules.values() if isinstance(schedules, Mapping) else [schedules or []]
     return [schedule for group in groups for schedule in group]
 
 
 def _same_schedule(saved: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
-    """Whether two states are of the same schedule; versions of mmengine add settings, another kind has others."""
+    """Check whether two states are of the same schedule; versions of mmengine add settings, other kinds have others."""
     saved, own = (
         {k: v for k, v in state.items() if k not in POSITION and not callable(v) and k != 'anneal_func'}
         for state in (saved, own)
@@ -201,13 +201,13 @@ def _same_schedule(saved: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
 
 
 def _follow_schedules(runner: Runner, checkpoint: dict[str, Any], anew: bool) -> str | None:
-    """Put the schedules of the present config where they are at this place, if they are others than the checkpoint's.
+    """Move the schedules of the present config to this place, if they differ from the checkpoint's.
 
     Returns:
-        What to say; None if the learning rate is what it would have been.
+        The message; None if the learning rate is unchanged.
 
     Raises:
-        TrainingError: If one of them follows a metric, whose course is not known.
+        TrainingError: If one of them follows a metric, whose course is unknown.
     """
     optimizer, own = checkpoint.get('optimizer', {}), flattened(runner.param_schedulers)
     saved = flattened(checkpoint.get('param_schedulers'))
@@ -240,7 +240,7 @@ def _follow_schedules(runner: Runner, checkpoint: dict[str, Any], anew: bool) ->
 
 
 def _step_to(runner: Runner, schedules: list[Any], meta: Mapping[str, Any]) -> None:
-    """Step schedules that were just built to the place of a checkpoint, in the order in which a training steps them."""
+    """Step new schedules to the place of a checkpoint, in the order of a training."""
     length = len(runner.train_loop.dataloader) if isinstance(runner.train_loop, EpochBasedTrainLoop) else 0
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', UserWarning)  # torch's and mmengine's, of a step before the optimizer's first
@@ -255,9 +255,9 @@ def _step_to(runner: Runner, schedules: list[Any], meta: Mapping[str, Any]) -> N
 
 
 def gathered_gradients(runner: Runner) -> dict[str, Tensor]:
-    """The gradients that wait for the optimizer's step, by name, where several batches make one; all processes ask at once.
+    """Return the gradients gathered for the optimizer's step, by name; all processes call it at once.
 
-    Several processes have one of their own each; their mean serves the step as well.
+    Several processes have one each; the step needs only their mean.
     """
     wrapper: Any = runner.optim_wrapper
     if getattr(wrapper, '_accumulative_counts', 1) == 1 or wrapper.should_update():
@@ -269,7 +269,7 @@ def gathered_gradients(runner: Runner) -> dict[str, Tensor]:
 
 
 def restore_gathered(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
-    """Put back the gradients that were waiting."""
+    """Restore the gathered gradients."""
     if gathered := checkpoint.get('gathered_gradients'):
         for name, parameter in unwrapped(runner).named_parameters():
             if name in gathered:
@@ -278,13 +278,13 @@ def restore_gathered(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
 
 
 def stopping_counts(runner: Runner) -> list[dict[str, float]]:
-    """What each ``EarlyStoppingHook`` has counted."""
+    """Return the counts of each ``EarlyStoppingHook``."""
     hooks = [hook for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)]
     return [dict(wait_count=int(hook.wait_count), best_score=float(hook.best_score)) for hook in hooks]
 
 
 def restore_stopping(runner: Runner, counts: list[dict[str, float]]) -> None:
-    """Let each ``EarlyStoppingHook`` go on with its count."""
+    """Restore the counts of each ``EarlyStoppingHook``."""
     hooks = [hook for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)]
     for hook, count in zip(hooks, counts, strict=False):
         vars(hook).update(count)

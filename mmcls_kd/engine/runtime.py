@@ -1,4 +1,4 @@
-"""What runs share: the config made ready to run, and processes on CPU-only machines."""
+"""Shared parts of runs: the config made ready to run, and processes on CPU-only machines."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
 def student_only(cfg: Config) -> None:
-    """Put the student in the place of the distiller, in place: what testing needs, without any teacher's weights."""
+    """Replace the distiller by the student, in place, for testing without a teacher's weights."""
     distiller = cfg.model
     if 'methods' in cfg:
         follow_methods(distiller, cfg.methods)
@@ -49,7 +49,7 @@ def student_only(cfg: Config) -> None:
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """The config of a run, with the options that every tool has merged in.
+    """Load the config of a run, with the options common to all commands.
 
     ``work_dir`` is the command line's, else the config's, else ``work_dirs/`` and the name of the config file.
 
@@ -75,17 +75,17 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def need(cfg: Config, *keys: str) -> None:
-    """Refuse a config that lacks something.
+    """Refuse a config that lacks a key.
 
     Raises:
-        ValueError: Names the config and what it lacks.
+        ValueError: Names the config and the key.
     """
     for key in keys:
         if cfg.get(key) is None:
             raise ValueError(f'config {cfg.filename} has no `{key}`')
 
 
-#: What a dataloader has to have, each with an example.
+#: Required keys of a dataloader, each with an example.
 NEEDED_OF_LOADERS = {
     'dataset': "dict(type='CustomDataset', data_root='...')",
     'sampler': "dict(type='DefaultSampler', shuffle=True)",
@@ -93,7 +93,7 @@ NEEDED_OF_LOADERS = {
 
 
 def complete_dataloaders(cfg: Config, pin_memory: bool, persistent_workers: bool) -> None:
-    """Fill in what dataloaders leave open, as mmpretrain's tools do; never ask for what this machine cannot give.
+    """Fill in missing keys of dataloaders as mmpretrain's tools do, within the limits of this machine.
 
     Raises:
         ValueError: If one has no data set or sampler.
@@ -111,12 +111,12 @@ def complete_dataloaders(cfg: Config, pin_memory: bool, persistent_workers: bool
 
 
 def is_distiller(model: dict) -> bool:
-    """Whether a ``model`` config is a distiller's, or that of a class derived from it."""
+    """Check whether a ``model`` config is a distiller's, or that of a derived class."""
     return 'student_cfg' in model
 
 
 def datasets_of(cfg: Config) -> Iterator[tuple[str, dict]]:
-    """Each data set config of a run with the name of its dataloader, also those inside wrappers."""
+    """Iterate over each data set config of a run and the name of its dataloader, also inside of wrappers."""
     for name in DATALOADERS:
         pending = [(cfg.get(name) or {}).get('dataset')]
         while pending:
@@ -127,9 +127,9 @@ def datasets_of(cfg: Config) -> Iterator[tuple[str, dict]]:
 
 
 def inline_networks(cfg: Config) -> None:
-    """Put a distiller's student and teachers into the config in full, in place.
+    """Replace a distiller's student and teachers by their whole configs, in place.
 
-    A config that is not found stays a path: the distiller refuses it, if it needs it.
+    A missing config stays a path, which the distiller refuses if it needs it.
     """
     if not is_distiller(cfg.model):
         return
@@ -142,7 +142,7 @@ def inline_networks(cfg: Config) -> None:
 
 
 def in_full(network: str | dict) -> str | dict:
-    """A network's config in full, in the place of its path or name; that itself where config or library are not here."""
+    """Return a network's whole config for its path or name, or that itself if config or library are missing."""
     try:
         return find_network(network).in_full
     except (FileNotFoundError, MissingLibraryError):
@@ -150,10 +150,9 @@ def in_full(network: str | dict) -> str | dict:
 
 
 def make_self_contained(cfg: Config) -> None:
-    """Put networks into the config in full and make the paths of existing files absolute, in place.
+    """Replace networks by their whole configs and make the paths of existing files absolute, in place.
 
-    So the config that the runner writes into the work directory runs again without any other config file, and from any
-    directory.
+    So the config in the work directory runs again without any other config file, and from any directory.
     """
     inline_networks(cfg)
     for holder, key in ((cfg.model, 'student_pretrained'), (cfg.model, 'teacher_pretrained'), (cfg, 'load_from')):
@@ -173,7 +172,7 @@ def make_self_contained(cfg: Config) -> None:
 
 
 def absolute(path: Any) -> Any:
-    """The absolute path of a file or folder; what is none stays: who opens it says that it is missing."""
+    """Return the absolute path of a file or folder; a missing one is returned as it is, for its reader to refuse."""
     if not isinstance(path, str) or '://' in path:
         return path
     if Path(path).expanduser().is_dir():
@@ -183,7 +182,7 @@ def absolute(path: Any) -> Any:
     return path
 
 
-#: What other launchers call the variables of torch.distributed.
+#: Names of torch.distributed's variables in other launchers.
 VARIABLES = {
     'slurm': dict(RANK='SLURM_PROCID', WORLD_SIZE='SLURM_NTASKS', LOCAL_RANK='SLURM_LOCALID'),
     'mpi': dict(RANK='OMPI_COMM_WORLD_RANK', WORLD_SIZE='OMPI_COMM_WORLD_SIZE', LOCAL_RANK='OMPI_COMM_WORLD_LOCAL_RANK'),
@@ -197,10 +196,10 @@ def _variable(name: str, launcher: str) -> str:
 
 
 def take_environment(launcher: str) -> None:
-    """Give torch.distributed its variables from the launcher's, and check them.
+    """Set torch.distributed's variables from the launcher's, and check them.
 
     Raises:
-        ValueError: If one is missing or cannot be right; names it.
+        ValueError: If one is missing or invalid; names it.
     """
     if launcher == 'slurm':
         nodes = ['scontrol', 'show', 'hostnames', _variable('SLURM_NODELIST', launcher)]
@@ -226,7 +225,7 @@ def take_environment(launcher: str) -> None:
 
 
 def interface_towards(host: str) -> str | None:
-    """The network interface by which this machine reaches another; None if that cannot be told."""
+    """Return the network interface by which this machine reaches another; None if unknown."""
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((host, 9))
         own = socket.inet_aton(probe.getsockname()[0])
@@ -239,7 +238,7 @@ def interface_towards(host: str) -> str | None:
 
 
 def join_processes(cfg: Config) -> None:
-    """Join the launched processes, as mmengine's runner would later, or over gloo where there is no CUDA; in place."""
+    """Join the launched processes, as mmengine's runner would later, or over gloo without CUDA; in place."""
     if cfg.launcher == 'none':
         return
     if not torch.cuda.is_available():
@@ -260,7 +259,7 @@ def join_processes(cfg: Config) -> None:
 
 
 def _join_over_gloo(cfg: Config) -> None:
-    """Mmengine's launchers need CUDA for that."""
+    """Join over gloo; mmengine's launchers need CUDA."""
     if 'GLOO_SOCKET_IFNAME' not in os.environ and (interface := interface_towards(os.environ['MASTER_ADDR'])):
         os.environ['GLOO_SOCKET_IFNAME'] = interface  # gloo itself may take the loopback
     seconds = cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')
@@ -276,12 +275,12 @@ def _join_over_gloo(cfg: Config) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build mmengine's Runner with a short console, or the one that ``runner_type`` names.
+    """Build mmengine's Runner with a short console, or the one named by ``runner_type``.
 
     The config of an earlier run stays in the work directory; ``dump_config()`` of the runner replaces it, after the checks.
 
     Raises:
-        ValueError: If the config logs to something whose library is not installed, or a library refuses something in it.
+        ValueError: If a library of a logging backend is not installed, or a library refuses a part of the config.
     """
     check_backends(cfg)
     join_processes(cfg)
@@ -300,7 +299,7 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def _keys_of(cfg: Any, text: str, path: str = '') -> Iterator[str]:
-    """The keys of a config whose ``type`` a message quotes."""
+    """Iterate over the keys of a config whose ``type`` a message quotes."""
     for key, value in cfg.items() if isinstance(cfg, Mapping | Config) else enumerate(cfg):
         here = f'{path}.{key}' if path else str(key)
         if key == 'type' and isinstance(value, str) and repr(value) in text:

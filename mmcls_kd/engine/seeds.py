@@ -1,10 +1,10 @@
-"""Random numbers that depend on where a training is, not on how it got there.
+"""Stateless seeding: every random draw is seeded from (seed, epoch, position).
 
-Saved random states do not bring a run back: data workers hold states of their own, and each pass over a dataloader draws
-anew. So none is saved. Before each sample and each step all generators are seeded from the numbers that name it:
+Saved random states do not restore a run: data workers have states of their own, and each pass over a dataloader draws
+anew. So none is saved. Before each sample and each step, all generators are seeded from the numbers that identify it:
 
 ======================  ============================================================================================
-what is drawn           seeded from
+what is drawn           source of the seed
 ======================  ============================================================================================
 a sample's transforms   the run's seed, the epoch, the sample's place in the epoch's order over all processes, its index
 a training step         the run's seed, the iteration, the process's rank (batch augmentation, drop path, random masks)
@@ -12,11 +12,11 @@ a pass over the data    the run's seed, the iteration at which the epoch starts,
 a validation            the run's seed, the iteration after which it comes, the rank
 ======================  ============================================================================================
 
-Transforms that draw from a generator of their own (albumentations, numpy's ``default_rng``) are seeded likewise, where they
-keep it as an attribute (:func:`own_generators`).
+Generators of transforms' own (albumentations, numpy's ``default_rng``) are seeded in the same way, if they are attributes
+(:func:`own_generators`).
 
-A sample's draws are therefore the same whatever the number of workers and processes and the batch size. A training from
-a store of a teacher's logits (:mod:`mmcls_kd.teacher_store`) counts epochs and iterations anew when it has been through.
+So a sample's draws do not depend on the batch size and the number of workers and processes. A training from a store of a
+teacher's logits (:mod:`mmcls_kd.teacher_store`) counts epochs and iterations anew after the last stored epoch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import torch
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A 63-bit seed of its own for each sequence of numbers and words.
+    """Derive a 63-bit seed from a sequence of numbers and words.
 
     Example:
         >>> derive_seed(0, 'step', 1) == derive_seed(0, 'step', 1)
@@ -46,7 +46,7 @@ def derive_seed(*parts: int | str) -> int:
 
 
 def seed_transforms(*parts: int | str) -> int:
-    """Seed what transforms draw from, python's, numpy's and torch's generators on the CPU; returns the seed."""
+    """Seed the generators of transforms: python's, numpy's and torch's on the CPU; returns the seed."""
     seed = derive_seed(*parts)
     random.seed(seed)
     np.random.seed(seed % 2**32)
@@ -61,7 +61,7 @@ def seed_all(*parts: int | str) -> None:
 
 @contextmanager
 def states_kept() -> Iterator[None]:
-    """Put the states of all random generators back afterwards."""
+    """Restore the states of all random generators afterwards."""
     devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
@@ -76,7 +76,7 @@ GENERATORS = (np.random.Generator, np.random.RandomState, random.Random, torch.G
 
 
 def own_generators(*roots: Any) -> list[Any]:
-    """The random generators that objects hold: as attributes, or in dicts, lists and tuples, at any depth; each once."""
+    """Find the random generators in objects: in attributes, dicts, lists and tuples, at any depth; each once."""
     found, seen, pending = [], {}, list(roots)
     while pending:
         value = pending.pop()
@@ -95,7 +95,7 @@ def own_generators(*roots: Any) -> list[Any]:
 
 
 def seed_generators(generators: Iterable[Any], *parts: int | str) -> None:
-    """Seed each of some generators (see :func:`own_generators`) by its place among them and what ``parts`` name."""
+    """Seed generators (see :func:`own_generators`) by ``parts`` and their position among them."""
     for number, generator in enumerate(generators):
         seed = derive_seed(*parts, number)
         if isinstance(generator, np.random.Generator):

@@ -1,4 +1,4 @@
-"""Puts what makes a training survive into its config, and finds where an interrupted one goes on."""
+"""Set-up of a resumable training: the hooks and loops in its config, and the checkpoint to resume from."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ..files.checkpoint import read_start
 from ..networks.loading import fetch
 from .checkpoint_hook import last_whole_checkpoint, launch_id
 
-#: What takes the place of mmengine's own.
+#: Replacements of mmengine's own hooks and loops.
 INSTEAD = {
     'EpochBasedTrainLoop': 'ResumableEpochLoop',
     'IterBasedTrainLoop': 'ResumableIterLoop',
     'CheckpointHook': 'ResumableCheckpointHook',
 }
 HOOKS = ('SameStartHook', 'BroadcastBuffersHook', 'TerminationHook')
-#: Where the environment says how often the processes were started again: by dist_train.sh, by torchrun itself.
+#: Environment variables with the number of restarts: by dist_train.sh, by torchrun itself.
 RESTARTS = ('MMCLS_KD_RESTARTS', 'TORCHELASTIC_RESTART_COUNT')
 
 
@@ -46,14 +46,14 @@ def make_resumable(cfg: Config) -> None:
 
 
 def decided_by_first(decide: Callable[[], Any]) -> Any:
-    """What the first process decides, in all of them; if it cannot, its error.
+    """Return the first process's decision in all processes; if it fails, raise its error.
 
     Args:
-        decide: Called in the first process alone.
+        decide: Function called in the first process alone.
 
     Raises:
         OSError: As ``decide``.
-        ValueError: Likewise.
+        ValueError: As ``decide``.
     """
     outcome: list[Any] = [None, None]
     if is_main_process():
@@ -68,15 +68,14 @@ def decided_by_first(decide: Callable[[], Any]) -> Any:
 
 
 def find_resume_point(cfg: Config) -> None:
-    """Settle which checkpoint a run goes on from, and its seed, in place: the first process decides for all.
+    """Find the checkpoint to resume from, and its seed, in place: the first process decides for all.
 
-    A process that the launcher has restarted goes on from what the run has saved since it was launched. ``resume`` without
-    ``load_from`` means the newest whole checkpoint of the work directory; where there is none, the run starts anew, and a
-    warning says so.
+    A restarted process resumes from checkpoints since its launch. ``resume`` without ``load_from`` means the newest complete
+    checkpoint of the work directory; without one, the run starts anew, with a warning.
 
     Raises:
-        FileNotFoundError: If the checkpoint that ``load_from`` names is missing.
-        ValueError: If it is damaged, or is no checkpoint of a training, or another process does not have it.
+        FileNotFoundError: If the checkpoint ``load_from`` is missing.
+        ValueError: If it is damaged, or is no checkpoint of a training, or another process lacks it.
     """
     if cfg.get('resume') and '://' in (cfg.get('load_from') or ''):
         cfg.load_from = str(fetch(cfg.load_from, 'resume'))  # on each machine
@@ -95,7 +94,7 @@ def find_resume_point(cfg: Config) -> None:
 
 
 def _resume_point(cfg: Config) -> tuple[Path, str | None, int | None] | None:
-    """The checkpoint to go on from, its checksum where other processes need that, and its seed; None to start anew."""
+    """Return the checkpoint to resume from, its checksum if other processes need it, and its seed; None to start anew."""
     restarted = any(int(os.environ.get(name, '0')) > 0 for name in RESTARTS)
     found = last_whole_checkpoint(cfg.work_dir, launch_id()) if restarted else None
     if found is None and cfg.get('resume'):
@@ -116,15 +115,15 @@ def _resume_point(cfg: Config) -> tuple[Path, str | None, int | None] | None:
 
 
 def _of_all(path: Path, digest: str, work_dir: str) -> Path:
-    """This process's copy of the checkpoint that all go on from: at the same place, or in its own work directory.
+    """Find this process's copy of the checkpoint to resume from: at the same path, or in its own work directory.
 
     Args:
-        path: Where the first process has it.
+        path: Its path in the first process.
         digest: Its checksum.
         work_dir: This process's work directory.
 
     Raises:
-        ValueError: If a process has none; in all of them.
+        ValueError: In all processes, if one has none.
     """
     places = dict.fromkeys([path, Path(work_dir, path.name).absolute()])
     found = next((place for place in places if place.is_file() and sha256(place) == digest), None)

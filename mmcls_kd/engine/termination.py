@@ -1,4 +1,4 @@
-"""A run that is asked to end (SIGTERM, a scheduler's notice) saves its state first; the same for all processes at once."""
+"""Termination on request (SIGTERM, a scheduler's notice): the run saves its state first, in all processes at once."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from .models import unwrapped
 class TerminationHook(Hook):
     """On SIGTERM: finish the iteration, save ``terminated.pth``, raise :class:`TerminationError`.
 
-    Several processes agree on the iteration, so that all save the same state, also if one of them alone was asked. During
-    validation one process ends at once if the state before it is saved; several end after it.
+    Several processes agree on the iteration, so that all save the same state, also on a request to one of them. During
+    validation, one process ends at once if the state before it is saved; several end after it.
 
     Args:
-        interval: Every so many iterations several processes ask one another; one process alone looks after each.
+        interval: Interval, in iterations, of agreement between several processes; a single process checks in each.
     """
 
     priority = 'LOWEST'  # after the checkpoint that is due anyway
@@ -41,7 +41,7 @@ class TerminationHook(Hook):
         self._group: Any = None
 
     def before_train(self, runner: Runner) -> None:
-        """Take over SIGTERM."""
+        """Install the handler of SIGTERM."""
         on_sigterm(self.note)
         if is_distributed():
             seconds = runner.cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')
@@ -49,7 +49,7 @@ class TerminationHook(Hook):
             self._group = dist.new_group(backend='gloo', timeout=timeout)  # agrees without waiting for a device
 
     def note(self) -> None:
-        """Remember that this process was asked to end."""
+        """Remember a request to end."""
         self.asked = True
 
     def after_train(self, runner: Runner) -> None:  # noqa: ARG002
@@ -60,7 +60,7 @@ class TerminationHook(Hook):
             self._group = None
 
     def after_train_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        """End here if any process was asked to."""
+        """End here on a request to any process."""
         if (self._group is not None and (runner.iter + 1) % self.interval) or not self._agreed():
             return
         hook = next(h for h in runner.hooks if isinstance(h, ResumableCheckpointHook))
@@ -72,17 +72,17 @@ class TerminationHook(Hook):
         self._end(saved)
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """End here if any process was asked to, and the state is saved."""
+        """End here on a request to any process, if the state is saved."""
         if runner.message_hub.get_info('saved_after', -1) == runner.iter and self._agreed():
             self._end(runner.message_hub.get_info('last_ckpt'))
 
     def after_val_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        """End here if this is the only process; several agree before the validation and in training alone."""
+        """End here if this is the only process; several agree only before validation and in training."""
         if self._group is None:
             self.before_val_epoch(runner)
 
     def _agreed(self) -> bool:
-        """Whether any process was asked to end."""
+        """Check whether any process was requested to end."""
         if self._group is None:
             return self.asked
         flag = torch.tensor(int(self.asked))
@@ -94,7 +94,7 @@ class TerminationHook(Hook):
 
 
 def fingerprint(network: nn.Module) -> str:
-    """A checksum of a network's weights and buffers."""
+    """Return a checksum of a network's weights and buffers."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(network.state_dict().items()):
         if isinstance(tensor, Tensor):
@@ -105,16 +105,16 @@ def fingerprint(network: nn.Module) -> str:
 
 @HOOKS.register_module()
 class SameStartHook(Hook):
-    """Before the first iteration: refuse processes that would average gradients of different weights.
+    """Refusal of processes that would average gradients of different weights, before the first iteration.
 
-    Machines may have other files at the same paths: what the run goes on or starts from, the teacher's weights, the data.
+    Machines may have different files at the same paths: checkpoint, start weights, the teacher's weights, the data.
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Compare.
+        """Compare the processes.
 
         Raises:
-            TrainingError: If a process has something else than the first one; names it.
+            TrainingError: If a process differs from the first one; names the difference.
         """
         if not isinstance(runner.model, DistributedDataParallel):  # others may have a part of the weights in each process
             return
@@ -138,16 +138,16 @@ class SameStartHook(Hook):
 
 @HOOKS.register_module()
 class BroadcastBuffersHook(Hook):
-    """Before validation give every process the first one's batch statistics.
+    """Broadcast of the first process's batch statistics before validation.
 
-    They differ between processes, and a checkpoint has the first one's. So what is validated is what is saved, and a run
-    that was resumed validates the same.
+    They differ between processes, and a checkpoint has the first one's. So the validated statistics are the saved ones, and
+    a resumed run validates the same.
     """
 
     priority = 'LOW'  # after EMAHook has put the averaged weights in
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Broadcast them."""
+        """Broadcast the statistics."""
         if not is_distributed():
             return
         for buffer in unwrapped(runner).buffers():

@@ -1,4 +1,4 @@
-"""The config of a training as its file and the command line give it; train and the commands around it share it."""
+"""The config of a training from its file and the command line, shared by train and related commands."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .setup import make_resumable
 
 
 def take_precision(cfg: Config, device: str | None = None) -> None:
-    """Let the optimizer wrapper compute in mixed precision, in place: by CUDA's, on a CPU in bfloat16.
+    """Set mixed precision for the optimizer wrapper, in place: CUDA's, or bfloat16 on a CPU.
 
     Args:
         cfg: Config of a training.
-        device: Where it runs; None for CUDA where there is one.
+        device: Device of the training; None for CUDA if available.
     """
     if torch.device(device).type == 'cuda' if device else torch.cuda.is_available():
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
@@ -34,15 +34,16 @@ def take_precision(cfg: Config, device: str | None = None) -> None:
 
 
 def training_config(args: argparse.Namespace) -> Config:
-    """The config of a training, with what file and command line leave open filled in.
+    """Build the config of a training from file and command line, with defaults filled in.
 
     Args:
-        args: What a parser made by :func:`training_parser` read; of further options it heeds ``resume``, ``auto_scale_lr``
+        args: Arguments of a parser made by :func:`training_parser`; optional further ones are ``resume``, ``auto_scale_lr``
             and ``no_validate``.
 
     Raises:
         FileNotFoundError: If there is no such config.
-        ValueError: If it is not one of a training, a method is not offered, or a method counts epochs where there are none.
+        ValueError: If it is not one of a training, a method is unknown, or a method counts epochs in a training without
+            them.
     """
     cfg = load_config(args)
     need(cfg, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
@@ -77,7 +78,7 @@ def training_config(args: argparse.Namespace) -> Config:
 
 
 def take_images(cfg: Config) -> None:
-    """Let a distiller know what images the training pipeline gives, in place, as far as the config does not say it.
+    """Set a distiller's facts about the training pipeline's images, in place, unless the config has them.
 
     Args:
         cfg: Config of a training.
@@ -95,13 +96,13 @@ def take_images(cfg: Config) -> None:
 
 
 def check_schedules(cfg: Config) -> None:
-    """Refuse methods that change from epoch to epoch in a training by iterations, which stays in its first one to the end.
+    """Refuse methods that change from epoch to epoch in a training by iterations, which stays in its first epoch.
 
     Args:
-        cfg: Config of a training, whose loop is known.
+        cfg: Config of a training with a known loop.
 
     Raises:
-        ValueError: Names the method, and what to set.
+        ValueError: Names the method, and the key to set.
     """
     kind = cfg.train_cfg.type
     loop = kind if isinstance(kind, type) else LOOPS.get(kind)
@@ -121,10 +122,10 @@ def check_schedules(cfg: Config) -> None:
 
 
 def count_samples(cfg: Config) -> None:
-    """Let a distiller know how many training images there are, in place, where one of its methods has to.
+    """Set a distiller's number of training images, in place, if one of its methods needs it.
 
     Args:
-        cfg: Config of a training whose data are there.
+        cfg: Config of a training with existing data.
 
     Raises:
         ValueError: If the data set cannot be built.

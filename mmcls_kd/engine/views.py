@@ -1,4 +1,4 @@
-"""What the views of a training depend on, written down so that a store can be compared with a run."""
+"""The fingerprint of a training's views, for the comparison of a store with a run."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from .loops import ResumableEpochLoop
 from .models import unwrapped
 from .runtime import datasets_of, is_distiller
 
-#: The settings of a model that say what its teachers' logits are, beside networks and weights.
+#: Settings of a model that determine its teachers' logits, besides networks and weights.
 TEACHER_SETTINGS = ('teacher_classes', 'teacher_pixels', 'teacher_weights', 'rgb_images')
 NOT_STORED = '(not there)'
 
 
 def flat(value: Any, name: str = '') -> Iterator[tuple[str, Any]]:
-    """The leaves of nested dicts and lists, each with its path.
+    """Iterate over the leaves of nested dicts and lists, each with its path.
 
     Example:
         >>> list(flat({'seed': 0, 'pipeline': [{'type': 'RandomFlip', 'prob': 0.5}]}))
@@ -52,7 +52,7 @@ def flat(value: Any, name: str = '') -> Iterator[tuple[str, Any]]:
 
 
 def differences(stored: Mapping, here: Mapping) -> list[str]:
-    """One line for each setting that two descriptions do not have alike."""
+    """List the settings that differ between two fingerprints, a line each."""
     ours, theirs = dict(flat(here)), dict(flat(stored))
     return [
         f'{name} is {theirs.get(name, NOT_STORED)!r} in the store and {ours.get(name, NOT_STORED)!r} here'
@@ -62,12 +62,12 @@ def differences(stored: Mapping, here: Mapping) -> list[str]:
 
 
 def readable(value: Any) -> Any:
-    """A config as JSON gives it back, so that it can be compared with what a manifest holds."""
+    """Convert a config as JSON would, for comparison with a manifest."""
     return json.loads(json.dumps(value, default=str))
 
 
 def data_list(dataset: SeededDataset) -> str:
-    """A checksum over all samples in their order: each one's file, below the data's folder, and label."""
+    """Return a checksum over all samples in their order: file, relative to the data's folder, and label."""
     digest = hashlib.sha256()
     for plain in plain_datasets(dataset):
         if not hasattr(plain, 'get_data_info'):
@@ -82,10 +82,10 @@ def data_list(dataset: SeededDataset) -> str:
 
 
 def loop_of(runner: Runner) -> ResumableEpochLoop:
-    """A run's training loop.
+    """Return a run's training loop.
 
     Raises:
-        ValueError: If its epochs cannot be told apart, or its random numbers differ from run to run.
+        ValueError: If it does not train by epochs, or its random numbers differ from run to run.
     """
     loop = runner.train_loop
     if not isinstance(loop, ResumableEpochLoop):
@@ -96,7 +96,7 @@ def loop_of(runner: Runner) -> ResumableEpochLoop:
 
 
 def preprocessing_of(cfg: Config) -> dict[str, Any]:
-    """The config of a model's data preprocessor; a distiller's with its batch augmentation."""
+    """Return the config of a model's data preprocessor; a distiller's with its batch augmentation."""
     model = cfg.model
     given = model.get('data_preprocessor') or cfg.get('data_preprocessor')
     if not is_distiller(model):
@@ -105,10 +105,10 @@ def preprocessing_of(cfg: Config) -> dict[str, Any]:
 
 
 def check_views(runner: Runner, dataset: SeededDataset) -> None:
-    """Refuse a training whose views no store can foresee.
+    """Refuse a training with unpredictable views.
 
     Raises:
-        ValueError: Says why.
+        ValueError: States the reason.
     """
     for hook in runner.hooks:
         if isinstance(hook, SwitchRecipeHook) and any({*recipe} - {'loss'} for recipe in hook.schedule.values()):
@@ -125,10 +125,9 @@ def check_views(runner: Runner, dataset: SeededDataset) -> None:
 
 
 def views_of(runner: Runner) -> dict[str, Any]:
-    """What the views of a run's training images depend on.
+    """Return the fingerprint of the views of a run's training images.
 
-    Batch augmentation mixes the images of one process's batch, so with it the batch size and the number of processes count
-    too.
+    Batch augmentation mixes the images of one process's batch; then batch size and number of processes are included.
 
     Raises:
         ValueError: As :func:`loop_of`.
@@ -155,12 +154,12 @@ def views_of(runner: Runner) -> dict[str, Any]:
 
 
 def view_differences(stored: Mapping[str, Any], runner: Runner) -> list[str]:
-    """One line for each thing that makes the views of a run's training others than those of a store.
+    """List the differences between the views of a run's training and those of a store, a line each.
 
-    Of the classes only the order counts, not how their names are spelled; of the images their content.
+    Of the classes only the order counts, not the spelling; of the images their content.
 
     Args:
-        stored: What the store's manifest says of its views.
+        stored: The store's fingerprint of its views.
         runner: The runner.
     """
     here, stored = views_of(runner), dict(stored)
@@ -179,7 +178,7 @@ def view_differences(stored: Mapping[str, Any], runner: Runner) -> list[str]:
 
 
 def weights_files(cfg: Config) -> list[Path | None]:
-    """The file of each teacher's weights, as far as a config names one; fetched where it is not here.
+    """Return the file of each teacher's weights that a config names; fetched if it is missing here.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -189,11 +188,11 @@ def weights_files(cfg: Config) -> list[Path | None]:
 
 
 def teacher_of(cfg: Config, files: Sequence[Path | None] | None = None) -> dict[str, Any]:
-    """What a config says of its teacher or teachers: networks, classes, images, and the checksums of the weights' files.
+    """Return the fingerprint of a config's teachers: networks, classes, preprocessing, and checksums of the weights' files.
 
     Args:
-        cfg: Config of a run; a teacher's config that is not here is passed over.
-        files: The files of the weights; by default the ones that ``teacher_pretrained`` names and that are here.
+        cfg: Config of a run; a teacher's missing config is ignored.
+        files: Files of the weights; by default the existing ones of ``teacher_pretrained``.
     """
     model, about = cfg.model, {}
     if model.get('teacher_cfg') is not None:
@@ -212,25 +211,25 @@ def teacher_of(cfg: Config, files: Sequence[Path | None] | None = None) -> dict[
 
 
 def as_list(value: Any) -> list:
-    """What a config gives for one teacher, or for each of several, as a list."""
+    """Return the value for one teacher, or for each of several, as a list."""
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def one_or_all(values: list) -> Any:
-    """The only one of some values, or all."""
+    """Return the only one of some values, or all."""
     return values[0] if len(values) == 1 else values
 
 
 def is_here(named: Any) -> bool:
-    """Whether all files of weights are on this machine."""
+    """Check that all files of weights are on this machine."""
     return all(Path(name).exists() for name in as_list(named) if isinstance(name, str))
 
 
 def check_store(runner: Runner) -> None:
-    """Refuse a teacher store that does not fit the run that wants to train from it, or that is damaged.
+    """Refuse a teacher store that does not fit the run, or that is damaged.
 
     Raises:
-        ValueError: Names the first line that differs, or the damaged file.
+        ValueError: Names the first difference, or the damaged file.
     """
     model = unwrapped(runner)
     store = model.store if isinstance(model, ClassificationDistiller) else None
