@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .arguments import at_least_one, new_parser, training_parser
 from .exits import errors_in_one_line
+from .loading import load_libraries
 
 
 def parser() -> argparse.ArgumentParser:
@@ -154,6 +155,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
     with errors_in_one_line():
         find_benchmark()
+    load_libraries()
     import torch
     from mmengine.logging import MMLogger
 
