@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = 'dataset-fashion-mnist'
-#: The published files, unpacked, and their MD5.
+#: The published files, decompressed, and their MD5.
 FILES = {
     'train-images-idx3-ubyte': 'f4a8712d7a061bf5bd6d2ca38dc4d50a',
     'train-labels-idx1-ubyte': '9018921c3c673c538a1fc5bad174d6f9',
@@ -21,13 +21,13 @@ FILES = {
 
 
 def installed() -> list[Path]:
-    """The files of the installed Debian package."""
+    """List the files of the installed Debian package."""
     listing = subprocess.run(['dpkg', '-L', PACKAGE], capture_output=True, text=True, check=True).stdout
     return [Path(line) for line in listing.splitlines()]
 
 
 def downloaded(folder: Path) -> list[Path]:
-    """The files of the Debian package, downloaded and unpacked into a folder."""
+    """Download the Debian package, unpack it into a folder, and list its files."""
     subprocess.run(['apt-get', 'download', PACKAGE], cwd=folder, capture_output=True, check=True)
     package = next(folder.glob(f'{PACKAGE}_*.deb'))
     subprocess.run(['dpkg-deb', '-x', package.name, 'unpacked'], cwd=folder, capture_output=True, check=True)
@@ -35,7 +35,7 @@ def downloaded(folder: Path) -> list[Path]:
 
 
 def sources(folder: Path) -> Iterator[tuple[str, list[Path]]]:
-    """Where Debian's package can be had, in the order to try."""
+    """Iterate over the sources of Debian's package, in the order to try."""
     for name, find in (("Debian's installed package", installed), ("Debian's package", lambda: downloaded(folder))):
         try:
             yield name, find()
@@ -44,12 +44,12 @@ def sources(folder: Path) -> Iterator[tuple[str, list[Path]]]:
 
 
 def is_published(path: Path, name: str) -> bool:
-    """Whether a file is the published one of that name."""
+    """Check whether a file is the published one of that name."""
     return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() == FILES[name]
 
 
 def unpack(files: list[Path], root: Path) -> bool:
-    """Decompress those of the four files that are missing into ``root``; False if they are not all among ``files``."""
+    """Decompress missing ones of the four files into ``root``; False if they are not all among ``files``."""
     by_name = {path.name: path for path in files}
     if any(f'{name}.gz' not in by_name for name in FILES):
         return False
@@ -69,10 +69,10 @@ def unpack(files: list[Path], root: Path) -> bool:
 
 
 def fetch(root: Path) -> None:
-    """Make sure that the four files are in ``root``; what is there is never overwritten.
+    """Make sure that the four files are in ``root``; existing ones are never overwritten.
 
     Raises:
-        ValueError: If one is there that is not the published one.
+        ValueError: If an existing one is not the published one.
     """
     there = [name for name in FILES if (root / name).exists()]
     if other := [str(root / name) for name in there if not is_published(root / name, name)]:

@@ -1,1 +1,1 @@
-"""A look at teacher and student before a training, and at what came of several trainings after it."""
+"""Analysis of teacher and student before a training, and of several trainings after it."""

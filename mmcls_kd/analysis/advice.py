@@ -1,4 +1,4 @@
-"""What looks off before a training, and what to do about it; rules of thumb, each with its numbers."""
+"""Warning signs before a training, and remedies: rules of thumb, each with its numbers."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from .softness import Softened
 
 #: A term's gradient in units of the task loss's, below and above which its weight looks off.
 LOW, HIGH = 0.1, 10.0
-#: The teacher's entropy in units of that of equal probabilities, below and above which it teaches little.
+#: The teacher's entropy in units of that of equal probabilities, below and above which its logits add little.
 ONE_HOT, UNIFORM = 0.02, 0.95
-#: What entropy a higher temperature should bring, in the same unit, and the temperatures to try.
+#: Target entropy of a higher temperature, in the same unit, and the temperatures to try.
 SOFT, TEMPS = 0.1, (1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 20.0)
 #: A cosine below which a term pulls against the task loss.
 AGAINST = -0.3
-#: What to keep in mind about weights.
+#: Caveat about weights.
 AT_THE_START = 'Weights: measured at the first step, and some published ones are meant to be weak or strong there.'
-#: How many standard errors count as a difference.
+#: Number of standard errors that count as a difference.
 ERRORS = 3.0
 
 
 @dataclass(frozen=True)
 class Advice:
-    """Something that looks off.
+    """A warning sign.
 
     Attributes:
         about: The method or network.
-        finding: What was measured.
-        suggestion: What to do.
-        note: What to keep in mind about this and all advice of its kind.
+        finding: The measurement.
+        suggestion: The remedy.
+        note: Caveat about all advice of this kind.
     """
 
     about: str
@@ -44,7 +44,7 @@ class Advice:
 
 
 def two_digits(value: float) -> str:
-    """A number with two digits that count, without an exponent where it is no trouble.
+    """Format a number with two significant digits, without an exponent where possible.
 
     Example:
         >>> two_digits(0.03456), two_digits(1234.0), two_digits(8.0)
@@ -54,7 +54,7 @@ def two_digits(value: float) -> str:
 
 
 def on_terms(terms: Iterable[Term]) -> Iterator[Advice]:
-    """About the weights of the terms.
+    """Give advice about the weights of the terms.
 
     Args:
         terms: The gradients, the task loss's among them.
@@ -93,13 +93,13 @@ def _on_weight(name: str, weight: float, ratio: float) -> Iterator[Advice]:
 
 
 def on_accuracy(teacher: float, student: float, classes: int, images: int) -> Iterator[Advice]:
-    """About whether the teacher knows the data.
+    """Give advice about a teacher that does not know the data.
 
     Args:
-        teacher: Its accuracy.
-        student: The student's, before training.
-        classes: How many classes there are.
-        images: On how many images both were measured.
+        teacher: Accuracy of the teacher.
+        student: Accuracy of the student, before training.
+        classes: Number of classes.
+        images: Number of images of both.
     """
     chance = 1 / classes
     error = ERRORS * math.sqrt(chance * (1 - chance) / images)
@@ -119,12 +119,12 @@ def on_accuracy(teacher: float, student: float, classes: int, images: int) -> It
 
 
 def on_size(accuracy: float, others: Mapping[tuple[int, int], float], images: int) -> Iterator[Advice]:
-    """About the size of the teacher's images, where nothing says for which its weights were trained.
+    """Give advice about the size of the teacher's images, if that of its training is unknown.
 
     Args:
         accuracy: Its accuracy on images as they come.
-        others: That on images of other sizes, by (height, width).
-        images: On how many images all were measured.
+        others: Its accuracy on images of other sizes, by (height, width).
+        images: Number of images of all.
     """
     best = max(others, key=others.__getitem__, default=None)
     if best and others[best] - accuracy > ERRORS * math.sqrt(others[best] * (1 - others[best]) / images):
@@ -137,11 +137,11 @@ def on_size(accuracy: float, others: Mapping[tuple[int, int], float], images: in
 
 
 def on_softness(logit_t: Tensor, softened: Mapping[str, Softened]) -> Iterator[Advice]:
-    """About how much the teacher's probabilities say beside the one class.
+    """Give advice about a teacher whose probabilities are nearly one-hot or uniform.
 
     Args:
         logit_t: Logits of the teacher, (N, C).
-        softened: Its logits as each method with a temperature takes them, see :func:`.softness.softened`.
+        softened: Its logits as used by each method with a temperature, see :func:`.softness.softened`.
     """
     most = math.log(logit_t.shape[1])
     for name, of in softened.items():
@@ -169,12 +169,12 @@ def advise(
     logit_t: Tensor | None,
     softened: Mapping[str, Softened],
 ) -> Sequence[Advice]:
-    """All that looks off.
+    """Collect all advice.
 
     Args:
         terms: The gradients.
-        teacher: The teacher's accuracy; None where there is no teacher.
-        student: The student's.
+        teacher: Accuracy of the teacher; None without one.
+        student: Accuracy of the student.
         logit_t: The teacher's logits, (N, C).
         softened: See :func:`on_softness`.
     """

@@ -1,4 +1,4 @@
-"""What came of several trainings, side by side: each run's student on the same images, and its teacher."""
+"""Comparison of several trainings: each run's student on the same images, and its teacher."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .measures import accuracy, agreement, correlation_distance, divergence, sum
 from .outputs import ClassifierReader, Outputs, TeacherReader, collect, spread
 from .runs import Run, config_of
 
-#: What makes two runs' teachers the same one.
+#: Keys that identify a run's teacher.
 TEACHER_KEYS = ('teacher_cfg', 'teacher_pretrained', 'teacher_classes', 'teacher_pixels', 'teacher_weights')
 TEACHER = 'teacher'
 
@@ -39,8 +39,8 @@ class Point:
     Attributes:
         step: Its epoch or iteration.
         accuracy: Share of right answers.
-        agreement: Share of answers that are the teacher's; None without one.
-        divergence: KL(teacher ‖ student), in nats; likewise.
+        agreement: Share of answers that equal the teacher's; None without one.
+        divergence: KL(teacher ‖ student), in nats; None without one.
     """
 
     step: int
@@ -56,13 +56,13 @@ class Row:
     Attributes:
         name: The run's name, or the teacher's.
         step: Epoch or iteration of its checkpoint; None for a teacher.
-        teacher: Which teacher it is compared with; None for a teacher, or without one.
+        teacher: Name of its teacher; None for a teacher, or without one.
         accuracy: Share of right answers.
         confidence: Mean of the largest probability.
         calibration_error: See :class:`.measures.Calibration`.
         entropy: Mean entropy of the probabilities, in nats.
         agreement: See :class:`Point`.
-        divergence: Likewise.
+        divergence: See :class:`Point`.
         correlation_distance: See :func:`.measures.correlation_distance`.
     """
 
@@ -80,15 +80,15 @@ class Row:
 
 @dataclass
 class Comparison:
-    """Everything that the report shows.
+    """The content of the report.
 
     Attributes:
         runs: The runs.
-        outputs: By name what each network gave: the teachers first, then the last checkpoint of each run.
+        outputs: Outputs of each network by name: the teachers first, then the last checkpoint of each run.
         teacher_of: The name of each run's teacher; empty without one.
-        history: Of each run its checkpoints, in order.
+        history: Checkpoints of each run, in order.
         class_names: The names of the classes.
-        notes: What a reader has to know.
+        notes: Notes for the reader.
     """
 
     runs: list[Run]
@@ -100,7 +100,7 @@ class Comparison:
 
     @property
     def unit(self) -> str:
-        """What the runs are counted in."""
+        """The unit of training: epochs or iterations."""
         return self.runs[0].unit
 
     @property
@@ -110,12 +110,12 @@ class Comparison:
 
     @property
     def images(self) -> int:
-        """On how many images the networks were compared."""
+        """Number of images of the comparison."""
         return len(next(iter(self.outputs.values())).label)
 
     @property
     def reference(self) -> str | None:
-        """What the others are compared with class by class; None where there is nothing.
+        """The network that the others are compared with class by class; None if there is none.
 
         The first run without a teacher, else the first; of one run its teacher.
         """
@@ -124,7 +124,7 @@ class Comparison:
         return self.teacher_of.get(self.runs[0].name)
 
     def rows(self) -> list[Row]:
-        """Each network in numbers."""
+        """Return the measures of each network."""
         steps = {run.name: run.last for run in self.runs}
         return [self._row(name, of, steps.get(name)) for name, of in self.outputs.items()]
 
@@ -138,13 +138,13 @@ class Comparison:
         return Row(name, step, teacher, **numbers, correlation_distance=correlation_distance(*pair))
 
     def as_dict(self) -> dict[str, Any]:
-        """Its numbers as plain values, for JSON."""
+        """Convert its numbers to plain values, for JSON."""
         history = {name: [asdict(point) for point in points] for name, points in self.history.items()}
         return dict(images=self.images, networks=[asdict(row) for row in self.rows()], history=history, notes=self.notes)
 
 
 def labels_of(loader: DataLoader) -> np.ndarray | None:
-    """The class of each image of a loader; None where the data set does not tell without being read."""
+    """Return the class of each image of a loader; None if the data set has them only in its samples."""
     dataset: Any = loader.dataset
     parts = list(plain_datasets(dataset.dataset))
     if not all(hasattr(part, 'get_gt_labels') for part in parts):
@@ -154,12 +154,12 @@ def labels_of(loader: DataLoader) -> np.ndarray | None:
 
 
 class Entrant:
-    """A run ready to be looked at: its student is built, its last checkpoint fits, its images are there.
+    """A run ready for the comparison: its student is built, its last checkpoint fits, its images exist.
 
     Args:
         run: The run.
         data_root: Folder of the data; None for the config's own.
-        images: How many validation images, evenly spread; None for all.
+        images: Number of validation images, evenly spread; None for all.
 
     Raises:
         FileNotFoundError: If the data or a network's weights are missing.
@@ -185,24 +185,24 @@ class Entrant:
         self.reader = ClassifierReader(self.student)
 
     def load(self, path: Path) -> None:
-        """Give the student the weights of a checkpoint."""
+        """Load a checkpoint's weights into the student."""
         meta = load_strictly(self.student, str(path), self.run.name)
         compare_order(names_in(meta), self.names, str(path), refuse=True)
 
     def outputs(self, path: Path, log: Callable[[str], Any]) -> Outputs:
-        """What the student gives with the weights of a checkpoint."""
+        """Return the student's outputs with a checkpoint's weights."""
         self.load(path)
         name = f'{self.run.name}, {path.stem}'
         return collect({name: self.reader}, self.loader, self.student.data_preprocessor, log)[name]
 
     @property
     def teacher_key(self) -> str | None:
-        """What tells its teacher from another; None where it has none."""
+        """Identifier of its teacher; None without one."""
         model = self.cfg.model
         return repr([model.get(key) for key in TEACHER_KEYS]) if model.get('teacher_cfg') is not None else None
 
     def distiller(self) -> Any:
-        """A distiller with its teacher, whatever its methods.
+        """Build a distiller with its teacher, with any method.
 
         Raises:
             FileNotFoundError: If the teacher's weights are missing.
@@ -219,19 +219,19 @@ class Entrant:
 
 
 def in_scope(cfg: Config) -> Any:
-    """The registries' scope that a config names."""
+    """Return the registries' scope of a config."""
     return DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain'))
 
 
 def enter(
     runs: Sequence[Run], data_root: str | None = None, images: int | None = None, with_teacher: bool = True
 ) -> tuple[list[Entrant], dict[str, Any]]:
-    """Make runs ready and refuse those that cannot be compared, before any work.
+    """Prepare runs, and refuse those that cannot be compared, before any work.
 
     Args:
         runs: The runs.
         data_root: See :class:`Entrant`.
-        images: Likewise.
+        images: See :class:`Entrant`.
         with_teacher: Whether to build their teachers.
 
     Returns:
@@ -239,7 +239,7 @@ def enter(
 
     Raises:
         FileNotFoundError: As :class:`Entrant`.
-        ValueError: Likewise; or if runs differ in classes, images, or what they are counted in.
+        ValueError: As :class:`Entrant`; or if runs differ in classes, images, or the unit of training.
     """
     entrants = [Entrant(run, data_root, images) for run in runs]
     first = entrants[0]
@@ -267,9 +267,9 @@ def compare(
 
     Args:
         entrants: The runs.
-        distillers: With their teachers, see :func:`enter`.
-        checkpoints: How many checkpoints of a run to look at, at most.
-        log: Takes lines that say how far it is.
+        distillers: Distillers with their teachers, see :func:`enter`.
+        checkpoints: Largest number of checkpoints of a run.
+        log: Function that logs the progress.
     """
     found = Comparison([entrant.run for entrant in entrants])
     owners = {key: next(e for e in entrants if e.teacher_key == key) for key in distillers}
@@ -289,11 +289,11 @@ def compare(
 
 
 def teacher_names(owners: Sequence[str], runs: Sequence[str]) -> list[str]:
-    """What to call teachers: as no run is called.
+    """Name the teachers, with names that no run has.
 
     Args:
-        owners: The name of the first run that each of them taught.
-        runs: The names of all runs.
+        owners: Name of the first run of each teacher.
+        runs: Names of all runs.
 
     Example:
         >>> teacher_names(['kd'], ['kd', 'alone']), teacher_names(['teacher', 'kd'], ['teacher', 'kd', 'teacher of kd'])
@@ -309,7 +309,7 @@ def teacher_names(owners: Sequence[str], runs: Sequence[str]) -> list[str]:
 
 
 def _follow(entrant: Entrant, found: Comparison, checkpoints: int, log: Callable[[str], Any]) -> Iterator[Point]:
-    """A run's checkpoints; the outputs of the last one are kept."""
+    """Measure a run's checkpoints, and keep the outputs of the last one."""
     run = entrant.run
     teacher = found.outputs.get(found.teacher_of.get(run.name, ''))
     for step, path in run.some_checkpoints(checkpoints).items():
@@ -330,11 +330,11 @@ def _class_names(entrant: Entrant) -> list[str]:
 
 
 def notes_on(found: Comparison, checkpoints: int) -> Iterator[str]:
-    """What a reader of a comparison has to know.
+    """Iterate over the notes for the reader of a comparison.
 
     Args:
         found: The comparison.
-        checkpoints: How many checkpoints of a run were looked at, at most.
+        checkpoints: Largest number of checkpoints of a run.
     """
     if not found.teachers:
         yield 'There is no teacher: agreement, divergence and its own figures are left out.'

@@ -1,4 +1,4 @@
-"""A look at teacher, student and loss terms before a training."""
+"""Pre-flight: measurements of teacher, student and loss terms before a training."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ NO_TASK = 'The task loss has no gradient, as its weight is 0 here: the weights o
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen before a training.
+    """The results of a pre-flight.
 
     Attributes:
-        images: On how many validation images.
-        classes: How many classes there are.
+        images: Number of validation images.
+        classes: Number of classes.
         networks: The networks, by name.
-        agreement: Share of images for which teacher and student name the same class; None without a teacher.
-        divergence: KL(teacher ‖ student), in nats; likewise.
+        agreement: Share of images for which teacher and student predict the same class; None without a teacher.
+        divergence: KL(teacher ‖ student), in nats; None without a teacher.
         temps: The temperature of each method that has one.
         softened: The teacher's entropy as the method softens it, see :func:`.softness.softened`.
         terms: The gradients of the terms, the task loss's first.
-        batches: On how many training batches.
-        advice: What looks off.
-        left_out: What was not measured, and why.
+        batches: Number of training batches.
+        advice: The warning signs.
+        left_out: Omitted measurements, with reasons.
     """
 
     images: int
@@ -66,15 +66,15 @@ class Look:
     left_out: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it as plain values, for JSON."""
+        """Convert all of it to plain values, for JSON."""
         return asdict(self)
 
 
 def prepare(cfg: Config) -> None:
-    """Make a training's config one for a look: quiet, in one process, from the start, logging nowhere else, in place.
+    """Change a training's config to that of a pre-flight, in place: quiet, in one process, from the start.
 
     Raises:
-        ValueError: If it has no validation data, or several processes are asked for.
+        ValueError: If it has no validation data, or several processes.
     """
     need(cfg, 'val_dataloader', 'val_cfg', 'val_evaluator')
     if cfg.launcher != 'none':
@@ -83,10 +83,10 @@ def prepare(cfg: Config) -> None:
 
 
 class ReaderAtSize(TeacherReader):
-    """Reads a teacher's logits on images of another size.
+    """Reader of a teacher's logits on images of another size.
 
     Args:
-        distiller: The distiller; it has one teacher that runs.
+        distiller: The distiller; it has one teacher, not stored.
         size: Height and width.
     """
 
@@ -97,7 +97,7 @@ class ReaderAtSize(TeacherReader):
         self.adapt = PixelAdapter(usual.given, replace(usual.wanted, size=size), usual.channels)
 
     def __call__(self, inputs: Tensor, samples: Sequence[DataSample]) -> dict[str, Tensor]:
-        """See :class:`.outputs.Reader`."""
+        """Read the logits, see :class:`.outputs.Reader`."""
         teacher: Any = self.teacher
         usual, teacher.adapt = teacher.adapt, self.adapt
         try:
@@ -107,7 +107,7 @@ class ReaderAtSize(TeacherReader):
 
 
 def sizes_to_try(model: Any) -> Mapping[tuple[int, int], str]:
-    """Other sizes of images for a teacher of which it is not known, each with a name: its library's, and half of it."""
+    """Return image sizes to try for a teacher of unknown size, with their names: its library's, and half of it."""
     usual = getattr(getattr(model, 'teacher_holder', None), 'usual_size', None)
     if usual is None:
         return {}
@@ -115,7 +115,7 @@ def sizes_to_try(model: Any) -> Mapping[tuple[int, int], str]:
 
 
 def readers_of(model: Any) -> tuple[dict[str, Reader], list[str]]:
-    """What can be run of a distiller or classifier on validation images, by name, and what is left out.
+    """Return the networks of a distiller or classifier to run on validation images, by name, and the reasons for omissions.
 
     Args:
         model: The model.
@@ -131,13 +131,13 @@ def readers_of(model: Any) -> tuple[dict[str, Reader], list[str]]:
 
 
 def look(runner: Runner, images: int | None, batches: int, log: Callable[[str], Any] = print) -> Look:
-    """Look at what a training would begin with.
+    """Measure the start of a training.
 
     Args:
-        runner: Of the training, as it is built; the student gets the weights that it starts from.
-        images: How many validation images to use, evenly spread; None for all.
-        batches: How many training batches to measure gradients on.
-        log: Takes lines that say how far it is.
+        runner: Runner of the training, as built; the student gets its start weights.
+        images: Number of validation images, evenly spread; None for all.
+        batches: Number of training batches for gradients.
+        log: Function that logs the progress.
     """
     model = unwrapped(runner)
     runner._init_model_weights()  # as Runner.train begins
@@ -172,7 +172,7 @@ def look(runner: Runner, images: int | None, batches: int, log: Callable[[str], 
 
 
 def _told(runner: Runner, batches: int, log: Callable[[str], Any]) -> Iterator[Any]:
-    """The first training batches; those that can't be read are counted as in training."""
+    """Iterate over the first training batches, with the progress logged; unreadable images are counted as in training."""
     loader = runner.train_dataloader
     count = min(batches, len(loader))
     for number, batch in enumerate(islice(batches_from(loader, 0), count), 1):

@@ -1,4 +1,4 @@
-"""The figures of the report; each run has one colour in all of them, told apart by colour-blind readers too."""
+"""The figures of the report; each run has one colour in all of them, also for colour-blind readers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .outputs import Outputs
 
 #: Okabe and Ito's colours without black and yellow, for runs; the teachers are black.
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
-#: Where there are more runs than colours, their lines differ too.
+#: With more runs than colours, their line styles differ too.
 LINES = ('-', '--', ':', '-.')
 MARKERS = 'osD^vPX'  # one more than colours, so that pairs of both differ for long
 TEACHER_COLOUR = '#222222'
@@ -28,16 +28,16 @@ CLASS_COLOURS = ['#332288', '#88CCEE', '#44AA99', '#117733', '#999933']
 CLASS_COLOURS += ['#DDCC77', '#CC6677', '#882255', '#AA4499', '#999999']
 CLASS_MARKERS = 'osD^v'
 WIDTH, DPI = 10.0, 110
-#: How many images t-SNE takes, of how many classes; and how many classes a figure of classes has room for.
+#: Number of images and classes of t-SNE; number of classes of a figure of classes.
 TSNE_IMAGES, TSNE_CLASSES, MOST_CLASSES = 1000, 10, 30
-#: How many matrices stand side by side.
+#: Number of matrices side by side.
 MATRICES = 6
 UNITS = dict(epoch='epoch', iter='iteration')
 
 
 @dataclass(frozen=True)
 class LineStyle:
-    """How a run's lines look."""
+    """The style of a run's lines."""
 
     colour: str
     line: str
@@ -45,7 +45,7 @@ class LineStyle:
 
 
 def line_styles(found: Comparison) -> dict[str, LineStyle]:
-    """How each network's lines look, by name."""
+    """Return the line style of each network, by name."""
     of_runs = {
         run.name: LineStyle(COLOURS[i % len(COLOURS)], LINES[i // len(COLOURS) % len(LINES)], MARKERS[i % len(MARKERS)])
         for i, run in enumerate(found.runs)
@@ -57,14 +57,14 @@ def line_styles(found: Comparison) -> dict[str, LineStyle]:
 
 
 def new_figure(height: float) -> Any:
-    """An empty figure of the report's width."""
+    """Make an empty figure of the report's width."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(WIDTH, height), layout='constrained')
 
 
 def panels(count: int, height: float, columns: int = 4, **keywords: Any) -> tuple[Any, list[Any]]:
-    """A figure with so many panels, each so high in inches, in rows of at most ``columns``."""
+    """Make a figure of panels, each of a height in inches, in rows of at most ``columns``."""
     columns = min(columns, count)
     rows = math.ceil(count / columns)
     figure = new_figure(rows * height)
@@ -75,7 +75,7 @@ def panels(count: int, height: float, columns: int = 4, **keywords: Any) -> tupl
 
 
 def short(name: str, most: int = 22) -> str:
-    """A name that leaves its neighbours room: of a long one the end, by which names of runs differ."""
+    """Shorten a long name to its end, by which names of runs differ."""
     return name if len(name) <= most else f'…{name[1 - most :]}'
 
 
@@ -86,7 +86,7 @@ def save(figure: Any, path: Path) -> None:
 
 
 def learning_curves(found: Comparison) -> Any | None:
-    """Validation accuracy over training, as it was logged; None where none was."""
+    """Plot the logged validation accuracy over training; None if none was logged."""
     curves = {run.name: run.accuracies() for run in found.runs}
     if not any(curves.values()):
         return None
@@ -108,7 +108,7 @@ def learning_curves(found: Comparison) -> Any | None:
 
 
 def loss_terms(found: Comparison) -> Any:
-    """Each run's loss terms over training, as they were logged."""
+    """Plot each run's logged loss terms over training."""
     figure, all_axes = panels(len(found.runs), 3.0, columns=3)
     names = list(dict.fromkeys(name for run in found.runs for name in run.terms()))
     for axes, run in zip(all_axes, found.runs, strict=True):
@@ -126,7 +126,7 @@ def loss_terms(found: Comparison) -> Any:
 
 
 def over_training(found: Comparison) -> Any | None:
-    """Agreement with the teacher and divergence from it, at each checkpoint; None without a teacher."""
+    """Plot agreement with and divergence from the teacher at each checkpoint; None without a teacher."""
     if not found.teachers:
         return None
     figure, (left, right) = panels(2, 3.8, columns=2)
@@ -144,7 +144,7 @@ def over_training(found: Comparison) -> Any | None:
 
 
 def class_differences(found: Comparison) -> Any | None:
-    """How much more or less accurate each network is on each class than the reference; None without one."""
+    """Plot the difference of accuracy on each class between each network and the reference; None without one."""
     if found.reference is None:
         return None
     of = {name: 100 * class_accuracies(o.logit, o.label) for name, o in found.outputs.items()}
@@ -175,7 +175,7 @@ def class_differences(found: Comparison) -> Any | None:
 
 
 def reliability(found: Comparison) -> Any:
-    """Accuracy by confidence, of each network, and below how many images have which confidence."""
+    """Plot accuracy by confidence for each network, and below it the number of images by confidence."""
     names = list(found.outputs)
     columns = min(4, len(names))
     rows = math.ceil(len(names) / columns)
@@ -212,7 +212,7 @@ def _reliability(upper: Any, lower: Any, outputs: Outputs, colour: str) -> None:
 
 
 def correlations(found: Comparison) -> Any:
-    """The correlation of the logits of each two classes, of each network; below it, how a run differs from its teacher."""
+    """Plot the correlation of the logits of two classes for each network; below it, its difference from the teacher's."""
     names = list(found.outputs)
     bands = math.ceil(len(names) / MATRICES)
     columns, rows = math.ceil(len(names) / bands), 2 if found.teachers else 1
@@ -232,7 +232,7 @@ def correlations(found: Comparison) -> Any:
 
 
 def _correlations(found: Comparison, name: str, places: Sequence[Any], room: int) -> Any:
-    """A network's matrix, and below it what that of its teacher differs by."""
+    """Plot a network's matrix, and below it its difference from the teacher's."""
     matrix = class_correlation(found.outputs[name].logit)
     image = _matrix(places[0], matrix.numpy(), short(name, room))
     teacher = found.teacher_of.get(name)
@@ -255,7 +255,7 @@ def _matrix(axes: Any, matrix: np.ndarray, title: str) -> Any:
 
 
 def features(found: Comparison) -> Any | None:
-    """t-SNE of what goes into each network's classifier; None where that can be read of none."""
+    """Plot t-SNE of the inputs of each network's classifier; None if none can be read."""
     shown = {name: outputs for name, outputs in found.outputs.items() if outputs.vector is not None}
     if not shown:
         return None
@@ -276,14 +276,14 @@ def features(found: Comparison) -> Any | None:
 
 
 def chosen_classes(count: int) -> list[int]:
-    """The classes that t-SNE shows: all, or ten, evenly spread."""
+    """Select the classes for t-SNE: all, or ten, evenly spread."""
     if count <= TSNE_CLASSES:
         return list(range(count))
     return [round(i * (count - 1) / (TSNE_CLASSES - 1)) for i in range(TSNE_CLASSES)]
 
 
 def embedded(vectors: torch.Tensor) -> np.ndarray:
-    """Vectors in the plane, (N, 2), by t-SNE; the same each time."""
+    """Embed vectors in the plane, (N, 2), by t-SNE; deterministically."""
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
 
@@ -318,7 +318,7 @@ def _whole_numbers(axes: Any) -> None:
 
 
 def _plain_log(axes: Any) -> None:
-    """Marks of a logarithmic axis as plain numbers, enough of them."""
+    """Label a logarithmic axis with plain numbers, enough of them."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0, 7.0)))
@@ -330,7 +330,7 @@ def _legend_beside(axes: Any) -> None:
     axes.legend(loc='upper left', bbox_to_anchor=(1.0, 1.0), fontsize=9.5)
 
 
-#: Each figure: its file, its title, what draws it.
+#: Each figure: its file, its title, the function that draws it.
 FIGURES: tuple[tuple[str, str, Callable[[Comparison], Any | None]], ...] = (
     ('learning_curves', 'Learning curves', learning_curves),
     ('loss_terms', 'Loss terms', loss_terms),
@@ -343,7 +343,7 @@ FIGURES: tuple[tuple[str, str, Callable[[Comparison], Any | None]], ...] = (
 
 
 def draw(found: Comparison, folder: Path, log: Callable[[str], Any] = print) -> dict[str, Path]:
-    """Draw all figures that there is something for; returns each one's file, by name."""
+    """Draw all figures that have content; returns each one's file, by name."""
     files = {}
     with drawing():
         for name, title, make in FIGURES:

@@ -1,4 +1,4 @@
-"""How strongly each term of a distiller's loss pulls at the student, beside the task loss."""
+"""The gradient of each term of a distiller's loss at the student, relative to the task loss's."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from torch import Tensor, nn
 
 from ..engine.loss_watch import value_of
 
-#: What the task loss is called, the student's own, of which the labels are the target.
+#: Name of the task loss, the student's own on the labels.
 TASK = 'task'
 Row = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Term:
-    """A term of the loss, weighted as in training; means over batches.
+    """A term of the loss, weighted as in training; averaged over batches.
 
     Attributes:
-        name: The method's, or :data:`TASK`.
+        name: Name of the method, or :data:`TASK`.
         value: The term.
         norm: The 2-norm of its gradient over the student's parameters.
-        ratio: That, in units of the task loss's; None where the task loss has no gradient.
-        cosine: Of the angle between both gradients; None where one of them is 0.
+        ratio: ``norm`` in units of the task loss's; None where the task loss has no gradient.
+        cosine: Cosine of the angle between both gradients; None where one of them is 0.
         weight: The method's ``loss_weight``, after a warm-up; None for the task.
     """
 
@@ -43,7 +43,7 @@ class Term:
 
 @contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Put back afterwards what a training step changes beside weights: buffers (batch statistics, memories), random states.
+    """Restore afterwards what a training step changes besides weights: buffers (batch statistics, memories), random states.
 
     Args:
         model: A distiller or classifier; the teachers' buffers count too.
@@ -65,10 +65,10 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
 
 def weighted_terms(model: Any, data: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The terms of one step's loss by name, the task loss first; weights that warm up count as after the warm-up.
+    """Compute the terms of one step's loss by name, the task loss first; weights count as after their warm-up.
 
     Args:
-        model: A distiller, or a classifier, which has the task loss alone.
+        model: A distiller, or a classifier, which has only the task loss.
         data: A batch, preprocessed for training.
     """
     losses = model(**data, mode='loss')
@@ -82,7 +82,7 @@ def weighted_terms(model: Any, data: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def gradient(value: Tensor, parameters: list[nn.Parameter]) -> Tensor:
-    """The gradient of a term as one vector; 0 where it does not depend on a parameter."""
+    """Compute the gradient of a term as one vector; 0 where it does not depend on a parameter."""
     if not value.requires_grad:
         return torch.zeros(sum(p.numel() for p in parameters))
     parts = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
@@ -90,11 +90,11 @@ def gradient(value: Tensor, parameters: list[nn.Parameter]) -> Tensor:
 
 
 def gradient_terms(model: Any, batches: Iterable[Any]) -> list[Term]:
-    """The gradient of each term over the student's parameters, as the training would begin; nothing is trained.
+    """Measure each term's gradient over the student's parameters at the start of training; nothing is trained.
 
     Args:
-        model: A distiller or classifier, with the weights that the student starts from.
-        batches: Training batches as the dataloader gives them; each starts from the same state.
+        model: A distiller or classifier, with the student's start weights.
+        batches: Training batches of the dataloader; each starts from the same state.
 
     Returns:
         The terms, the task loss first.
@@ -122,7 +122,7 @@ def gradient_terms(model: Any, batches: Iterable[Any]) -> list[Term]:
 
 
 def _term(name: str, rows: list[Row], task: list[Row], weights: Mapping) -> Term:
-    """The means over batches; of each a row has value, norm, and inner product with the task loss's gradient."""
+    """Average over batches; their rows have value, norm, and inner product with the task loss's gradient."""
     value, norm, _ = (float(column) for column in np.mean(rows, axis=0))
     task_norm = float(np.mean([row[1] for row in task]))
     lengths = [row[1] * other[1] for row, other in zip(rows, task, strict=True)]

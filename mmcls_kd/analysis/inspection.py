@@ -1,4 +1,4 @@
-"""What is inside a network: the paths of its modules, what they return, and the tensors that it offers to the losses."""
+"""Inspection of a network: the paths of its modules, their outputs, and its taps."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..teachers.head import find_head
 
 
 def networks_in(name: str) -> Iterator[tuple[str, Source, Mapping[str, Any]]]:
-    """The networks that a name or a config stands for, each with its role and the config's ``taps``.
+    """Find the networks of a name or a config, each with its role and the config's ``taps``.
 
     Args:
         name: Path of a config, a distiller's or another, or a network by name (``timm:resnet18``).
@@ -49,13 +49,13 @@ def networks_in(name: str) -> Iterator[tuple[str, Source, Mapping[str, Any]]]:
 def describe(
     role: str, source: Source, taps: Mapping[str, Any], depth: int | None = None, size: int | None = None
 ) -> Iterator[str]:
-    """The lines that describe a network.
+    """Describe a network, line by line.
 
     Args:
-        role: ``'student'``, ``'teacher'`` or ``'network'``; the tensors of the first two have ``_s`` or ``_t`` behind.
+        role: ``'student'``, ``'teacher'`` or ``'network'``; the taps of the first two have ``_s`` or ``_t`` appended.
         source: The network.
-        taps: Those of the config.
-        depth: How many parts the paths may have that are shown; None for all.
+        taps: Taps of the config.
+        depth: Largest number of parts of a shown path; None for all.
         size: Height and width of the images; None for the network's own.
 
     Raises:
@@ -97,7 +97,7 @@ def _input(tap: Tap) -> str:
 
 
 def _columns(rows: list[tuple[str, ...]]) -> Iterator[str]:
-    """Rows in columns, the first of them a heading."""
+    """Align rows in columns, the first of them a heading."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     yield ''
     for row in rows:

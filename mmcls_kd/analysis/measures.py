@@ -1,4 +1,4 @@
-"""What outputs of classifiers say, as numbers: right or wrong, sure or unsure, alike or unlike."""
+"""Measures of classifiers' outputs: accuracy, calibration, agreement."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: How many intervals of equal width the confidences are sorted into.
+#: Number of intervals of confidence, of equal width.
 BINS = 15
 
 
 def accuracy(logit: Tensor, label: Tensor) -> float:
-    """The share of images whose largest logit is that of their class.
+    """Return the share of images whose largest logit is that of their class.
 
     Args:
         logit: Logits, (N, C).
@@ -22,11 +22,11 @@ def accuracy(logit: Tensor, label: Tensor) -> float:
 
 
 def agreement(logit: Tensor, other: Tensor) -> float:
-    """The share of images for which two networks name the same class, right or wrong.
+    """Return the share of images for which two networks predict the same class, right or wrong.
 
     Args:
         logit: Logits of one, (N, C).
-        other: Logits of the other, (N, C), or the classes that it names, (N,).
+        other: Logits of the other, (N, C), or its predicted classes, (N,).
 
     Example:
         >>> agreement(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[3.0, 2.0], [2.0, 3.0]]))
@@ -37,7 +37,7 @@ def agreement(logit: Tensor, other: Tensor) -> float:
 
 
 def class_accuracies(logit: Tensor, label: Tensor) -> Tensor:
-    """The accuracy on the images of each class, (C,); NaN for a class without images.
+    """Return the accuracy on the images of each class, (C,); NaN for a class without images.
 
     Args:
         logit: Logits, (N, C).
@@ -50,7 +50,7 @@ def class_accuracies(logit: Tensor, label: Tensor) -> Tensor:
 
 
 def divergence(logit_t: Tensor, logit_s: Tensor) -> float:
-    """The mean Kullback-Leibler divergence from teacher to student, KL(teacher ‖ student), in nats.
+    """Return the mean Kullback-Leibler divergence from teacher to student, KL(teacher ‖ student), in nats.
 
     Args:
         logit_t: Logits of the teacher, (N, C).
@@ -63,7 +63,7 @@ def divergence(logit_t: Tensor, logit_s: Tensor) -> float:
 
 
 def entropy(logit: Tensor, temp: float = 1.0) -> float:
-    """The mean entropy of the probabilities at a temperature, in nats: 0 for one-hot ones, ln C for equal ones.
+    """Return the mean entropy of the probabilities at a temperature, in nats: 0 for one-hot ones, ln C for equal ones.
 
     Args:
         logit: Logits, (N, C).
@@ -78,13 +78,13 @@ def entropy(logit: Tensor, temp: float = 1.0) -> float:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far confidence, the largest probability, says how often a network is right.
+    """Calibration of a network: its accuracy as a function of its confidence, the largest probability.
 
     Attributes:
-        error: The expected calibration error: the mean over the images of how far accuracy and mean confidence of their
-            interval are apart.
-        confidence: The mean confidence.
-        counts: How many images there are in each of the intervals of confidence, from 0 to 1, (B,).
+        error: Expected calibration error: the mean over the images of the distance between accuracy and mean confidence of
+            their interval.
+        confidence: Mean confidence.
+        counts: Number of images in each of the intervals of confidence, from 0 to 1, (B,).
         confidences: Their mean confidence, (B,); NaN where there are none.
         accuracies: Their accuracy, (B,); NaN where there are none.
     """
@@ -97,14 +97,14 @@ class Calibration:
 
 
 def calibration(logit: Tensor, label: Tensor, bins: int = BINS) -> Calibration:
-    """How well calibrated the probabilities are, by intervals of equal width, each with its lower end, the last with both.
+    """Measure the calibration by intervals of equal width, each with its lower end, the last with both.
 
-    The error is that of these intervals. (torchmetrics has an interval more, for a confidence of exactly 1.)
+    torchmetrics has one interval more, for a confidence of exactly 1.
 
     Args:
         logit: Logits, (N, C).
         label: Class indices, (N,).
-        bins: How many intervals.
+        bins: Number of intervals.
     """
     confidence, named = logit.double().softmax(dim=1).max(dim=1)
     place = (confidence * bins).long().clamp(max=bins - 1)
@@ -117,12 +117,12 @@ def calibration(logit: Tensor, label: Tensor, bins: int = BINS) -> Calibration:
 
 @dataclass(frozen=True)
 class Summary:
-    """A network on labelled images in four numbers; shares from 0 to 1.
+    """The measures of a network on labelled images; shares from 0 to 1.
 
     Attributes:
         accuracy: Share of right answers.
         confidence: Mean of the largest probability.
-        calibration_error: How far confidence and accuracy are apart, see :class:`Calibration`.
+        calibration_error: Distance between confidence and accuracy, see :class:`Calibration`.
         entropy: Mean entropy of the probabilities at temperature 1, in nats.
     """
 
@@ -133,7 +133,7 @@ class Summary:
 
 
 def summary(logit: Tensor, label: Tensor) -> Summary:
-    """A network in four numbers.
+    """Return the four measures of a network.
 
     Args:
         logit: Logits, (N, C).
@@ -144,7 +144,7 @@ def summary(logit: Tensor, label: Tensor) -> Summary:
 
 
 def class_correlation(logit: Tensor) -> Tensor:
-    """How the logits of two classes go together over the images: their correlation, (C, C); NaN for a constant logit.
+    """Return the correlation of the logits of two classes over the images, (C, C); NaN for a constant logit.
 
     Args:
         logit: Logits, (N, C), of at least two images.
@@ -153,7 +153,7 @@ def class_correlation(logit: Tensor) -> Tensor:
 
 
 def correlation_distance(logit: Tensor, other: Tensor) -> float:
-    """How far two networks' :func:`class_correlation` are apart: the mean distance over all pairs of different classes.
+    """Return the mean distance of two networks' :func:`class_correlation` over all pairs of different classes.
 
     Args:
         logit: Logits of one, (N, C).

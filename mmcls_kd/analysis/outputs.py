@@ -1,4 +1,4 @@
-"""What networks give for the images of a data set: each runs once over them, and logits, labels and features are kept."""
+"""Outputs of networks for the images of a data set: each runs once, and logits, labels and features are kept."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from ..features.taps import record
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a network gave.
+    """The outputs of a network.
 
     Attributes:
-        logit: Class scores, (N, C), float32.
+        logit: Logits, (N, C), float32.
         label: The class of each image, (N,).
-        vector: What went into its classifier, (N, D), float32; None where that cannot be read.
+        vector: Inputs of its classifier, (N, D), float32; None if they cannot be read.
     """
 
     logit: Tensor
@@ -36,20 +36,20 @@ class Outputs:
 
 
 class Reader(Protocol):
-    """Runs a network on preprocessed images."""
+    """Function that runs a network on preprocessed images."""
 
     def __call__(self, inputs: Tensor, samples: Sequence[DataSample]) -> dict[str, Tensor]:
-        """The tensors ``logit`` and, where there is one, ``vector``."""
+        """Return the tensors ``logit`` and, if available, ``vector``."""
 
 
 class ClassifierReader:
-    """Reads a classifier, or the student of a distiller, in eval mode.
+    """Reader of a classifier, or of a distiller's student, in eval mode.
 
     Args:
         model: The classifier or the distiller.
 
     Attributes:
-        num_classes: How many classes it tells apart.
+        num_classes: Number of classes.
     """
 
     def __init__(self, model: Any) -> None:
@@ -61,17 +61,17 @@ class ClassifierReader:
         self.taps = {name: tap for name, tap in taps.items() if name == 'vector'}
 
     def __call__(self, inputs: Tensor, samples: Sequence[DataSample]) -> dict[str, Tensor]:  # noqa: ARG002
-        """See :class:`Reader`."""
+        """Read the outputs, see :class:`Reader`."""
         with evaluating(self.model), record(self.network, self.taps) as seen:
             logit = scores(self.model(inputs, mode='tensor'))
         return {'logit': logit, **seen}
 
 
 class TeacherReader:
-    """Reads a distiller's teacher, or several as one, in eval mode, whatever mode it trains in.
+    """Reader of a distiller's teacher, or of several as one, in eval mode, whatever its mode in training.
 
     Args:
-        distiller: The distiller; it has a teacher that runs.
+        distiller: The distiller; it has a teacher, not stored.
     """
 
     def __init__(self, distiller: Any) -> None:
@@ -80,18 +80,18 @@ class TeacherReader:
         self.names = [name for name in ('logit', 'vector') if name in self.teacher.shapes]
 
     def __call__(self, inputs: Tensor, samples: Sequence[DataSample]) -> dict[str, Tensor]:
-        """See :class:`Reader`."""
+        """Read the outputs, see :class:`Reader`."""
         modes = nn.ModuleList(self.teacher.networks)
         with evaluating(modes):
             return self.teacher(self.distiller.arrange(inputs), samples, self.names)
 
 
 def spread(loader: DataLoader, images: int | None) -> DataLoader:
-    """A loader's images once, in their order; of them so many as are wanted, evenly spread, as data may be sorted by class.
+    """Return a loader of a number of images in their order, evenly spread, because data may be sorted by class.
 
     Args:
-        loader: Of the data.
-        images: How many; None, or more than there are, for all.
+        loader: Loader of the data.
+        images: Number of images; None, or more than there are, for all.
     """
     dataset: Any = loader.dataset
     wanted = len(dataset) if images is None else min(images, len(dataset))
@@ -114,12 +114,12 @@ def collect(
 
     Args:
         readers: The networks, by name.
-        loader: Gives batches as in validation.
+        loader: Loader of batches as in validation.
         preprocess: The data preprocessor that all of them share.
-        log: Takes lines that say how far it is.
+        log: Function that logs the progress.
 
     Returns:
-        What each gave, on the CPU.
+        The outputs of each, on the CPU.
 
     Raises:
         ValueError: If a network gives logits that are not finite.

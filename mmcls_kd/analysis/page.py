@@ -1,4 +1,4 @@
-"""The report as one page of HTML that needs nothing beside it: figures inside, no script, no address elsewhere."""
+"""The report as one self-contained page of HTML: figures inside, no script, no external address."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ COLUMNS = (
 
 
 def texts(found: Comparison) -> dict[str, str]:
-    """What each figure shows and how to read it, by name."""
+    """Return the explanation of each figure, by name."""
     unit, count = UNITS[found.unit], len(found.class_names)
     some = f' Of {count} classes ten are shown.' if chosen_classes(count) != list(range(count)) else ''
     below = ' Below each run is student minus teacher: the paler, the closer to the teacher.'
@@ -87,7 +87,7 @@ def texts(found: Comparison) -> dict[str, str]:
 
 
 def _about_classes(found: Comparison) -> str:
-    """Which classes the figure of them shows, and how much one image counts there."""
+    """Describe the classes in their figure, and the weight of one image there."""
     there, count = len(next(iter(found.outputs.values())).label.unique()), len(found.class_names)
     missing, each = count - there, found.images / there
     left_out = f' {missing} of {count} classes {"has" if missing == 1 else "have"} no image here.' if missing else ''
@@ -103,7 +103,7 @@ def write_page(found: Comparison, files: Mapping[str, Path], path: Path) -> None
     """Write the report, atomically.
 
     Args:
-        found: What it shows.
+        found: The comparison.
         files: The figures, by name.
         path: The file to write.
     """
@@ -161,7 +161,7 @@ def _table(found: Comparison) -> Iterator[str]:
 
 
 def cells(row: Row, unit: str) -> list[str]:
-    """A network's row of the table, see :data:`COLUMNS`."""
+    """Return a network's row of the table, see :data:`COLUMNS`."""
 
     def shown(value: float | None, digits: int, factor: float = 1) -> str:
         return '' if value is None else f'{factor * value:.{digits}f}'

@@ -1,4 +1,4 @@
-"""Prototypes of the classes: the mean of what goes into the teacher's classifier, over training images of each class."""
+"""Prototypes of the classes: the mean input of the teacher's classifier, over training images of each class."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from ..files.atomic import save_atomically
 
 
 def prepare(cfg: Config) -> None:
-    """Make a training's config one that runs the teacher alone, in eval mode, in place.
+    """Change a training's config to one that runs the teacher alone, in eval mode, in place.
 
-    The methods do not count: one of them may be what the prototypes are for.
+    The methods are ignored: one of them may need the prototypes.
 
     Raises:
-        ValueError: If the model is no distiller, or several processes are asked for.
+        ValueError: If the model is no distiller, or several processes are set.
     """
     if not is_distiller(cfg.model):
         raise ValueError(f'{cfg.filename} trains no distiller, so it has no teacher')
@@ -44,15 +44,15 @@ def prepare(cfg: Config) -> None:
 
 
 class Prototypes:
-    """Sums up the teacher's vectors, class by class.
+    """Sums of the teacher's vectors, class by class.
 
     Args:
         runner: Runner of the training whose teacher is used.
         loader: Its training dataloader, whose labels are among the classes.
-        images: How many of the training images to use, in the order of its first epoch; None for as many as there are.
+        images: Number of training images, in the order of the first epoch; None for all.
 
     Raises:
-        ValueError: If there is no one teacher with such vectors, the data do not fit, or a class cannot have an image.
+        ValueError: If there is no single teacher with such vectors, the data do not fit, or a class has no image.
     """
 
     def __init__(self, runner: Runner, loader: Any, images: int | None = None) -> None:
@@ -90,7 +90,7 @@ class Prototypes:
 
     @torch.no_grad()
     def _vectors(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """The teacher's vectors for a batch of the dataloader, (N, D), and the class of each image, (N,)."""
+        """Return the teacher's vectors for a batch of the dataloader, (N, D), and the class of each image, (N,)."""
         data = self.model.data_preprocessor(batch, training=False)  # no mixup, no CutMix
         samples = data['data_samples']
         vectors = self.teacher(self.model.arrange(data['inputs']), samples, ['vector'])['vector']
@@ -121,10 +121,10 @@ class Prototypes:
         return self.sums / self.counts[:, None]
 
     def write_cost(self, path: Path) -> None:
-        """Write what it costs to move probability between the classes, see :func:`~.dis_losses.wkd_logit.class_cost`.
+        """Write the costs of moving probability between the classes, see :func:`~.dis_losses.wkd_logit.class_cost`.
 
         Raises:
-            TrainingError: If the teacher gave NaN or infinite numbers.
+            TrainingError: If the teacher returns NaN or infinite numbers.
         """
         cost = class_cost(self.means)
         if not cost.isfinite().all():

@@ -1,4 +1,4 @@
-"""What a training left in its work directory: its config, what it logged, its checkpoints."""
+"""The files of a training in its work directory: config, log, checkpoints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..files.checkpoint import read_checkpoint
 from ..recipe.methods import method_entries
 
 CHECKPOINT = re.compile(r'(epoch|iter)_(\d+)\.pth')
-#: What validation logs beside its metrics.
+#: Keys of a validation's log that are no metrics.
 NO_METRICS = ('data_time', 'time', 'step')
 MEND = 'name the --work-dir of a training by `python -m mmcls_kd train`'
 
@@ -29,14 +29,14 @@ class Run:
     """A training.
 
     Attributes:
-        name: What the report calls it.
+        name: Its name in the report.
         folder: Its work directory.
         cfg: Its config.
-        unit: ``'epoch'`` or ``'iter'``, what its checkpoints are counted in.
+        unit: ``'epoch'`` or ``'iter'``, the unit of its checkpoints.
         checkpoints: Its checkpoints by epoch or iteration, in order.
-        training: What it logged in training, over resumed parts: ``step`` is the iteration.
-        validation: What it logged in validation: ``step`` is the epoch or iteration.
-        steps_per_unit: How many iterations an epoch has; 1 where iterations are counted.
+        training: Its log of training, over resumed parts: ``step`` is the iteration.
+        validation: Its log of validation: ``step`` is the epoch or iteration.
+        steps_per_unit: Number of iterations an epoch; 1 if iterations are counted.
     """
 
     name: str
@@ -50,12 +50,12 @@ class Run:
 
     @property
     def is_distiller(self) -> bool:
-        """Whether a distiller was trained; else a classifier by itself."""
+        """Whether a distiller was trained; else a classifier alone."""
         return is_distiller(self.cfg.model)
 
     @property
     def methods(self) -> list[str]:
-        """The names of the methods that its config offers, by which it logs those that are on; empty without a distiller."""
+        """Names of its config's methods, under which their losses are logged; empty without a distiller."""
         return [str(entry['name']) for entry in method_entries(self.cfg.model.get('distill_cfg') or ())]
 
     @property
@@ -64,13 +64,13 @@ class Run:
         return max(self.checkpoints)
 
     def accuracies(self) -> list[tuple[int, float]]:
-        """The validation accuracy, in percent, after each epoch or iteration; empty where none was logged."""
+        """Return the validation accuracy, in percent, after each epoch or iteration; empty if none was logged."""
         names = [name for record in self.validation for name in record if name not in NO_METRICS]
         chosen = next((name for name in names if name.endswith('accuracy/top1')), next(iter(names), None))
         return [(record['step'], record[chosen]) for record in self.validation if chosen in record]
 
     def terms(self) -> dict[str, list[tuple[float, float]]]:
-        """Each term of the loss as it was logged, weighted: over epochs (or iterations), by name; the task loss first."""
+        """Return each logged, weighted term of the loss over epochs (or iterations), by name; the task loss first."""
         logged = dict.fromkeys(name for record in self.training for name in record)
         losses = [name for name in logged if 'loss' in name or name in self.methods]
         parts = [name for name in losses if name != 'loss' and not name.startswith('gradient_norm/')] or ['loss']
@@ -81,7 +81,7 @@ class Run:
         }
 
     def some_checkpoints(self, most: int) -> dict[int, Path]:
-        """At most so many of the checkpoints, evenly spread, the first and the last (or the last alone) among them."""
+        """Select a number of checkpoints, evenly spread, with the first and the last (or the last alone)."""
         steps = sorted(self.checkpoints)
         if len(steps) > most:
             chosen = [round(i * (len(steps) - 1) / (most - 1)) for i in range(most)] if most > 1 else [len(steps) - 1]
@@ -90,14 +90,14 @@ class Run:
 
 
 def read_run(folder: Path, name: str) -> Run:
-    """What a training left.
+    """Read a training.
 
     Args:
         folder: Its work directory.
-        name: What to call it.
+        name: Its name.
 
     Raises:
-        FileNotFoundError: If the folder, what was logged, or checkpoints are missing; says what to do.
+        FileNotFoundError: If the folder, the log, or checkpoints are missing; names the remedy.
         ValueError: If a file in it cannot be read.
     """
     if not folder.is_dir():
@@ -118,7 +118,7 @@ def read_run(folder: Path, name: str) -> Run:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """What a part of a run logged; a last line that a killed run left unfinished does not count.
+    """Read the log of a part of a run; an incomplete last line of a killed run does not count.
 
     Raises:
         ValueError: If another line is not JSON.
@@ -135,13 +135,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def joined(parts: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The records of training and of validation over the parts of a run, as it was started and resumed.
+    """Join the records of the parts of a run: those of training, and those of validation.
 
-    What a later part did anew takes the place of what an earlier one had logged from there on; so a run that was started
-    afresh in the same folder takes the place of all.
+    Records of a later part replace those of earlier ones from its first step on; so a run that was started afresh in the
+    same folder replaces all.
 
     Args:
-        parts: The records of each part, in the order in which they ran.
+        parts: The records of each part, in order.
     """
     both: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     for part in parts:
@@ -153,22 +153,22 @@ def joined(parts: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[list[dict[str,
 
 
 def split(records: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The records of training, which have a loss, and those of validation."""
+    """Split records into those of training, which have a loss, and those of validation."""
     training = [dict(record) for record in records if 'loss' in record]
     return training, [dict(record) for record in records if 'loss' not in record and 'step' in record]
 
 
 def log_interval(cfg: Config) -> int:
-    """Each how many iterations a training logs; mmengine's own number where its config does not say."""
+    """Return the number of iterations between two records of a training; mmengine's default if its config has none."""
     return cfg.get('default_hooks', {}).get('logger', {}).get('interval', 10)
 
 
 def last_logged(training: Sequence[Mapping[str, Any]], interval: int) -> dict[str, int]:
-    """How far a run came by what it logged, in epochs and iterations.
+    """Return the last epoch and iteration of a run according to its log.
 
     Args:
         training: Its records of training.
-        interval: Each how many iterations it logs, so that fewer may follow the last record.
+        interval: Number of iterations between two records, so that fewer may follow the last one.
 
     Example:
         >>> last_logged([dict(epoch=1, step=50), dict(epoch=2, step=100)], 50)
@@ -180,11 +180,11 @@ def last_logged(training: Sequence[Mapping[str, Any]], interval: int) -> dict[st
 
 
 def find_checkpoints(folder: Path, logged: Mapping[str, int]) -> tuple[str, dict[int, Path]]:
-    """What a run's checkpoints are counted in, and each by its number, in order.
+    """Find the unit of a run's checkpoints, and each of them by its number, in order.
 
     Args:
-        folder: Its work directory, in which an earlier run may have left later checkpoints: these do not count.
-        logged: How far it came in ``'epoch'`` and ``'iter'``; what is not there has no end.
+        folder: Its work directory; later checkpoints in it, of an earlier run, are ignored.
+        logged: Its last ``'epoch'`` and ``'iter'``; a missing one sets no limit.
 
     Raises:
         FileNotFoundError: If there is none.
@@ -201,7 +201,7 @@ def find_checkpoints(folder: Path, logged: Mapping[str, int]) -> tuple[str, dict
 
 
 def steps_per_unit(unit: str, checkpoints: Mapping[int, Path]) -> float:
-    """How many iterations an epoch had, as the last checkpoint says; 1 for iterations, or where it does not say."""
+    """Return the number of iterations of an epoch, by the last checkpoint; 1 for iterations, or if it is unknown."""
     meta = read_checkpoint(checkpoints[max(checkpoints)]).get('meta') or {}
     if unit == 'iter' or not meta.get('epoch') or not meta.get('iter'):
         return 1.0
@@ -209,10 +209,10 @@ def steps_per_unit(unit: str, checkpoints: Mapping[int, Path]) -> float:
 
 
 def names_of(folders: Sequence[Path], given: Sequence[str] | None) -> list[str]:
-    """What to call runs: as given, else their folders' names, with those above where they would be the same.
+    """Name the runs: as given, else by their folders, with parent folders as far as needed to distinguish them.
 
     Raises:
-        ValueError: If there are not as many names as folders, or one stands twice.
+        ValueError: If the numbers of names and folders differ, or a name stands twice.
     """
     if given is not None and len(given) != len(folders):
         raise ValueError(f'--names gives {len(given)} names for {len(folders)} work directories')
@@ -229,7 +229,7 @@ def names_of(folders: Sequence[Path], given: Sequence[str] | None) -> list[str]:
 
 
 def config_of(run: Run, data_root: str | None) -> Config:
-    """A copy of a run's config, whose data are elsewhere if said so, and whose model has the data preprocessor."""
+    """Copy a run's config, with another place of the data if given, and with the data preprocessor in its model."""
     cfg = copy.deepcopy(run.cfg)
     for _, dataset in datasets_of(cfg):
         if data_root is not None and ('data_root' in dataset or not {'dataset', 'datasets'} & set(dataset)):

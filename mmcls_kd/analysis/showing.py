@@ -1,4 +1,4 @@
-"""How both tools give their numbers: as tables on the screen, and as JSON."""
+"""Output of numbers: as tables on the screen, and as JSON."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ..files.atomic import atomic_path
 
 
 def screen() -> Console:
-    """Where tables go: as wide as the terminal, or 120 columns where there is none."""
+    """Return the console for tables: as wide as the terminal, or 120 columns without one."""
     return Console(width=None if sys.stdout.isatty() else 120)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table whose columns but the first are aligned to the right; what is in it is text and no markup.
+    """Make a table whose columns but the first are aligned to the right; its content is text without markup.
 
     Args:
-        title: What stands above it.
-        columns: The heads of its columns.
-        rows: The cells of each row.
+        title: Its title.
+        columns: Heads of its columns.
+        rows: Cells of each row.
     """
     found = Table(title=Text(title), title_justify='left')
     for i, column in enumerate(columns):
@@ -38,7 +38,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> 
 
 
 def plain(value: Any) -> Any:
-    """A value of dicts and lists whose numbers that are not finite are None, as JSON has none.
+    """Replace numbers that are not finite by None in dicts and lists, as JSON has none.
 
     Args:
         value: The value.

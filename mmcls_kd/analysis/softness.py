@@ -1,4 +1,4 @@
-"""How the methods soften what the teacher says."""
+"""The teacher's entropy as the methods soften its probabilities."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from .measures import entropy
 
 @dataclass(frozen=True)
 class Softened:
-    """The teacher's logits as a method takes them.
+    """The teacher's logits as a method uses them.
 
     Attributes:
-        logit: The logits, standardised where the method does that, (N, C).
-        temp: By what the method divides them.
+        logit: The logits, standardised if the method does so, (N, C).
+        temp: Temperature of the method.
     """
 
     logit: Tensor
     temp: float
 
     def entropy(self, temp: float | None = None) -> float:
-        """The mean entropy of the probabilities, in nats.
+        """Return the mean entropy of the probabilities, in nats.
 
         Args:
-            temp: Another temperature than the method's.
+            temp: Another temperature.
         """
         return entropy(self.logit, self.temp if temp is None else temp)
 
 
 def temperatures(losses: Mapping[str, nn.Module]) -> dict[str, float]:
-    """The temperature of each loss that has one, by name; of a learnt one that which it starts from.
+    """Return the temperature of each loss that has one, by name; of a learnable one, its start value.
 
     Args:
         losses: The losses, by name.
@@ -45,9 +45,9 @@ def temperatures(losses: Mapping[str, nn.Module]) -> dict[str, float]:
 
 
 def softened(losses: Mapping[str, nn.Module], logit_t: Tensor) -> dict[str, Softened]:
-    """The teacher's logits as each loss with a temperature takes them.
+    """Return the teacher's logits as each loss with a temperature uses them.
 
-    Losses that leave the target class out (``masks_target``) do not see these probabilities, and are not among them.
+    Losses that leave the target class out (``masks_target``) do not use these probabilities, and are omitted.
 
     Args:
         losses: The losses, by name; those with ``standardize`` standardise logits over the classes first.
