@@ -18,12 +18,12 @@ _index = "mmpretrain's model index"
 
 
 def said(top1, source, tolerance=_same):
-    """A published number."""
+    """Return a published number."""
     return dict(top1=top1, tolerance=tolerance, source=source)
 
 
 def by_methods(column):
-    """The published numbers of ResNet-34 → ResNet-18 (column 0) or ResNet-50 → MobileNetV1 (1)."""
+    """Return the published numbers of ResNet-34 → ResNet-18 (column 0) or ResNet-50 → MobileNetV1 (1)."""
     return {
         name: said(tops[column], source, _same if source == _cls_kd else _other)
         for name, (*tops, source) in _numbers.items()
@@ -32,7 +32,7 @@ def by_methods(column):
 
 
 def self_distillation(title, student, config, alone, uskd, tfnkd=None):
-    """A pair without a teacher."""
+    """Return a pair without a teacher."""
     published = dict(baseline=said(alone, _cls_kd), uskd=said(uskd, _cls_kd))
     published['uskd-log_prob'] = published['uskd']
     if tfnkd:
