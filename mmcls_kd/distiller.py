@@ -264,7 +264,7 @@ class Distiller(BaseDistiller):
 
         Args:
             images: Images, (N, C, H, W).
-            labels: Class indices, (N,), or class scores, (N, classes).
+            labels: Class indices, (N,), or scores, (N, classes).
             indices: Index of each sample in the training set, (N,): for stored teachers, and losses that remember samples.
 
         Returns:

@@ -121,7 +121,7 @@ class Prototypes:
         return self.sums / self.counts[:, None]
 
     def write_cost(self, path: Path) -> None:
-        """Write the costs of moving probability between the classes, see :func:`~.dis_losses.wkd_logit.class_cost`.
+        """Write the costs of moving probability between the classes, see :func:`~mmcls_kd.dis_losses.wkd_logit.class_cost`.
 
         Raises:
             TrainingError: If the teacher returns NaN or infinite numbers.

@@ -1,4 +1,4 @@
-"""Config files: found and read; and the functions that they import, :func:`offer` and :func:`zoo_weights`."""
+"""Config files: found and read; and the functions that they import, ``offer`` and ``zoo_weights``."""
 
 from __future__ import annotations
 

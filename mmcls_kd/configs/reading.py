@@ -72,7 +72,7 @@ def read_left_config(path: Path) -> Config:
         path: The file.
 
     Raises:
-        ValueError: If it is no plain config, see :func:`~.plain_data.read_plain_config`, or cannot be read.
+        ValueError: If it is no plain config, see :func:`~mmcls_kd.files.plain_data.read_plain_config`, or cannot be read.
     """
     if plain_data.trusted:
         return read_config(str(path.resolve()))

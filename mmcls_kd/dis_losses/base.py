@@ -14,15 +14,15 @@ class DistillLoss(nn.Module):
     The parameters of :meth:`forward` without a default are its **inputs**: a distiller passes them by name. ``gt_label`` is
     the label, ``sample_idx`` the index of each sample in the training set, ``teacher_head`` the teacher's classifier of
     feature maps; the other names are features of :mod:`mmcls_kd.features.taps` with ``_s`` (student) or ``_t`` (teacher)
-    appended, such as ``logit_s`` and ``feat_t``. The class attributes below say what a distiller has to know beside that;
-    each may stay as it is. A module that has none of them is a loss, too.
+    appended, such as ``logit_s`` and ``feat_t``. All class attributes below are optional.
+    A module without any of them is a loss, too.
 
     Attributes:
         sizes: Constructor keywords that are the size of an input, each as (input, dimension); a dry run of the networks
             fills in those that are not given, and checks those that are.
         facts: Constructor keywords that a distiller knows, each as the name of the fact, or as (name, function of its
             value): ``num_samples``, ``teacher_weight`` (weight of the teacher's linear classifier), ``teacher_head``.
-        needed_facts: Of these the ones without which the loss cannot be built, each with the error message.
+        needed_facts: Those of them that the loss requires, each with the error message.
         files: Constructor keywords that may be the path of a file, each with the key of the value in that file.
         task_weight: Factor of the task loss.
         memories: Names of buffers that remember samples; a moving average of the model shares them.

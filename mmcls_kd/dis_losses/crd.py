@@ -161,8 +161,8 @@ class CRDLoss(DistillLoss):
     step's batches twice the last counts, those of later processes after those of earlier ones. Negatives are drawn by each.
     The memories start from random numbers that are the same in every process and run.
 
-    The index is that of one sample. An image made of two by mixup or CutMix counts as the one that it was before, and its
-    mixed embedding goes into that one's entry: the published results are without them.
+    The index is that of one sample. An image of mixup or CutMix counts as the one before mixing, and its embedding
+    goes into that one's entry: the published results are without them.
 
     Args:
         student_dims: Width of the student's vectors.

@@ -46,7 +46,7 @@ def conv_norm(channels: int, out_channels: int, kernel_size: int) -> nn.Sequenti
 
 
 class AttentionFusion(nn.Module):
-    """A stage of the student, mixed with what the deeper ones gave, and the teacher's stage predicted from it.
+    """A stage of the student, mixed with the output of the deeper ones, and the teacher's stage predicted from it.
 
     Args:
         channels: Channels of the student's stage.
@@ -69,7 +69,7 @@ class AttentionFusion(nn.Module):
             deeper: Output of the next deeper stage, (N, mid_channels, h, w); None for the deepest.
 
         Returns:
-            The prediction (N, out_channels, H, W), and what goes to the next shallower stage, (N, mid_channels, H, W).
+            The prediction (N, out_channels, H, W), and the input of the next shallower stage, (N, mid_channels, H, W).
         """
         mixed = self.reduce(feat)
         if self.attend is not None and deeper is not None:

@@ -131,9 +131,9 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
         sd: Accepted from the original's configs; without effect.
         distill_cfg: The methods: a list of ``dict(methods=[dict(type, name, use_this, loss_weight, ...)])``. Sizes of
             tensors (``student_channels``, ``num_classes``, ...) may be left out: a dry run finds them. ``loss_weight`` may
-            be a dict, see :class:`.schedules.LossWeight`; ``stages`` runs a loss of feature maps at several stages, see
-            :class:`.wrappers.AtStages`; ``curriculum`` learns its temperature, see
-            :class:`.wrappers.CurriculumTemperature`.
+            be a dict, see :class:`~mmcls_kd.recipe.schedules.LossWeight`; ``stages`` runs a loss at several stages, see
+            :class:`~mmcls_kd.recipe.wrappers.AtStages`; ``curriculum`` learns its temperature, see
+            :class:`~mmcls_kd.recipe.wrappers.CurriculumTemperature`.
         teacher_pretrained: File, folder or address of the teacher's weights; True for the pretrained weights of a library;
             False for random weights on purpose. A list for several teachers.
         train_cfg: Batch augmentation; the student's own ``train_cfg`` if None.
@@ -156,14 +156,14 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
         pipeline_pixels: Preprocessing of the training pipeline before the data preprocessor: ``mean`` and ``std``, if it
             normalises, and ``size``. ``mmcls_kd train`` finds it by running the pipeline.
         taps: Taps by name with ``_s`` or ``_t``: the path of a module, or ``dict(path, form, index, extra)``, see
-            :func:`.taps.given_taps`. New names define inputs of users' losses.
+            :func:`~mmcls_kd.features.taps.given_taps`. New names define inputs of users' losses.
         channels_last: Keep images and convolutions of the whole distiller in the channels-last memory format.
         num_samples: Number of training images, for losses that remember each (CRD). ``mmcls_kd train`` sets it.
         compile: Compile the parts of the student in place, and those of the teacher's fast twin; True, or keywords of
             ``torch.compile``.
 
     Raises:
-        ValueError: If methods, names, sizes, modes, weights or classes do not fit; names what to change.
+        ValueError: If methods, names, sizes, modes, weights or classes do not fit; names the key to change.
         FileNotFoundError: If a config, weights or a store are missing.
     """
 

@@ -4,7 +4,7 @@ Saved random states do not restore a run: data workers have states of their own,
 anew. So none is saved. Before each sample and each step, all generators are seeded from the numbers that identify it:
 
 ======================  ============================================================================================
-what is drawn           source of the seed
+draw                    source of the seed
 ======================  ============================================================================================
 a sample's transforms   the run's seed, the epoch, the sample's place in the epoch's order over all processes, its index
 a training step         the run's seed, the iteration, the process's rank (batch augmentation, drop path, random masks)

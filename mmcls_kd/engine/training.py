@@ -37,8 +37,8 @@ def training_config(args: argparse.Namespace) -> Config:
     """Build the config of a training from file and command line, with defaults filled in.
 
     Args:
-        args: Arguments of a parser made by :func:`training_parser`; optional further ones are ``resume``, ``auto_scale_lr``
-            and ``no_validate``.
+        args: Arguments of :func:`~mmcls_kd.command.arguments.training_parser`; ``resume``, ``auto_scale_lr`` and
+            ``no_validate`` are optional.
 
     Raises:
         FileNotFoundError: If there is no such config.

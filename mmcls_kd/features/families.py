@@ -52,7 +52,7 @@ def stage_paths(network: nn.Module, survey: DryRun) -> list[str]:
 def default_taps(network: Any, survey: DryRun) -> dict[str, Tap]:
     """Find the default taps of a network, by name.
 
-    A map is available only where it is known to be what its name says: every path to the logits passes through it. ``feat``
+    A map is available only if it is known to match its name: every path to the logits passes through it. ``feat``
     is the last such map, behind which no layer works on places.
 
     Args:

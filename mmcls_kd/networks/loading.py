@@ -81,8 +81,8 @@ def load_strictly(network: nn.Module, source: str, role: str, classes: int | Non
         classes: Number of classes of the network, to let weights for another number fill all of it but the classifier, which
             starts afresh; None to refuse them.
 
-    Layers that only distillation needs (see :func:`transfer`) may be missing on either side. A network may have been saved
-    by itself or inside of another module; other parts of the file are ignored.
+    Layers that only distillation needs (see :func:`.transfer.transfer`) may be missing on either side. A network may have
+    been saved by itself or inside of another module; other parts of the file are ignored.
 
     Returns:
         Metadata of the file (``meta``).

@@ -159,7 +159,7 @@ def kernel_of(
         said: Its declared interpolation, which is returned if it is true.
 
     Raises:
-        UnclearError: If it is none of :data:`.resizing.KERNELS`.
+        UnclearError: If it is none of :data:`~mmcls_kd.teachers.resizing.KERNELS`.
     """
     if max(edges(make, found)) > 4:
         return None
@@ -493,7 +493,7 @@ class Walk:
 
 
 def _as_given(outcomes: Mapping[tuple[int, ...], list[np.ndarray]], meaning: Values, image: Any) -> bool:
-    """Check whether some trial left every colour as it is, if values have such a meaning."""
+    """Check whether some trial left every colour unchanged, for a meaning of its values."""
     within = 0.02 if _has_fractions(image) else ROUNDED
 
     def same(colour: tuple[int, ...], values: np.ndarray) -> bool:

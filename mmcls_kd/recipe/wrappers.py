@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .schedules import Progress
 
-#: The inputs of a loss at several stages in the place of the last stage's map.
+#: Inputs of a loss at several stages, by those of a loss at the last stage.
 AT_STAGES = {'feat_s': 'stages_s', 'feat_t': 'stages_t'}
 
 
@@ -31,7 +31,7 @@ class AtStages(nn.Module):
         """Return the sum of the losses.
 
         Args:
-            **tensors: The losses' inputs; ``stages_s`` and ``stages_t`` in the place of ``feat_s`` and ``feat_t``.
+            **tensors: The losses' inputs; ``stages_s`` and ``stages_t`` instead of ``feat_s`` and ``feat_t``.
         """
         stages = {name: tensors.pop(of) for name, of in AT_STAGES.items() if of in tensors}
         values = []

@@ -25,8 +25,8 @@ class Manifest:
     """The contents of a store.
 
     Attributes:
-        views: Fingerprint of the views, see :mod:`.views`; a training has to agree in every line.
-        teacher: Fingerprint of the teacher, see :mod:`.views`; a training that names a teacher has to agree.
+        views: Fingerprint of the views, see :mod:`mmcls_kd.engine.views`; a training has to agree in every line.
+        teacher: Fingerprint of the teacher, see :mod:`mmcls_kd.engine.views`; a training that names a teacher has to agree.
         classes: Number of classes C.
         k: Number of stored logits of each view.
         processes: Number of processes that wrote it: process ``place % processes`` holds a sample's records.

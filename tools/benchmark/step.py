@@ -103,7 +103,7 @@ class Bench:
     """Makes the work of requests; use it in a ``with`` block, which removes the files of the work at its end.
 
     Args:
-        cfg: Config of a distiller's training, as of :func:`~mmcls_kd.training.training_config`.
+        cfg: Config of a distiller's training, as of :func:`~mmcls_kd.engine.training.training_config`.
         image_size: Height and width of the images.
         device: Device of the work.
 
