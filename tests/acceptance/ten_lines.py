@@ -1,6 +1,6 @@
 """Distil on Fashion-MNIST with nothing but PyTorch and the core: ``python tests/acceptance/ten_lines.py DATA_FOLDER``.
 
-A teacher is trained on all 60,000 images. Then a student learns from 500 of them, once from labels alone, once from labels
+A teacher is trained on all 60,000 images. Then a student learns from 300 of them, once from labels alone, once from labels
 and teacher: with the same initial weights, order of images, augmentation and number of steps.
 """
 
@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from mmcls_kd import Distiller, losses
 
-IMAGES, EPOCHS = 500, 30
+IMAGES, EPOCHS = 300, 30
 
 
 def read(folder: Path, split: str) -> TensorDataset:
