@@ -53,7 +53,15 @@ MOVED = {
     'training': ('engine.training', 'command.arguments'),
 }
 #: Names in them that changed.
-RENAMED = {'survey': 'dry_run', 'Survey': 'DryRun'}
+RENAMED = {
+    'Pixels': 'InputSpec',
+    'PixelAdapter': 'InputAdapter',
+    'Survey': 'DryRun',
+    'alone': 'locked',
+    'fit_map': 'resize_map',
+    'fit_tokens': 'resize_tokens',
+    'survey': 'dry_run',
+}
 
 __all__ = ['DistillLoss', 'Distiller', 'StoredTeacher', 'TeacherSpec', '__version__']
 

@@ -32,7 +32,7 @@ from .recipe.methods import (
 from .recipe.schedules import Progress
 from .recipe.wrappers import CurriculumTemperature
 from .teachers.frozen import FrozenTeacher
-from .teachers.inputs import Pixels, changed
+from .teachers.inputs import InputSpec, changed
 from .teachers.several import TeacherGroup
 from .teachers.stored import StoredTeacher
 
@@ -324,7 +324,7 @@ def _teacher(given: Any, inputs: Mapping[str, Any] | None, keywords: Mapping[str
     network = load_network(spec.network) if isinstance(spec.network, str) else spec.network
     if not isinstance(network, nn.Module):
         raise ValueError(f'teacher: give a module, a name, a TeacherSpec, a StoredTeacher or a list of these, not {given!r}')
-    ours = changed(Pixels(), inputs or {})
+    ours = changed(InputSpec(), inputs or {})
     return FrozenTeacher(network, ours, changed(ours, spec.inputs or {}), spec.class_map, **keywords)
 
 

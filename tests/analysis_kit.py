@@ -8,7 +8,7 @@ from kit import seeded
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
-from mmcls_kd.analysis.after import Comparison, Point
+from mmcls_kd.analysis.compare import Comparison, Point
 from mmcls_kd.analysis.outputs import Outputs
 from mmcls_kd.analysis.runs import Run
 from mmcls_kd.command.arguments import training_parser

@@ -33,9 +33,9 @@ from PIL import Image
 from torch import nn
 
 import mmcls_kd  # noqa: F401  (registers)
-from mmcls_kd.distillers.teacher import Student, Teacher, TeacherSettings
+from mmcls_kd.distillers.teacher import StudentSpec, Teacher, TeacherSettings
 from mmcls_kd.features.layouts import Layout, as_map, tensors_in
-from mmcls_kd.teachers.inputs import Pixels
+from mmcls_kd.teachers.inputs import InputSpec
 
 CLASSES = 10
 MANUAL = Path(__file__).parents[1] / 'docs' / 'teachers.md'
@@ -172,7 +172,7 @@ def row_of(family, with_pixels=True):
     torch.manual_seed(0)
     plain = family.make().eval()
     lively(plain)
-    student = Student(Pixels(mean=(0.0,), std=(1.0,), to_rgb=True), CLASSES)
+    student = StudentSpec(InputSpec(mean=(0.0,), std=(1.0,), to_rgb=True), CLASSES)
     try:
         teacher = small_teacher(family, plain, student)
     except ValueError as error:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .gradients import Term
 from .measures import entropy
-from .softness import Softened
+from .teacher_entropy import Softened
 
 #: A term's gradient in units of the task loss's, below and above which its weight looks off.
 LOW, HIGH = 0.1, 10.0

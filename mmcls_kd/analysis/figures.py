@@ -13,7 +13,7 @@ import torch
 
 from ..files.atomic import atomic_path
 from ..files.drawing import drawing, entry
-from .after import Comparison
+from .compare import Comparison
 from .measures import calibration, class_accuracies, class_correlation, correlation_distance
 from .outputs import Outputs
 

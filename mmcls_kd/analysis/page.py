@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 
 from ..files.atomic import atomic_path
-from .after import Comparison, Row
+from .compare import Comparison, Row
 from .figures import FIGURES, MOST_CLASSES, TSNE_IMAGES, UNITS, chosen_classes
 from .measures import BINS
 

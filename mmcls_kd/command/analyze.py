@@ -94,7 +94,7 @@ def prepare(args: argparse.Namespace) -> Any:
         need_library(library, f'{program()} (by {name})', extra='analysis')
     from mmengine.logging import MMLogger
 
-    from ..analysis.after import enter
+    from ..analysis.compare import enter
     from ..analysis.runs import names_of, read_run
     from ..files.checkpoint import check_end
     from ..patches import guard_loading
@@ -126,7 +126,7 @@ def compare_trainings(args: argparse.Namespace, entrants: Any, distillers: Any) 
     """Compare trainings, and write figures, numbers and the page."""
     from rich.text import Text
 
-    from ..analysis.after import compare
+    from ..analysis.compare import compare
     from ..analysis.figures import draw
     from ..analysis.page import COLUMNS, cells, write_page
     from ..analysis.showing import screen, table, write_json

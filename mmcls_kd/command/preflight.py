@@ -41,7 +41,7 @@ def measure(args: argparse.Namespace) -> None:
 
     with errors_in_one_line():
         need_library('torchmetrics', program(), extra='analysis')
-        from ..analysis.before import look, prepare, show
+        from ..analysis.preflight import look, prepare, show
         from ..analysis.showing import screen, write_json
 
         if args.json and args.json.is_dir():

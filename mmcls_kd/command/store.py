@@ -38,7 +38,7 @@ def store(args: argparse.Namespace) -> None:
     from ..engine.runtime import build_runner, join_processes
     from ..engine.setup import decided_by_first
     from ..engine.training import training_config
-    from ..files.locks import alone
+    from ..files.locks import locked
     from ..teacher_store.writer import StoreWriter, prepare
 
     with ExitStack() as held:
@@ -49,7 +49,7 @@ def store(args: argparse.Namespace) -> None:
             check_idx_files(cfg, ('train_dataloader',))
             join_processes(cfg)
             folder = Path(args.store or Path(cfg.work_dir, 'teacher_store'))
-            decided_by_first(lambda: held.enter_context(alone(folder, BUSY)))
+            decided_by_first(lambda: held.enter_context(locked(folder, BUSY)))
             runner = build_runner(cfg)
             load_data(runner)
             writer = StoreWriter(runner, folder, args.epochs, args.top_k)

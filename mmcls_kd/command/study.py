@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int | str | None:
 def run(args: argparse.Namespace) -> int | str | None:
     """Do the job of the command line."""
     from ..errors import need_library
-    from ..files.locks import alone
+    from ..files.locks import locked
 
     with errors_in_one_line():
         for library in ('matplotlib', 'pandas', 'pydantic', 'scipy'):
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int | str | None:
         ):
             if wanted:
                 return do()
-        with alone(runner.place.folder, RUNNING, shared=bool(args.job)):
+        with locked(runner.place.folder, RUNNING, shared=bool(args.job)):
             try:
                 code = runner.run()
                 return f'{program()}: {code}' if isinstance(code, str) else code

@@ -45,7 +45,7 @@ def train(args: argparse.Namespace) -> None:
     from ..engine.runtime import build_runner, join_processes
     from ..engine.setup import decided_by_first, find_resume_point
     from ..engine.training import count_samples, training_config
-    from ..files.locks import alone
+    from ..files.locks import locked
 
     with ExitStack() as held:
         with errors_in_one_line():
@@ -54,7 +54,7 @@ def train(args: argparse.Namespace) -> None:
             check_idx_files(cfg, ('train_dataloader', 'val_dataloader'))
             count_samples(cfg)
             join_processes(cfg)
-            decided_by_first(lambda: held.enter_context(alone(Path(cfg.work_dir), BUSY)))
+            decided_by_first(lambda: held.enter_context(locked(Path(cfg.work_dir), BUSY)))
             find_resume_point(cfg)
             runner = build_runner(cfg)
             check_training(runner)

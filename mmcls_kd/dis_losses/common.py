@@ -272,7 +272,7 @@ def smaller_maps(feat_s: Tensor, feat_t: Tensor) -> tuple[Tensor, Tensor]:
     return averaged(feat_s), averaged(feat_t)
 
 
-def fit_map(feat: Tensor, size: Sequence[int]) -> Tensor:
+def resize_map(feat: Tensor, size: Sequence[int]) -> Tensor:
     """Resize a feature map bilinearly; one of that size is returned as it is.
 
     Args:
@@ -280,13 +280,13 @@ def fit_map(feat: Tensor, size: Sequence[int]) -> Tensor:
         size: Height and width.
 
     Example:
-        >>> fit_map(torch.tensor([[[[0.0, 4.0]]]]), (1, 4))
+        >>> resize_map(torch.tensor([[[[0.0, 4.0]]]]), (1, 4))
         tensor([[[[0., 1., 3., 4.]]]])
     """
     return feat if feat.shape[2:] == torch.Size(size) else F.interpolate(feat, tuple(size), mode='bilinear')
 
 
-def fit_tokens(tokens: Tensor, length: int) -> Tensor:
+def resize_tokens(tokens: Tensor, length: int) -> Tensor:
     """Resize a square grid of patch tokens bilinearly; one of that length is returned as it is.
 
     Args:
@@ -302,7 +302,7 @@ def fit_tokens(tokens: Tensor, length: int) -> Tensor:
     if (side**2, wanted**2) != (tokens.shape[1], length):
         raise ValueError(f'{tokens.shape[1]} patch tokens cannot be made into {length}: only those of square grids can')
     grid = tokens.transpose(1, 2).unflatten(2, (side, side))
-    return fit_map(grid, (wanted, wanted)).flatten(2).transpose(1, 2)
+    return resize_map(grid, (wanted, wanted)).flatten(2).transpose(1, 2)
 
 
 def memory_at_most() -> int:

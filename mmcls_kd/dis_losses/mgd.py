@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import DistillLoss
-from .common import check_width, fit_map, full_precision
+from .common import check_width, full_precision, resize_map
 
 
 def mgd_loss(generated: Tensor, feat_t: Tensor, alpha: float = 7e-5) -> Tensor:
@@ -72,7 +72,7 @@ class MGDLoss(DistillLoss):
         check_width(self, 'student_channels', feat_s.shape[1])
         check_width(self, 'teacher_channels', feat_t.shape[1])
         aligned = feat_s if self.align is None else self.align(feat_s)
-        aligned = fit_map(aligned, feat_t.shape[2:])
+        aligned = resize_map(aligned, feat_t.shape[2:])
         draw = torch.rand(*aligned.shape[:2], 1, 1, device=aligned.device)
         masked = aligned * (draw >= self.lambda_mgd)
         return mgd_loss(self.generation(masked), feat_t, self.alpha_mgd)

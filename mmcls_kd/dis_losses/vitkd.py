@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import DistillLoss
-from .common import check_width, fit_tokens, full_precision
+from .common import check_width, full_precision, resize_tokens
 from .mgd import generation_block
 
 
@@ -96,10 +96,10 @@ class ViTKDLoss(DistillLoss):
     def forward(self, tokens_low_s: Tensor, tokens_low_t: Tensor, tokens_high_s: Tensor, tokens_high_t: Tensor) -> Tensor:
         check_width(self, 'student_dims', tokens_high_s.shape[2])
         check_width(self, 'teacher_dims', tokens_high_t.shape[2])
-        blocks = [fit_tokens(tokens, tokens_low_t.shape[2]) for tokens in tokens_low_s.unbind(dim=1)]
+        blocks = [resize_tokens(tokens, tokens_low_t.shape[2]) for tokens in tokens_low_s.unbind(dim=1)]
         if self.align2 is not None:
             blocks = [align(tokens) for align, tokens in zip(self.align2, blocks, strict=True)]
-        generated, masked = self._generate(fit_tokens(tokens_high_s, tokens_high_t.shape[1]))
+        generated, masked = self._generate(resize_tokens(tokens_high_s, tokens_high_t.shape[1]))
         return vitkd_loss(
             torch.stack(blocks, dim=1),
             tokens_low_t,

@@ -17,7 +17,7 @@ from ..networks.classes import compare_order, data_names
 from ..networks.sources import find_network, network_cfg
 from ..recipe.methods import Method, loss_class, method_entries, needs_teacher
 from ..teachers.several import TeacherGroup
-from .teacher import StoredTeacher, Student, Teacher, TeacherSettings
+from .teacher import StoredTeacher, StudentSpec, Teacher, TeacherSettings
 
 TeacherHolder = Teacher | TeacherGroup | StoredTeacher
 
@@ -154,7 +154,7 @@ def _keyword(field: str) -> str:
 
 
 def build_teacher(
-    methods: Iterable[Method], settings: Sequence[TeacherSettings], store: str | None, student: Student, **keywords: Any
+    methods: Iterable[Method], settings: Sequence[TeacherSettings], store: str | None, student: StudentSpec, **keywords: Any
 ) -> TeacherHolder | None:
     """Build the teacher, several as one, or a stored one; None if no method needs it.
 

@@ -29,7 +29,7 @@ from ..recipe.schedules import Progress
 from ..teachers.fast import compile_parts
 from ..teachers.store import TeacherStore
 from .assembly import build_teacher, check_classes, preprocessor_cfg, read_files, refuse_narrow, teacher_settings
-from .teacher import StoredTeacher, Student, Teacher, student_images
+from .teacher import StoredTeacher, StudentSpec, Teacher, student_images
 
 
 def batch_label(data_samples: Sequence[DataSample]) -> Tensor:
@@ -148,8 +148,8 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
         teacher_classes: Class map: the teacher's class, by index or name, for each class of the student; None if the label
             spaces are identical. A list of class maps for several teachers.
         teacher_pixels: Overrides of the teacher's input preprocessing: ``mean``, ``std`` (of values from 0 to 255),
-            ``to_rgb``, ``size``, ``interpolation``, ``backend``, see :class:`~mmcls_kd.teachers.inputs.Pixels`. A list for
-            several teachers.
+            ``to_rgb``, ``size``, ``interpolation``, ``backend``, see :class:`~mmcls_kd.teachers.inputs.InputSpec`. A list
+            for several teachers.
         teacher_weights: The weights of several teachers in the mean of their probabilities; equal if None.
         rgb_images: Whether the data set's images are RGB, as mmpretrain's CIFAR's are; image files are read as BGR.
             ``mmcls_kd train`` sets it; if None, the data set of the student's config decides.
@@ -217,7 +217,7 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
                 weight=teacher_weights,
             ),
             teacher_store,
-            Student(
+            StudentSpec(
                 num_classes=found.num_classes,
                 names=data_names(),
                 **student_images(data_preprocessor, rgb_images, pipeline_pixels),

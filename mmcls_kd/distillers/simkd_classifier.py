@@ -18,8 +18,8 @@ from ..features.families import default_taps
 from ..features.taps import check_names, given_taps, record, shapes_of
 from ..networks.sources import find_network
 from ..recipe.methods import ALIASES
-from ..teachers.inputs import Pixels
-from .teacher import Student, Teacher, TeacherSettings
+from ..teachers.inputs import InputSpec
+from .teacher import StudentSpec, Teacher, TeacherSettings
 
 
 @MODELS.register_module()
@@ -60,7 +60,7 @@ class SimKDClassifier(BaseClassifier):
         offered = default_taps(self.student, found) | given_taps(given, '_s', found)
         self._taps = {name: tap for name, tap in offered.items() if name == 'feat'}
         settings = TeacherSettings(teacher, pretrained=False, classes=teacher_classes)
-        known = Teacher(settings, Student(Pixels(), found.num_classes), given)
+        known = Teacher(settings, StudentSpec(InputSpec(), found.num_classes), given)
         if not self._taps or known.head is None:
             raise ValueError(NO_HEAD)
         self.predictor = ReusedHead(

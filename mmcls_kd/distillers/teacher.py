@@ -18,12 +18,12 @@ from ..errors import refusals_named
 from ..features.dry_run import DryRun
 from ..networks.classes import Names, class_index, class_names, index_by_name, names_in
 from ..networks.loading import load_strictly
-from ..networks.pixels import READERS, preprocessed, size_is_said, wanted_pixels
+from ..networks.pixels import READERS, output_spec, size_is_said, wanted_pixels
 from ..networks.sources import Source, brings_weights, find_network
 from ..networks.trial import UnclearError
 from ..networks.weights import refuse_partial
 from ..teachers.frozen import FrozenTeacher, check_run
-from ..teachers.inputs import Pixels, changed
+from ..teachers.inputs import InputSpec, changed
 
 
 @dataclass
@@ -49,7 +49,7 @@ class TeacherSettings:
 
 
 @dataclass
-class Student:
+class StudentSpec:
     """The student, as far as a teacher depends on it.
 
     Attributes:
@@ -63,7 +63,7 @@ class Student:
             remedy.
     """
 
-    pixels: Pixels
+    pixels: InputSpec
     num_classes: int
     rgb_images: bool | None = None
     names: Sequence[Names] = ()
@@ -71,6 +71,7 @@ class Student:
     unclear: Mapping[str, str] = field(default_factory=dict)
 
 
+Student = StudentSpec  # its name in earlier versions
 #: The key to set for each unknown setting of the student's input preprocessing.
 TO_SET = {
     'to_rgb': 'set model.rgb_images=True if they come red, green, blue, or False',
@@ -83,7 +84,7 @@ TO_SET = {
 def student_images(
     preprocessor: Any, rgb_images: bool | None, pipeline_pixels: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Find the student's input preprocessing: settings of :class:`Student`.
+    """Find the student's input preprocessing: settings of :class:`StudentSpec`.
 
     Args:
         preprocessor: Its data preprocessor.
@@ -99,11 +100,11 @@ def student_images(
         raise ValueError(f'pipeline_pixels has no {unknown[0]!r}; it takes mean, std and size')
     if rgb_images is not None:
         unclear.pop('to_rgb', None)
-    values = changed(Pixels(), given)
+    values = changed(InputSpec(), given)
     try:
-        pixels = preprocessed(preprocessor, bool(rgb_images), dict(mean=values.mean, std=values.std))
+        pixels = output_spec(preprocessor, bool(rgb_images), dict(mean=values.mean, std=values.std))
     except UnclearError as error:
-        pixels, unclear = Pixels(), unclear | dict(mean=str(error))
+        pixels, unclear = InputSpec(), unclear | dict(mean=str(error))
     told = {key: f'{reason}: {TO_SET[key]}' for key, reason in unclear.items()}
     return dict(pixels=pixels, rgb_images=rgb_images, size=values.size, unclear=told)
 
@@ -132,7 +133,7 @@ class Teacher(FrozenTeacher):
     def __init__(
         self,
         settings: TeacherSettings,
-        student: Student,
+        student: StudentSpec,
         taps: Mapping[str, Any] | None = None,
         mode: str = 'eval',
         precision: str | None = None,
@@ -187,8 +188,8 @@ class StoredTeacher(teachers.StoredTeacher):
 
 
 def load_network(
-    settings: TeacherSettings, student: Student
-) -> tuple[nn.Module, Pixels, list[str] | None, list[str] | None, tuple[int, int] | None]:
+    settings: TeacherSettings, student: StudentSpec
+) -> tuple[nn.Module, InputSpec, list[str] | None, list[str] | None, tuple[int, int] | None]:
     """Build a teacher's network with its weights, and collect the known facts about it.
 
     Args:
@@ -236,8 +237,8 @@ def load_network(
 
 
 def network_pixels(
-    network: nn.Module, source: Source, student: Student | None = None, given: Mapping[str, Any] | None = None
-) -> Pixels:
+    network: nn.Module, source: Source, student: StudentSpec | None = None, given: Mapping[str, Any] | None = None
+) -> InputSpec:
     """Find a network's input preprocessing in its config or library; else that of the student.
 
     Args:
@@ -249,7 +250,7 @@ def network_pixels(
     Raises:
         ValueError: If its input preprocessing or the student's is unknown; names the key to set.
     """
-    given, student = given or {}, student or Student(Pixels(), 0)
+    given, student = given or {}, student or StudentSpec(InputSpec(), 0)
     refuse_unclear(source.unclear, given)
     own = source.cfg.get('data_preprocessor') if 'mean' not in source.pixels else None
     relative = student.rgb_images is None and 'mean' not in source.pixels and not student.unclear

@@ -1,7 +1,7 @@
 """Features: tensors read inside of a network, found by a dry run, named by taps."""
 
-from .dry_run import DryRun, dry_run
+from .dry_run import DryRun
 from .families import default_taps
 from .taps import Tap, given_taps, record
 
-__all__ = ['DryRun', 'Tap', 'default_taps', 'dry_run', 'given_taps', 'record']
+__all__ = ['DryRun', 'Tap', 'default_taps', 'given_taps', 'record']

@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 
 
 @contextmanager
-def alone(folder: Path, running: str, shared: bool = False) -> Iterator[None]:
+def locked(folder: Path, running: str, shared: bool = False) -> Iterator[None]:
     """Exclude other processes from a folder in the ``with`` block; a process that ends releases it.
 
     Args:

@@ -15,7 +15,8 @@ from mmpretrain.models.classifiers import HuggingFaceClassifier, TimmClassifier
 from PIL import Image
 from torch import Tensor
 
-from ..teachers.inputs import TWICE, VALUES, Pixels, _long, _round, changed, on_scale_of_one
+from ..teachers.inputs import TWICE, VALUES, InputAdapter, InputSpec, _long, _round, changed, on_scale_of_one
+from ..teachers.inputs import resized as resized
 from ..teachers.resizing import INTERPOLATIONS, PILLOW_NUMBERS
 from .classifiers import TorchvisionClassifier
 from .trial import COLOUR, GREYS, UnclearError, kernel_of, preprocessing, solved
@@ -23,8 +24,10 @@ from .trial import COLOUR, GREYS, UnclearError, kernel_of, preprocessing, solved
 #: Input preprocessing of a network without any information.
 UNKNOWN = 'its images are normalised as the student’s; model.teacher_pixels can say otherwise'
 
+Pixels, PixelAdapter = InputSpec, InputAdapter  # their names in earlier versions
 
-def preprocessed(preprocessor: Any, rgb_images: bool = False, given: Mapping[str, Any] | None = None) -> Pixels:
+
+def output_spec(preprocessor: Any, rgb_images: bool = False, given: Mapping[str, Any] | None = None) -> InputSpec:
     """Return the input preprocessing of a data preprocessor: its declared one if it does that, else the one it does.
 
     Args:
@@ -60,16 +63,16 @@ def preprocessed(preprocessor: Any, rgb_images: bool = False, given: Mapping[str
     return replace(made, to_rgb=own.to_rgb != rgb_images)
 
 
-def _said(preprocessor: Any) -> Pixels:
+def _said(preprocessor: Any) -> InputSpec:
     """Return the declared settings of a data preprocessor; ``to_rgb`` means that it reverses the channels."""
     turns = getattr(preprocessor, 'to_rgb', getattr(preprocessor, '_channel_conversion', False))  # the latter is mmengine's
     if not getattr(preprocessor, '_enable_normalize', False):
-        return Pixels(to_rgb=bool(turns))
+        return InputSpec(to_rgb=bool(turns))
     mean, std = (tuple(getattr(preprocessor, key).flatten().tolist()) for key in ('mean', 'std'))
-    return Pixels(mean, std, bool(turns))
+    return InputSpec(mean, std, bool(turns))
 
 
-def _done(preprocessor: Any, said: Pixels) -> Pixels:
+def _done(preprocessor: Any, said: InputSpec) -> InputSpec:
     """Return the measured effect of a data preprocessor on a BGR image; the declared one if that is the same."""
 
     def shown(colour: Sequence[int]) -> Any:
@@ -89,23 +92,23 @@ def _done(preprocessor: Any, said: Pixels) -> Pixels:
         for key in ('mean', 'std')
         for a, b in zip(found[key], _long(getattr(said, key), len(found[key])), strict=True)
     )
-    return said if same else Pixels(**found)
+    return said if same else InputSpec(**found)
 
 
 def wanted_pixels(
     network: Any,
-    student: Pixels,
+    student: InputSpec,
     preprocessor: Mapping | None,
     rgb_images: bool = False,
     keywords: Mapping[str, Any] | None = None,
-) -> Pixels:
+) -> InputSpec:
     """Return the input preprocessing of a network: by its config, else its library, else the student's.
 
     Args:
         network: A classifier.
         student: Input preprocessing of the student.
         preprocessor: The data preprocessor of the network's config, if that has one.
-        rgb_images: Whether its images are RGB, see :func:`preprocessed`.
+        rgb_images: Whether its images are RGB, see :func:`output_spec`.
         keywords: Keywords of the network's constructor.
     """
     pixels = next(
@@ -113,7 +116,7 @@ def wanted_pixels(
         student,
     )
     if preprocessor:
-        own = preprocessed(network.data_preprocessor, rgb_images)
+        own = output_spec(network.data_preprocessor, rgb_images)
         return replace(pixels, **{key: getattr(own, key) for key in VALUES})
     return pixels
 

@@ -22,7 +22,7 @@ from mmpretrain.registry import DATASETS, MODELS
 from ..configs.reading import read_config
 from ..errors import close_names, need_library
 from ..teachers.inputs import VALUES
-from .pixels import preprocessed
+from .pixels import output_spec
 from .trial import UnclearError, pipeline_images
 
 #: Prefixes of names: the library, the classifier that wraps its networks, and the extra that installs it.
@@ -166,7 +166,7 @@ def _of_config(cfg: Mapping, name: str, weights: str | None = None) -> Source:
     if (own := model.get('data_preprocessor')) or not plain:
         own = {k: v for k, v in {'type': 'mmpretrain.ClsDataPreprocessor', **(own or {})}.items() if k != 'batch_augments'}
         try:
-            made = preprocessed(MODELS.build(own), bool(found.pixels.get('to_rgb')), found.pixels)
+            made = output_spec(MODELS.build(own), bool(found.pixels.get('to_rgb')), found.pixels)
         except UnclearError as error:
             unclear |= dict.fromkeys(VALUES, str(error))
         else:

@@ -107,7 +107,7 @@ def preprocessing(make: Callable[[Image.Image], Tensor]) -> dict[str, Any]:
         make: Function from an RGB image of PIL's to a tensor (C, H, W). It draws no numbers.
 
     Returns:
-        Settings of :class:`.pixels.Pixels`; ``size`` is None if images keep theirs.
+        Settings of :class:`.pixels.InputSpec`; ``size`` is None if images keep theirs.
 
     Raises:
         UnclearError: If it changes them in another way.
@@ -218,7 +218,7 @@ class Found:
     """The known facts about the images of a data set's pipeline.
 
     Attributes:
-        pixels: Settings of :class:`.pixels.Pixels`: ``mean``, ``std``, ``to_rgb``; ``size``, if it is constant;
+        pixels: Settings of :class:`.pixels.InputSpec`: ``mean``, ``std``, ``to_rgb``; ``size``, if it is constant;
             ``interpolation`` and ``backend``, if it resizes.
         unclear: Settings that trials did not show, each with the reason.
     """

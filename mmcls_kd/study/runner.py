@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from ..errors import close_names
 from ..files.atomic import atomic_path
-from ..files.locks import alone
+from ..files.locks import locked
 from .execution import Failure, Place, execute, finished_before, remaining
 from .plan import Planner, Run, sweep_results
 from .records import RUNNING, Record, accuracy_of, add_record, read_records, write_records
@@ -83,7 +83,7 @@ class StudyRunner:
 
     def results_alone(self) -> AbstractContextManager[None]:
         """Lock the results: studies with other work directories write the same file."""
-        return alone(self.study.results.parent / f'.{self.study.name}', RUNNING)
+        return locked(self.study.results.parent / f'.{self.study.name}', RUNNING)
 
     # ---- runs
 
@@ -158,7 +158,7 @@ class StudyRunner:
         def finished(run: Run, record: Record, took: float) -> None:
             self.console.print(f'{run.key}  {accuracy_of(record)}  {took:.0f} s')
 
-        with alone(self.place.folder / 'jobs' / key, RUNNING):
+        with locked(self.place.folder / 'jobs' / key, RUNNING):
             execute([runs[key]], self.place, 1, finished, self.failed)
         return self.print_failures()
 
@@ -221,7 +221,7 @@ class StudyRunner:
         """
         self.refuse_outdated()
         folder = self.place.folder
-        with alone(folder, RUNNING, shared=True), alone(folder / 'jobs', RUNNING), self.results_alone():
+        with locked(folder, RUNNING, shared=True), locked(folder / 'jobs', RUNNING), self.results_alone():
             found = [record for run in self.pending() if (record := finished_before(run, self.place))]
             write_records(self.study.results, [*self.records(), *found])
         self.console.print(f'{len(found)} results taken, {len(self.pending())} runs to do')

@@ -46,7 +46,7 @@ def compile_parts(network: nn.Module, options: Mapping[str, Any]) -> None:
             part.compile(**options)
 
 
-def twin(network: nn.Module, taps: Iterable[Tap], folded: bool) -> nn.Module:
+def shared_copy(network: nn.Module, taps: Iterable[Tap], folded: bool) -> nn.Module:
     """Make a frozen copy in eval mode, without hooks, that shares all tensors but the folded ones with the original.
 
     Args:
@@ -150,7 +150,7 @@ class FastNetwork:
         return ((t.data_ptr(), t._version) for t in chain(self.network.parameters(), self.network.buffers()))
 
     def _make(self, inputs: Tensor, taps: dict[str, Tap]) -> nn.Module:
-        ready = twin(self.network, taps.values(), folded=False)
+        ready = shared_copy(self.network, taps.values(), folded=False)
         if can_fold(self.network):
             ready = self._folded(ready, inputs[:8], taps)
         if self.dtype is not None:
@@ -163,7 +163,7 @@ class FastNetwork:
     def _folded(self, plain: nn.Module, images: Tensor, taps: dict[str, Tap]) -> nn.Module:
         """Return the folded twin, or the plain one if folding changes a tap's value."""
         try:
-            folded = twin(self.network, taps.values(), folded=True)
+            folded = shared_copy(self.network, taps.values(), folded=True)
             moved = largest_difference(plain, folded, images, taps)
         except RuntimeError as error:  # a norm that follows another layer than its neighbour in the list of modules
             reason = str(error)

@@ -15,7 +15,7 @@ from ..features.layouts import Read
 from ..features.taps import given_taps, shapes_of
 from .fast import PRECISIONS, FastNetwork, run
 from .head import Head, find_head
-from .inputs import PixelAdapter, Pixels
+from .inputs import InputAdapter, InputSpec
 
 MODES = ('eval', 'train')
 
@@ -53,8 +53,8 @@ class FrozenTeacher:
     def __init__(
         self,
         network: nn.Module,
-        given: Pixels | None = None,
-        wanted: Pixels | None = None,
+        given: InputSpec | None = None,
+        wanted: InputSpec | None = None,
         class_map: Sequence[int] | None = None,
         taps: Mapping[str, Any] | None = None,
         mode: str = 'eval',
@@ -63,11 +63,11 @@ class FrozenTeacher:
         size: tuple[int, int] | None = None,
     ) -> None:
         check_run(mode, precision)
-        given = given or Pixels()
+        given = given or InputSpec()
         wanted = wanted or given
         self.network = network.requires_grad_(False).train(mode == 'train')
         self.dry_run = dry_run(network, 'teacher', wanted.size or size, whole=True)
-        self.adapt = PixelAdapter(given, wanted, self.dry_run.channels)
+        self.adapt = InputAdapter(given, wanted, self.dry_run.channels)
         self.taps = default_taps(network, self.dry_run) | given_taps(taps or {}, '_t', self.dry_run)
         self.fast = FastNetwork(network, precision, compile_options)
         self.shapes = shapes_of(self.taps, self.dry_run)

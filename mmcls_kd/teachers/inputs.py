@@ -23,7 +23,7 @@ TWICE = 4 * 255
 
 
 @dataclass(frozen=True)
-class Pixels:
+class InputSpec:
     """Input preprocessing of a network.
 
     Attributes:
@@ -52,7 +52,7 @@ def _round(values: Sequence[float]) -> list[float]:
     return [round(value, 2) for value in values]
 
 
-def changed(pixels: Pixels, given: Mapping[str, Any]) -> Pixels:
+def changed(pixels: InputSpec, given: Mapping[str, Any]) -> InputSpec:
     """Replace settings of an input preprocessing.
 
     Args:
@@ -65,7 +65,7 @@ def changed(pixels: Pixels, given: Mapping[str, Any]) -> Pixels:
     """
     if not isinstance(given, Mapping):
         raise ValueError(f'teacher_pixels={given!r}: give a dict, e.g. dict(mean=127, std=50, size=224)')
-    known = [f.name for f in fields(Pixels)]
+    known = [f.name for f in fields(InputSpec)]
     if unknown := sorted(set(given) - set(known)):
         raise ValueError(f'teacher_pixels has no {unknown[0]!r}; it takes {", ".join(known)}')
     settings = dict(given)
@@ -90,7 +90,7 @@ def changed(pixels: Pixels, given: Mapping[str, Any]) -> Pixels:
     return made
 
 
-def _check(made: Pixels, given: Mapping[str, Any]) -> None:
+def _check(made: InputSpec, given: Mapping[str, Any]) -> None:
     """Refuse settings that are impossible."""
     if len(made.mean) != len(made.std) or len(made.mean) not in (1, 3) or min(made.std) <= 0:
         raise ValueError(
@@ -119,7 +119,7 @@ def _long(values: Sequence[float], length: int) -> tuple[float, ...]:
     return tuple(values) * length if len(values) == 1 else tuple(values)
 
 
-def resized(values: Tensor, wanted: Pixels) -> Tensor:
+def resized(values: Tensor, wanted: InputSpec) -> Tensor:
     """Resize images as a network's own pipeline would, see :func:`.resizing.resize`.
 
     Args:
@@ -129,7 +129,7 @@ def resized(values: Tensor, wanted: Pixels) -> Tensor:
     return values if wanted.size is None else resize(values, wanted.size, wanted.interpolation, wanted.backend)
 
 
-class PixelAdapter:
+class InputAdapter:
     """Conversion of images from one network's input preprocessing to another's, on their device.
 
     Args:
@@ -138,7 +138,7 @@ class PixelAdapter:
         channels: Number of channels of the result, 1 or 3. A grey one takes the mean of three numbers for red, green, blue.
     """
 
-    def __init__(self, given: Pixels, wanted: Pixels, channels: int) -> None:
+    def __init__(self, given: InputSpec, wanted: InputSpec, channels: int) -> None:
         if channels == 1:
             wanted = replace(wanted, mean=(fmean(wanted.mean),), std=(fmean(wanted.std),))
         self.given, self.wanted, self.channels = given, wanted, channels

@@ -8,7 +8,7 @@ import torch
 from mmcls_kd.analysis.advice import AT_THE_START, HIGH, LOW, advise, on_accuracy, on_size, on_softness, on_terms
 from mmcls_kd.analysis.gradients import TASK, Term
 from mmcls_kd.analysis.measures import entropy
-from mmcls_kd.analysis.softness import Softened
+from mmcls_kd.analysis.teacher_entropy import Softened
 
 
 def term(ratio, weight=2.0, cosine=0.9, norm=1.0, value=1.0, name='loss_kd'):

@@ -14,7 +14,7 @@ from commands import DISTILLER, STUDENT, tool
 from mmpretrain.registry import MODELS
 from stores import run
 
-from mmcls_kd.analysis.after import notes_on
+from mmcls_kd.analysis.compare import notes_on
 from mmcls_kd.analysis.figures import FIGURES
 from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.networks.loading import load_strictly

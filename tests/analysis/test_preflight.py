@@ -10,9 +10,9 @@ from mmpretrain.registry import MODELS
 from stores import make
 
 from mmcls_kd.analysis.advice import AT_THE_START, Advice
-from mmcls_kd.analysis.before import Look, show
 from mmcls_kd.analysis.gradients import TASK, Term
 from mmcls_kd.analysis.measures import Summary
+from mmcls_kd.analysis.preflight import Look, show
 from mmcls_kd.analysis.showing import screen
 from mmcls_kd.configs.reading import read_config
 from mmcls_kd.files.paths import TOOLBOX

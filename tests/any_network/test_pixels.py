@@ -12,9 +12,9 @@ from torch import nn
 
 from mmcls_kd.command.arguments import training_parser
 from mmcls_kd.engine.training import training_config
-from mmcls_kd.networks.pixels import preprocessed, wanted_pixels
+from mmcls_kd.networks.pixels import output_spec, wanted_pixels
 from mmcls_kd.networks.sources import find_network, network_cfg
-from mmcls_kd.teachers.inputs import PixelAdapter, Pixels, changed
+from mmcls_kd.teachers.inputs import InputAdapter, InputSpec, changed
 
 NKD = method('NKDLoss')
 STUDENT = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
@@ -43,12 +43,12 @@ def resized(bgr, size, how):
 
 
 KINDS = {
-    'as they come': Pixels(to_rgb=False),
-    'RGB': Pixels(),
-    'normalised': changed(Pixels(), STUDENT),
-    'BGR normalised': changed(Pixels(), BGR),
-    'one number for all': Pixels((127.5,), (127.5,), to_rgb=False),
-    'from 0 to 1': Pixels((0.0,) * 3, (255.0,) * 3),
+    'as they come': InputSpec(to_rgb=False),
+    'RGB': InputSpec(),
+    'normalised': changed(InputSpec(), STUDENT),
+    'BGR normalised': changed(InputSpec(), BGR),
+    'one number for all': InputSpec((127.5,), (127.5,), to_rgb=False),
+    'from 0 to 1': InputSpec((0.0,) * 3, (255.0,) * 3),
 }
 
 
@@ -57,34 +57,34 @@ class TestValues:
     @pytest.mark.parametrize('given', KINDS)
     def test_each_kind_of_each(self, given, wanted):
         images, given, wanted = raw(), KINDS[given], KINDS[wanted]
-        made = PixelAdapter(given, wanted, 3)(normalised(images, given))
+        made = InputAdapter(given, wanted, 3)(normalised(images, given))
         torch.testing.assert_close(made, normalised(images, wanted), rtol=1e-5, atol=2e-4)
 
     @pytest.mark.parametrize('kind', KINDS)
     def test_nothing_to_do_is_nothing_done(self, kind):
         pixels = KINDS[kind]
         images = normalised(raw(), pixels)
-        assert PixelAdapter(pixels, pixels, 3)(images) is images
+        assert InputAdapter(pixels, pixels, 3)(images) is images
         sized = changed(pixels, dict(size=32, interpolation='bicubic'))
-        assert PixelAdapter(pixels, sized, 3)(images) is images
-        assert PixelAdapter(pixels, changed(sized, dict(size=(32, 31))), 3)(images) is not images
+        assert InputAdapter(pixels, sized, 3)(images) is images
+        assert InputAdapter(pixels, changed(sized, dict(size=(32, 31))), 3)(images) is not images
 
     def test_the_images_stay_as_they_are(self):
         images = normalised(raw(), KINDS['normalised'])
         before = images.clone()
-        PixelAdapter(KINDS['normalised'], changed(KINDS['BGR normalised'], dict(size=16)), 3)(images)
+        InputAdapter(KINDS['normalised'], changed(KINDS['BGR normalised'], dict(size=16)), 3)(images)
         assert torch.equal(images, before)
 
     @pytest.mark.parametrize('dtype', [torch.float64, torch.float16, torch.bfloat16])
     def test_it_keeps_their_type(self, dtype):
         given, wanted = KINDS['normalised'], changed(KINDS['from 0 to 1'], dict(size=16))
-        exact = PixelAdapter(given, wanted, 3)(normalised(raw(), given))
-        made = PixelAdapter(given, wanted, 3)(normalised(raw(), given).to(dtype))
+        exact = InputAdapter(given, wanted, 3)(normalised(raw(), given))
+        made = InputAdapter(given, wanted, 3)(normalised(raw(), given).to(dtype))
         assert made.dtype == dtype
         torch.testing.assert_close(made.float(), exact, rtol=0, atol={torch.float64: 1e-5}.get(dtype, 0.02))
 
     def test_it_goes_where_the_images_go(self):
-        adapter = PixelAdapter(KINDS['normalised'], KINDS['BGR normalised'], 3)
+        adapter = InputAdapter(KINDS['normalised'], KINDS['BGR normalised'], 3)
         adapter(normalised(raw(), KINDS['normalised']))
         assert adapter(torch.zeros(1, 3, 4, 4, device='meta')).device.type == 'meta'
 
@@ -94,7 +94,7 @@ class TestChannels:
     @pytest.mark.parametrize('to_rgb', [True, False])
     def test_grey_of_colours_is_pils(self, given, to_rgb):
         bgr = np.round(raw()).clip(0, 255)
-        made = PixelAdapter(KINDS[given], Pixels(to_rgb=to_rgb), 1)(normalised(bgr, KINDS[given]))
+        made = InputAdapter(KINDS[given], InputSpec(to_rgb=to_rgb), 1)(normalised(bgr, KINDS[given]))
         rgb = bgr[:, ::-1].transpose(0, 2, 3, 1).astype(np.uint8)
         expected = np.stack([np.asarray(Image.fromarray(image).convert('L'), np.float32) for image in rgb])
         assert made.shape == (3, 1, 32, 32)
@@ -102,14 +102,14 @@ class TestChannels:
 
     @pytest.mark.parametrize('wanted', KINDS)
     def test_colours_of_grey(self, wanted):
-        grey, given = raw(channels=1), Pixels((72.94,), (90.02,), to_rgb=False)
-        made = PixelAdapter(given, KINDS[wanted], 3)(normalised(grey, given))
+        grey, given = raw(channels=1), InputSpec((72.94,), (90.02,), to_rgb=False)
+        made = InputAdapter(given, KINDS[wanted], 3)(normalised(grey, given))
         expected = normalised(np.repeat(grey, 3, axis=1), KINDS[wanted])
         torch.testing.assert_close(made, expected, rtol=1e-5, atol=2e-4)
 
     def test_a_grey_network_with_numbers_for_three_channels_takes_their_mean(self):
-        given = Pixels(to_rgb=False)
-        made = PixelAdapter(given, Pixels((10.0, 20.0, 60.0), (1.0, 2.0, 3.0)), 1)(torch.full((2, 1, 4, 4), 50.0))
+        given = InputSpec(to_rgb=False)
+        made = InputAdapter(given, InputSpec((10.0, 20.0, 60.0), (1.0, 2.0, 3.0)), 1)(torch.full((2, 1, 4, 4), 50.0))
         assert torch.equal(made, torch.full((2, 1, 4, 4), 10.0))
 
     def test_a_grey_network_of_a_library_teaches(self):
@@ -123,15 +123,15 @@ class TestSizes:
 
     def test_nearest(self):
         images = raw()
-        wanted = Pixels(to_rgb=False, size=(64, 16), interpolation='nearest')
-        made = PixelAdapter(self.GIVEN, wanted, 3)(normalised(images, self.GIVEN))
+        wanted = InputSpec(to_rgb=False, size=(64, 16), interpolation='nearest')
+        made = InputAdapter(self.GIVEN, wanted, 3)(normalised(images, self.GIVEN))
         expected = images.repeat(2, axis=2)[:, :, :, 1::2]
         torch.testing.assert_close(made, torch.from_numpy(expected), rtol=1e-4, atol=2e-3)
 
     def test_bicubic_does_not_leave_the_range(self):
         images = np.zeros((1, 3, 8, 8), np.float32)
         images[..., 4:] = 255
-        made = PixelAdapter(Pixels(), Pixels(size=(32, 32), interpolation='bicubic'), 3)(torch.from_numpy(images))
+        made = InputAdapter(InputSpec(), InputSpec(size=(32, 32), interpolation='bicubic'), 3)(torch.from_numpy(images))
         assert (made.min(), made.max()) == (0, 255)
 
     @pytest.mark.parametrize('how', ['NEAREST_EXACT', 'BILINEAR', 'BICUBIC'])
@@ -139,17 +139,17 @@ class TestSizes:
         mode = getattr(torchvision.transforms.InterpolationMode, how)
         transform = torchvision.transforms.Resize((20, 28), mode, antialias=True)
         kernel = how.removesuffix('_EXACT').lower()
-        wanted = Pixels(to_rgb=False, size=(20, 28), interpolation=kernel, backend='torchvision')
+        wanted = InputSpec(to_rgb=False, size=(20, 28), interpolation=kernel, backend='torchvision')
         images = torch.from_numpy(raw()).byte()
-        made = PixelAdapter(Pixels(to_rgb=False), wanted, 3)(images.float())
+        made = InputAdapter(InputSpec(to_rgb=False), wanted, 3)(images.float())
         torch.testing.assert_close(made, transform(images).float(), rtol=0, atol=1)  # it rounds once, Pillow twice
 
 
 class TestSettings:
     def test_each_form(self):
-        pixels = changed(Pixels(), dict(mean=[1] * 3, std=[1, 2, 4], size=48, interpolation='bicubic', to_rgb=False))
-        assert pixels == Pixels((1.0,) * 3, (1.0, 2.0, 4.0), False, (48, 48), 'bicubic')
-        assert changed(Pixels(), dict(mean=128, std=2)) == Pixels((128.0,), (2.0,))
+        pixels = changed(InputSpec(), dict(mean=[1] * 3, std=[1, 2, 4], size=48, interpolation='bicubic', to_rgb=False))
+        assert pixels == InputSpec((1.0,) * 3, (1.0, 2.0, 4.0), False, (48, 48), 'bicubic')
+        assert changed(InputSpec(), dict(mean=128, std=2)) == InputSpec((128.0,), (2.0,))
         assert changed(pixels, dict(size=[32, 40])).size == (32, 40)
         assert changed(pixels, dict(size=None)).size is None
         assert changed(pixels, {}) == pixels
@@ -176,7 +176,7 @@ class TestSettings:
     def test_they_replace_what_the_library_says(self):
         pixels = dict(mean=[1.0], std=[2.0], size=48, interpolation='nearest', to_rgb=False)
         distiller = build(NKD, teacher=libraries.timm_resnet(), teacher_pixels=pixels)
-        assert distiller.teacher_holder.adapt.wanted == Pixels((1.0,), (2.0,), False, (48, 48), 'nearest')
+        assert distiller.teacher_holder.adapt.wanted == InputSpec((1.0,), (2.0,), False, (48, 48), 'nearest')
         assert distiller.teacher_holder.survey.size == (48, 48)
 
     def test_several_teachers(self):
@@ -184,21 +184,21 @@ class TestSettings:
         distiller = build(NKD, teacher=[libraries.timm_resnet(), resnet(8)], teacher_pixels=pixels)
         first, second = distiller.teacher_holder.teachers
         assert first.adapt.wanted.size == (160, 160)
-        assert second.adapt.wanted == Pixels((1.0,), (2.0,), to_rgb=False)
+        assert second.adapt.wanted == InputSpec((1.0,), (2.0,), to_rgb=False)
 
 
 class TestMmpretrain:
     def test_a_data_preprocessor(self):
         for given in (STUDENT, BGR, dict(to_rgb=True), {}):
-            pixels = preprocessed(MODELS.build(dict(type='ClsDataPreprocessor', **given)))
+            pixels = output_spec(MODELS.build(dict(type='ClsDataPreprocessor', **given)))
             assert pixels.mean == pytest.approx(given.get('mean', [0.0]))
             assert pixels.std == pytest.approx(given.get('std', [1.0]))
             assert (pixels.to_rgb, pixels.size) == (given.get('to_rgb', False), None)
 
     def test_mmengines_own(self):
         given = dict(type='mmengine.ImgDataPreprocessor', mean=[1.0] * 3, std=[2.0] * 3)
-        assert preprocessed(MODELS.build({**given, 'bgr_to_rgb': True})) == Pixels((1.0,) * 3, (2.0,) * 3, to_rgb=True)
-        assert preprocessed(MODELS.build(given)) == Pixels((1.0,) * 3, (2.0,) * 3, to_rgb=False)
+        assert output_spec(MODELS.build({**given, 'bgr_to_rgb': True})) == InputSpec((1.0,) * 3, (2.0,) * 3, to_rgb=True)
+        assert output_spec(MODELS.build(given)) == InputSpec((1.0,) * 3, (2.0,) * 3, to_rgb=False)
 
     @pytest.mark.parametrize('to_rgb', [False, True])
     @pytest.mark.parametrize('rgb_images', [False, True])
@@ -227,7 +227,7 @@ class TestMmpretrain:
     def test_torchvisions_googlenet_is_the_same_wherever_its_weights_come_from(self):
         network = MODELS.build(network_cfg(dict(type='TorchvisionClassifier', model_name='googlenet', init_weights=False)))
         network.model.transform_input = True
-        assert wanted_pixels(network, Pixels(), None).mean == (127.5,) * 3
+        assert wanted_pixels(network, InputSpec(), None).mean == (127.5,) * 3
         assert not MODELS.build(network_cfg('torchvision:inception_v3')).model.transform_input
 
     def test_cifar_comes_red_green_blue(self):
@@ -239,7 +239,7 @@ class TestMmpretrain:
     def test_a_config_with_pixels_of_its_own(self):
         teacher = resnet(8, data_preprocessor=dict(mean=[1.0] * 3, std=[2.0] * 3, to_rgb=True))
         distiller = build(NKD, teacher=teacher, data_preprocessor=BGR)
-        assert distiller.teacher_holder.adapt.wanted == Pixels((1.0,) * 3, (2.0,) * 3)
+        assert distiller.teacher_holder.adapt.wanted == InputSpec((1.0,) * 3, (2.0,) * 3)
 
     def test_one_without_gets_the_students(self):
         distiller = build(NKD, data_preprocessor=BGR)
@@ -336,10 +336,10 @@ class TestHuggingFacesMetadata:
     def pixels(self, folder, processor=None, **teacher):
         libraries.hugging_face(folder, processor)
         cfg = network_cfg(dict(type='HuggingFaceClassifier', model_name=str(folder), **teacher))
-        return wanted_pixels(MODELS.build(cfg), changed(Pixels(), BGR), cfg.get('data_preprocessor'))
+        return wanted_pixels(MODELS.build(cfg), changed(InputSpec(), BGR), cfg.get('data_preprocessor'))
 
     def test_without_a_processor_its_size_alone_is_known(self, tmp_path):
-        assert self.pixels(tmp_path) == changed(Pixels(), {**BGR, 'size': 32})
+        assert self.pixels(tmp_path) == changed(InputSpec(), {**BGR, 'size': 32})
 
     def test_a_crop_has_its_own_size(self, tmp_path):
         import transformers
@@ -365,7 +365,7 @@ class TestHuggingFacesMetadata:
 
         given = dict(mean=[1.0] * 3, std=[2.0] * 3, to_rgb=False)
         wanted = self.pixels(tmp_path, transformers.ViTImageProcessor(size=48), data_preprocessor=given)
-        assert wanted == Pixels((1.0,) * 3, (2.0,) * 3, False, (48, 48), 'bilinear', 'torchvision')
+        assert wanted == InputSpec((1.0,) * 3, (2.0,) * 3, False, (48, 48), 'bilinear', 'torchvision')
 
     def test_a_damaged_one_is_named(self, tmp_path):
         libraries.hugging_face(tmp_path)
@@ -381,7 +381,7 @@ class TestOtherMetadata:
     )
     def test_timm(self, name, size, interpolation):
         network = MODELS.build(network_cfg(f'timm:{name}'))
-        wanted = wanted_pixels(network, changed(Pixels(), BGR), None)
+        wanted = wanted_pixels(network, changed(InputSpec(), BGR), None)
         assert (wanted.size, wanted.interpolation, wanted.to_rgb) == ((size, size), interpolation, True)
         assert interpolation == network.model.pretrained_cfg['interpolation']
         assert wanted.mean == pytest.approx([255 * v for v in network.model.pretrained_cfg['mean']])
@@ -393,15 +393,15 @@ class TestOtherMetadata:
             'torchvision.models._api.load_state_dict_from_url', lambda *args, **keywords: network.state_dict()
         )
         cfg = dict(type='TorchvisionClassifier', model_name='mobilenet_v3_large', weights='IMAGENET1K_V1')
-        wanted = wanted_pixels(MODELS.build(network_cfg(cfg)), Pixels(), None)
+        wanted = wanted_pixels(MODELS.build(network_cfg(cfg)), InputSpec(), None)
         assert (wanted.size, wanted.interpolation) == ((224, 224), 'bilinear')
         assert wanted.mean == pytest.approx(STUDENT['mean'])
         assert wanted.std == pytest.approx(STUDENT['std'])
 
     def test_a_vit_of_torchvision_has_the_size_that_it_was_made_with(self):
         cfg = dict(type='TorchvisionClassifier', model_name='vit_b_32', image_size=64)
-        assert wanted_pixels(MODELS.build(network_cfg(cfg)), Pixels(), None).size == (64, 64)
+        assert wanted_pixels(MODELS.build(network_cfg(cfg)), InputSpec(), None).size == (64, 64)
 
     def test_a_plain_module_gets_the_students(self):
-        student = changed(Pixels(), BGR)
+        student = changed(InputSpec(), BGR)
         assert wanted_pixels(MODELS.build(network_cfg(dict(type='libraries.Plain'))), student, None) == student

@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 
 from mmcls_kd.networks.sources import find_network
-from mmcls_kd.teachers.inputs import PixelAdapter, Pixels, changed
+from mmcls_kd.teachers.inputs import InputAdapter, InputSpec, changed
 from mmcls_kd.teachers.resizing import KERNELS
 
 
@@ -21,9 +21,9 @@ def photos():
 
 def adapted(photos, **wanted):
     """What the adapter makes of them after a student's preprocessing, on the scale of 0 to 255, (N, H, W, 3)."""
-    student = Pixels((127.0,) * 3, (50.0,) * 3, to_rgb=False)
+    student = InputSpec((127.0,) * 3, (50.0,) * 3, to_rgb=False)
     inputs = (torch.from_numpy(photos[..., ::-1].copy()).permute(0, 3, 1, 2).float() - 127) / 50
-    return PixelAdapter(student, changed(Pixels(), wanted), 3)(inputs).permute(0, 2, 3, 1).numpy()
+    return InputAdapter(student, changed(InputSpec(), wanted), 3)(inputs).permute(0, 2, 3, 1).numpy()
 
 
 #: Height and width, of the same shape as the images (28 × 28) and of others.
@@ -76,4 +76,4 @@ def test_said_by_a_test_pipeline(transforms, pixels):
 
 def test_another_backend_is_refused():
     with pytest.raises(ValueError, match="backend='magick': choose one of pillow, cv2"):
-        changed(Pixels(), dict(backend='magick'))
+        changed(InputSpec(), dict(backend='magick'))

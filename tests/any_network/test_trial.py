@@ -15,10 +15,10 @@ from mmpretrain.registry import DATASETS, MODELS, TRANSFORMS
 from networks import build, images, method, resnet, samples
 from PIL import Image
 
-from mmcls_kd.analysis.before import ReaderAtSize, sizes_to_try
+from mmcls_kd.analysis.preflight import ReaderAtSize, sizes_to_try
 from mmcls_kd.networks.sources import find_network
 from mmcls_kd.networks.trial import pipeline_images
-from mmcls_kd.teachers.inputs import PixelAdapter, Pixels, changed
+from mmcls_kd.teachers.inputs import InputAdapter, InputSpec, changed
 
 NKD = method('NKDLoss')
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -206,10 +206,10 @@ class TestValues:
             build(NKD, data_preprocessor=preprocessor, pipeline_pixels=given)
 
     def test_teacher_pixels_on_the_scale_of_one(self):
-        assert changed(Pixels(), TO_ONE).mean == pytest.approx(MEAN)
-        assert changed(Pixels(), TO_ONE).std == pytest.approx(STD)
-        assert changed(Pixels(), dict(mean=0, std=1)) == Pixels()
-        assert changed(Pixels(), dict(mean=0, std=0.5)).std == (127.5,)
+        assert changed(InputSpec(), TO_ONE).mean == pytest.approx(MEAN)
+        assert changed(InputSpec(), TO_ONE).std == pytest.approx(STD)
+        assert changed(InputSpec(), dict(mean=0, std=1)) == InputSpec()
+        assert changed(InputSpec(), dict(mean=0, std=0.5)).std == (127.5,)
 
 
 class OwnPreprocessor(ClsDataPreprocessor):
@@ -434,6 +434,6 @@ def test_the_adapter_resizes_images_that_are_not_square():
     """Pillow goes along either axis first, as the shape has it."""
     image = noise((60, 60))
     made = np.asarray(Image.fromarray(image).resize((90, 30), Image.Resampling.BICUBIC), np.float32)
-    wanted = Pixels(size=(30, 90), interpolation='bicubic')
-    given = PixelAdapter(Pixels(), wanted, 3)(torch.from_numpy(image).permute(2, 0, 1)[None].float())[0]
+    wanted = InputSpec(size=(30, 90), interpolation='bicubic')
+    given = InputAdapter(InputSpec(), wanted, 3)(torch.from_numpy(image).permute(2, 0, 1)[None].float())[0]
     assert np.abs(given.permute(1, 2, 0).numpy() - made).max() <= 1

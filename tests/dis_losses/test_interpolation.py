@@ -6,7 +6,7 @@ from kit import assert_close, seeded
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from mmcls_kd.dis_losses.common import fit_map, fit_tokens
+from mmcls_kd.dis_losses.common import resize_map, resize_tokens
 
 PAIRS = [((2, 2), (5, 5)), ((5, 5), (2, 2)), ((3, 4), (6, 2)), ((1, 1), (3, 3)), ((3, 3), (1, 1)), ((7, 7), (14, 14))]
 each_pair = pytest.mark.parametrize(('size', 'wanted'), PAIRS)
@@ -50,27 +50,27 @@ class TestFit:
     @each_pair
     def test_maps(self, size, wanted):
         feat = normal(2, 3, *size)
-        assert_close(fit_map(feat, wanted), fitted(feat, wanted))
+        assert_close(resize_map(feat, wanted), fitted(feat, wanted))
 
     @each_side
     def test_tokens(self, side, wanted):
         tokens = normal(2, side**2, 3)
-        assert_close(fit_tokens(tokens, wanted**2), fitted_tokens(tokens, wanted))
+        assert_close(resize_tokens(tokens, wanted**2), fitted_tokens(tokens, wanted))
 
     def test_of_the_same_size_they_stay_the_same_tensor(self):
         feat, tokens = normal(1, 2, 3, 4), normal(1, 7, 2)  # 7 tokens lie on no grid: nothing to do with them
-        assert fit_map(feat, (3, 4)) is feat
-        assert fit_map(feat, feat.shape[2:]) is feat
-        assert fit_tokens(tokens, 7) is tokens
+        assert resize_map(feat, (3, 4)) is feat
+        assert resize_map(feat, feat.shape[2:]) is feat
+        assert resize_tokens(tokens, 7) is tokens
 
     @pytest.mark.parametrize(('length', 'wanted'), [(8, 9), (9, 8)])
     def test_tokens_of_no_grid_are_refused(self, length, wanted):
         with pytest.raises(ValueError, match=f'{length} patch tokens cannot be made into {wanted}: only those of square gr'):
-            fit_tokens(normal(1, length, 2), wanted)
+            resize_tokens(normal(1, length, 2), wanted)
 
     def test_gradients(self):
-        assert torch.autograd.gradcheck(lambda feat: fit_map(feat, (2, 3)), normal(1, 2, 3, 2).requires_grad_())
-        assert torch.autograd.gradcheck(lambda tokens: fit_tokens(tokens, 9), normal(1, 4, 2).requires_grad_())
+        assert torch.autograd.gradcheck(lambda feat: resize_map(feat, (2, 3)), normal(1, 2, 3, 2).requires_grad_())
+        assert torch.autograd.gradcheck(lambda tokens: resize_tokens(tokens, 9), normal(1, 4, 2).requires_grad_())
 
 
 def mgd(size, wanted, widths=(2, 3)):

@@ -18,7 +18,7 @@ from mmcls_kd.engine.setup import decided_by_first, find_resume_point
 from mmcls_kd.engine.termination import SameStartHook
 from mmcls_kd.errors import TrainingError
 from mmcls_kd.files.atomic import sha256
-from mmcls_kd.files.locks import alone
+from mmcls_kd.files.locks import locked
 
 
 def refusal(call, *arguments):
@@ -149,13 +149,13 @@ class TestOneInAFolder:
         words = [*arguments, str(tmp_path)] if arguments else []
         options = ['--work-dir', str(tmp_path), *words, '--methods', 'kd', '--cfg-options', *data_options(data)]
         monkeypatch.setattr(sys, 'argv', [f'{name}.py', DISTILLER, *options])
-        with alone(tmp_path, 'busy'), pytest.raises(SystemExit) as refused:
+        with locked(tmp_path, 'busy'), pytest.raises(SystemExit) as refused:
             tool(name)()
         assert refused.value.code.startswith(f'{name}.py: error: {tmp_path}: {said}')
 
     def test_a_child_that_lives_on_does_not_hold_the_folder(self, tmp_path):
         (ended, end), (began, begin) = os.pipe(), os.pipe()
-        with alone(tmp_path, 'busy'):
+        with locked(tmp_path, 'busy'):
             child = os.fork()
             if child == 0:
                 os.close(end)
@@ -163,9 +163,9 @@ class TestOneInAFolder:
                 os.read(ended, 1)
                 os._exit(0)
             os.read(began, 1)
-            with pytest.raises(ValueError, match='busy'), alone(tmp_path, 'busy'):
+            with pytest.raises(ValueError, match='busy'), locked(tmp_path, 'busy'):
                 pass
-        with alone(tmp_path, 'busy'):
+        with locked(tmp_path, 'busy'):
             pass
         for pipe in (end, ended, began, begin):
             os.close(pipe)

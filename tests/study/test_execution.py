@@ -15,7 +15,7 @@ import pytest
 from commands import tool
 from studies_kit import DOCUMENT, FILE, write_study
 
-from mmcls_kd.files.locks import alone
+from mmcls_kd.files.locks import locked
 from mmcls_kd.study import execution, plan
 from mmcls_kd.study.execution import Place, remaining
 from mmcls_kd.study.plan import Run
@@ -237,7 +237,7 @@ def test_the_student_alone_is_kept_too(folder):
 
 
 def test_another_work_directory_does_not_share_the_results_at_once(folder):
-    with alone(Path('studies/results/.small'), RUNNING):
+    with locked(Path('studies/results/.small'), RUNNING):
         assert 'this study is running already' in study('--work-dir', 'elsewhere')
         assert 'this study is running already' in study('--collect', only=())
     assert study(only=['cnn/kd/seed0']) == 0
@@ -372,12 +372,12 @@ class TestJobs:
         assert results() == []
 
     def test_jobs_go_beside_each_other_and_not_beside_the_study(self, folder):
-        with alone(Path('work_dirs/studies/small'), RUNNING, shared=True):  # another job
+        with locked(Path('work_dirs/studies/small'), RUNNING, shared=True):  # another job
             assert study('--job', 'cnn/kd/seed0', only=()) == 0
             assert 'running already' in study()
-        with alone(Path('work_dirs/studies/small'), RUNNING):
+        with locked(Path('work_dirs/studies/small'), RUNNING):
             assert 'running already' in study('--job', 'cnn/kd/seed1', only=())
-        with alone(Path('work_dirs/studies/small/jobs/cnn/kd/seed2'), RUNNING):
+        with locked(Path('work_dirs/studies/small/jobs/cnn/kd/seed2'), RUNNING):
             assert 'running already' in study('--job', 'cnn/kd/seed2', only=())
 
     def test_an_unknown_job(self, folder):

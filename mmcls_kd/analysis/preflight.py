@@ -18,14 +18,14 @@ from torch import Tensor
 from ..engine.data import batches_from
 from ..engine.models import unwrapped
 from ..engine.runtime import need
-from ..teachers.inputs import PixelAdapter
+from ..teachers.inputs import InputAdapter
 from ..teachers.stored import StoredTeacher
 from .advice import Advice, advise, on_size
 from .gradients import TASK, Term, gradient_terms
 from .measures import Summary, agreement, divergence, summary
 from .outputs import ClassifierReader, Reader, TeacherReader, collect, spread
 from .showing import table
-from .softness import softened, temperatures
+from .teacher_entropy import softened, temperatures
 
 STORED = (
     'The teacher is a store of logits of training images, which does not run on validation images: its accuracy, agreement, '
@@ -93,8 +93,8 @@ class ReaderAtSize(TeacherReader):
     def __init__(self, distiller: Any, size: tuple[int, int]) -> None:
         super().__init__(distiller)
         self.names = ['logit']
-        usual: PixelAdapter = distiller.teacher_holder.adapt
-        self.adapt = PixelAdapter(usual.given, replace(usual.wanted, size=size), usual.channels)
+        usual: InputAdapter = distiller.teacher_holder.adapt
+        self.adapt = InputAdapter(usual.given, replace(usual.wanted, size=size), usual.channels)
 
     def __call__(self, inputs: Tensor, samples: Sequence[DataSample]) -> dict[str, Tensor]:
         """Read the logits, see :class:`.outputs.Reader`."""

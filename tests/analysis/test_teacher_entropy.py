@@ -7,7 +7,7 @@ import torch
 from kit import logits
 from networks import build, method
 
-from mmcls_kd.analysis.softness import softened, temperatures
+from mmcls_kd.analysis.teacher_entropy import softened, temperatures
 from mmcls_kd.dis_losses.common import standardize_classes
 
 CURRICULUM = dict(start=1.0, range=20.0)
