@@ -74,6 +74,7 @@ def start_faster() -> None:
     mmengine_config._get_external_cfg_path = _path_by_name
     mnist.read_label_file = _label_array
     Visualizer._initialize_fig, Visualizer.set_image = _no_figure, _set_first_image
+    np.empty(31 << 20, np.uint8)  # freed at once: glibc keeps the memory of smaller tensors from then on (a fifth of a step)
 
 
 def _path_by_name(package: str, name: str) -> str:
