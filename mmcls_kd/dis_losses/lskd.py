@@ -1,10 +1,10 @@
 """LSKD: KD of standardised logits (Sun et al., CVPR 2024, arXiv 2403.01427)."""
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from .base import DistillLoss
-from .common import full_precision, standardize_classes
+from .common import full_precision
+from .kd import kd_loss
 
 
 def lskd_loss(logit_s: Tensor, logit_t: Tensor, temp: float = 2.0) -> Tensor:
@@ -28,9 +28,7 @@ def lskd_loss(logit_s: Tensor, logit_t: Tensor, temp: float = 2.0) -> Tensor:
         >>> lskd_loss(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[3.0, 2.0, 1.0]]), temp=1.0)
         tensor(1.1504)
     """
-    log_q = (standardize_classes(logit_s) / temp).log_softmax(dim=1)
-    log_p = (standardize_classes(logit_t) / temp).log_softmax(dim=1)
-    return temp**2 * F.kl_div(log_q, log_p, reduction='batchmean', log_target=True)
+    return kd_loss(logit_s, logit_t, temp, alpha=1.0, standardize=True, divergence=True)
 
 
 class LSKDLoss(DistillLoss):

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 
 def sha256(path: Path) -> str:
     """Return the checksum of a file."""
@@ -45,6 +43,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def save_atomically(content: Any, path: Path) -> None:
     """Save by ``torch.save``; the path holds either the whole new file or the previous one."""
+    import torch  # the rest of this module does without
+
     whole = io.BytesIO()  # torch hides a full disk behind an error of its own
     torch.save(content, whole)
     with atomic_path(path) as unfinished:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files.atomic import sha256
+from ..files.atomic import atomic_path, sha256
 from .records import record_type
 
 MANIFEST, CHECKSUMS, FORMAT = 'manifest.json', 'SHA256SUMS', 2
@@ -48,10 +48,8 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write it into a store's folder, whole or not at all."""
-        folder.mkdir(parents=True, exist_ok=True)
-        written = folder / f'.{MANIFEST}.{os.getpid()}'
-        written.write_text(json.dumps(asdict(self), indent=1) + '\n')
-        written.replace(folder / MANIFEST)
+        with atomic_path(folder / MANIFEST) as file:
+            file.write_text(json.dumps(asdict(self), indent=1) + '\n')
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:

@@ -393,7 +393,7 @@ class TestCost:
         assert torch.equal(loss.cost, random_cost(3))
 
     def test_without_one_the_error_says_what_to_do(self):
-        with pytest.raises(ValueError, match=r'linear classifier.*tools/class_cost\.py CONFIG --output cost\.pth'):
+        with pytest.raises(ValueError, match=r'linear classifier.*class-cost CONFIG --output cost\.pth'):
             build('WKDLogitLoss')
 
     @pytest.mark.parametrize(
