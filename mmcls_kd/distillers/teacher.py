@@ -36,8 +36,7 @@ class TeacherSettings:
             weights, on purpose.
         classes: Class map: its class, by index or name, for each class of the student; None if the label spaces are
             identical.
-        pixels: Overrides of its input preprocessing, see
-            :func:`~mmcls_kd.teachers.inputs.changed`.
+        pixels: Overrides of its input preprocessing, see :func:`~mmcls_kd.teachers.inputs.changed`.
         weight: Its weight in the mean of several teachers.
     """
 
