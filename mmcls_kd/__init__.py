@@ -142,8 +142,14 @@ def _join_registries(registry: ModuleType) -> None:
             found._locations.append('mmcls_kd.registry')
 
 
-#: Modules of mmengine and mmpretrain, and the function to call when they are imported.
+def _ignore_missing_operator(_mmcv: ModuleType) -> None:
+    """Ignore a warning of mmcv about an operator that no classifier needs."""
+    warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
+
+
+#: Modules of other libraries, and the function to call when they are imported.
 JOINS: dict[str, Callable[[ModuleType], None]] = {
+    'mmcv': _ignore_missing_operator,
     'mmengine.config.utils': _join_configs,
     'mmpretrain.registry': _join_registries,
 }
@@ -152,5 +158,3 @@ sys.meta_path.insert(0, _Finder())
 for _name, _join in JOINS.items():
     if _name in sys.modules:
         _join(sys.modules[_name])
-if find_spec('mmcv'):  # of an operator that no classifier needs
-    warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')

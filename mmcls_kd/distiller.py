@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .dis_losses.common import entropy_target
+from .dis_losses.common import HALF, entropy_target
 from .errors import close_names, need_library
 from .features.checkpointing import without_reentry
-from .features.dry_run import DryRun, dry_run, scores
+from .features.dry_run import DryRun, dry_run, evaluating, scores
 from .features.families import default_taps
 from .features.taps import Tap, check_names, given_taps, record, shapes_of
 from .recipe.methods import (
@@ -31,7 +31,7 @@ from .recipe.methods import (
 )
 from .recipe.schedules import Progress
 from .recipe.wrappers import CurriculumTemperature
-from .teachers.frozen import FrozenTeacher
+from .teachers.frozen import FrozenTeacher, check_run
 from .teachers.inputs import InputSpec, changed
 from .teachers.several import TeacherGroup
 from .teachers.stored import StoredTeacher
@@ -141,13 +141,15 @@ class BaseDistiller(nn.Module):
         names = {name.removesuffix('_s'): name for name in parameters_of(predict_logit.__func__)}
         with record(self.student, {name: self.student_taps[name] for name in names}) as seen:
             self.student(inputs)
-        return predict_logit(**{names[name]: tensor for name, tensor in seen.items()})
+        return predict_logit(**{names[name]: _at_least_float32(tensor) for name, tensor in seen.items()})
 
     def _apply(self, fn: Any, recurse: bool = True) -> BaseDistiller:
-        """Move the teachers along to another device or type."""
+        """Move the teachers along to another device or type; the losses stay in float32 at least, in which they compute."""
         for network in self.teachers:
             network._apply(fn, recurse)
-        return super()._apply(fn, recurse)
+        super()._apply(fn, recurse)
+        self.distill_losses._apply(_at_least_float32)
+        return self
 
 
 @dataclass
@@ -225,18 +227,24 @@ class Distiller(BaseDistiller):
         super().__init__()
         if not isinstance(student, nn.Module):
             raise ValueError(f'student: give a module, not {student!r}')
+        _check_plain('student', student)
+        check_run(teacher_mode, teacher_precision)
         methods = _methods(losses)
+        if teacher is not None and not methods:
+            raise ValueError("losses: none is given, so the teacher would teach nothing: choose one, such as losses='dist'")
         given = check_names(taps or {}, ALIASES)
         size = (input_size, input_size) if isinstance(input_size, int) else input_size
         self.student, self.task_loss = student, task_loss
         self.num_samples, self.progress = num_samples, Progress()
         found = dry_run(student, 'student', size, whole=True)
+        if not any(parameter.requires_grad for parameter in student.parameters()):
+            raise ValueError('student: no parameter is trainable (a former teacher?): call student.requires_grad_(True)')
         if teacher is None and (needing := [m.name for m in methods if any(map(needs_teacher, m.inputs))]):
             raise ValueError(f'{", ".join(needing)}: a teacher is needed: Distiller(student, teacher=...)')
         self.teacher_holder = None
         if teacher is not None:
             keywords = dict(taps=given, mode=teacher_mode, precision=teacher_precision, size=found.size)
-            self.teacher_holder = _teacher(teacher, inputs, keywords)
+            self.teacher_holder = _teacher(teacher, student, inputs, keywords)
             if self.teacher_holder.num_classes != found.num_classes:
                 raise ValueError(
                     f'the student has {found.num_classes} classes and the teacher {self.teacher_holder.num_classes}: give '
@@ -244,6 +252,10 @@ class Distiller(BaseDistiller):
                     'is which of the student’s'
                 )
         self.connect(methods, default_taps(student, found) | given_taps(given, '_s', found), found)
+        parameter = next(student.parameters())
+        self.distill_losses.to(parameter.device, torch.promote_types(parameter.dtype, torch.float32))
+        for network in self.teachers:
+            network.to(parameter.device)
 
     @property
     def teacher(self) -> TeacherLike | None:
@@ -273,29 +285,47 @@ class Distiller(BaseDistiller):
         Raises:
             ValueError: If ``indices`` are needed and not given.
         """
-        needed = isinstance(self.teacher_holder, StoredTeacher) or any(SAMPLE_IDX in n for n in self.inputs.values())
-        if needed and indices is None:
+        views = None
+        if indices is not None:
+            indices = torch.as_tensor(indices, device=images.device)
+            views = [(self.progress.epoch, place) for place in indices.tolist()]
+        elif self._reads_indices:
             raise ValueError('the index of each sample is needed: distiller(images, labels, indices)')
         with without_reentry(), record(self.student, self.student_taps) as features:
             logit = scores(self.student(images))
+        logit = _at_least_float32(logit)
         task = (
             self.task_loss(logit, labels) if self.task_loss else F.cross_entropy(logit, entropy_target(labels, logit.dtype))
         )
-        views = [(self.progress.epoch, int(place)) for place in indices] if indices is not None else None
         given = {GT_LABEL: labels, SAMPLE_IDX: indices}
         terms = {'task': self.task_weight * task, **self.distill(images, views, features, given)}
         return {'loss': torch.stack([term.mean() for term in terms.values()]).sum(), **terms}
 
+    @property
+    def _reads_indices(self) -> bool:
+        """Whether a stored teacher or a loss needs the index of each sample."""
+        teachers = getattr(self.teacher_holder, 'teachers', [self.teacher_holder])
+        stored = any(isinstance(teacher, StoredTeacher) for teacher in teachers) and bool(self.teacher_names)
+        return stored or any(SAMPLE_IDX in names for names in self.inputs.values())
+
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """Return the logits, (N, classes), of the student, or of the loss that makes the predictions (SimKD)."""
-        return scores(self.student(images)) if self.predictor is None else self.predicted_logit(images)
+        """Return the logits, (N, classes), in eval mode, of the student or of the loss that predicts (SimKD)."""
+        with evaluating(self):
+            return scores(self.student(images)) if self.predictor is None else self.predicted_logit(images)
+
+
+def _at_least_float32(tensor: Tensor) -> Tensor:
+    """Raise half precision to float32."""
+    return tensor.float() if tensor.dtype in HALF else tensor
 
 
 def _methods(losses: Any) -> list[Method]:
     """Parse a distiller's losses."""
-    if isinstance(losses, nn.Module | str | type):
+    if isinstance(losses, nn.Module | str | type) or (isinstance(losses, Mapping) and isinstance(losses.get('type'), str)):
         losses = [losses]
+    if not isinstance(losses, Mapping | list | tuple):
+        raise ValueError(f'losses: give a loss, a list of losses, or a dict of losses by name, not {losses!r}')
     named = losses.items() if isinstance(losses, Mapping) else ((None, loss) for loss in losses)
     methods = [method_of(loss, name) for name, loss in named]
     names = [method.name for method in methods]
@@ -305,27 +335,61 @@ def _methods(losses: Any) -> list[Method]:
     return methods
 
 
-def _teacher(given: Any, inputs: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> TeacherLike:
+def _check_plain(role: str, network: Any) -> None:
+    """Refuse what is no module, or wraps one and so hides its features."""
+    if not isinstance(network, nn.Module):
+        raise ValueError(f'{role}: give a module, not {network!r}')
+    if hasattr(network, '_orig_mod'):
+        raise ValueError(f'{role}: torch.compile wraps it: give the module itself, and compile that: module.compile()')
+    if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        raise ValueError(f'{role}: {type(network).__name__} wraps it: give the module itself, and wrap the distiller')
+
+
+def _check_apart(student: nn.Module, networks: Sequence[nn.Module]) -> None:
+    """Refuse a teacher that shares parameters with the student."""
+    own = {id(parameter) for parameter in student.parameters()}
+    if any(id(parameter) in own for network in networks for parameter in network.parameters()):
+        raise ValueError('teacher: it shares parameters with the student, and is frozen: give copy.deepcopy(teacher)')
+
+
+def _teacher(given: Any, student: nn.Module, inputs: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> TeacherLike:
     """Build a distiller's teacher."""
-    if isinstance(given, FrozenTeacher | TeacherGroup | StoredTeacher):
-        return given
     if isinstance(given, list | tuple):
         specs = [one if isinstance(one, TeacherSpec) else TeacherSpec(one) for one in given]
         if not specs:
             raise ValueError('teacher: the list is empty: give at least one teacher')
-        several: list[Any] = [_teacher(spec, inputs, keywords) for spec in specs]
+        several: list[Any] = [_teacher(spec, student, inputs, keywords) for spec in specs]
         return TeacherGroup(several, [spec.weight for spec in specs])
     spec = given if isinstance(given, TeacherSpec) else TeacherSpec(given)
+    network = load_network(spec.network) if isinstance(spec.network, str) else spec.network
+    if isinstance(network, FrozenTeacher | TeacherGroup | StoredTeacher):
+        _check_apart(student, network.networks)
+        _check_unset(type(network).__name__, spec, keywords)
+        return network
+    if not isinstance(network, nn.Module):
+        raise ValueError(f'teacher: give a module, a name, a TeacherSpec, a StoredTeacher or a list, not {network!r}')
     if spec.inputs and not inputs:
         raise ValueError(
             'the input preprocessing of the teacher is given, and that of the images is not: '
             'Distiller(..., inputs=dict(mean=..., std=...))'
         )
-    network = load_network(spec.network) if isinstance(spec.network, str) else spec.network
-    if not isinstance(network, nn.Module):
-        raise ValueError(f'teacher: give a module, a name, a TeacherSpec, a StoredTeacher or a list of these, not {given!r}')
-    ours = changed(InputSpec(), inputs or {})
-    return FrozenTeacher(network, ours, changed(ours, spec.inputs or {}), spec.class_map, **keywords)
+    _check_plain('teacher', network)
+    _check_apart(student, [network])
+    ours = changed(InputSpec(), inputs or {}, 'inputs')
+    return FrozenTeacher(network, ours, changed(ours, spec.inputs or {}, 'TeacherSpec.inputs'), spec.class_map, **keywords)
+
+
+def _check_unset(kind: str, spec: TeacherSpec, keywords: Mapping[str, Any]) -> None:
+    """Refuse settings of a teacher that is built already, and would not heed them."""
+    settings = {
+        'inputs': spec.inputs,
+        'class_map': spec.class_map is not None,
+        'teacher_mode': keywords['mode'] != 'eval',
+        'teacher_precision': keywords['precision'],
+        **{f'taps[{name!r}]': name.endswith('_t') for name in keywords['taps']},
+    }
+    if given := [name for name, value in settings.items() if value]:
+        raise ValueError(f'teacher: a {kind} does not heed {", ".join(given)}: build it with that, or leave it out')
 
 
 def load_network(name: str) -> nn.Module:

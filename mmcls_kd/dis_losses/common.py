@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import resource
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -17,6 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import TrainingError
+
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -309,7 +313,8 @@ def memory_at_most() -> int:
     """Return the most memory that a training can have, in bytes: the GPU in use, else what is free on this machine."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
-    limits = [limit for limit in (resource.getrlimit(resource.RLIMIT_AS)[0],) if limit != resource.RLIM_INFINITY]
+    limits = [resource.getrlimit(resource.RLIMIT_AS)[0]] if resource else []
+    limits = [limit for limit in limits if limit != resource.RLIM_INFINITY]
     with suppress(OSError, ValueError):  # no limit
         limits.append(int(Path('/sys/fs/cgroup/memory.max').read_text()))
     with suppress(OSError):  # not a Linux

@@ -153,6 +153,19 @@ def evaluating(network: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+@contextmanager
+def _uncompiled(network: nn.Module) -> Iterator[None]:
+    """Run without what ``Module.compile`` made: it would be made anew for each hook."""
+    compiled = [(module, call) for module in network.modules() if (call := module._compiled_call_impl)]
+    for module, _ in compiled:
+        module._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        for module, call in compiled:
+            module._compiled_call_impl = call
+
+
 def dry_run(network: nn.Module, role: str, size: tuple[int, int] | None = None, whole: bool = False) -> DryRun:
     """Run a network once on two random images, without a trace.
 
@@ -169,7 +182,7 @@ def dry_run(network: nn.Module, role: str, size: tuple[int, int] | None = None, 
     parameter = next(chain(network.parameters(), [torch.empty(0)]))
     reasons: dict[int, dict[str, str]] = {count: {} for count in counts}  # most often one for all sizes
     for channels, (height, width) in product(counts, sizes):
-        with torch.random.fork_rng(devices=[]), evaluating(network):
+        with torch.random.fork_rng(devices=[]), evaluating(network), _uncompiled(network):
             images = torch.randn(2, channels, height, width).to(parameter)
             for graph in (True, False):  # some change in place what torch keeps a graph of
                 try:
@@ -183,7 +196,8 @@ def dry_run(network: nn.Module, role: str, size: tuple[int, int] | None = None, 
     first = next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
     shown = first if first in (1, 3) and first in counts else counts[0]  # the reason that is not its first convolution's
     tried = '; '.join(f'{place}: {reason}' for reason, place in [*reasons[shown].items()][:4])
-    other = '' if role == 'student' else '. Its size can be said by model.teacher_pixels=dict(size=...)'
+    keys = 'TeacherSpec(inputs=dict(size=...)), or model.teacher_pixels=dict(size=...) in a config'
+    other = '' if role == 'student' else f'. Its input size can be set by {keys}'
     raise ValueError(f'the {role} does not run on {shown}-channel images. {tried}{other}')
 
 

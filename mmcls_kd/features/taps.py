@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from ..errors import TrainingError
 from .dry_run import DryRun
 from .layouts import FORMS, Layout, Read, tensors_in
 
@@ -275,4 +276,9 @@ def record(network: nn.Module, taps: dict[str, Tap], stop: bool = False) -> Iter
     finally:
         for handle in handles:
             handle.remove()
+    if missing := [path for path, goes_in in places if (path, goes_in) not in found]:
+        raise TrainingError(
+            f'module {missing[0]!r} did not run in this forward pass: name another by `taps`; or, if the network is '
+            'compiled and ran before, call torch.compiler.reset() once'
+        )
     tensors.update({name: tap.view(*(found[place] for place in tap.places)) for name, tap in taps.items()})

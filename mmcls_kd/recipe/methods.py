@@ -278,8 +278,9 @@ def parse_method(name: str, entry: Mapping[str, Any]) -> Method:
         ValueError: If the name is invalid, the type is unknown (suggests close names), or the weight does not fit.
     """
     kind = entry['type']
-    if '.' in name or hasattr(nn.ModuleDict(), name):
-        raise ValueError(f'a method cannot have the name {name!r}; take one such as loss_{name.removeprefix("loss_")}_1')
+    if not isinstance(name, str) or not name or '.' in name or hasattr(nn.ModuleDict(), name):
+        like = str(name).removeprefix('loss_').replace('.', '_')
+        raise ValueError(f'a method cannot have the name {name!r}; take one such as loss_{like}_1')
     loss = loss_class(entry)
     if loss is None:
         raise ValueError(f'{name}: unknown loss type {kind!r}{close_names(kind, known_losses())}')
@@ -297,13 +298,17 @@ def method_of(given: Any, name: str | None = None) -> Method:
     """Parse a loss given in plain PyTorch code.
 
     Args:
-        given: A loss, its class, its name (``'nkd'``, ``'NKDLoss'``), or a dict as in :func:`parse_method`.
-        name: Its name; that of the method (``'nkd'``) if None.
+        given: A loss, its class, its name (``'nkd'``, ``'NKDLoss'``), or a dict as in :func:`parse_method`, whose ``type``
+            is one of these.
+        name: Its name; the dict's ``name``, or that of the method (``'nkd'``), if None.
 
     Raises:
         ValueError: As :func:`parse_method`; or if it is none of these.
     """
-    entry = dict(given) if isinstance(given, Mapping) else dict(type=type(given) if isinstance(given, nn.Module) else given)
+    entry = dict(given) if isinstance(given, Mapping) else dict(type=given)
+    loss = entry['type'] if isinstance(entry.get('type'), nn.Module) else None
+    if loss is not None:
+        entry['type'] = type(loss)
     if isinstance(kind := entry.get('type'), str):
         short = {_short(known): known for known in LOSSES}
         entry['type'] = LOSSES[kind] if kind in LOSSES else LOSSES.get(short.get(_short(kind), ''))
@@ -312,8 +317,10 @@ def method_of(given: Any, name: str | None = None) -> Method:
     if not isinstance(entry.get('type'), type) or not issubclass(entry['type'], nn.Module):
         raise ValueError(f'losses: {given!r} is no loss: give a loss, its class, its name, or a dict with its `type`')
     own = kind if isinstance(kind, str) and kind not in LOSSES else _short(entry['type'].__name__)
-    method = parse_method(name or own, entry)
-    method.loss = given if isinstance(given, nn.Module) else None
+    method = parse_method(entry.get('name', own) if name is None else name, entry)
+    if loss is not None and (unused := [*method.keywords, *(['stages'] if method.stages is not None else [])]):
+        raise ValueError(f'{method.name}: {", ".join(unused)} would change a loss that is built: give its class as `type`')
+    method.loss = loss
     return method
 
 

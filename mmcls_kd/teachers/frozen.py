@@ -79,8 +79,14 @@ class FrozenTeacher:
         Args:
             class_map: Index of the teacher's class for each class of the student; None for all of them in their order.
         """
-        self._index = None if class_map is None else torch.tensor(class_map)
-        self.num_classes = self.dry_run.num_classes if class_map is None else len(class_map)
+        count = self.dry_run.num_classes
+        indices = class_map.tolist() if hasattr(class_map, 'tolist') else class_map
+        if indices is not None and not (
+            isinstance(indices, list | tuple) and all(type(index) is int and 0 <= index < count for index in indices)
+        ):
+            raise ValueError(f'class_map={class_map!r}: give the teacher’s class of each class, a list of 0 to {count - 1}')
+        self._index = None if indices is None else torch.tensor(indices)
+        self.num_classes = count if indices is None else len(indices)
         self.shapes['logit'] = (2, self.num_classes)
 
     @property

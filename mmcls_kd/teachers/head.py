@@ -31,7 +31,8 @@ class Head(nn.Module):
 
     def forward(self, feat: Tensor) -> Tensor:
         """Return the logits of the student's classes, (N, C), of maps, (N, C_t, H, W)."""
-        scores = self.network(feat)
+        parameter = next(self.network.parameters(), feat)
+        scores = self.network(feat.to(parameter.dtype)).to(feat.dtype)  # a loss computes in float32, a teacher maybe not
         return scores if self.index is None else scores[:, self.index.to(scores.device)]
 
 

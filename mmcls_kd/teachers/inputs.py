@@ -52,22 +52,23 @@ def _round(values: Sequence[float]) -> list[float]:
     return [round(value, 2) for value in values]
 
 
-def changed(pixels: InputSpec, given: Mapping[str, Any]) -> InputSpec:
+def changed(pixels: InputSpec, given: Mapping[str, Any], name: str = 'teacher_pixels') -> InputSpec:
     """Replace settings of an input preprocessing.
 
     Args:
         pixels: The input preprocessing.
         given: ``mean``, ``std``, ``to_rgb``, ``size`` (a number or (height, width)), ``interpolation``,
             ``backend``. Mean and std may be on the scale of 0 to 1.
+        name: Its name in messages.
 
     Raises:
         ValueError: If a setting is unknown or does not fit.
     """
     if not isinstance(given, Mapping):
-        raise ValueError(f'teacher_pixels={given!r}: give a dict, e.g. dict(mean=127, std=50, size=224)')
+        raise ValueError(f'{name}={given!r}: give a dict, e.g. dict(mean=127, std=50, size=224)')
     known = [f.name for f in fields(InputSpec)]
     if unknown := sorted(set(given) - set(known)):
-        raise ValueError(f'teacher_pixels has no {unknown[0]!r}; it takes {", ".join(known)}')
+        raise ValueError(f'{name} has no {unknown[0]!r}; it takes {", ".join(known)}')
     settings = dict(given)
     try:
         for key in ('mean', 'std'):
@@ -79,33 +80,33 @@ def changed(pixels: InputSpec, given: Mapping[str, Any]) -> InputSpec:
             settings['size'] = (int(height), int(width))
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f'teacher_pixels: {", ".join(f"{key}={value!r}" for key, value in given.items())} does not fit ({error}): mean '
+            f'{name}: {", ".join(f"{key}={value!r}" for key, value in given.items())} does not fit ({error}): mean '
             'and std are numbers, size is one or (height, width)'
         ) from error
     if on_scale_of_one(*(settings.get(key, ()) for key in ('mean', 'std'))):
-        logger.info(f'teacher_pixels: mean={given["mean"]} and std={given["std"]} are taken to be on the scale of 0 to 1')
+        logger.info(f'{name}: mean={given["mean"]} and std={given["std"]} are taken to be on the scale of 0 to 1')
         settings |= {key: tuple(255 * v for v in settings[key]) for key in ('mean', 'std')}
     made = replace(pixels, **settings)
-    _check(made, given)
+    _check(made, given, name)
     return made
 
 
-def _check(made: InputSpec, given: Mapping[str, Any]) -> None:
+def _check(made: InputSpec, given: Mapping[str, Any], name: str) -> None:
     """Refuse settings that are impossible."""
     if len(made.mean) != len(made.std) or len(made.mean) not in (1, 3) or min(made.std) <= 0:
         raise ValueError(
-            f'teacher_pixels: mean={list(made.mean)} and std={list(made.std)} do not fit: give 1 or 3 numbers each, on the '
+            f'{name}: mean={list(made.mean)} and std={list(made.std)} do not fit: give 1 or 3 numbers each, on the '
             'scale of 0 to 255, and no std of 0'
         )
     if made.size is not None and min(made.size) < 1:
-        raise ValueError(f'teacher_pixels: size={given["size"]!r}: has to be at least 1')
+        raise ValueError(f'{name}: size={given["size"]!r}: has to be at least 1')
     if made.interpolation not in INTERPOLATIONS:
-        raise ValueError(f'teacher_pixels: interpolation={made.interpolation!r}: choose one of {", ".join(INTERPOLATIONS)}')
+        raise ValueError(f'{name}: interpolation={made.interpolation!r}: choose one of {", ".join(INTERPOLATIONS)}')
     if made.backend not in BACKENDS:
-        raise ValueError(f'teacher_pixels: backend={made.backend!r}: choose one of {", ".join(BACKENDS)}')
+        raise ValueError(f'{name}: backend={made.backend!r}: choose one of {", ".join(BACKENDS)}')
     if made.interpolation not in (kernels := KERNELS[made.backend]):
         raise ValueError(
-            f'teacher_pixels: backend={made.backend!r} has no interpolation={made.interpolation!r}, but {", ".join(kernels)}'
+            f'{name}: backend={made.backend!r} has no interpolation={made.interpolation!r}, but {", ".join(kernels)}'
         )
 
 

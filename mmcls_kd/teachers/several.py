@@ -38,7 +38,10 @@ class TeacherGroup:
             raise ValueError(f'teacher_weights={list(weights)}: each has to be a number above 0')
         counts = [teacher.num_classes for teacher in teachers]
         if len(set(counts)) > 1:
-            raise ValueError(f'the teachers tell apart {counts} classes: set model.teacher_classes of those that differ')
+            raise ValueError(
+                f'the teachers tell apart {counts} classes: set model.teacher_classes of those that differ, or '
+                'TeacherSpec(class_map=...)'
+            )
         self.teachers, self.num_classes = list(teachers), counts[0]
         self.log_weights = [math.log(weight / sum(weights)) for weight in weights]
         self.shapes = {'logit': (2, self.num_classes)}
@@ -46,7 +49,7 @@ class TeacherGroup:
     @property
     def networks(self) -> list[nn.Module]:
         """The networks of all teachers."""
-        return [teacher.network for teacher in self.teachers]
+        return [network for teacher in self.teachers for network in teacher.networks]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TeacherGroup:
         return self

@@ -63,7 +63,7 @@ class Manifest:
         if not path.is_file():
             raise FileNotFoundError(
                 f'teacher_store {folder}: no {MANIFEST} there; `python -m mmcls_kd store CONFIG --epochs N '
-                f'--store {folder}` makes a store'
+                f'--store {folder}` makes a store, or mmcls_kd.teachers.store_logits in plain PyTorch'
             )
         try:
             content = json.loads(path.read_text())
@@ -166,10 +166,10 @@ class TeacherStore:
         """
         manifest, wanted = self.manifest, np.asarray(places)
         ranks, rows = wanted % manifest.processes, wanted // manifest.processes
-        if rows.max() >= manifest.rows:
+        if (outside := (rows >= manifest.rows) | (rows < 0)).any():
             raise IndexError(
                 f'teacher_store {self.folder} has {manifest.rows * manifest.processes} records an epoch and none for '
-                f'place {int(wanted.max())}'
+                f'place {int(wanted[outside][0])}'
             )
         numbers = rows // manifest.shard_rows
         records = np.empty(len(wanted), self.type)

@@ -1,0 +1,266 @@
+"""The teacher of plain PyTorch: its images, classes and mean against oracles; what it shares with the distiller."""
+
+import copy
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_networks import CLASSES, CNN, FunctionalHead, WithLogits, batch, pair
+from torch import nn
+from torch.nn import functional as F
+
+from mmcls_kd import Distiller, DistillLoss, TeacherSpec
+
+IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+
+
+class Probe(DistillLoss):
+    """Keeps the teacher's logits; 0 itself."""
+
+    def forward(self, logit_s, logit_t):
+        self.logit_t = logit_t
+        return 0 * logit_s.sum()
+
+
+class HeadProbe(DistillLoss):
+    """Reads nothing of the teacher but its head."""
+
+    def forward(self, feat_s, teacher_head):
+        self.logit = teacher_head(feat_s)
+        return self.logit.square().mean()
+
+
+def logits_seen(teacher, images, labels, student=None, **keywords):
+    """The teacher's logits as a loss gets them."""
+    probe = Probe()
+    Distiller(student or CNN(), teacher, probe, **keywords)(images, labels)
+    return probe.logit_t
+
+
+def images_seen(network, spec, images, **keywords):
+    """The images as the teacher gets them."""
+    seen = []
+    handle = network.register_forward_pre_hook(lambda _module, args: seen.append(args[0].clone()))
+    logits_seen(spec, images, torch.arange(len(images)), **keywords)
+    handle.remove()
+    return seen[-1]
+
+
+class TestImages:
+    def raw(self, size=32):
+        return torch.randint(0, 256, (4, 3, size, size), generator=torch.Generator().manual_seed(3)).float()
+
+    def test_mean_and_std(self):
+        raw, network = self.raw(), CNN(8)
+        ours = (raw - torch.tensor([125.0, 123.0, 114.0])[:, None, None]) / torch.tensor([63.0, 62.0, 67.0])[:, None, None]
+        inputs = dict(mean=[125, 123, 114], std=[63, 62, 67])
+        mean, std = (torch.tensor(IMAGENET[key])[:, None, None] for key in ('mean', 'std'))
+        seen = images_seen(network, TeacherSpec(network, inputs=IMAGENET), ours, inputs=inputs)
+        torch.testing.assert_close(seen, (raw - mean) / std)
+        torch.testing.assert_close(images_seen(network, TeacherSpec(network), ours, inputs=inputs), ours)
+
+    def test_scale_of_one_and_order_of_channels(self):
+        raw, network = self.raw(), CNN(8)
+        spec = TeacherSpec(network, inputs=dict(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225], to_rgb=False))
+        seen = images_seen(network, spec, raw / 255, inputs=dict(mean=0.0, std=255.0))
+        mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+        torch.testing.assert_close(seen, (raw.flip(1) / 255 - mean[:, None, None]) / std[:, None, None])
+
+    @pytest.mark.parametrize('size', [24, 48])
+    def test_size(self, size):
+        """As Pillow makes them, but for its fixed-point weights: each of two roundings may go the other way."""
+        raw, network = self.raw(), CNN(8)
+        spec = TeacherSpec(network, inputs=dict(size=size, **IMAGENET))
+        seen = images_seen(network, spec, (raw - 127.5) / 127.5, inputs=dict(mean=127.5, std=127.5))
+        resized = [
+            np.asarray(Image.fromarray(image.permute(1, 2, 0).numpy().astype(np.uint8)).resize((size, size), Image.BILINEAR))
+            for image in raw
+        ]
+        mean, std = (torch.tensor(IMAGENET[key])[:, None, None] for key in ('mean', 'std'))
+        values = seen * std + mean
+        expected = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float()
+        off = (values - expected).abs()
+        assert off.max() < 2.01
+        assert off.mean() < 0.11
+
+
+class TestClasses:
+    @pytest.mark.parametrize('as_tensor', [False, True])
+    def test_class_map(self, as_tensor):
+        images, labels = batch(classes=3)
+        teacher, chosen = CNN(8), [7, 0, 4]
+        spec = TeacherSpec(teacher, class_map=torch.tensor(chosen) if as_tensor else chosen)
+        seen = logits_seen(spec, images, labels, CNN(4, 3))
+        torch.testing.assert_close(seen, teacher(images)[:, chosen])
+
+    def test_several_teachers_by_the_formula(self):
+        images, labels = batch()
+        one, two, three = CNN(8).eval(), CNN(4).eval(), CNN(4).eval()
+        seen = logits_seen([one, TeacherSpec(two, weight=2.0), three], images, labels)
+        mean = (one(images).softmax(1) + 2 * two(images).softmax(1) + three(images).softmax(1)) / 4
+        torch.testing.assert_close(seen, mean.log())
+        swapped = TeacherSpec(two, class_map=list(range(9, -1, -1)), weight=3)
+        seen = logits_seen((one, swapped), images, labels)
+        torch.testing.assert_close(seen.exp(), (one(images).softmax(1) + 3 * two(images).softmax(1).flip(1)) / 4)
+
+
+class TestSharing:
+    def test_a_loss_may_read_the_head_alone(self):
+        student, teacher = pair()
+        student = CNN(8)  # whose maps the teacher's head takes
+        probe = HeadProbe()
+        distiller = Distiller(student, teacher, probe)
+        images, labels = batch()
+        distiller(images, labels)['loss'].backward()
+        with torch.no_grad():
+            torch.testing.assert_close(probe.logit, teacher.fc(student.features(images).mean(dim=(2, 3))))
+        assert teacher.fc.weight.grad is None
+        assert student.stem.weight.grad.abs().sum()
+
+    def test_the_teacher_is_in_no_list(self):
+        student, teacher = pair()
+        distiller = Distiller(student, teacher, ['kd', 'mgd', 'srrl'])
+        own = {id(tensor) for tensor in [*teacher.parameters(), *teacher.buffers()]}
+        assert not own & {id(tensor) for tensor in [*distiller.parameters(), *distiller.buffers()]}
+        assert {key.split('.')[0] for key in distiller.state_dict()} == {'student', 'distill_losses'}
+        assert len(distiller.state_dict()) == len(student.state_dict()) + len(distiller.distill_losses.state_dict())
+
+    def test_state_dict_by_a_file(self):
+        distiller = Distiller(*pair(), ['kd', 'mgd', dict(type='kd', name='ctkd', curriculum={})])
+        file = io.BytesIO()
+        torch.save(distiller.state_dict(), file)
+        file.seek(0)
+        _, teacher = pair()
+        other = Distiller(pair(seed=5)[0], teacher, ['kd', 'mgd', dict(type='kd', name='ctkd', curriculum={})])
+        other.load_state_dict(torch.load(file, weights_only=True), strict=True)
+        for one in (distiller, other):
+            torch.manual_seed(0)
+            one.out = one(*batch())['loss'].detach()
+        assert torch.equal(distiller.out, other.out)
+
+    def test_a_deep_copy_shares_the_teacher(self):
+        distiller = Distiller(*pair(), ['kd', 'mgd', dict(type='dist', loss_weight=dict(value=1.0, warmup=5))])
+        average = torch.optim.swa_utils.AveragedModel(distiller)
+        other = average.module
+        assert other.teacher is distiller.teacher
+        assert other.student is not distiller.student
+        before = copy.deepcopy(other.student.state_dict())
+        out = other(*batch())
+        out['loss'].backward()
+        assert distiller.student.fc.weight.grad is None
+        assert other.student.fc.weight.grad.abs().sum()
+        other.set_epoch(3)
+        assert distiller.progress.epoch == 0  # a place of its own
+        with torch.no_grad():
+            distiller.student.fc.bias += 1
+        average.update_parameters(distiller)
+        average.update_parameters(distiller)
+        assert not torch.equal(other.student.fc.bias, before['fc.bias'])
+
+    def test_type_and_device_take_the_teacher_along(self):
+        student, teacher = pair()
+        distiller = Distiller(student, teacher, ['kd', 'mgd', 'srrl'])
+        images, labels = batch()
+        distiller(images, labels)
+        assert distiller.double() is distiller
+        assert teacher.fc.weight.dtype == student.fc.weight.dtype == torch.float64
+        out = distiller(images.double(), labels)
+        assert {value.dtype for value in out.values()} == {torch.float64}
+        distiller.to('meta')
+        assert teacher.fc.weight.device.type == 'meta'
+
+    @pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
+    def test_losses_are_built_in_the_students_type(self, dtype):
+        student, teacher = (network.to(dtype) for network in pair())
+        distiller = Distiller(student, teacher, ['kd', 'mgd', 'srrl', 'vid'])
+        out = distiller(batch()[0].to(dtype), batch()[1])
+        out['loss'].backward()
+        assert {value.dtype for value in out.values()} == {torch.promote_types(dtype, torch.float32)}
+
+    def test_half_precision_leaves_the_losses_in_float32(self):
+        images, labels = batch()
+        distiller = Distiller(*pair(), ['kd', 'mgd', 'srrl', 'simkd']).to(torch.bfloat16)
+        assert distiller.student.fc.weight.dtype == distiller.teacher.network.fc.weight.dtype == torch.bfloat16
+        assert {parameter.dtype for parameter in distiller.distill_losses.parameters()} == {torch.float32}
+        out = distiller(images.bfloat16(), labels)
+        out['loss'].backward()
+        assert {value.dtype for value in out.values()} == {torch.float32}
+        assert distiller.predict(images.bfloat16()).isfinite().all()
+
+    @pytest.mark.parametrize('mode', ['eval', 'train'])
+    def test_modes_do_not_reach_the_teacher(self, mode):
+        student, teacher = pair()
+        distiller = Distiller(student, teacher, 'kd', teacher_mode=mode)
+        for call in (distiller.train, distiller.eval, distiller.train):
+            call()
+            assert {part.training for part in teacher.modules()} == {mode == 'train'}
+        statistics = copy.deepcopy(teacher.layer1[1].running_mean)
+        distiller(*batch())
+        assert torch.equal(statistics, teacher.layer1[1].running_mean) == (mode == 'eval')
+
+
+class TestPredictions:
+    def test_the_students(self):
+        student, teacher = pair()
+        distiller = Distiller(student, teacher, 'kd')
+        images, _ = batch()
+        statistics = copy.deepcopy(student.layer1[1].running_mean)
+        found = distiller.predict(images)
+        assert student.training
+        assert torch.equal(statistics, student.layer1[1].running_mean)
+        assert not found.requires_grad
+        assert torch.equal(found, student.eval()(images))
+
+    def test_simkds(self):
+        student, teacher = pair(norm=False)
+        distiller = Distiller(student, teacher, 'simkd')
+        images, labels = batch()
+        out = distiller(images, labels)
+        assert out['task'] == 0
+        assert torch.equal(out['loss'], out['simkd'])
+        distiller.eval()
+        predictor = distiller.distill_losses['simkd'].predictor
+        with torch.no_grad():
+            expected = teacher.fc(predictor.projector(student.features(images)).mean(dim=(2, 3)))
+        torch.testing.assert_close(distiller.predict(images), expected)
+
+
+class TestOutputs:
+    @pytest.mark.parametrize('kind', [FunctionalHead, WithLogits])
+    def test_logits_may_be_made_by_functions_or_stand_in_an_object(self, kind):
+        student, teacher = pair(kind)
+        probe = Probe()
+        distiller = Distiller(student, teacher, dict(probe=probe, mgd='mgd', dist='dist'))
+        images, labels = batch()
+        out = distiller(images, labels)
+        out['loss'].backward()
+        found = teacher(images)
+        torch.testing.assert_close(probe.logit_t, getattr(found, 'logits', found))
+        assert student.fc.weight.grad.abs().sum()
+        assert student.stem.weight.grad.abs().sum()
+        assert distiller.predict(images).shape == (8, CLASSES)
+
+    def test_a_tuple_is_refused(self):
+        class Tuple(CNN):
+            def forward(self, images):
+                return (super().forward(images),)
+
+        with pytest.raises(ValueError, match='student does not run .* returns .*tuple'):
+            Distiller(Tuple(), CNN(), 'kd')
+
+    def test_taps_of_ones_own(self):
+        student, teacher = pair()
+        taps = dict(feat_s='layer3', feat_t=dict(path='layer2'))
+        distiller = Distiller(student, teacher, 'mgd', taps=taps)
+        loss = distiller.distill_losses['mgd']
+        assert (loss.student_channels, loss.teacher_channels) == (16, 16)
+
+    def test_a_loss_without_the_base_class(self):
+        class Plain(nn.Module):
+            def forward(self, logit_s, logit_t, temp=2.0):
+                return F.mse_loss(logit_s / temp, logit_t / temp)
+
+        out = Distiller(*pair(), dict(plain=Plain))(*batch())
+        assert out['plain'] > 0
