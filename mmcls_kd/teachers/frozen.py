@@ -80,7 +80,9 @@ class FrozenTeacher:
             class_map: Index of the teacher's class for each class of the student; None for all of them in their order.
         """
         count = self.dry_run.num_classes
-        indices = class_map.tolist() if hasattr(class_map, 'tolist') else class_map
+        indices: Any = class_map
+        if hasattr(indices, 'tolist'):
+            indices = indices.tolist()
         if indices is not None and not (
             isinstance(indices, list | tuple) and all(type(index) is int and 0 <= index < count for index in indices)
         ):

@@ -1,0 +1,138 @@
+"""Stored teachers in plain PyTorch: the live teacher's logits by the index of each sample, and wrong stores refused."""
+
+import pytest
+import torch
+from small_networks import CLASSES, CNN, batch, pair
+from torch.utils.data import DataLoader, TensorDataset
+
+from mmcls_kd import Distiller, DistillLoss, StoredTeacher, TeacherSpec
+from mmcls_kd.teachers import store_logits
+from mmcls_kd.teachers.records import encode
+from mmcls_kd.teachers.store import Manifest, Shard, save
+
+COUNT = 23
+
+
+class Probe(DistillLoss):
+    """Keeps the teacher's logits; 0 itself."""
+
+    def forward(self, logit_s, logit_t):
+        self.logit_t = logit_t
+        return 0 * logit_s.sum()
+
+
+@pytest.fixture
+def data():
+    """Images, labels and indices."""
+    images, labels = batch(COUNT)
+    return TensorDataset(images, labels, torch.arange(COUNT))
+
+
+def seen(teacher, data, indices):
+    """The teacher's logits of some samples, as a loss gets them."""
+    probe = Probe()
+    images, labels, _ = data[indices]
+    Distiller(CNN(), teacher, probe)(images, labels, indices)
+    return probe.logit_t
+
+
+def test_the_logits_are_the_live_teachers(tmp_path, data):
+    teacher = CNN(8)
+    for module in teacher.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_()
+    stored = store_logits(teacher, DataLoader(data, 5, shuffle=True), tmp_path / 'store')
+    assert teacher.training  # as it was
+    indices = torch.randperm(COUNT)[:9]
+    expected = seen(teacher, data, indices)
+    for store in (stored, StoredTeacher(tmp_path / 'store'), StoredTeacher(str(tmp_path / 'store'))):
+        assert torch.equal(seen(store, data, indices), expected.half().float())
+    for form in (indices.tolist(), indices.numpy(), indices.int()):
+        assert torch.equal(seen(stored, data, form), expected.half().float())
+    assert sum(path.stat().st_size for path in (tmp_path / 'store').rglob('*.npy')) < 2 * COUNT * CLASSES + 200
+
+
+def test_epochs_repeat_and_images_do_not_matter(tmp_path, data):
+    stored = store_logits(CNN(8), DataLoader(data, 5), tmp_path / 'store')
+    probe = Probe()
+    distiller = Distiller(CNN(), stored, probe)
+    images, labels, indices = data[:4]
+    distiller(images, labels, indices)
+    first = probe.logit_t
+    distiller.set_epoch(7)
+    distiller(images.flip(3) + 1, labels, indices)
+    assert torch.equal(probe.logit_t, first)
+
+
+def test_top_k_keeps_the_rest_of_the_probability(tmp_path, data):
+    teacher = CNN(8)
+    stored = store_logits(teacher, DataLoader(data, 5), tmp_path / 'store', k=3)
+    indices = torch.arange(COUNT)
+    logit = seen(teacher, data, indices)
+    found = seen(stored, data, indices)
+    top, classes = logit.topk(3)
+    torch.testing.assert_close(found.gather(1, classes), top.half().float())
+    rest = logit.exp().sum(1) - top.exp().sum(1)
+    expected = (rest / (CLASSES - 3)).log()
+    others = found.scatter(1, classes, torch.nan)
+    others = others[~others.isnan()].view(COUNT, CLASSES - 3)
+    torch.testing.assert_close(others, expected[:, None].expand(-1, CLASSES - 3))
+
+
+def test_a_stored_teacher_in_a_group(tmp_path, data):
+    one, two = CNN(8).eval(), CNN(4).eval()
+    stored = store_logits(one, DataLoader(data, 5), tmp_path / 'store')
+    indices = torch.arange(6)
+    found = seen([TeacherSpec(stored, weight=3), two], data, indices)
+    images = data[indices][0]
+    expected = (3 * one(images).half().float().softmax(1) + two(images).softmax(1)) / 4
+    torch.testing.assert_close(found.exp(), expected)
+    with pytest.raises(ValueError, match='index of each sample is needed'):
+        Distiller(CNN(), [stored, two], 'kd')(*batch())
+
+
+def test_what_is_missing(tmp_path, data):
+    student, teacher = pair()
+    images, labels, _indices = data[:4]
+    with pytest.raises(ValueError, match='13 of 23 samples are not in the batches .* the first of index 10'):
+        store_logits(teacher, DataLoader(data, 10, sampler=range(10)), tmp_path / 'partial')
+    assert not (tmp_path / 'partial').exists()
+    with pytest.raises(FileNotFoundError, match='no manifest.json there; .* or mmcls_kd.teachers.store_logits'):
+        StoredTeacher(tmp_path / 'nowhere')
+    stored = store_logits(teacher, DataLoader(data, 5), tmp_path / 'store')
+    with pytest.raises(ValueError, match='holds a store already: choose another folder'):
+        store_logits(teacher, DataLoader(data, 5), tmp_path / 'store')
+    with pytest.raises(ValueError, match='top-k of 11 logits: choose from 1 to 10'):
+        store_logits(teacher, DataLoader(data, 5), tmp_path / 'other', k=11)
+    with pytest.raises(ValueError, match="mgd .MGDLoss.: unknown input 'feat_t'"):
+        Distiller(student, stored, 'mgd')
+    with pytest.raises(ValueError, match='student has 7 classes and the teacher 10'):
+        Distiller(CNN(classes=7), stored, 'kd')
+    with pytest.raises(ValueError, match='a StoredTeacher does not heed teacher_precision'):
+        Distiller(student, stored, 'kd', teacher_precision='bf16')
+    distiller = Distiller(student, stored, 'kd')
+    with pytest.raises(ValueError, match='index of each sample is needed'):
+        distiller(images, labels)
+    for wrong in (COUNT, -1):
+        with pytest.raises(IndexError, match=f'has 23 records an epoch and none for place {wrong}'):
+            distiller(images, labels, torch.tensor([0, 1, wrong, 2]))
+    (tmp_path / 'store' / 'epoch_0' / 'rank_0' / '00000.npy').unlink()
+    with pytest.raises(FileNotFoundError, match='00000.npy is missing'):
+        StoredTeacher(tmp_path / 'store')
+
+
+def test_a_store_in_the_order_of_a_run_is_refused(tmp_path):
+    records = encode(torch.randn(COUNT, CLASSES), CLASSES)
+    save(tmp_path, Shard(0, 0, 0), records)
+    Manifest(dict(sampler='DefaultSampler'), {}, CLASSES, CLASSES, 1, COUNT, COUNT, epochs=1).write(tmp_path)
+    with pytest.raises(ValueError, match='for a run of mmengine, .*: use it there .*teacher_store.*, or .*store_logits'):
+        StoredTeacher(tmp_path)
+
+
+def test_logits_that_float16_cannot_hold(tmp_path, data):
+    teacher = CNN(8)
+    with torch.no_grad():
+        teacher.fc.bias[3] = 1e6
+    with pytest.raises(ValueError, match='float16 cannot hold'):
+        store_logits(teacher, DataLoader(data, 5), tmp_path / 'store')
+    assert not (tmp_path / 'store').exists()
