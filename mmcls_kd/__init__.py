@@ -54,13 +54,10 @@ MOVED = {
 }
 #: Names in them that changed.
 RENAMED = {
-    'Pixels': 'InputSpec',
-    'PixelAdapter': 'InputAdapter',
     'Survey': 'DryRun',
     'alone': 'locked',
-    'fit_map': 'resize_map',
-    'fit_tokens': 'resize_tokens',
     'survey': 'dry_run',
+    'twin': 'shared_copy',
 }
 
 __all__ = ['DistillLoss', 'Distiller', 'StoredTeacher', 'TeacherSpec', '__version__']

@@ -309,6 +309,9 @@ def resize_tokens(tokens: Tensor, length: int) -> Tensor:
     return resize_map(grid, (wanted, wanted)).flatten(2).transpose(1, 2)
 
 
+fit_map, fit_tokens = resize_map, resize_tokens  # their earlier names, for losses of users
+
+
 def memory_at_most() -> int:
     """Return the most memory that a training can have, in bytes: the GPU in use, else what is free on this machine."""
     if torch.cuda.is_available():
