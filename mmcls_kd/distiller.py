@@ -17,7 +17,7 @@ from .errors import close_names, need_library
 from .features.checkpointing import without_reentry
 from .features.dry_run import DryRun, dry_run, evaluating, scores
 from .features.families import default_taps
-from .features.taps import Tap, check_names, given_taps, record, shapes_of
+from .features.taps import Tap, check_names, given_taps, lays_tokens, record, shapes_of
 from .recipe.methods import (
     ALIASES,
     GT_LABEL,
@@ -225,8 +225,6 @@ class Distiller(BaseDistiller):
         teacher_precision: str | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(student, nn.Module):
-            raise ValueError(f'student: give a module, not {student!r}')
         _check_plain('student', student)
         check_run(teacher_mode, teacher_precision)
         methods = _methods(losses)
@@ -252,6 +250,8 @@ class Distiller(BaseDistiller):
                     'is which of the student’s'
                 )
         self.connect(methods, default_taps(student, found) | given_taps(given, '_s', found), found)
+        read = [*self.student_taps.values(), *self._teacher_taps()]
+        self._ratio = found.size if any(lays_tokens(tap) for tap in read) else None
         parameter = next(student.parameters())
         self.distill_losses.to(parameter.device, torch.promote_types(parameter.dtype, torch.float32))
         for network in self.teachers:
@@ -285,6 +285,12 @@ class Distiller(BaseDistiller):
         Raises:
             ValueError: If ``indices`` are needed and not given.
         """
+        height, width = images.shape[2:]
+        if self._ratio and height * self._ratio[1] != width * self._ratio[0]:
+            raise ValueError(
+                f'the images are {height} × {width}, and tokens were laid out for {self._ratio[0]} × {self._ratio[1]}: '
+                f'Distiller(..., input_size=({height}, {width}))'
+            )
         views = None
         if indices is not None:
             indices = torch.as_tensor(indices, device=images.device)
@@ -300,6 +306,13 @@ class Distiller(BaseDistiller):
         given = {GT_LABEL: labels, SAMPLE_IDX: indices}
         terms = {'task': self.task_weight * task, **self.distill(images, views, features, given)}
         return {'loss': torch.stack([term.mean() for term in terms.values()]).sum(), **terms}
+
+    def _teacher_taps(self) -> list[Tap]:
+        """Return the taps of the teacher's features that some loss reads, where it is given the student's images."""
+        teacher = self.teacher_holder
+        if not isinstance(teacher, FrozenTeacher) or teacher.adapt.wanted.size:
+            return []
+        return [teacher.taps[name] for name in self.teacher_names]
 
     @property
     def _reads_indices(self) -> bool:

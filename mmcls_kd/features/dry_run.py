@@ -196,8 +196,10 @@ def dry_run(network: nn.Module, role: str, size: tuple[int, int] | None = None, 
     first = next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
     shown = first if first in (1, 3) and first in counts else counts[0]  # the reason that is not its first convolution's
     tried = '; '.join(f'{place}: {reason}' for reason, place in [*reasons[shown].items()][:4])
-    keys = 'TeacherSpec(inputs=dict(size=...)), or model.teacher_pixels=dict(size=...) in a config'
-    other = '' if role == 'student' else f'. Its input size can be set by {keys}'
+    key = 'TeacherSpec(inputs=dict(size=...)), or model.teacher_pixels=dict(size=...) in a config'
+    if role == 'student':
+        key = 'Distiller(input_size=...)' if whole and not size else ''
+    other = f'. Its input size can be set by {key}' if key else ''
     raise ValueError(f'the {role} does not run on {shown}-channel images. {tried}{other}')
 
 

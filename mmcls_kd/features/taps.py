@@ -103,6 +103,12 @@ class View:
         return found[0] if len(found) == 1 else torch.stack(found, dim=1)
 
 
+def lays_tokens(tap: Tap) -> bool:
+    """Return whether a tap lays tokens on a grid, whose ratio is that of the images."""
+    view = tap.view
+    return isinstance(view, View) and view.form == 'map' and any(layout.kind == 'tokens' for layout in view.layouts)
+
+
 def nearest_paths(path: str, survey: DryRun) -> str:
     """Hint at the nearest paths of modules for a path that does not exist."""
     close = difflib.get_close_matches(path, survey.outputs, n=5, cutoff=0)

@@ -326,7 +326,7 @@ def method_of(given: Any, name: str | None = None) -> Method:
 
 def _short(name: str) -> str:
     """Return the short name of a method or of its loss's class, without underscores."""
-    return name.replace('_', '').removesuffix('Loss').lower()
+    return (name.replace('_', '').removesuffix('Loss') or name).lower()
 
 
 def check_inputs(methods: Iterable[Method], available: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_networks import CLASSES, CNN, FunctionalHead, WithLogits, batch, pair
+from small_networks import CLASSES, CNN, FunctionalHead, ViT, WithLogits, batch, pair
 from torch import nn
 from torch.nn import functional as F
 
@@ -264,3 +264,52 @@ class TestOutputs:
 
         out = Distiller(*pair(), dict(plain=Plain))(*batch())
         assert out['plain'] > 0
+
+    def test_taps_with_names_of_ones_own(self):
+        class Between(DistillLoss):
+            sizes = {'width': ('early_t', 1)}
+
+            def __init__(self, width):
+                super().__init__()
+                self.project = nn.Conv2d(4, width, 1)
+
+            def forward(self, early_s, early_t):
+                return F.mse_loss(self.project(early_s), early_t)
+
+        out = Distiller(*pair(), dict(between=Between), taps=dict(early_s='stem', early_t='stem'))(*batch())
+        assert out['between'].isfinite()
+
+
+class TestSizes:
+    def test_images_that_are_not_square(self):
+        """Two rows of eight patches are as many as four rows of four."""
+        images, labels = torch.randn(8, 3, 16, 64), batch()[1]
+        distiller = Distiller(*pair(ViT), 'fitnet')
+        with pytest.raises(ValueError, match=r'images are 16 × 64, and tokens .* 32 × 32: .*input_size=\(16, 64\)'):
+            distiller(images, labels)
+        distiller = Distiller(*pair(ViT), 'fitnet', input_size=(16, 64))
+        assert distiller(images, labels)['fitnet'].isfinite()
+        assert distiller.teacher.shapes['feat'] == (2, 16, 2, 8)
+        for kind in (CNN, ViT):
+            assert Distiller(*pair(kind), 'kd' if kind is ViT else 'fitnet')(images, labels)['loss'].isfinite()
+
+    def test_a_network_of_one_size(self):
+        def network(width):
+            return nn.Sequential(nn.Conv2d(3, width, 3), nn.ReLU(), nn.Flatten(), nn.Linear(38 * 38 * width, 10))
+
+        with pytest.raises(ValueError, match=r'the student does not run on .* by Distiller\(input_size=\.\.\.\)'):
+            Distiller(network(2), network(4), 'kd')
+        distiller = Distiller(network(2), network(4), ['kd', 'fitnet', 'rkd'], input_size=40)
+        out = distiller(torch.randn(8, 3, 40, 40), batch()[1])
+        assert out['loss'].isfinite()
+
+    def test_weights_loaded_into_the_teacher_afterwards_count(self):
+        student, teacher = pair()
+        probe = Probe()
+        distiller = Distiller(student, teacher, probe)
+        images, labels = batch()
+        distiller(images, labels)
+        teacher.load_state_dict(pair(seed=7)[1].state_dict())
+        distiller(images, labels)
+        with torch.no_grad():
+            torch.testing.assert_close(probe.logit_t, teacher(images))
