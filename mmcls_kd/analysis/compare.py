@@ -247,7 +247,7 @@ def enter(
         classes = [e.reader.num_classes for e in (first, entrant)]
         where = f'{first.run.folder} and {entrant.run.folder}'
         if classes[0] != classes[1]:
-            raise ValueError(f'{where} tell apart {classes[0]} and {classes[1]} classes, and can’t be compared')
+            raise ValueError(f'{where} have {classes[0]} and {classes[1]} classes, and can’t be compared')
         if first.run.unit != entrant.run.unit:
             raise ValueError(f'{where}: one has checkpoints by epochs, the other by iterations, and can’t be compared')
         labels = [labels_of(e.loader) for e in (first, entrant)]

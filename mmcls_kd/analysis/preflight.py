@@ -31,7 +31,7 @@ STORED = (
     'The teacher is a store of logits of training images, which does not run on validation images: its accuracy, agreement, '
     'calibration and entropy are left out.'
 )
-NONE = 'No method asks for a teacher: what is measured of one is left out.'
+NONE = 'No method needs a teacher: its measures are left out.'
 NO_TASK = 'The task loss has no gradient, as its weight is 0 here: the weights of the methods are not compared with it.'
 
 

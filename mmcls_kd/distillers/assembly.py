@@ -179,14 +179,14 @@ def build_teacher(
             raise ValueError("a teacher_store holds logits of teacher_mode='eval'; leave one of the two out")
         if beyond:
             raise ValueError(
-                f'a teacher_store holds logits alone, and {beyond[0]} asks for {beyond[1]!r}; leave one of the two out'
+                f'a teacher_store holds logits alone, and {beyond[0]} needs {beyond[1]!r}; leave one of the two out'
             )
         return StoredTeacher(store)
     if len(settings) == 1:
         return Teacher(settings[0], student, **keywords)
     if beyond:
         raise ValueError(
-            f'several teachers have no common features, and {beyond[0]} asks for {beyond[1]!r}: choose methods that need '
+            f'several teachers have no common features, and {beyond[0]} needs {beyond[1]!r}: choose methods that need '
             'logits alone, or one teacher'
         )
     return TeacherGroup([Teacher(one, student, **keywords) for one in settings], [one.weight for one in settings])

@@ -175,7 +175,7 @@ class StoredTeacher(teachers.StoredTeacher):
         views = [sample.get('view') for sample in samples]
         if None in views:
             raise ValueError(
-                'teacher_store: the samples do not say where in the training they are; train with '
+                'teacher_store: samples lack the `view` field (epoch, index); train with '
                 '`python -m mmcls_kd train`, whose data loading does (a dataloader of your own needs '
                 'mmcls_kd.engine.reproducible around its config)'
             )

@@ -168,13 +168,13 @@ def _check_memories(runner: Runner, changed: list[str]) -> None:
     if remembering and other:
         raise TrainingError(
             f'{remembering[0]} remembers each training image by its number, and these are others ({"; ".join(other)}): '
-            'resume with the images that the run had, or start from its weights alone (load_from, without --resume)'
+            'resume with the images of the run, or start from its weights alone (load_from, without --resume)'
         )
 
 
 def _fit_length(runner: Runner, meta: dict[str, Any], info: dict[str, Any], before: int, length: int) -> str:
     """Resume with another length of epochs: convert counts of old iterations to new ones."""
-    text = f'the epoch had {before} batches in each process and has {length} now: the run goes on at '
+    text = f'the epoch had {before} batches in each process and has {length} now: the run resumes at '
     if not isinstance(runner.train_loop, EpochBasedTrainLoop):
         return f'{text}iteration {meta["iter"] + 1}'
     for name in {'last_validation', 'saved_after'} & info.keys():
@@ -232,11 +232,7 @@ def _follow_schedules(runner: Runner, checkpoint: dict[str, Any], anew: bool) ->
         states = {k: [s.state_dict() for s in v] for k, v in schedules.items()} if isinstance(schedules, dict) else None
         checkpoint['param_schedulers'] = states or [s.state_dict() for s in own]
     rate = optimizer['param_groups'][0]['lr']
-    return (
-        None
-        if rate == before
-        else f'the learning rate goes on by the present schedule, at {rate:.4g} instead of {before:.4g}'
-    )
+    return None if rate == before else f'the learning rate follows the present schedule: {rate:.4g} instead of {before:.4g}'
 
 
 def _step_to(runner: Runner, schedules: list[Any], meta: Mapping[str, Any]) -> None:

@@ -130,7 +130,7 @@ def _of_all(path: Path, digest: str, work_dir: str) -> Path:
     lacking = [host for host in all_gather_object(None if found else socket.gethostname()) if host]
     if lacking:
         raise ValueError(
-            f'the first process goes on from {path}, and {len(lacking)} others ({lacking[0]}) do not have this file: give '
+            f'the first process resumes from {path}, and {len(lacking)} others ({lacking[0]}) do not have this file: give '
             'all machines one work directory on a disk that they share, or copy the file into the work directory of each'
         )
     assert found is not None

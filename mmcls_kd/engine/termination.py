@@ -90,7 +90,7 @@ class TerminationHook(Hook):
         return bool(flag)
 
     def _end(self, saved: str) -> None:
-        raise TerminationError(f'asked to end: the state is saved in {saved}; --resume goes on from there')
+        raise TerminationError(f'asked to end: the state is saved in {saved}; --resume continues from there')
 
 
 def fingerprint(network: nn.Module) -> str:

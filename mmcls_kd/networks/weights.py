@@ -184,7 +184,7 @@ def refuse_partial(network: nn.Module, role: str) -> None:
     """
     if random := left_random(network):
         raise ValueError(
-            f'the weights that come with the {role} do not fill it: random would stay {", ".join(random[:6])}. Take a '
+            f'pretrained weights do not cover the {role}: {", ".join(random[:6])} would stay randomly initialised. Take a '
             f'network that was trained to classify, or set model.{role}_pretrained to weights for these classes'
         )
 

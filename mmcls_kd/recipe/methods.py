@@ -156,7 +156,7 @@ class Method:
         if self.stages is None:
             return names
         if not set(names) & set(AT_STAGES):
-            raise ValueError(f'{self.name}: stages is for losses of feat_s or feat_t; it asks for {", ".join(names)}')
+            raise ValueError(f'{self.name}: stages is for losses of feat_s or feat_t; its inputs are {", ".join(names)}')
         return tuple(AT_STAGES.get(name, name) for name in names)
 
     def build(

@@ -39,7 +39,7 @@ class TeacherGroup:
         counts = [teacher.num_classes for teacher in teachers]
         if len(set(counts)) > 1:
             raise ValueError(
-                f'the teachers tell apart {counts} classes: set model.teacher_classes of those that differ, or '
+                f'the teachers have {counts} classes: set model.teacher_classes of those that differ, or '
                 'TeacherSpec(class_map=...)'
             )
         self.teachers, self.num_classes = list(teachers), counts[0]

@@ -132,7 +132,7 @@ def test_without_a_teacher_a_sentence_says_what_is_left_out(preflight):
     numbers, said = preflight(SELF, '--batches', '1')
     assert list(numbers['networks']) == ['student']
     assert numbers['agreement'] is None
-    assert 'No method asks for a teacher' in said
+    assert 'No method needs a teacher' in said
 
 
 @pytest.mark.slow

@@ -166,7 +166,7 @@ class TestEachOfThem:
 class TestRefused:
     @pytest.mark.parametrize('loss', ['MGDLoss', 'SRRLLoss', 'ViTKDLoss'])
     def test_features(self, loss):
-        with pytest.raises(ValueError, match=r"several teachers have no common features, and loss_x asks for '\w+': choose"):
+        with pytest.raises(ValueError, match=r"several teachers have no common features, and loss_x needs '\w+': choose"):
             build(method(loss, 'loss_x'), teacher=TWO)
 
     @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ class TestRefused:
             build(NKD, teacher=TWO, teacher_weights=weights)
 
     def test_other_numbers_of_classes(self):
-        with pytest.raises(ValueError, match=r'the teachers tell apart \[10, 20\] classes: set model.teacher_classes'):
+        with pytest.raises(ValueError, match=r'the teachers have \[10, 20\] classes: set model.teacher_classes'):
             build(NKD, teacher=[resnet(8), resnet(4, classes=20)])
         with pytest.raises(ValueError, match='the student has 10 classes and the teacher 20'):
             build(NKD, teacher=[resnet(8, classes=20)] * 2)

@@ -148,7 +148,7 @@ class TestAtStages:
 
     @pytest.mark.parametrize('kind', ['NKDLoss', 'USKDLoss', 'ViTKDLoss'])
     def test_refused_for_a_loss_without_maps(self, kind):
-        with pytest.raises(ValueError, match=f'loss_x: stages is for losses of feat_s or feat_t; it asks for .*{chr(95)}s'):
+        with pytest.raises(ValueError, match=r'loss_x: stages is for losses of feat_s or feat_t; its inputs are .*_s'):
             build(method(kind, 'loss_x', stages=[1]), student=vit(16), teacher=vit(24))
 
     def test_a_wrong_size_is_that_of_the_stage(self):
@@ -172,7 +172,7 @@ class TestMoreThanLogits:
         def forward(self, vector_s, vector_t):
             return vector_s.mean() + vector_t.mean()
 
-    CASES = ((at_stages([1]), 'loss_gap asks for .stages_t'), (method(Own, 'loss_own'), 'loss_own asks for .vector_t'))
+    CASES = ((at_stages([1]), 'loss_gap needs .stages_t'), (method(Own, 'loss_own'), 'loss_own needs .vector_t'))
 
     @pytest.mark.parametrize(('chosen', 'message'), CASES)
     def test_several_teachers(self, chosen, message):

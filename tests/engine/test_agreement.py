@@ -112,7 +112,7 @@ class TestTheFirstDecides:
         folder, both = found
         first, second = (one[case][0] for one in both)
         assert first == second
-        assert f'the first process goes on from {folder / "0/epoch_2.pth"}, and 1 others (' in first
+        assert f'the first process resumes from {folder / "0/epoch_2.pth"}, and 1 others (' in first
         assert 'or copy the file into the work directory of each' in first
 
     def test_its_error_is_everybody_s(self, found):

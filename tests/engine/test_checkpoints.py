@@ -152,7 +152,7 @@ class TestWhatIsResumed:
         self.damage(copied / 'run', 'epoch_3.pth')
         run = Run(copied / 'config.py', copied / 'run', '--resume', '--cfg-options', 'train_dataloader.batch_size=64')
         assert run.wait() == [0], run.output()
-        assert 'has 2 now: the run goes on at the start of epoch 3' in run.output()
+        assert 'has 2 now: the run resumes at the start of epoch 3' in run.output()
 
 
 class TestWriting:

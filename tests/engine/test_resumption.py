@@ -122,7 +122,7 @@ class TestPlaces:
         resumed = toy_run(tmp_path, short / 'epoch_2.pth', **changes)
         assert resumed.iter == 4
         assert resumed.message_hub.get_info('eta') == 0
-        assert 'has 1 now: the run goes on at the start of epoch 3' in warned[0]
+        assert 'has 1 now: the run resumes at the start of epoch 3' in warned[0]
 
     def test_what_was_validated_and_saved_is_known_in_the_new_count(self, short):
         runner = toy_runner(short, **{'train_dataloader.batch_size': 2})

@@ -279,11 +279,11 @@ class TestRefusals:
     @pytest.mark.parametrize(('chosen', 'tensor'), [('mgd', 'feat_t'), ('srrl', 'feat_t')])
     def test_a_method_that_needs_features(self, chosen, tensor, data, store, tmp_path):
         message = self.refused(data, store, tmp_path, '', '--methods', 'nkd', chosen)
-        assert f"a teacher_store holds logits alone, and loss_{chosen} asks for '{tensor}'; leave one of the two" in message
+        assert f"a teacher_store holds logits alone, and loss_{chosen} needs '{tensor}'; leave one of the two" in message
 
     def test_a_method_that_needs_tokens(self, store):
         losses = method('ViTKDLoss', student_dims=16, teacher_dims=16)
-        with pytest.raises(ValueError, match="holds logits alone, and loss_vitkd asks for 'tokens_low_t'"):
+        with pytest.raises(ValueError, match="holds logits alone, and loss_vitkd needs 'tokens_low_t'"):
             build(losses, student=vit(), teacher=vit(), teacher_store=str(store))
 
     def test_another_number_of_classes(self, store):
@@ -294,7 +294,7 @@ class TestRefusals:
         distiller = build(method('NKDLoss'), teacher_store=str(store))
         assert distiller.teacher is None
         data = distiller.data_preprocessor(batch(), training=True)
-        with pytest.raises(ValueError, match='the samples do not say where in the training they are; train with'):
+        with pytest.raises(ValueError, match='samples lack the `view` field .*; train with'):
             distiller(**data, mode='loss')
 
     def test_a_damaged_store(self, data, store, tmp_path):
