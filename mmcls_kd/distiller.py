@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .dis_losses.common import HALF, entropy_target
-from .errors import close_names, need_library
+from .errors import close_names, need_library, refusals_named
 from .features.checkpointing import without_reentry
 from .features.dry_run import DryRun, dry_run, evaluating, scores
 from .features.families import default_taps
@@ -157,14 +157,14 @@ class TeacherSpec:
     """A teacher and its settings.
 
     Attributes:
-        network: A classifier; or its name, see :func:`load_network`.
+        network: A classifier; its name, see :func:`load_network`; or a teacher that is built, such as a stored one.
         inputs: Input preprocessing that it was trained with: ``mean`` and ``std`` (of values from 0 to 255 or 0 to 1),
             ``size``, ``to_rgb``, ``interpolation``, ``backend``; None for that of the student.
         class_map: Index of the teacher's class for each class of the student; None if the label spaces are identical.
         weight: Weight of its probabilities in the mean of several teachers.
     """
 
-    network: nn.Module | str
+    network: nn.Module | str | TeacherLike
     inputs: Mapping[str, Any] | None = None
     class_map: Sequence[int] | None = None
     weight: float = 1.0
@@ -412,7 +412,7 @@ def load_network(name: str) -> nn.Module:
         name: ``timm:NAME``, ``torchvision:NAME``, or ``hf:NAME_OR_FOLDER`` (Hugging Face).
 
     Raises:
-        ValueError: If the library is unknown.
+        ValueError: If the library is unknown, or cannot build the classifier.
         MissingLibraryError: If it is not installed.
     """
     library, _, model = name.partition(':')
@@ -421,7 +421,8 @@ def load_network(name: str) -> nn.Module:
         raise ValueError(f'teacher={name!r}: give a module, or a name such as {known}{close_names(library, LIBRARIES)}')
     module, build = LIBRARIES[library]
     need_library(module, f'teacher={name!r}', extra=library)
-    return build(import_module(module), model)
+    with refusals_named(f'teacher={name!r}'):
+        return build(import_module(module), model)
 
 
 LIBRARIES: dict[str, tuple[str, Callable[[Any, str], nn.Module]]] = {

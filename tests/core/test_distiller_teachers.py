@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from mmcls_kd import Distiller, DistillLoss, TeacherSpec
+from mmcls_kd.distiller import load_network
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 
@@ -313,3 +314,37 @@ class TestSizes:
         distiller(images, labels)
         with torch.no_grad():
             torch.testing.assert_close(probe.logit_t, teacher(images))
+
+
+class TestNames:
+    def test_libraries_give_their_networks_with_weights(self, monkeypatch):
+        """Without downloading them."""
+        for function in ('timm.create_model', 'torchvision.models.get_model'):
+            monkeypatch.setattr(function, lambda name, **keywords: (name, keywords))
+        monkeypatch.setattr('transformers.AutoModelForImageClassification.from_pretrained', lambda name: name)
+        assert load_network('timm:resnet18.a1_in1k') == ('resnet18.a1_in1k', dict(pretrained=True))
+        assert load_network('torchvision:resnet18') == ('resnet18', dict(weights='DEFAULT'))
+        assert load_network('hf:owner/name') == 'owner/name'
+        monkeypatch.setattr('timm.create_model', lambda name, pretrained: CNN(8))
+        assert Distiller(CNN(), 'timm:any', 'kd')(*batch())['kd'].isfinite()
+
+    @pytest.mark.parametrize('name', ['timm:resnet19zz', 'torchvision:resnet19zz'])
+    def test_unknown_networks_are_refused_in_one_line(self, name):
+        with pytest.raises(ValueError, match=f'^teacher={name!r}: .*Unknown model .*resnet19zz') as caught:
+            Distiller(CNN(), name, 'kd')
+        assert '\n' not in str(caught.value)
+
+    def test_a_library_that_is_not_installed_is_named(self, monkeypatch):
+        monkeypatch.setattr('mmcls_kd.errors.find_spec', lambda name: None)
+        with pytest.raises(ValueError, match=r"teacher='timm:resnet18' needs timm, .* pip install 'mmcls_kd\[timm\]'"):
+            Distiller(CNN(), 'timm:resnet18', 'kd')
+
+
+def test_channels_last():
+    images, labels = batch()
+    expected = Distiller(*pair(), ['kd', 'fitnet', 'at'])(images, labels)
+    distiller = Distiller(*pair(), ['kd', 'fitnet', 'at']).to(memory_format=torch.channels_last)
+    assert distiller.teacher.network.layer2[0].weight.is_contiguous(memory_format=torch.channels_last)
+    out = distiller(images.contiguous(memory_format=torch.channels_last), labels)
+    for name, value in expected.items():
+        torch.testing.assert_close(out[name], value, rtol=1e-4, atol=1e-5)
