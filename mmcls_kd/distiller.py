@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from .teachers.inputs import InputSpec, changed
 from .teachers.several import TeacherGroup
 from .teachers.stored import StoredTeacher
 
+logger = logging.getLogger(__name__)
 TeacherLike = FrozenTeacher | TeacherGroup | StoredTeacher
 
 
@@ -234,7 +236,9 @@ class Distiller(BaseDistiller):
         size = (input_size, input_size) if isinstance(input_size, int) else input_size
         self.student, self.task_loss = student, task_loss
         self.num_samples, self.progress = num_samples, Progress()
+        self._seen_batch = self._told_of_eval = False
         found = dry_run(student, 'student', size, whole=True)
+        self.num_classes = found.num_classes
         if not any(parameter.requires_grad for parameter in student.parameters()):
             raise ValueError('student: no parameter is trainable (a former teacher?): call student.requires_grad_(True)')
         if teacher is None and (needing := [m.name for m in methods if any(map(needs_teacher, m.inputs))]):
@@ -291,6 +295,7 @@ class Distiller(BaseDistiller):
                 f'the images are {height} × {width}, and tokens were laid out for {self._ratio[0]} × {self._ratio[1]}: '
                 f'Distiller(..., input_size=({height}, {width}))'
             )
+        self._check_batch(labels)
         views = None
         if indices is not None:
             indices = torch.as_tensor(indices, device=images.device)
@@ -306,6 +311,19 @@ class Distiller(BaseDistiller):
         given = {GT_LABEL: labels, SAMPLE_IDX: indices}
         terms = {'task': self.task_weight * task, **self.distill(images, views, features, given)}
         return {'loss': torch.stack([term.mean() for term in terms.values()]).sum(), **terms}
+
+    def _check_batch(self, labels: Tensor) -> None:
+        """Refuse labels outside of the classes (on a GPU in the first batch alone); warn once of a student in eval mode."""
+        if torch.compiler.is_compiling():
+            return
+        if labels.dim() == 1 and len(labels) and (labels.device.type == 'cpu' or not self._seen_batch):
+            low, high = int(labels.min()), int(labels.max())
+            if low < 0 or high >= self.num_classes:
+                raise ValueError(f'labels go from {low} to {high}, and the student has {self.num_classes} classes, from 0')
+        if torch.is_grad_enabled() and not self.student.training and not self._told_of_eval:
+            self._told_of_eval = True
+            logger.warning('the student is in eval mode: call distiller.train() before each epoch of training')
+        self._seen_batch = True
 
     def _teacher_taps(self) -> list[Tap]:
         """Return the taps of the teacher's features that some loss reads, where it is given the student's images."""

@@ -1,6 +1,7 @@
 """One thread a process: several test processes run side by side, and threads of theirs would only wait for each other."""
 
 import os
+import sys
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # before torch is imported, and for the programs that tests start
 
@@ -12,9 +13,11 @@ from mmengine.fileio.handlers import file_handlers
 from processes import Worker, in_child
 
 from mmcls_kd.files.checkpoint import FORCE_SAFE
+from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.files.plain_data import MMENGINES
 from mmcls_kd.patches import start_faster
 
+sys.path.append(str(TOOLBOX / 'tools'))  # for the benchmark, which stands there
 ALLOWED = list(torch.serialization.get_safe_globals())
 WORKER = pytest.StashKey()
 

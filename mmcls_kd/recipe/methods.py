@@ -11,7 +11,7 @@ from torch import nn
 
 from ..dis_losses import LOSSES, DistillLoss
 from ..errors import close_names, refusals_named
-from ..features.taps import Shape
+from ..features.taps import FORM_OF, Shape
 from .schedules import LossWeight, Progress
 from .wrappers import AT_STAGES, AtStages, CurriculumTemperature, at_stage, check_stages
 
@@ -24,6 +24,8 @@ NO_KEYWORDS = ('type', 'name', 'use_this', 'loss_weight', 'stages', 'curriculum'
 REASONS = {
     TEACHER_HEAD: ' (it needs one teacher whose class scores are made of the pooled map of its last stage, as a CNN’s are)'
 }
+#: CTKD is a loss with a learnt temperature; the numbers are the authors'.
+CTKD = dict(type='KDLoss', divergence=True, curriculum=dict(start=1.0, range=20.0, epochs=10))
 #: Functions that find the class of a loss by its name, or return None; the first one that finds it counts.
 FINDERS: list[Callable[[str], Any]] = [LOSSES.get]
 
@@ -306,6 +308,8 @@ def method_of(given: Any, name: str | None = None) -> Method:
         ValueError: As :func:`parse_method`; or if it is none of these.
     """
     entry = dict(given) if isinstance(given, Mapping) else dict(type=given)
+    if entry.get('type') == 'ctkd':
+        entry = {'name': name or 'ctkd', **CTKD, **{key: value for key, value in entry.items() if key != 'type'}}
     loss = entry['type'] if isinstance(entry.get('type'), nn.Module) else None
     if loss is not None:
         entry['type'] = type(loss)
@@ -313,7 +317,7 @@ def method_of(given: Any, name: str | None = None) -> Method:
         short = {_short(known): known for known in LOSSES}
         entry['type'] = LOSSES[kind] if kind in LOSSES else LOSSES.get(short.get(_short(kind), ''))
         if entry['type'] is None:
-            raise ValueError(f'there is no loss {kind!r}{close_names(kind, [*short, *LOSSES])}')
+            raise ValueError(f'there is no loss {kind!r}{close_names(kind, [*short, "ctkd", *LOSSES])}')
     if not isinstance(entry.get('type'), type) or not issubclass(entry['type'], nn.Module):
         raise ValueError(f'losses: {given!r} is no loss: give a loss, its class, its name, or a dict with its `type`')
     own = kind if isinstance(kind, str) and kind not in LOSSES else _short(entry['type'].__name__)
@@ -344,9 +348,19 @@ def check_inputs(methods: Iterable[Method], available: Sequence[str]) -> None:
             if name not in available:
                 raise ValueError(
                     f'{method.name} ({method.kind.__name__}): unknown input {name!r}'
-                    f'{REASONS.get(name, close_names(name, available))}; available inputs: {", ".join(available)}; '
+                    f'{_why_unknown(name, available)}; available inputs: {", ".join(available)}; '
                     'define others with taps (model.taps in a config)'
                 )
+
+
+def _why_unknown(name: str, available: Sequence[str]) -> str:
+    """Say why an input is unknown: a feature that this network lacks, or a name like another one of the same network."""
+    side = {'_s': 'student', '_t': 'teacher'}.get(name[-2:])
+    if name in REASONS:
+        return REASONS[name]
+    if ALIASES.get(name, name)[:-2] in FORM_OF:
+        return f', a feature that is not found in this {side or "student"}'
+    return close_names(name, [known for known in available if not side or known.endswith(name[-2:])])
 
 
 def needs_teacher(name: str) -> bool:

@@ -15,7 +15,10 @@ from mmcls_kd.recipe.wrappers import AtStages, CurriculumTemperature
 KEYWORDS = {'CRDLoss': dict(nce_k=20)}
 #: Losses that a kind of network cannot have, each with a part of the refusal.
 REFUSED = {
-    (CNN, 'ViTKDLoss'): "vitkd .*unknown input 'tokens_low_s'; did you mean 'tokens_high_s'.*define others with taps",
+    (
+        CNN,
+        'ViTKDLoss',
+    ): "vitkd .*unknown input 'tokens_low_s', a feature .* this student.*define others with taps",
     (ViT, 'SRRLLoss'): "srrl .*unknown input 'teacher_head' .it needs one teacher whose class scores are made of the pooled",
     (ViT, 'SimKD'): 'simkd: SimKD needs a teacher whose class scores are made of the pooled map',
 }
