@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -13,10 +15,10 @@ from mmengine.dataset import InfiniteSampler
 from mmengine.dist import all_gather_object
 from mmengine.logging import print_log
 from mmengine.optim.scheduler.param_scheduler import INF
-from mmengine.runner import Runner
+from mmengine.runner import Runner, ValLoop
 from mmpretrain.datasets import BaseDataset
 from mmpretrain.evaluation import Accuracy, MultiLabelMetric
-from mmpretrain.registry import OPTIMIZERS
+from mmpretrain.registry import LOOPS, OPTIMIZERS
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -234,6 +236,8 @@ def check_optimizer(runner: Runner, checkpoint: Mapping | None) -> None:
         if schedules is not None:
             check_cycles(runner.build_param_scheduler(copy.deepcopy(schedules)), runner.max_iters)
     except Exception as error:
+        if 'end should be larger than begin' in str(error):
+            raise ValueError(too_short(runner.cfg.train_cfg, error)) from error
         raise ValueError(
             f'the optimizer or its schedules cannot be built ({in_one_line(error)}): '
             f'optim_wrapper={dict(given)}, param_scheduler={schedules}'
@@ -243,6 +247,20 @@ def check_optimizer(runner: Runner, checkpoint: Mapping | None) -> None:
             match_by_name(dict(checkpoint), unwrapped(runner), runner.optim_wrapper)
     finally:
         runner.optim_wrapper = given
+
+
+def too_short(train_cfg: Mapping, error: Exception) -> str:
+    """Return the message for a schedule without a step.
+
+    Args:
+        train_cfg: Config of the training loop.
+        error: The error of mmengine.
+    """
+    key, unit = ('max_iters', 'iteration') if 'max_iters' in train_cfg else ('max_epochs', 'epoch')
+    return (
+        f'param_scheduler: {in_one_line(error)}: a schedule ends before it begins: train_cfg.{key}={train_cfg.get(key)} '
+        f'leaves no {unit} after the warm-up; train longer or shorten the warm-up'
+    )
 
 
 def check_cycles(schedules: Any, steps: int) -> None:
@@ -265,6 +283,28 @@ def check_cycles(schedules: Any, steps: int) -> None:
             print_log(f'{text}: its cycle is cut off; without total_steps it has as many', 'current', logging.WARNING)
 
 
+def check_loop_keys(loop_cfg: Mapping, key: str, text: str) -> None:
+    """Refuse a loop's config if a TypeError says that the loop does not take its keys.
+
+    Args:
+        loop_cfg: Config of the loop.
+        key: Its key in the config.
+        text: Message of the error.
+
+    Raises:
+        ValueError: Names the config's key, and close names of the loop's parameters for an unknown one.
+    """
+    kind = loop_cfg.get('type', ValLoop)
+    classes = inspect.getmro(kind if isinstance(kind, type) else LOOPS.get(kind))[:-1]
+    kinds = [k for k in classes if '__init__' in vars(k)]
+    if not any(f'{k.__name__}.__init__()' in text for k in kinds):
+        return
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", text)
+    known = {name for k in kinds for name in inspect.signature(k).parameters} - {'runner', 'dataloader', 'evaluator', 'kwargs'}
+    close = close_names(unknown[1], known) if unknown else ''
+    raise ValueError(f'{key}: {text}{close}')
+
+
 def load_data(runner: Runner) -> dict[str, Any]:
     """Load the dataloaders of a training, by name.
 
@@ -273,13 +313,15 @@ def load_data(runner: Runner) -> dict[str, Any]:
         ValueError: If the data cannot be loaded; names the data set and its expected layout.
     """
     loaders = {}
-    for name in ('train_dataloader', 'val_dataloader'):
+    for name, key in (('train_dataloader', 'train_cfg'), ('val_dataloader', 'val_cfg')):
         try:
             if name == 'train_dataloader' or runner.val_loop is not None:
                 loaders[name] = getattr(runner, name)
         except ChoiceError:
             raise
         except Exception as error:
+            if isinstance(error, TypeError):
+                check_loop_keys(runner.cfg[key], key, str(error))
             parts = [dataset for loader, dataset in datasets_of(runner.cfg) if loader == name]
             named = [
                 ', '.join(f'{k}={part[k]!r}' for k in ('type', 'data_root', 'ann_file') if part.get(k)) for part in parts

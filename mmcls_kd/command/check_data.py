@@ -23,24 +23,20 @@ def parser() -> argparse.ArgumentParser:
 
 def run_config(args: argparse.Namespace) -> Any:
     """Return the config with the command line's options, which reach into a distiller's networks."""
-    from ..engine.runtime import inline_networks, load_config
+    from ..engine.runtime import inline_networks, load_config, merge_options
 
     cfg = load_config(args)
     if 'model' in cfg:
         inline_networks(cfg)
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     return cfg
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Check, print each fault, and fail if there is any."""
     args = parser().parse_args(argv)
-    try:
+    with errors_in_one_line(interrupted='the data are not checked to their end'):
         check(args)
-    except KeyboardInterrupt:
-        print(f'{program()}: interrupted, the data are not checked to their end', file=sys.stderr)
-        sys.exit(130)
 
 
 def check(args: argparse.Namespace) -> None:
@@ -50,11 +46,10 @@ def check(args: argparse.Namespace) -> None:
     from ..engine.folders import check_data_folders
     from ..engine.runtime import DATALOADERS
 
-    with errors_in_one_line():
-        cfg = run_config(args)
-        check_data_folders(cfg, DATALOADERS)
-        data = DataCheck(cfg, args.workers)
-        faults = data.run()
+    cfg = run_config(args)
+    check_data_folders(cfg, DATALOADERS)
+    data = DataCheck(cfg, args.workers)
+    faults = data.run()
     sys.stdout.flush()  # the last line, on the other stream, comes last
     if faults:
         sys.exit(f'{program()}: error: {counted(faults, "fault")} in the data ({data.faults_by_name()})')

@@ -12,8 +12,10 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean
 
 from .arguments import new_parser, program
+from .exits import errors_in_one_line
 
 STUDENT = 'configs/fashion_mnist/resnet18-w4_3e.py'
 TEACHER = 'configs/fashion_mnist/resnet18-w16_9e.py'
@@ -38,20 +40,22 @@ class Progress:
     """Number of the training and estimate of the time left, printed before each training."""
 
     def __init__(self, trainings: int) -> None:
-        self.trainings, self.done, self.seconds = trainings, 0, 0.0
+        self.trainings, self.done = trainings, 0
+        self.times: list[float] = []  # of whole trainings, in seconds
 
-    def train(self, config: str, folder: Path, *options: str) -> float:
-        """Train, or resume an interrupted training; return the seconds of this time."""
-        left = (self.trainings - self.done) * self.seconds / self.done if self.done else 0
-        when = f', about {max(left / 60, 1):.0f} min left' if self.done else ''
+    def train(self, config: str, folder: Path, *options: str) -> str:
+        """Train, or resume an interrupted training; return the time of this run for the table."""
+        left = (self.trainings - self.done) * mean(self.times) if self.times else 0
+        when = f', about {max(left / 60, 1):.0f} min left' if self.times else ''
         print(f'--- training {self.done + 1} of {self.trainings}{when} ---', flush=True)
-        seconds = 0.0
-        if not (folder / LAST).is_file():
-            resume = ['--resume'] if (folder / 'last_checkpoint').is_file() else []
-            seconds = run(*PACKAGE, 'train', config, '--work-dir', folder, *resume, *options, log=folder / 'train.log')
         self.done += 1
-        self.seconds += seconds
-        return seconds
+        if (folder / LAST).is_file():
+            return 'earlier run'
+        resume = ['--resume'] if (folder / 'last_checkpoint').is_file() else []
+        seconds = run(*PACKAGE, 'train', config, '--work-dir', folder, *resume, *options, log=folder / 'train.log')
+        if not resume:
+            self.times.append(seconds)
+        return f'{seconds / 60:.1f} min'
 
 
 def run(*command: object, log: Path | None = None) -> float:
@@ -94,34 +98,39 @@ def test(config: str, checkpoint: str | Path, folder: Path) -> tuple[float, int]
     return json.loads(result.read_text())['accuracy/top1'], parameters
 
 
-def show(rows: Sequence[tuple[str, float, int, float | None]]) -> None:
+def show(rows: Sequence[tuple[str, float, int, str]]) -> None:
     """Print the table of results."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table('model', 'parameters', 'top-1 (%)', 'training time', title='Fashion-MNIST, 10,000 test images')
-    for name, accuracy, parameters, seconds in rows:
-        table.add_row(name, f'{parameters:,}', f'{accuracy:.2f}', f'{seconds / 60:.1f} min' if seconds else '')
+    for name, accuracy, parameters, time_taken in rows:
+        table.add_row(name, f'{parameters:,}', f'{accuracy:.2f}', time_taken)
     Console().print(table)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the demo."""
     args = parser().parse_args(argv)
+    with errors_in_one_line(interrupted='the same command resumes'):
+        demonstrate(args)
+
+
+def demonstrate(args: argparse.Namespace) -> None:
+    """Train, transfer and test; print the table."""
     from ..files.paths import TOOLBOX
 
     folder = args.work_dir.resolve()
     run(TOOLBOX / 'tools' / 'fetch_fashion_mnist.py')
-    rows: list[tuple[str, float, int, float | None]]
-    rows = [('teacher, shipped', *test(TEACHER, TEACHER_WEIGHTS, folder / 'teacher'), None)]
+    rows = [('teacher, shipped', *test(TEACHER, TEACHER_WEIGHTS, folder / 'teacher'), '')]
     progress = Progress(2 * len(args.seeds))
     for seed in args.seeds:
         alone, nkd = folder / f'alone_seed{seed}', folder / f'nkd_seed{seed}'
         options = ('--cfg-options', f'randomness.seed={seed}')
-        seconds = progress.train(STUDENT, alone, *options)
-        rows.append((f'student alone, seed {seed}', *test(STUDENT, alone / LAST, alone), seconds))
+        took = progress.train(STUDENT, alone, *options)
+        rows.append((f'student alone, seed {seed}', *test(STUDENT, alone / LAST, alone), took))
 
-        seconds = progress.train(DISTILLER, nkd, *options)
+        took = progress.train(DISTILLER, nkd, *options)
         run(*PACKAGE, 'transfer', '--dis_path', nkd / LAST, '--output_path', nkd / 'student.pth')
-        rows.append((f'student with NKD, seed {seed}', *test(STUDENT, nkd / 'student.pth', nkd), seconds))
+        rows.append((f'student with NKD, seed {seed}', *test(STUDENT, nkd / 'student.pth', nkd), took))
     show(rows)

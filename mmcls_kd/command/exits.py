@@ -16,6 +16,8 @@ from .arguments import program
 
 #: Where the environment names a folder, a run leaves there how it ended; launchers pass neither message nor code on.
 STATUS = 'MMCLS_KD_STATUS'
+#: Exit code after Ctrl-C: 128 and the number of SIGINT.
+INTERRUPTED = 130
 
 
 def _is_distributed() -> bool:
@@ -60,6 +62,19 @@ def _end_at_once(*lines: str, code: int) -> NoReturn:
     os._exit(code)
 
 
+def _end_interrupted(then: str) -> NoReturn:
+    """End the program after Ctrl-C, with one line and the exit code that shells give to such an end.
+
+    Args:
+        then: What is there, or how it resumes.
+    """
+    text = f'{program()}: interrupted; {then}'
+    if _is_distributed():
+        _end_at_once(text, code=INTERRUPTED)
+    print(text, file=sys.stderr, flush=True)
+    sys.exit(INTERRUPTED)
+
+
 def _note_termination() -> None:
     """Tell the launcher that the run was asked to end."""
     if status := os.environ.get(STATUS):
@@ -72,6 +87,8 @@ def ended_when_asked(again: str) -> Iterator[None]:
 
     A training takes over the signal when it has begun, see :class:`~mmcls_kd.engine.termination.TerminationHook`.
 
+    Ctrl-C ends it with one line, too.
+
     Args:
         again: How it resumes.
     """
@@ -83,15 +100,23 @@ def ended_when_asked(again: str) -> Iterator[None]:
     before = on_sigterm(end)
     try:
         yield
+    except KeyboardInterrupt:
+        _end_interrupted(again)
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 @contextmanager
-def errors_in_one_line() -> Iterator[None]:
-    """End the program with ``PROGRAM: error: MESSAGE`` and exit code 1 on errors that bad input causes."""
+def errors_in_one_line(interrupted: str = 'the same command starts again') -> Iterator[None]:
+    """End the program with ``PROGRAM: error: MESSAGE`` and exit code 1 on errors that bad input causes.
+
+    Args:
+        interrupted: The message after Ctrl-C.
+    """
     try:
         yield
+    except KeyboardInterrupt:
+        _end_interrupted(interrupted)
     except (OSError, ValueError, TypeError, LookupError, ImportError, AssertionError, TrainingError) as error:
         _end(in_one_line(error))
     except AttributeError as error:
@@ -117,9 +142,10 @@ def ended_in_order(again: str = 'with --resume') -> Iterator[None]:
     """End the program with one line and a telling exit code where a training cannot, or should not, go on.
 
     Exit code 1 for an error, that of :class:`~mmcls_kd.errors.DivergenceError` for a loss that became NaN or infinite,
-    :data:`~mmcls_kd.errors.EXIT_CODE` for a run that saved its state because it was asked to end. Errors that are a fault
-    of the toolbox's or the user's code keep their traceback. Where all went well, several processes take leave of one
-    another, and the program ends here: while Python cleans up, a thread of gloo that is left may abort the process.
+    :data:`~mmcls_kd.errors.EXIT_CODE` for a run that saved its state because it was asked to end, :data:`INTERRUPTED` after
+    Ctrl-C. Errors that are a fault of the toolbox's or the user's code keep their traceback. Where all went well, several
+    processes take leave of one another, and the program ends here: while Python cleans up, a thread of gloo that is left may
+    abort the process.
 
     Args:
         again: How it resumes from what is saved.
@@ -133,6 +159,8 @@ def ended_in_order(again: str = 'with --resume') -> Iterator[None]:
                 distributed.barrier()
             distributed.destroy_process_group()
             _end_at_once(code=0)
+    except KeyboardInterrupt:
+        _end_interrupted(f'the same command{" with --resume" if "--resume" in again else ""} resumes')
     except TerminationError as ended:
         print(f'{program()}: {ended}', file=sys.stderr, flush=True)
         _note_termination()

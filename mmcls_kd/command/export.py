@@ -40,12 +40,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def plain_config(args: argparse.Namespace) -> Any:
     """Return the student's config, with its test pipeline."""
-    from ..engine.runtime import is_distiller, load_config, need, student_only
+    from ..engine.runtime import is_distiller, load_config, merge_options, need, student_only
 
     cfg = load_config(args)
     need(cfg, 'model', 'test_dataloader')
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     if is_distiller(cfg.model):
         student_only(cfg)
     return cfg

@@ -78,15 +78,22 @@ def add_tta(cfg: Any) -> None:
 def run_config(args: argparse.Namespace) -> Any:
     """Return the config of this test: file, command line, and defaults for the rest."""
     from ..checks.data import model_classes
-    from ..engine.runtime import complete_dataloaders, is_distiller, load_config, make_self_contained, need, student_only
+    from ..engine.runtime import (
+        complete_dataloaders,
+        is_distiller,
+        load_config,
+        make_self_contained,
+        merge_options,
+        need,
+        student_only,
+    )
 
     cfg = load_config(args)
     need(cfg, 'model', 'test_dataloader', 'test_cfg', 'test_evaluator')
     cfg.load_from, cfg.resume = None, False
     if args.amp:
         cfg.test_cfg.fp16 = True
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     if is_distiller(cfg.model):
         student_only(cfg)
     if args.metrics:

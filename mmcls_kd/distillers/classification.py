@@ -169,8 +169,8 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
 
     def __init__(
         self,
-        teacher_cfg: str | Mapping | Sequence | None,
-        student_cfg: str | Mapping,
+        teacher_cfg: str | Mapping | Sequence | None = None,
+        student_cfg: str | Mapping | None = None,
         is_vit: bool = False,  # noqa: ARG002
         use_logit: bool = False,  # noqa: ARG002
         sd: bool = False,  # noqa: ARG002
@@ -195,6 +195,8 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
     ) -> None:
         methods = read_files(chosen_methods(distill_cfg or []))
         taps = check_names(taps or {}, ALIASES)
+        if student_cfg is None:
+            raise ValueError('model.student_cfg is missing: name the student, as in timm:resnet18 or the path of a config')
         with refusals_named('model.student_cfg'):
             source = find_network(student_cfg)
         rgb_images = source.rgb_images if rgb_images is None else rgb_images

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import inspect
 import os
 import socket
 import struct
@@ -23,7 +24,7 @@ from mmengine.utils.dl_utils import set_multi_processing
 
 from ..configs.reading import RunConfig, read_config
 from ..distillers.assembly import deployed_cfg
-from ..errors import MissingLibraryError, TrainingError, in_one_line, is_outside, refusals_named
+from ..errors import MissingLibraryError, TrainingError, close_names, in_one_line, is_outside, refusals_named
 from ..files.paths import find_file
 from ..networks.classes import data_named
 from ..networks.sources import find_network
@@ -33,6 +34,12 @@ from .console import ConsoleRunner, hide_platform_warnings
 from .extras import check_backends
 from .labels import training_names
 
+#: Top-level keys of a config that are no parameters of mmengine's runner.
+OWN_KEYS = (
+    *('methods', 'tta_model', 'tta_pipeline', 'custom_imports'),
+    *('model_wrapper_cfg', 'find_unused_parameters', 'sync_bn'),
+    *('compile', 'activation_checkpointing', 'efficient_conv_bn_eval'),
+)
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -72,6 +79,25 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
     return cfg
+
+
+def merge_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
+    """Merge ``--cfg-options`` into a config, in place.
+
+    Args:
+        cfg: The config.
+        options: Values by their keys, such as ``train_cfg.max_epochs``; None for none.
+
+    Raises:
+        ValueError: If the config has no such top-level key, but one of a close name.
+    """
+    if not options:
+        return
+    known = {*cfg, *inspect.signature(Runner).parameters, *OWN_KEYS}
+    for name in [key.partition('.')[0] for key in options]:
+        if name not in known and (close := close_names(name, cfg)):
+            raise ValueError(f'--cfg-options: the config has no {name!r}{close}')
+    cfg.merge_from_dict(options)
 
 
 def need(cfg: Config, *keys: str) -> None:

@@ -15,7 +15,15 @@ from ..networks.trial import pipeline_images
 from ..recipe.methods import chosen_methods, follow_methods, loss_class, method_entries, select_methods
 from .data import images_in
 from .extras import check_backends
-from .runtime import complete_dataloaders, inline_networks, is_distiller, load_config, make_self_contained, need
+from .runtime import (
+    complete_dataloaders,
+    inline_networks,
+    is_distiller,
+    load_config,
+    make_self_contained,
+    merge_options,
+    need,
+)
 from .setup import make_resumable
 
 
@@ -59,8 +67,7 @@ def training_config(args: argparse.Namespace) -> Config:
         if not cfg.get('auto_scale_lr'):
             raise ValueError('--auto-scale-lr: the config has no auto_scale_lr = dict(base_batch_size=...)')
         cfg.auto_scale_lr.enable = True
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    merge_options(cfg, args.cfg_options)
     if getattr(args, 'no_validate', False):
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     methods = args.methods or (args.cfg_options or {}).get('methods')

@@ -9,7 +9,7 @@ import pytest
 
 from mmcls_kd import __main__ as command
 from mmcls_kd import export
-from mmcls_kd.command import arguments
+from mmcls_kd.command import arguments, exits
 from mmcls_kd.command.export import FORMATS
 from mmcls_kd.command.study import TFLOPS
 from mmcls_kd.files.paths import TOOLBOX
@@ -77,6 +77,22 @@ main()
 def test_asked_to_end_while_it_imports(words, said):
     done = python(ASKED, *words)
     assert (done.returncode, done.stderr.splitlines()[-1]) == (75, said)
+
+
+@pytest.mark.parametrize(
+    ('context', 'said'),
+    [
+        (exits.ended_in_order(), 'train.py: interrupted; the same command with --resume resumes'),
+        (exits.ended_in_order(again='by the same command'), 'train.py: interrupted; the same command resumes'),
+        (exits.errors_in_one_line(), 'train.py: interrupted; the same command starts again'),
+        (exits.ended_when_asked('nothing had begun'), 'train.py: interrupted; nothing had begun'),
+    ],
+)
+def test_ctrl_c_ends_with_one_line(context, said, monkeypatch, capsys):
+    monkeypatch.setattr(sys, 'argv', ['tools/train.py'])
+    with pytest.raises(SystemExit, match='130'), context:
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == f'{said}\n'
 
 
 class TestVerbs:

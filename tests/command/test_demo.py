@@ -52,6 +52,27 @@ def test_its_commands_can_be_parsed_and_follow_one_another(commands, tmp_path):
 
 def test_a_training_that_ended_is_not_repeated(commands):
     first, _ = commands()
-    again, _ = commands()
+    again, shown = commands()
     assert 'train' in {words[2] for words in first[1:]}
     assert 'train' not in {words[2] for words in again[1:]}
+    assert shown.count('earlier run') == 2
+    assert 'min' not in shown
+
+
+def test_a_training_that_ended_does_not_count_in_the_estimate(commands):
+    commands()
+    _, shown = commands('--seeds', '0', '1', '2', '3')  # 6 trainings of a minute each are left
+    assert 'training 3 of 8 ---' in shown
+    assert 'training 4 of 8, about 5 min left' in shown
+    assert shown.count('earlier run') == 2
+
+
+def test_ctrl_c_ends_it_with_one_line(monkeypatch, tmp_path, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, 'run', interrupted)
+    monkeypatch.setattr('sys.argv', ['demo.py'])
+    with pytest.raises(SystemExit, match='130'):
+        demo.main(['--work-dir', str(tmp_path)])
+    assert capsys.readouterr().err == 'demo.py: interrupted; the same command resumes\n'

@@ -176,6 +176,12 @@ class TestNeed:
         cfg = dict(type='ClassificationDistiller', teacher_cfg=None, student_cfg=resnet(), distill_cfg=[NKD])
         with pytest.raises(ValueError, match=r'need a teacher: set model\.teacher_cfg'):
             MODELS.build(cfg)
+        del cfg['teacher_cfg']
+        with pytest.raises(ValueError, match=r'need a teacher: set model\.teacher_cfg'):
+            MODELS.build(cfg)
+        del cfg['student_cfg']
+        with pytest.raises(ValueError, match=r'^model\.student_cfg is missing: '):
+            MODELS.build(cfg)
 
     def test_a_missing_config(self):
         with pytest.raises(FileNotFoundError, match=r'config configs/nowhere\.py: neither in the working directory'):

@@ -95,7 +95,7 @@ def interrupt_after(count, config, folder):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writer, 'save', save_or_stop)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(SystemExit, match='130'):
             make(config, folder)
 
 

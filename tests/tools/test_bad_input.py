@@ -6,10 +6,12 @@ import folders
 import pytest
 import torch
 from commands import DISTILLER, STUDENT, data_options, run, tool
+from mmengine.config import Config
 from mmpretrain.datasets import CIFAR100
 from mmpretrain.registry import MODELS
 from networks import resnet
 
+from mmcls_kd.engine.runtime import merge_options
 from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.networks.sources import network_cfg
 
@@ -77,6 +79,39 @@ def test_a_network_that_does_not_fit_together(refusal):
 def test_missing_teacher_config(refusal):
     message = refusal('train', DISTILLER, options=['model.teacher_cfg=configs/nowhere.py'])
     assert 'config configs/nowhere.py: neither in' in message
+
+
+def test_misspelt_keys(refusal):
+    message = refusal('train', SELF, options=['train_cfg.max_epochz=3'])
+    assert message.startswith('train.py: error: train_cfg: ')
+    assert message.endswith("an unexpected keyword argument 'max_epochz'; did you mean 'max_epochs'?")
+    message = refusal('train', SELF, options=['val_cfg.fp61=True'])
+    assert message.endswith("an unexpected keyword argument 'fp61'; did you mean 'fp16'?")
+    message = refusal('train', SELF, options=['optim_wraper.optimizer.lr=3'])
+    assert message == "train.py: error: --cfg-options: the config has no 'optim_wraper'; did you mean 'optim_wrapper'?"
+    assert "the config has no 'test_evaluators'; did you mean" in refusal(
+        'test', STUDENT, 'a.pth', options=['test_evaluators=1']
+    )
+
+
+def test_options_for_keys_that_the_config_lacks():
+    cfg = Config(dict(train_dataloader=dict(batch_size=2), default_hooks={}))
+    merge_options(cfg, {'test_dataloader.batch_size': 3, 'default_scope': 'mmpretrain', 'my_own': 1, 'default_hooks.a': 2})
+    assert (cfg.test_dataloader.batch_size, cfg.my_own, cfg.default_hooks.a) == (3, 1, 2)
+    merge_options(cfg, None)
+
+
+@pytest.mark.parametrize('epochs', [1, 2])
+def test_a_warm_up_that_is_longer_than_the_training(refusal, tmp_path, epochs):
+    warm_up = "dict(type='LinearLR', start_factor=0.01, end=2, by_epoch=True, convert_to_iter_based=True)"
+    then = "dict(type='CosineAnnealingLR', begin=2, by_epoch=True, convert_to_iter_based=True)"
+    (tmp_path / 'short.py').write_text(f"_base_ = '{TOOLBOX / SELF}'\nparam_scheduler = [{warm_up}, {then}]\n")
+    message = refusal('train', tmp_path / 'short.py', options=[f'train_cfg.max_epochs={epochs}'])
+    assert message.startswith('train.py: error: param_scheduler: end should be larger than begin')
+    assert message.endswith(
+        f'train_cfg.max_epochs={epochs} leaves no epoch after the warm-up; train longer or shorten the warm-up'
+    )
+    assert len(message) < 300
 
 
 def test_missing_teacher_weights(refusal):

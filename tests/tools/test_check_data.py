@@ -381,7 +381,7 @@ def test_interruption(check_sets, tmp_path, monkeypatch):
     monkeypatch.setattr(data_check, 'image_fault', interrupted)
     done = check_sets(folder_set(class_folders(tmp_path / 'data', cat=300, dog=2)))
     assert done.code == 130
-    assert done.last == 'check_data.py: interrupted, the data are not checked to their end'
+    assert done.last == 'check_data.py: interrupted; the data are not checked to their end'
 
 
 def test_reading_keeps_the_order(tmp_path):
