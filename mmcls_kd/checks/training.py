@@ -300,8 +300,8 @@ def check_loop_keys(loop_cfg: Mapping, key: str, text: str) -> None:
     if not any(f'{k.__name__}.__init__()' in text for k in kinds):
         return
     unknown = re.search(r"unexpected keyword argument '(\w+)'", text)
-    known = {name for k in kinds for name in inspect.signature(k).parameters} - {'runner', 'dataloader', 'evaluator', 'kwargs'}
-    close = close_names(unknown[1], known) if unknown else ''
+    known = {name for k in kinds for name in inspect.signature(k).parameters}
+    close = close_names(unknown[1], known - {'runner', 'dataloader', 'evaluator', 'kwargs'}) if unknown else ''
     raise ValueError(f'{key}: {text}{close}')
 
 
