@@ -25,6 +25,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from mmcls_kd.distillers.assembly import refuse_narrow
 from mmcls_kd.engine.runtime import is_distiller
 from mmcls_kd.engine.training import take_precision
 from mmcls_kd.engine.views import preprocessing_of
@@ -185,7 +186,10 @@ class Bench:
         network = MODELS.build(dict(cfg, data_preprocessor=dict(self.preprocessing))).to(self.device)
         if request.has('compile'):
             compile_parts(network, {})
-        return network.to(memory_format=torch.channels_last) if request.has('channels_last') else network
+        if not request.has('channels_last'):
+            return network
+        refuse_narrow(network)
+        return network.to(memory_format=torch.channels_last)
 
     def _teacher_network(self, request: Request) -> Any:
         return self._network(network_cfg(self.cfg.model.teacher_cfg), request).requires_grad_(False)
