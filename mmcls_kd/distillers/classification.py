@@ -196,7 +196,7 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
         methods = read_files(chosen_methods(distill_cfg or []))
         taps = check_names(taps or {}, ALIASES)
         if student_cfg is None:
-            raise ValueError('model.student_cfg is missing: name the student, as in timm:resnet18 or the path of a config')
+            raise ValueError('model.student_cfg is missing: name a network of a library, or give a config or its path')
         with refusals_named('model.student_cfg'):
             source = find_network(student_cfg)
         rgb_images = source.rgb_images if rgb_images is None else rgb_images
