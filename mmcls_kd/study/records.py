@@ -10,7 +10,7 @@ from typing import Any
 Record = dict[str, Any]
 #: Result of a run in its folder; the raw results of a study are a line for each.
 RESULT = 'result.json'
-#: Reason for refusing a second study, see :func:`~mmcls_kd.locks.alone`.
+#: Reason for refusing a second study, see :func:`~mmcls_kd.files.locks.locked`.
 RUNNING = 'this study is running already'
 #: What a line has at least.
 KEYS = (
