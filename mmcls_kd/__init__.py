@@ -7,8 +7,7 @@ networks and distillers of this package are in their registries, and mmengine re
 from __future__ import annotations
 
 import sys
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -29,7 +28,6 @@ MOVED = {
         'networks.loading',
         'networks.transfer',
         'networks.weights',
-        'patches',
     ),
     'distillers.default_taps': ('features.families',),
     'distillers.fast_network': ('teachers.fast',),
@@ -87,7 +85,7 @@ class _Finder(MetaPathFinder):
 
             def execute_and_join(module: ModuleType) -> None:
                 execute(module)
-                JOINS[fullname](module)
+                _join(module)
 
             spec.loader.exec_module = execute_and_join  # type: ignore[method-assign]
             return spec
@@ -124,34 +122,19 @@ class _Moved(Loader):
         module.__getattr__ = lookup  # type: ignore[method-assign]
 
 
-def _join_configs(utils: ModuleType) -> None:
-    """Let mmengine read configs by ``mmcls_kd::PATH``."""
-    utils.MODULE2PACKAGE['mmcls_kd'] = 'mmcls_kd'
-
-
-def _join_registries(registry: ModuleType) -> None:
-    """Let mmpretrain's registries import :mod:`mmcls_kd.registry` when a class is first looked up in one of them."""
-    for found in vars(registry).values():
-        if getattr(found, 'scope', None) == 'mmpretrain':
-            if found._imported:
-                import_module(f'{__name__}.registry')
-                return
-            found._locations.append('mmcls_kd.registry')
-
-
-def _ignore_missing_operator(_mmcv: ModuleType) -> None:
-    """Ignore a warning of mmcv about an operator that no classifier needs."""
-    warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
-
-
-#: Modules of other libraries, and the function to call when they are imported.
-JOINS: dict[str, Callable[[ModuleType], None]] = {
-    'mmcv': _ignore_missing_operator,
-    'mmengine.config.utils': _join_configs,
-    'mmpretrain.registry': _join_registries,
+#: Modules of other libraries, and the function of :mod:`mmcls_kd.patches` to call when they are imported.
+JOINS = {
+    'mmcv': 'ignore_missing_operator',
+    'mmengine.config.utils': 'join_configs',
+    'mmpretrain.registry': 'join_registries',
 }
 
+
+def _join(module: ModuleType) -> None:
+    getattr(import_module(f'{__name__}.patches'), JOINS[module.__name__])(module)
+
+
 sys.meta_path.insert(0, _Finder())
-for _name, _join in JOINS.items():
+for _name in JOINS:
     if _name in sys.modules:
         _join(sys.modules[_name])

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from .dis_losses.common import HALF, entropy_target
 from .errors import close_names, need_library, refusals_named
-from .features.checkpointing import without_reentry
 from .features.dry_run import DryRun, dry_run, evaluating, scores
 from .features.families import default_taps
 from .features.taps import Tap, check_names, given_taps, lays_tokens, record, shapes_of
+from .patches import without_reentry
 from .recipe.methods import (
     ALIASES,
     GT_LABEL,

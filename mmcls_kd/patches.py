@@ -1,101 +1,142 @@
-"""Patches of MMEngine and mmpretrain: everything that this package replaces in foreign libraries, and why."""
+"""Patches of other libraries: all that this package changes in them, why, and until which version that is needed.
+
+The module imports none of them: each function imports the library that it patches. "Needed up to" names the last version
+that was looked into. Loading without code is no patch, but set by mmengine's own interface (:mod:`.networks.loading`).
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+import functools
+import warnings
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from mmengine.config import config as mmengine_config
-from mmengine.runner import CheckpointLoader
-from mmengine.utils import apply_to
-from mmengine.visualization import Visualizer
-from mmpretrain.datasets import mnist
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import nn
 
-from .files import plain_data
-from .files.checkpoint import FORCE_SAFE, _allowed_globals, read_checkpoint, take_start
-from .networks.loading import fetch
-from .networks.weights import about_contents, say_average, weights_of
+# ---- when the library is imported, see JOINS of this package
 
 
-def guard_loading(trust: bool) -> None:
-    """Forbid code in data files in this process, mmengine's own loading (``Pretrained``, resume) included.
+def ignore_missing_operator(_mmcv: ModuleType) -> None:
+    """Ignore a warning of mmcv about an operator that no classifier needs. Needed up to mmcv 2.3.6, as mmcv-lite."""
+    warnings.filterwarnings('ignore', 'Fail to import ``MultiScaleDeformableAttention``')
 
-    If safe loading of a checkpoint fails, mmengine reads it anew and lets it run code; and it builds the objects named in
-    YAML files and pickled annotation lists.
 
-    Args:
-        trust: Allow it after all.
+def join_configs(utils: ModuleType) -> None:
+    """Let mmengine read configs by ``mmcls_kd::PATH``; up to 0.10.12 it does so for the packages of its own list alone."""
+    utils.MODULE2PACKAGE['mmcls_kd'] = 'mmcls_kd'
+
+
+def join_registries(registry: ModuleType) -> None:
+    """Let mmpretrain's registries import :mod:`mmcls_kd.registry` when a class is first looked up in one of them.
+
+    Up to mmengine 0.10.12, a registry's places of import are fixed when it is made.
     """
-    plain_data.guard_files(trust)
-    if trust:
-        os.environ.pop(FORCE_SAFE, None)
-    else:
-        os.environ[FORCE_SAFE] = '1'  # for every torch.load, whoever calls it
-        torch.serialization.add_safe_globals(_allowed_globals())
-    CheckpointLoader.register_scheme('', _load_from_local, force=True)
-    CheckpointLoader.register_scheme(('http://', 'https://'), _load_from_http, force=True)
+    for found in vars(registry).values():
+        if getattr(found, 'scope', None) == 'mmpretrain':
+            if found._imported:
+                import_module('mmcls_kd.registry')
+                return
+            found._locations.append('mmcls_kd.registry')
 
 
-def _load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
-    """Read a local file for mmengine."""
-    path = Path(filename).expanduser()
-    content = take_start(path) or read_checkpoint(path)
-    weights = weights_of(content)
-    if not weights:
-        raise ValueError(f'checkpoint {filename} {about_contents(content)}')
-    say_average(content, f'weights {filename}')
-    held = content.get('state_dict', content)
-    if weights.keys() != {key for key, value in held.items() if isinstance(value, Tensor)}:
-        content = {**content, 'state_dict': weights}  # where mmengine looks for them
-    return content if map_location is None else apply_to(content, lambda x: isinstance(x, Tensor), _mover(map_location))
+# ---- while networks run
 
 
-def _load_from_http(filename: str, map_location: Any = None, **_: Any) -> dict[str, Any]:
-    """Download a file for mmengine, and read it."""
-    return _load_from_local(str(fetch(filename, 'pretrained')), map_location)
+@contextmanager
+def without_reentry() -> Iterator[None]:
+    """Make ``torch.utils.checkpoint.checkpoint`` its variant without re-entry into autograd in the ``with`` block.
+
+    mmpretrain's networks (``with_cp``) call it without a choice, up to 1.3.6, and get the other variant, which refuses
+    ``torch.autograd.grad``. Values and gradients are the same.
+    """
+    from torch.utils import checkpoint
+
+    kept = checkpoint.checkpoint
+
+    @functools.wraps(kept)
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        return kept(*args, **{**kwargs, 'use_reentrant': False})
+
+    checkpoint.checkpoint = plain
+    try:
+        yield
+    finally:
+        checkpoint.checkpoint = kept
 
 
-def _mover(map_location: Any) -> Callable[[Tensor], Tensor]:
-    return (lambda x: x) if callable(map_location) else (lambda x: x.to(map_location))
+#: The attributes in which a module keeps its hooks; torch 2.14 has no other way to read or share them.
+HOOKS = (
+    '_forward_hooks',
+    '_forward_hooks_with_kwargs',
+    '_forward_hooks_always_called',
+    '_forward_pre_hooks',
+    '_forward_pre_hooks_with_kwargs',
+)
 
 
-_path_by_index, _read_labels = mmengine_config._get_external_cfg_path, mnist.read_label_file
-_make_figure, _set_image = Visualizer._initialize_fig, Visualizer.set_image
+def no_hooks(network: nn.Module) -> dict[int, OrderedDict]:
+    """Return the memo by which ``copy.deepcopy`` copies a network without its hooks."""
+    return {id(hooks): OrderedDict() for part in network.modules() for name in HOOKS if (hooks := getattr(part, name))}
 
 
+def share_hooks(network: nn.Module, other: nn.Module) -> None:
+    """Share a network's present and later hooks with its twin."""
+    for path, part in other.named_modules():
+        for name in HOOKS:
+            setattr(part, name, getattr(network.get_submodule(path), name))
+
+
+def replace_deit3(models: Any, deit3: type) -> None:
+    """Register :class:`.backbones.DeiT3` under the name of mmpretrain's, which is wrong up to 1.3.6 (its issue 1614)."""
+    models.register_module(module=deit3, force=True)
+
+
+# ---- when a command starts
+
+
+@functools.cache
 def start_faster() -> None:
-    """Leave out work of mmengine and mmpretrain that a run does not need: of mmengine 0.10 and mmpretrain 1.2, a second."""
-    mmengine_config._get_external_cfg_path = _path_by_name
-    mnist.read_label_file = _label_array
-    Visualizer._initialize_fig, Visualizer.set_image = _no_figure, _set_first_image
+    """Leave out work of mmengine and mmpretrain that a run does not need: up to 0.10.12 and 1.3.6, a second."""
+    import numpy as np
+    from mmengine.config import config
+    from mmpretrain.datasets import mnist
+
+    config._get_external_cfg_path = functools.partial(_path_by_name, config._get_external_cfg_path)
+    mnist.read_label_file = functools.partial(_label_array, mnist.read_label_file)
+    _make_figures_late()
     np.empty(31 << 20, np.uint8)  # freed at once: glibc keeps the memory of smaller tensors from then on (a fifth of a step)
 
 
-def _path_by_name(package: str, name: str) -> str:
+def _path_by_name(by_index: Callable[[str, str], str], package: str, name: str) -> str:
     """Return the file of ``mmpretrain::NAME``; mmengine reads the 85 metafiles of mmpretrain before it looks there."""
     path = Path(package, '.mim', 'configs', name)
-    return str(path) if path.is_file() else _path_by_index(package, name)
+    return str(path) if path.is_file() else by_index(package, name)
 
 
-def _label_array(path: str) -> np.ndarray:
+def _label_array(read_labels: Callable[[str], Any], path: str) -> Any:
     """Read the labels of a data set like MNIST as one array; of a tensor mmpretrain makes 60,000, and an array of each."""
-    return _read_labels(path).numpy()
+    return read_labels(path).numpy()
 
 
-def _no_figure(self: Visualizer, _cfg: dict) -> tuple[None, SimpleNamespace, None]:  # noqa: ARG001
-    """Make no figure yet; for it mmengine imports matplotlib in every run, though few draw an image."""
-    return None, SimpleNamespace(get_dpi=lambda: None), None
+def _make_figures_late() -> None:
+    """Make figures with the first image; for them mmengine imports matplotlib in every run, though few draw an image."""
+    from mmengine.visualization import Visualizer
 
+    make_figure, set_image = Visualizer._initialize_fig, Visualizer.set_image
 
-def _set_first_image(self: Visualizer, image: Any) -> None:
-    """Set the image to draw on; make the figure where there is none."""
-    if self.ax_save is None:
-        self.fig_save_canvas, self.fig_save, self.ax_save = _make_figure(self, self.fig_save_cfg)
-        self.dpi = self.fig_save.get_dpi()
-    _set_image(self, image)
+    def no_figure(_self: Visualizer, _cfg: dict) -> tuple[None, SimpleNamespace, None]:
+        return None, SimpleNamespace(get_dpi=lambda: None), None
+
+    def set_first_image(self: Visualizer, image: Any) -> None:
+        if self.ax_save is None:
+            self.fig_save_canvas, self.fig_save, self.ax_save = make_figure(self, self.fig_save_cfg)
+            self.dpi = self.fig_save.get_dpi()
+        set_image(self, image)
+
+    Visualizer._initialize_fig, Visualizer.set_image = no_figure, set_first_image

@@ -12,6 +12,7 @@ from mmpretrain import registry as mmpretrain_registry
 from mmpretrain.registry import MODELS
 
 from . import backbones, dis_losses, distillers, engine, networks
+from .patches import replace_deit3
 from .recipe.methods import FINDERS
 
 __all__ = ['backbones', 'distillers', 'engine', 'networks']
@@ -31,6 +32,7 @@ logging.getLogger('mmcls_kd').setLevel(logging.INFO)
 logging.getLogger('mmcls_kd').propagate = False
 for loss in dis_losses.LOSSES.values():
     MODELS.register_module(module=loss)
+replace_deit3(MODELS, backbones.DeiT3)
 FINDERS.insert(0, MODELS.get)
 for parent in [value for value in vars(mmpretrain_registry).values() if isinstance(value, Registry)]:
     if parent.scope == 'mmpretrain':  # not mmengine's, which are imported there

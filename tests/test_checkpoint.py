@@ -27,10 +27,9 @@ from mmcls_kd.files.atomic import save_atomically
 from mmcls_kd.files.checkpoint import check_end, read_checkpoint, read_start
 from mmcls_kd.networks import loading as loading_module
 from mmcls_kd.networks import weights as weights_module
-from mmcls_kd.networks.loading import fetch, load_strictly
+from mmcls_kd.networks.loading import _load_from_local, fetch, load_strictly
 from mmcls_kd.networks.sources import network_cfg
 from mmcls_kd.networks.transfer import transfer
-from mmcls_kd.patches import _load_from_local
 
 SRRL = method('SRRLLoss', student_channels=32, teacher_channels=64)
 

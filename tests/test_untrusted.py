@@ -24,8 +24,8 @@ from mmcls_kd.configs.reading import read_config, read_left_config
 from mmcls_kd.engine.runtime import inline_networks
 from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.files.plain_data import PlainUnpickler, refuse_calls
+from mmcls_kd.networks.loading import guard_loading
 from mmcls_kd.networks.sources import network_cfg
-from mmcls_kd.patches import guard_loading
 
 pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
 SELF = 'configs/distillers/fashion_mnist/res18-w4_sd_fmnist.py'

@@ -8,7 +8,6 @@ parameters are the same, so mmpretrain's weights load.
 from mmengine.logging import print_log
 from mmpretrain.models.backbones.deit3 import DeiT3 as UpstreamDeiT3
 from mmpretrain.models.backbones.deit3 import DeiT3TransformerEncoderLayer
-from mmpretrain.registry import MODELS
 from torch import Tensor
 
 
@@ -20,7 +19,6 @@ class DeiT3Block(DeiT3TransformerEncoderLayer):
         return self.ffn(self.ln2(x), identity=x)
 
 
-@MODELS.register_module(force=True)
 class DeiT3(UpstreamDeiT3):
     """mmpretrain's DeiT3, keywords and names unchanged, whose blocks are :class:`DeiT3Block`."""
 

@@ -97,7 +97,7 @@ def prepare(args: argparse.Namespace) -> Any:
     from ..analysis.compare import enter
     from ..analysis.runs import names_of, read_run
     from ..files.checkpoint import check_end
-    from ..patches import guard_loading
+    from ..networks.loading import guard_loading
 
     MMLogger.get_current_instance().setLevel('ERROR')
     guard_loading(args.trust)

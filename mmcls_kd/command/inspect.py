@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from mmengine.registry import init_default_scope
 
     from ..analysis.inspection import describe, networks_in
-    from ..patches import guard_loading
+    from ..networks.loading import guard_loading
 
     with errors_in_one_line():
         guard_loading(args.trust)

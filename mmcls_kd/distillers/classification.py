@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from ..distiller import BaseDistiller
 from ..errors import listed, refusals_named
-from ..features.checkpointing import without_reentry
 from ..features.dry_run import DryRun, dry_run
 from ..features.families import default_taps, drop_unread_outputs
 from ..features.taps import check_names, given_taps, record
@@ -24,6 +23,7 @@ from ..networks.classes import compare_order, data_names, names_in
 from ..networks.loading import load_strictly
 from ..networks.sources import Source, brings_weights, find_network
 from ..networks.weights import left_random
+from ..patches import without_reentry
 from ..recipe.methods import ALIASES, GT_LABEL, SAMPLE_IDX, chosen_methods
 from ..recipe.schedules import Progress
 from ..teachers.fast import compile_parts

@@ -32,6 +32,7 @@ TERMINATED = 'terminated.pth'
 LAUNCH = 'MMCLS_KD_LAUNCH'
 
 
+@register_backend('atomic', force=True)
 class AtomicBackend(LocalBackend):
     """mmengine's storage on a local disk, whose files are written whole or not at all."""
 
@@ -43,9 +44,6 @@ class AtomicBackend(LocalBackend):
     def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
         """Write a text file as :meth:`put` does."""
         self.put(obj.encode(encoding), filepath)
-
-
-register_backend('atomic', AtomicBackend, force=True)
 
 
 def launch_id() -> str | None:

@@ -12,7 +12,7 @@ from mmpretrain.registry import LOOPS
 from torch.utils.data import DataLoader
 
 from ..errors import ChoiceError, DivergenceError, NonFiniteLossError, TrainingError, refusals_named
-from ..features.checkpointing import without_reentry
+from ..patches import without_reentry
 from .data import PlacedSampler, batches_from, reproducible
 from .loss_watch import LossWatch
 from .models import unwrapped
@@ -134,7 +134,7 @@ class _ResumableLoop:
             self.leave_out(error, batch)
             return None
         self.count_left_out(0)
-        return outputs
+        return outputs | self.watch.norms if self.watch.norms else outputs
 
     def count_left_out(self, in_row: int) -> None:
         """Set the number of steps skipped in a row, for a resumed run too."""

@@ -31,12 +31,13 @@ def not_finite(tensors: Mapping[str, Tensor | None]) -> list[str]:
 class LossWatch:
     """Check of the losses between forward and backward pass, and of the gradients before the optimizer's step.
 
-    It replaces the model's ``parse_losses``, the only function that gets all terms by name, and calls it.
-
     Args:
-        model: The model, not in a parallel wrapper.
+        model: The model, not in a parallel wrapper; a forward hook of it gets all terms by name.
         keep_statistics: Keep a copy of the buffers (batch statistics) from before each step, to restore them.
         gradient_norm_interval: See :class:`~mmcls_kd.engine.loops.ResumableEpochLoop`.
+
+    Attributes:
+        norms: The gradient norms of this step, to log; empty where they are not due.
     """
 
     def __init__(self, model: Any, keep_statistics: bool, gradient_norm_interval: int) -> None:
@@ -45,12 +46,12 @@ class LossWatch:
         self.buffers = list(self.model.buffers()) if keep_statistics else []
         self.kept = [buffer.clone() for buffer in self.buffers]
         self.iteration = 0
-        self._parse = type(self.model).parse_losses
-        self.model.parse_losses = self.parse_losses
+        self.norms: dict[str, Tensor] = {}
+        model.register_forward_hook(self._after_forward, with_kwargs=True)
 
     def before_step(self, iteration: int) -> None:
         """Note the state before a step."""
-        self.iteration = iteration
+        self.iteration, self.norms = iteration, {}
         for copy, buffer in zip(self.kept, self.buffers, strict=True):
             copy.copy_(buffer)
 
@@ -59,18 +60,20 @@ class LossWatch:
         for copy, buffer in zip(self.kept, self.buffers, strict=True):
             buffer.copy_(copy)
 
-    def parse_losses(self, losses: Mapping[str, Any]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Call the model's own ``parse_losses``, and add the gradient norms if they are due.
+    def _after_forward(self, model: Any, _: Any, inputs: Mapping[str, Any], output: Any) -> None:
+        if model.training and inputs.get('mode') == 'loss':
+            self.look(output)
+
+    def look(self, losses: Mapping[str, Any]) -> None:
+        """Check the losses of a step, and take their gradient norms if they are due.
 
         Raises:
             NonFiniteLossError: In every process, if a loss of any process is NaN or infinite.
         """
-        total, log_vars = self._parse(self.model, losses)
         terms = {name: value_of(loss) for name, loss in losses.items()}
-        self.check(terms | {'the sum of the losses': total})
+        self.check(terms)
         if self.gradient_norm_interval and (self.iteration + 1) % self.gradient_norm_interval == 0:
-            log_vars = log_vars | self.gradient_norms({n: v for n, v in terms.items() if v.requires_grad})
-        return total, log_vars
+            self.norms = self.gradient_norms({n: v for n, v in terms.items() if v.requires_grad})
 
     def watch_gradients(self, wrapper: OptimWrapper) -> None:
         """Check the gradients before each step of an optimizer: those of finite losses may be non-finite.
@@ -94,24 +97,26 @@ class LossWatch:
 
     @staticmethod
     def check(terms: Mapping[str, Tensor]) -> None:
-        """Refuse non-finite terms, in all processes at once: none may enter the backward pass alone.
+        """Refuse non-finite terms or a non-finite sum, in all processes at once: none may enter the backward pass alone.
 
         Raises:
             NonFiniteLossError: Names the terms.
         """
-        finite = torch.stack([value.detach().float() for value in terms.values()]).isfinite()
-        all_finite = finite.all().float()
+        values = torch.stack([value.detach().float() for value in terms.values()])
+        here = values.sum().isfinite()  # with a term that is not finite, the sum is not
+        all_finite = here.float()
         if is_distributed():
             torch.distributed.all_reduce(all_finite, torch.distributed.ReduceOp.MIN)
         if not all_finite:
-            bad = [name for name, good in zip(terms, finite.tolist(), strict=True) if not good]
-            raise NonFiniteLossError(bad[:-1] or bad)
+            bad = [name for name, good in zip(terms, values.isfinite().tolist(), strict=True) if not good]
+            raise NonFiniteLossError(bad or ([] if here else ['the sum of the losses']))
 
     def gradient_norms(self, terms: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the 2-norm of each term's gradient over all trainable parameters, in this process."""
         parameters = [p for p in self.model.parameters() if p.requires_grad]
         norms = {}
         for name, value in terms.items():
-            gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
+            with torch.autocast(value.device.type, enabled=False):
+                gradients = torch.autograd.grad(value, parameters, retain_graph=True, allow_unused=True)
             norms[f'gradient_norm/{name}'] = torch.stack([g.norm() for g in gradients if g is not None]).norm()
         return norms

@@ -27,8 +27,9 @@ from ..distillers.assembly import deployed_cfg
 from ..errors import MissingLibraryError, TrainingError, close_names, in_one_line, is_outside, refusals_named
 from ..files.paths import find_file
 from ..networks.classes import data_named
+from ..networks.loading import guard_loading
 from ..networks.sources import find_network
-from ..patches import guard_loading, start_faster
+from ..patches import start_faster
 from ..recipe.methods import follow_methods, loss_class, method_entries
 from .console import ConsoleRunner, hide_platform_warnings
 from .extras import check_backends

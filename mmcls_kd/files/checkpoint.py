@@ -103,7 +103,7 @@ def _allowing(allowed: list) -> Iterator[None]:
 
 @contextmanager
 def _unguarded() -> Iterator[None]:
-    """Lift :func:`~mmcls_kd.patches.guard_loading` for one file."""
+    """Lift :func:`~mmcls_kd.networks.loading.guard_loading` for one file."""
     guarded = os.environ.pop(FORCE_SAFE, None)
     try:
         yield
@@ -118,7 +118,7 @@ def read_checkpoint(path: str | Path, trust: bool | None = None) -> dict[str, An
     Args:
         path: The file.
         trust: Allow pickled objects (``weights_only=False``); only for files from trusted people. If None, the setting of
-            :func:`~mmcls_kd.patches.guard_loading`.
+            :func:`~mmcls_kd.networks.loading.guard_loading`.
 
     Returns:
         Content of the file.

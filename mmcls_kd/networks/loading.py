@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Mapping
@@ -12,10 +13,13 @@ from urllib.error import URLError
 import torch
 from mmengine.dist import barrier, get_local_rank
 from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader
+from mmengine.utils import apply_to
 from torch import Tensor, nn
 
 from ..errors import listed
-from ..files.checkpoint import read_checkpoint
+from ..files import plain_data
+from ..files.checkpoint import FORCE_SAFE, _allowed_globals, read_checkpoint, take_start
 from ..files.paths import find_file
 from .weights import _distillation_only, about_contents, as_in_memory, say_average, student_weights, weights_of
 
@@ -211,3 +215,43 @@ def _own_names(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], what: s
     if left_out := [key for key in weights if not key.startswith(full[0])]:
         print_log(f'{what}: the network is under {full[0]!r}; left out is {listed(left_out)}', 'current')
     return forms[full[0]]
+
+
+def guard_loading(trust: bool) -> None:
+    """Forbid code in data files in this process, mmengine's own loading (``Pretrained``, resume) included.
+
+    If safe loading of a checkpoint fails, mmengine reads it anew and lets it run code; and it builds the objects named in
+    YAML files and pickled annotation lists.
+
+    Args:
+        trust: Allow it after all.
+    """
+    plain_data.guard_files(trust)
+    if trust:
+        os.environ.pop(FORCE_SAFE, None)
+    else:
+        os.environ[FORCE_SAFE] = '1'  # for every torch.load, whoever calls it
+        torch.serialization.add_safe_globals(_allowed_globals())
+    CheckpointLoader.register_scheme('', _load_from_local, force=True)
+    CheckpointLoader.register_scheme(('http://', 'https://'), _load_from_http, force=True)
+
+
+def _load_from_local(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Read a local file for mmengine."""
+    path = Path(filename).expanduser()
+    content = take_start(path) or read_checkpoint(path)
+    weights = weights_of(content)
+    if not weights:
+        raise ValueError(f'checkpoint {filename} {about_contents(content)}')
+    say_average(content, f'weights {filename}')
+    held = content.get('state_dict', content)
+    if weights.keys() != {key for key, value in held.items() if isinstance(value, Tensor)}:
+        content = {**content, 'state_dict': weights}  # where mmengine looks for them
+    if map_location is None or callable(map_location):
+        return content
+    return apply_to(content, lambda x: isinstance(x, Tensor), lambda x: x.to(map_location))
+
+
+def _load_from_http(filename: str, map_location: Any = None, **_: Any) -> dict[str, Any]:
+    """Download a file for mmengine, and read it."""
+    return _load_from_local(str(fetch(filename, 'pretrained')), map_location)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
@@ -15,19 +14,12 @@ from torch import Tensor, nn
 from ..features.families import drop_unread_outputs
 from ..features.layouts import Read, parts
 from ..features.taps import Tap, record
+from ..patches import no_hooks, share_hooks
 
 logger = logging.getLogger(__name__)
 PRECISIONS = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 #: Largest accepted change of a feature by folding, in units of its largest entry where that is above 1.
 TOLERANCE = 1e-4
-#: The attributes in which a module keeps its hooks.
-HOOKS = (
-    '_forward_hooks',
-    '_forward_hooks_with_kwargs',
-    '_forward_hooks_always_called',
-    '_forward_pre_hooks',
-    '_forward_pre_hooks_with_kwargs',
-)
 #: Limit of compiled graphs of a network's parts, which torch counts together: each in training and validation, and for
 #: the last batch.
 GRAPHS = 64
@@ -54,9 +46,8 @@ def shared_copy(network: nn.Module, taps: Iterable[Tap], folded: bool) -> nn.Mod
         taps: Taps that are read; stage outputs that none of them needs are left out.
         folded: Whether to fold batch norms into the convolutions before them.
     """
-    shared: dict[int, Any] = {id(tensor): tensor for tensor in chain(network.parameters(), network.buffers())}
-    shared |= {id(hooks): OrderedDict() for part in network.modules() for name in HOOKS if (hooks := getattr(part, name))}
-    other = copy.deepcopy(network, shared).eval()
+    shared = {id(tensor): tensor for tensor in chain(network.parameters(), network.buffers())}
+    other = copy.deepcopy(network, shared | no_hooks(network)).eval()
     drop_unread_outputs(other, taps)
     return fold_norms(other).requires_grad_(False) if folded else other
 
@@ -89,13 +80,6 @@ def _fold(conv: nn.Conv2d, norm: Any) -> None:
     bias = conv.bias if conv.bias is not None else torch.zeros_like(norm.running_mean)
     conv.weight = nn.Parameter(conv.weight * factor.reshape(-1, 1, 1, 1))
     conv.bias = nn.Parameter((bias - norm.running_mean) * factor + norm.bias)
-
-
-def share_hooks(network: nn.Module, other: nn.Module) -> None:
-    """Share a network's present and later hooks with its twin."""
-    for path, part in other.named_modules():
-        for name in HOOKS:
-            setattr(part, name, getattr(network.get_submodule(path), name))
 
 
 def can_fold(network: nn.Module) -> bool:

@@ -91,35 +91,35 @@ class TestLossWatch:
         return distiller, watch, distiller(**data, mode='loss')
 
     def test_gradient_norms_are_those_of_separate_backward_passes(self):
-        distiller, _, losses = self.watched()
-        _, log_vars = distiller.parse_losses(losses)
+        distiller, watch, losses = self.watched()
         for name, value in losses.items():
             distiller.zero_grad()
             value.backward(retain_graph=True)
             squares = [p.grad.double().square().sum() for p in distiller.parameters() if p.grad is not None]
             expected = torch.stack(squares).sum().sqrt()
-            torch.testing.assert_close(log_vars[f'gradient_norm/{name}'].double(), expected, rtol=1e-5, atol=0)
+            torch.testing.assert_close(watch.norms[f'gradient_norm/{name}'].double(), expected, rtol=1e-5, atol=0)
 
     def test_gradient_norms_are_taken_at_their_interval_alone(self):
-        distiller, watch, losses = self.watched(gradient_norm_interval=3)
+        _, watch, losses = self.watched(gradient_norm_interval=3)
         found = []
         for iteration in range(6):
             watch.before_step(iteration)
-            found.append('gradient_norm/loss_kd' in distiller.parse_losses(losses)[1])
+            watch.look(losses)
+            found.append('gradient_norm/loss_kd' in watch.norms)
         assert found == [False, False, True, False, False, True]
 
     @pytest.mark.parametrize('bad', [float('nan'), float('inf'), -float('inf')])
     def test_each_term_that_is_not_finite_is_named(self, bad):
-        distiller, _, losses = self.watched()
+        _, watch, losses = self.watched()
         losses['loss_kd'] = losses['loss_kd'] * bad
         with pytest.raises(NonFiniteLossError, match='^loss_kd$'):
-            distiller.parse_losses(losses)
+            watch.look(losses)
 
     def test_terms_that_are_finite_may_have_a_sum_that_is_not(self):
-        distiller, _, losses = self.watched()
+        _, watch, losses = self.watched()
         losses = {name: torch.full((), 3e38) for name in losses}
         with pytest.raises(NonFiniteLossError, match='^the sum of the losses$'):
-            distiller.parse_losses(losses)
+            watch.look(losses)
 
     def test_batch_statistics_go_back_to_what_they_were(self):
         distiller, watch, _ = self.watched(keep_statistics=True)
