@@ -23,19 +23,10 @@ Rows = dict[str, dict[int, Record]]
 
 
 def read_rows(sources: Sequence[Path], wanted: Sequence[str]) -> Rows:
-    """Read the rows of studies.
+    """Read rows of studies: the results of each by seed, by name (PAIR/ROW).
 
-    Args:
-        sources: Files of raw results and folders of runs. Where two have a row of one name, the names of the sources are
-            put before it.
-        wanted: The rows, by name (PAIR/ROW) or pattern, in the order to show them; all where there are none.
-
-    Returns:
-        The results of each row by seed.
-
-    Raises:
-        FileNotFoundError: If a source is missing.
-        ValueError: If a line is no result, or no row has a wanted name.
+    Sources are files of raw results and folders of runs. Where two have a row of one name, their names stand before it.
+    The rows have the order of ``wanted``, which are names or patterns; without any, all rows are read.
     """
     found: dict[tuple[str, str], dict[int, Record]] = {}
     for source in sources:
@@ -57,12 +48,8 @@ def read_rows(sources: Sequence[Path], wanted: Sequence[str]) -> Rows:
 def compare_rows(rows: Rows) -> tuple[list[list[str]], list[str]]:
     """Compare rows with the first of them, seed by seed.
 
-    Args:
-        rows: The results of each row by seed.
-
-    Returns:
-        Cells under :data:`COLUMNS`, and sentences on the limits of the comparison. p is of the paired t-test, corrected by
-        Holm's method for the number of rows.
+    Return cells under :data:`COLUMNS`, and sentences on the limits of the comparison. p is of the paired t-test, corrected
+    by Holm's method for the number of rows.
     """
     last, best = (
         {name: {s: r[key] for s, r in row.items() if not r['diverged']} for name, row in rows.items()}
@@ -86,14 +73,7 @@ def compare_rows(rows: Rows) -> tuple[list[list[str]], list[str]]:
 
 
 def draw_curves(rows: Rows) -> Any:
-    """Draw each row's validation accuracy over epochs: the mean over its seeds, and each seed faintly.
-
-    Args:
-        rows: The results of each row by seed.
-
-    Returns:
-        A matplotlib figure.
-    """
+    """Draw each row's validation accuracy over epochs: the mean over its seeds, and each seed faintly."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 

@@ -44,13 +44,7 @@ class InterruptedStudyError(Exception):
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that failed.
-
-    Attributes:
-        run: The run.
-        log: The log of its last step.
-        reason: The log's last line.
-    """
+    """A run that failed, the log of its last step, and the reason: the log's last line."""
 
     run: Run
     log: Path
@@ -59,15 +53,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Place:
-    """Location and resources of a study's runs.
-
-    Attributes:
-        folder: Each run gets a folder below it.
-        data_root: Folder of the data; overrides the configs' own.
-        threads: Number of threads that a run may compute with.
-        devices: Number of devices of a run.
-        trust: Whether its programs may read pickled objects.
-    """
+    """Location of a study's runs, each with a folder below ``folder``; threads and devices of one run."""
 
     folder: Path
     data_root: str | None = None
@@ -87,17 +73,9 @@ def execute(
     finished: Callable[[Run, Record, float], None],
     failed: Callable[[Failure], None],
 ) -> None:
-    """Execute runs, and pass on each result as soon as it is there.
+    """Execute runs, ``jobs`` at a time; pass on each result with its seconds, and each failure, as soon as it is there.
 
-    Args:
-        runs: The runs, in order.
-        place: Location and resources.
-        jobs: Number of runs at a time.
-        finished: Called with each result and the seconds that it took.
-        failed: Called with each failure; the other runs go on.
-
-    Raises:
-        InterruptedStudyError: On SIGINT or SIGTERM, after the runs in progress have ended in order.
+    SIGINT or SIGTERM raises :class:`InterruptedStudyError`, after the runs in progress have ended in order.
     """
     steps = Steps(place.threads)
     with _interruptible(), ThreadPoolExecutor(jobs) as pool:
@@ -173,14 +151,7 @@ def _write(path: Path, content: Mapping[str, Any]) -> None:
 def collect(run: Run, folder: Path, place: Place, diverged: str | None = None) -> Record:
     """Collect the result of a run; it stays in the run's folder, and files that are no longer needed go.
 
-    Args:
-        run: The run.
-        folder: Its folder.
-        place: Location and resources.
-        diverged: Message of a training that diverged and was not tested; None for none.
-
-    Raises:
-        FileNotFoundError: If a step has left no result.
+    A training that diverged, with the message ``diverged``, has no tests.
     """
     if result := _read(folder / RESULT):
         return result
@@ -284,13 +255,7 @@ def tidy(folder: Path, data_root: str | None = None) -> None:
                 path.write_text(text)
 
 
-def remaining(runs: Sequence[Run], seconds: Mapping[str, Sequence[float]], jobs: int) -> float | None:
-    """Estimate the seconds that runs will take, by finished runs of the same pair; None if there are none.
-
-    Args:
-        runs: The runs that are left.
-        seconds: Durations of finished runs, by pair.
-        jobs: Number of runs at a time.
-    """
+def remaining(runs: Sequence[Run], seconds: Mapping[str, Sequence[float]], jobs: int) -> float:
+    """Estimate the seconds that runs will take, by those of finished runs of their pairs, or of all pairs."""
     known = [value for values in seconds.values() for value in values]
-    return sum(statistics.fmean(seconds.get(run.pair) or known) for run in runs) / jobs if known else None
+    return sum(statistics.fmean(seconds.get(run.pair) or known) for run in runs) / jobs

@@ -26,16 +26,7 @@ HEAD = ('pair', 'GFLOP an image: student', 'teacher', 'epochs', 'hours alone', '
 
 
 def estimate(planner: Planner, runs: Sequence[Run], speed: float) -> str:
-    """Return the hours of each pair's runs in Markdown, with the assumptions.
-
-    Args:
-        planner: Of the study.
-        runs: Its runs.
-        speed: Mean speed of a GPU, in FLOP/s.
-
-    Raises:
-        ValueError: If the number of images of a pair's data set is unknown.
-    """
+    """Return the hours of each pair's runs in Markdown, with the assumptions, at a mean speed of a GPU in FLOP/s."""
     rows, total = [], 0.0
     for name in planner.study.pairs:
         own = [run for run in runs if run.pair == name and run.weights is None]
@@ -69,15 +60,7 @@ def _assumptions(speed: float) -> str:
 
 
 def training_flops(run: Run, models: Mapping[str, Mapping]) -> float:
-    """Return the floating point operations of a run's training.
-
-    Args:
-        run: The run.
-        models: The pair's distillers' models, by their config.
-
-    Raises:
-        ValueError: If the number of images is unknown.
-    """
+    """Return the floating point operations of a run's training, with the models of the pair's distillers by config."""
     images, side = data_of(run)
     teacher = teacher_of(run, models)
     an_image = TRAINING * forward_flops(run.student, side) + (forward_flops(teacher, side) if teacher else 0)
@@ -90,11 +73,7 @@ def teacher_of(run: Run, models: Mapping[str, Mapping]) -> str | None:
 
 
 def data_of(run: Run) -> tuple[int, int]:
-    """Return the number of training images and their side.
-
-    Raises:
-        ValueError: If they are unknown.
-    """
+    """Return the number of training images and their side; refuse an unknown data set."""
     if (kind := _data_set(run.student)) not in DATA:
         raise ValueError(f'{run.key}: hours are estimated for {", ".join(DATA)}, and not for {kind}')
     return DATA[kind]
@@ -107,12 +86,7 @@ def _data_set(config: str) -> str:
 
 @cache
 def forward_flops(config: str, side: int) -> int:
-    """Return the floating point operations of a network's forward pass of one image; a multiply-add is two.
-
-    Args:
-        config: Its config.
-        side: The image's height and width.
-    """
+    """Return the floating point operations of a forward pass of one square image; a multiply-add is two."""
     network = MODELS.build(network_cfg(config)).to('meta').eval()  # shapes alone: nothing is computed
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.empty(1, 3, side, side, device='meta'), mode='tensor')

@@ -87,8 +87,7 @@ class Run:
 def content_of(*files: str) -> str:
     """Return a digest of files: of configs the parts that decide a result, of weights all bytes.
 
-    Args:
-        *files: Paths of configs and weights. Of an address, or a file that does not exist yet, the name alone counts.
+    Of an address, or a file that does not exist yet, the name alone counts.
     """
     content = hashlib.blake2b(digest_size=8)
     for path in files:
@@ -108,13 +107,7 @@ def content_of(*files: str) -> str:
 
 @dataclass(frozen=True)
 class Offer:
-    """A method that a distiller config offers.
-
-    Attributes:
-        config: The config's path.
-        entry: Keywords of its loss.
-        place: Its key in the config.
-    """
+    """A method that a distiller config offers: the config's path, keywords of the loss, and its key in the config."""
 
     config: str
     entry: dict[str, Any]
@@ -122,11 +115,7 @@ class Offer:
 
 
 def offers_of(models: Mapping[str, Mapping]) -> dict[str, Offer]:
-    """Return the methods that distiller configs offer, by name, in their order.
-
-    Args:
-        models: The model of each config, by its path.
-    """
+    """Return the methods that distiller configs offer, by name, in their order; ``models`` are by the configs' paths."""
     found: dict[str, Offer] = {}
     for path, model in models.items():
         places = [(i, j) for i, group in enumerate(model['distill_cfg']) for j in range(len(group['methods']))]
@@ -154,16 +143,7 @@ def _distiller(path: str) -> Mapping:
 
 
 class Planner:
-    """Plans a study's runs.
-
-    Args:
-        study: The study.
-
-    Raises:
-        FileNotFoundError: If a config is missing.
-        ValueError: If a config is none, a row has a method that its pair does not offer, or a published number belongs to
-            no row.
-    """
+    """Plans a study's runs; refuses configs, rows and published numbers that do not go together."""
 
     def __init__(self, study: Study) -> None:
         self.study = study
@@ -209,8 +189,7 @@ class Planner:
     def runs(self, found: Mapping[str, Mapping[float, float]] | None = None) -> list[Run]:
         """Return all runs that are known by now, in the order of running.
 
-        Args:
-            found: Results of the sweep: by ``PAIR/METHOD`` the accuracy of each factor.
+        ``found`` has the results of the sweep: by ``PAIR/METHOD`` the accuracy of each factor.
         """
         pairs, seeds = self.study.pairs, self.study.seeds
         runs = [run for pair in pairs for run in self._teacher(pair)]

@@ -22,7 +22,7 @@ def draw(study: Study, records: Sequence[Record]) -> list[Path]:
         every = [line for kind in ('row', 'weight') for line in results.of(pair, kind)]
         if lines := [line for line in every if BASELINE in line.against and line.against[BASELINE].p is not None]:
             files.append(study.report.parent / picture(study, pair))
-            lines.sort(key=lambda line: line.against[BASELINE].found.mean)
+            lines.sort(key=lambda line: line.against[BASELINE].mean)
             diverged = [line.row for line in every if line.diverged]
             _differences(lines, results.lines[pair, BASELINE], study.pairs[pair].title, diverged, files[-1])
     return files
@@ -43,7 +43,7 @@ def _differences(lines: Sequence[Line], baseline: Line, title: str, diverged: Se
             color = 'tab:blue' if found.significant else '0.45'
             each = [value - alone[seed] for seed, value in line.accuracies.items() if seed in alone]
             axes.plot(each, [y] * len(each), 'o', color=color, alpha=0.35, markersize=4, markeredgewidth=0)
-            axes.errorbar(found.found.mean, y, xerr=found.found.half or 0, fmt='D', color=color, markersize=5, capsize=3)
+            axes.errorbar(found.mean, y, xerr=found.half or 0, fmt='D', color=color, markersize=5, capsize=3)
         axes.set_yticks(range(len(lines)), [TITLES.get(line.row, line.row) for line in lines])
         axes.set_ylim(-0.7, len(lines) - 0.3)
         axes.set_xscale('symlog', linthresh=LINEAR, linscale=2)  # a row that collapsed leaves room for the others

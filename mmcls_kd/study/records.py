@@ -25,11 +25,7 @@ def is_of_study(source: Path) -> bool:
 
 
 def read_records(path: Path) -> list[Record]:
-    """Read the results in a file; none if there is no file.
-
-    Raises:
-        ValueError: If a line is no result, or a run stands there twice; names the line.
-    """
+    """Read the results in a file, if there is one; refuse a line that is no result, and a second one of a run."""
     records: dict[str, Record] = {}
     for number, line in enumerate(path.read_text(encoding='utf-8').splitlines() if path.is_file() else (), start=1):
         try:
@@ -59,11 +55,7 @@ def write_records(path: Path, records: Sequence[Record]) -> None:
 
 
 def add_record(path: Path, record: Record) -> None:
-    """Add a result.
-
-    Raises:
-        ValueError: If the run is there already.
-    """
+    """Add a result; refuse a second one of a run."""
     records = read_records(path)
     if any(one['key'] == record['key'] for one in records):
         raise ValueError(f'{path} has {record["key"]} already')

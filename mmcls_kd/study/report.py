@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from .records import Record
-from .results import Difference, Line, Results
+from .results import Line, Results
 from .statistics import Comparison, Summary
 from .study_file import BASELINE, KD, TEACHER, Published, Study
 
@@ -50,23 +50,14 @@ def places(study: Study) -> str:
 
 
 def put(document: str, study: Study, records: Sequence[Record]) -> str:
-    """Return a document with the parts of the report in their places.
-
-    Args:
-        document: Its text. A place is ``<!-- study NAME: PART -->``, then anything, then ``<!-- end -->``.
-        study: The study.
-        records: Its raw results.
-
-    Raises:
-        ValueError: If it has no place, or several, for a part.
-    """
+    """Return a document with the parts of the report, each from ``<!-- study NAME: PART -->`` to ``<!-- end -->``."""
     for part, text in blocks(study, records).items():
         document = put_part(document, study, part, text)
     return document
 
 
 def put_part(document: str, study: Study, part: str, text: str) -> str:
-    """Return a document with one part in its place, as :func:`put`."""
+    """Return a document with one part in its place; refuse one without such a place, or with several."""
     start = start_of(study, part)
     place = re.compile(re.escape(start) + r'.*?' + re.escape(END), re.DOTALL)
     if (count := len(place.findall(document))) != 1:
@@ -195,10 +186,10 @@ def _said(lines: Sequence[Line], before: str = '') -> Iterator[str]:
     """Say which rows differ significantly, which do not, and which diverged."""
     for other, title in ((BASELINE, 'the student alone'), (KD, 'KD')):
         known = {line.row: line.against[other] for line in lines if other in line.against}
-        known = {row: difference for row, difference in known.items() if difference.found.p is not None}
+        known = {row: difference for row, difference in known.items() if difference.p is not None}
         groups = (
-            ('Better than', [row for row, d in known.items() if d.significant and d.found.mean > 0]),
-            ('Worse than', [row for row, d in known.items() if d.significant and d.found.mean < 0]),
+            ('Better than', [row for row, d in known.items() if d.significant and d.mean > 0]),
+            ('Worse than', [row for row, d in known.items() if d.significant and d.mean < 0]),
             ('Not told apart from', [row for row, d in known.items() if not d.significant]),
         )
         said = [f'{verdict} {title}: {", ".join(f"`{row}`" for row in rows)}.' for verdict, rows in groups if rows]
@@ -270,10 +261,10 @@ def _versus(line: Line) -> list[str]:
     return [cell for other in (BASELINE, KD) for cell in _difference(line.against.get(other))]
 
 
-def _difference(difference: Difference | None) -> list[str]:
+def _difference(difference: Comparison | None) -> list[str]:
     if difference is None:
         return ['', '']
-    text, p = difference_cell(difference.found), difference.p
+    text, p = difference_cell(difference), difference.p
     return [f'**{text}**' if difference.significant else text, '' if p is None else '< 0.001' if p < 0.001 else f'{p:.3f}']
 
 

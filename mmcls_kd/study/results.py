@@ -11,7 +11,7 @@ import pandas as pd
 
 from .plan import best_factor, sweep_results
 from .records import KEYS, Record
-from .statistics import LEVEL, Comparison, Summary, compare, holm, summary
+from .statistics import Comparison, Summary, compare, holm, summary
 from .study_file import BASELINE, KD, TEACHER, Study
 
 #: The kinds of runs whose results are compared.
@@ -20,24 +20,6 @@ ROWS = ('row', 'weight', 'ablation')
 OUTCOME, SURROUNDINGS = ('last', 'curve', 'held_out_accuracy', 'diverged'), ('cpu', 'gpu', 'threads', 'devices', 'software')
 #: On another machine a run may differ from its row's mean by this many standard deviations.
 SPREAD = 3
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Difference to another row.
-
-    Attributes:
-        found: The comparison.
-        p: Its p-value, corrected for the number of comparisons of its family; None with fewer than two seeds.
-    """
-
-    found: Comparison
-    p: float | None = None
-
-    @property
-    def significant(self) -> bool:
-        """Whether it is significant after correction."""
-        return self.p is not None and self.p < 1 - LEVEL
 
 
 @dataclass(frozen=True)
@@ -59,7 +41,7 @@ class Line:
     kind: str
     changed: Mapping[str, Mapping[str, Any]]
     records: pd.DataFrame
-    against: dict[str, Difference] = field(default_factory=dict)
+    against: dict[str, Comparison] = field(default_factory=dict)
 
     @property
     def diverged(self) -> dict[int, str]:
@@ -83,12 +65,7 @@ class Line:
 
 
 class Results:
-    """All rows of a study, compared.
-
-    Args:
-        study: The study.
-        records: Its raw results.
-    """
+    """All rows of a study, compared."""
 
     def __init__(self, study: Study, records: Sequence[Record]) -> None:
         self.study, self.records = study, records
@@ -138,7 +115,7 @@ class Results:
                 if row in (name, BASELINE) or other is None or line.diverged or other.diverged:
                     continue
                 if found := compare(line.accuracies, other.accuracies):
-                    line.against[name] = Difference(found)
+                    line.against[name] = found
                     if found.p is not None:
                         family = line.kind if line.kind == 'ablation' else (line.kind, pair, name)
                         families[family][pair, row, name] = found.p
@@ -153,11 +130,6 @@ def agreement(recorded: Record, afresh: Record, row: Line | None) -> tuple[bool,
 
     On the same processor and with the same software each epoch has to be the same. Others round otherwise, and a training
     carries that on: there the accuracy has to lie within three standard deviations of its row's mean.
-
-    Args:
-        recorded: The recorded result.
-        afresh: The new one.
-        row: The row in numbers, None if there is none.
     """
     if all(afresh[name] == recorded[name] for name in OUTCOME):
         return True, 'the same in every epoch'

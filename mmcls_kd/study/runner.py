@@ -13,9 +13,6 @@ from datetime import timedelta
 from fnmatch import fnmatch
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
 from ..errors import close_names
 from ..files.atomic import atomic_path
 from ..files.locks import locked
@@ -26,19 +23,10 @@ from .study_file import read_study
 
 
 class StudyRunner:
-    """A study in progress.
-
-    Args:
-        args: The command line, see :mod:`mmcls_kd.command.study`.
-
-    Raises:
-        FileNotFoundError: If a file is missing.
-        ValueError: If the study file or a config is wrong.
-    """
+    """A study in progress, as its command line demands (:mod:`mmcls_kd.command.study`)."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.study = args, read_study(args.study)
-        self.console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
         folder = args.work_dir or Path('work_dirs/studies', self.study.name)
         self.place = Place(folder, args.data_root, args.threads, args.gpus or 1, args.trust)
         self.planner = Planner(self.study)
@@ -70,11 +58,7 @@ class StudyRunner:
         return [record for record in self.records() if planned.get(record['key']) != record['digest']]
 
     def refuse_outdated(self) -> None:
-        """Refuse results of other settings.
-
-        Raises:
-            ValueError: Names the first such result.
-        """
+        """Refuse results of other settings; name the first."""
         if found := self.outdated():
             raise ValueError(
                 f'{self.study.results}: {len(found)} results, {found[0]["key"]} the first, are of runs that the study file '
@@ -88,12 +72,7 @@ class StudyRunner:
     # ---- runs
 
     def run(self) -> int | str:
-        """Execute the runs that the command line asks for; return the exit code, or a message.
-
-        Raises:
-            ValueError: If results are of other settings, or a name is unknown.
-            InterruptedStudyError: As :func:`.execution.execute`.
-        """
+        """Execute the runs that the command line asks for; return the exit code, or a message."""
         if self.args.job:
             return self.run_job(self.args.job)
         if self.args.check:
@@ -115,33 +94,24 @@ class StudyRunner:
             self.document()  # a missing place is an error before the runs
         if not self.selected():
             raise ValueError(f'--only {" ".join(self.args.only)}: no planned run has such a name; --list shows them')
-        columns = [TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TextColumn('{task.fields[left]}')]
-        with Progress(*columns, console=self.console, transient=True) as progress:
-            task = progress.add_task(self.study.name, total=None, left='')
+        if runs := self.pending():
+            print(f'{len(runs)} of {len(self.selected())} runs to do', flush=True)
+        while runs := self.pending():
+            execute(runs, self.place, self.args.jobs, self.finished, self.failed)
 
-            def update() -> tuple[str, str]:
-                """Show the progress; return it and the time left as texts."""
-                total, runs = len(self.selected()), self.pending()
-                seconds = remaining(runs, self.seconds, self.args.jobs)
-                left = '' if seconds is None else f'{timedelta(seconds=round(seconds))} left'
-                progress.update(task, total=total, completed=total - len(runs), left=left)
-                return f'{total - len(runs)}/{total}', left
-
-            def finished(run: Run, record: Record, took: float) -> None:
-                add_record(self.study.results, record)
-                self.seconds[run.pair].append(took)
-                best = f' (best {record["best"]:.2f})' if record['best'] != record['last'] else ''
-                count, left = update()
-                self.console.print(f'{count}  {run.key}  {accuracy_of(record)}{best}  {took:.0f} s  {left}')
-
-            while runs := self.pending():
-                update()
-                execute(runs, self.place, self.args.jobs, finished, self.failed)
+    def finished(self, run: Run, record: Record, took: float) -> None:
+        """Keep a result, and tell it with the progress."""
+        add_record(self.study.results, record)
+        self.seconds[run.pair].append(took)
+        total, runs = len(self.selected()), self.pending()
+        left = timedelta(seconds=round(remaining(runs, self.seconds, self.args.jobs)))
+        best = f' (best {record["best"]:.2f})' if record['best'] != record['last'] else ''
+        print(f'{total - len(runs)}/{total}  {run.key}  {accuracy_of(record)}{best}  {took:.0f} s  {left} left', flush=True)
 
     def failed(self, failure: Failure) -> None:
         """Keep a failure for the end."""
         self.failures[failure.run.key] = failure
-        self.console.print(f'{failure.run.key} failed, see {failure.log}')
+        print(f'{failure.run.key} failed, see {failure.log}')
 
     def print_failures(self) -> int:
         """Print the reasons of failures; return the exit code."""
@@ -156,7 +126,7 @@ class StudyRunner:
             raise ValueError(f'--job {key}: no planned run has this name{close_names(key, runs)}; --list shows them')
 
         def finished(run: Run, record: Record, took: float) -> None:
-            self.console.print(f'{run.key}  {accuracy_of(record)}  {took:.0f} s')
+            print(f'{run.key}  {accuracy_of(record)}  {took:.0f} s')
 
         with locked(self.place.folder / 'jobs' / key, RUNNING):
             execute([runs[key]], self.place, 1, finished, self.failed)
@@ -178,7 +148,7 @@ class StudyRunner:
             return 1
         row = Results(self.study, records).lines.get((runs[0].pair, runs[0].row))
         agrees, reason = agreement(known[key], fresh[0], row)
-        self.console.print(f'{key}: recorded {accuracy_of(known[key])}, afresh {accuracy_of(fresh[0])}: {reason}')
+        print(f'{key}: recorded {accuracy_of(known[key])}, afresh {accuracy_of(fresh[0])}: {reason}')
         return 0 if agrees else 1
 
     # ---- without runs
@@ -186,14 +156,14 @@ class StudyRunner:
     def list_pending(self) -> None:
         """Print the pending runs."""
         for run in (runs := self.pending()):
-            self.console.print(run.key, *run.methods)
-        self.console.print(f'{len(runs)} of {len(self.planned())} runs to do')
+            print(run.key, *run.methods)
+        print(f'{len(runs)} of {len(self.planned())} runs to do')
 
     def drop_outdated(self) -> int:
         """Remove the results of other settings."""
         gone = {record['key'] for record in self.outdated()}
         write_records(self.study.results, [record for record in self.records() if record['key'] not in gone])
-        self.console.print(f'{len(gone)} results dropped')
+        print(f'{len(gone)} results dropped')
         return 0
 
     def write_commands(self) -> None:
@@ -211,27 +181,19 @@ class StudyRunner:
             lines.append(f'{command}\n')
         with atomic_path(self.args.commands) as unfinished:
             unfinished.write_text(''.join(lines))
-        self.console.print(f'{len(lines)} commands written: {self.args.commands}')
+        print(f'{len(lines)} commands written: {self.args.commands}')
 
     def collect(self) -> None:
-        """Take the results that jobs have left in their folders.
-
-        Raises:
-            ValueError: If results are of other settings.
-        """
+        """Take the results that jobs have left in their folders."""
         self.refuse_outdated()
         folder = self.place.folder
         with locked(folder, RUNNING, shared=True), locked(folder / 'jobs', RUNNING), self.results_alone():
             found = [record for run in self.pending() if (record := finished_before(run, self.place))]
             write_records(self.study.results, [*self.records(), *found])
-        self.console.print(f'{len(found)} results taken, {len(self.pending())} runs to do')
+        print(f'{len(found)} results taken, {len(self.pending())} runs to do')
 
     def document(self) -> str:
-        """Return the document with tables of the current results.
-
-        Raises:
-            ValueError: If it has no place for a part.
-        """
+        """Return the document with tables of the current results; refuse one without a place for a part."""
         from .report import places, put
 
         file = self.study.report
@@ -239,11 +201,7 @@ class StudyRunner:
         return put(text, self.study, self.records())
 
     def report(self) -> None:
-        """Write tables and plots of the results into the document, which is made if it does not exist.
-
-        Raises:
-            ValueError: If results are of other settings, or the document has no place for a part.
-        """
+        """Write tables and plots of the results into the document, which is made if it does not exist."""
         from .plots import draw
 
         self.refuse_outdated()
@@ -252,7 +210,7 @@ class StudyRunner:
         with atomic_path(document) as unfinished:
             unfinished.write_text(text, encoding='utf-8')
         for path in (document, *files):
-            self.console.print(f'written: {path}')
+            print(f'written: {path}')
 
     def estimate(self) -> None:
         """Print the estimated GPU hours, and write them into the document if it has a place for them."""

@@ -35,44 +35,43 @@ def summary(values: Sequence[float]) -> Summary:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Paired differences of two rows.
+    """Paired differences of two rows; of a single seed the mean alone.
 
     Attributes:
-        count: Number of seeds that both have.
         mean: Mean difference.
-        half: Half the width of its 95% interval, by Student's t; None with fewer than two seeds.
-        p: Of the paired t-test, two-sided; None with fewer than two seeds.
+        half: Half the width of its 95% interval, by Student's t.
+        p: Of the paired t-test, two-sided; in a study corrected for the number of comparisons of its family.
     """
 
-    count: int
     mean: float
     half: float | None = None
     p: float | None = None
 
+    @property
+    def significant(self) -> bool:
+        """Whether the difference is significant."""
+        return self.p is not None and self.p < 1 - LEVEL
+
 
 def compare(row: Mapping[int, float], other: Mapping[int, float]) -> Comparison | None:
-    """Compare two rows by the seeds that both have; None if there is no such seed.
-
-    Args:
-        row: A measurement for each seed.
-        other: The measurements to compare with.
+    """Compare two rows, a measurement for each seed, by the seeds that both have; None if there is no such seed.
 
     Example:
         >>> compare({0: 3.0, 1: 4.0, 2: 5.0}, {0: 2.0, 1: 2.0, 3: 9.0}).mean
         1.5
     """
     both = pd.DataFrame({'row': pd.Series(row, dtype=float), 'other': pd.Series(other, dtype=float)}).dropna()
-    if (count := len(both)) == 0:
+    if both.empty:
         return None
     differences = both.row - both.other
     mean = statistics.fmean(differences)
-    if count == 1:
-        return Comparison(count, mean)
+    if len(both) == 1:
+        return Comparison(mean)
     if differences.round(DIGITS).nunique() == 1:  # the test needs a spread
-        return Comparison(count, mean, 0.0, 0.0 if mean else 1.0)
+        return Comparison(mean, 0.0, 0.0 if mean else 1.0)
     test = stats.ttest_rel(both.row, both.other)
     low, high = test.confidence_interval(LEVEL)
-    return Comparison(count, mean, float(high - low) / 2, float(test.pvalue))
+    return Comparison(mean, float(high - low) / 2, float(test.pvalue))
 
 
 def holm(ps: Sequence[float]) -> list[float]:

@@ -43,17 +43,7 @@ BECOME = 'import ctypes, os, sys; ctypes.CDLL(None).prctl(1, int(sys.argv[1])); 
 
 
 def steps_of(run: Run, folder: Path, data_root: str | None = None, devices: int = 1) -> Iterator[tuple[str, list[str]]]:
-    """Yield the tools of a run with their arguments, one after another.
-
-    Args:
-        run: The run.
-        folder: Its folder.
-        data_root: Folder of the data; overrides the configs' own.
-        devices: Number of devices, which share the batch.
-
-    Raises:
-        ValueError: If the batch cannot be shared evenly.
-    """
+    """Yield the tools of a run with their arguments, one after another; refuse a batch that devices cannot share evenly."""
     for tool, arguments in _steps(run, folder, data_root, devices):
         if devices > 1 and tool in SCRIPTS:
             script, before = SCRIPTS[tool]
@@ -97,9 +87,6 @@ def batch_options(run: Run, devices: int) -> list[str]:
 
     The learning rate belongs to the batch of all devices together. That is what the study's options say of
     ``train_dataloader.batch_size``, else the config's ``auto_scale_lr.base_batch_size``, else the config's batch.
-
-    Raises:
-        ValueError: If it cannot be shared evenly.
     """
     said = _options(run, 'train_dataloader.batch_size=')
     cfg = _settings(run.config, said)
@@ -124,11 +111,7 @@ def _settings(config: str, options: tuple[str, ...]) -> Config:
 
 
 class Steps:
-    """The steps in progress, each waited for by a thread of its own.
-
-    Args:
-        threads: Number of threads that a step may compute with.
-    """
+    """The steps in progress, each with a number of threads to compute, and waited for by a thread of its own."""
 
     def __init__(self, threads: int) -> None:
         self.threads, self.ended = threads, False
@@ -138,8 +121,7 @@ class Steps:
     def perform(self, tool: str, arguments: Sequence[str], folder: Path) -> int:
         """Run a tool and wait for it; its output goes to a log, its times to :data:`TIMES`. Return its exit code.
 
-        Raises:
-            InterruptedError: If the study was asked to end before it.
+        Once the study was asked to end, it raises ``InterruptedError`` instead.
         """
         name, start = Path(tool).stem, time.monotonic()
         is_script = tool.endswith('.sh')

@@ -220,14 +220,10 @@ class Study(Part):
 
 
 def read_study(path: str | Path) -> Study:
-    """Read a study file: Python, as mmengine's configs.
+    """Read a study file, which is Python, as mmengine's configs; refuse a wrong value, and name its key.
 
     It assigns the attributes of :class:`Study` but ``path``; ``report`` is a path from the file's folder, and the parts are
     dicts with the attributes of the classes above. Names that begin with an underscore are the file's own.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it cannot be read, or a value is wrong; names its key.
     """
     found = find_file(path)
     try:

@@ -308,7 +308,7 @@ def test_the_time_left_is_estimated_by_pair():
     runs = [Run('row', pair, 'kd', 0, 'a.py', 'b.py') for pair in ('cnn', 'vit', 'vit')]
     assert remaining(runs, dict(cnn=[10.0, 20.0], vit=[60.0]), 2) == (15 + 60 + 60) / 2
     assert remaining(runs, dict(cnn=[10.0]), 1) == 30
-    assert remaining(runs, {}, 2) is None
+    assert remaining([], dict(cnn=[10.0]), 2) == 0
 
 
 def test_the_place_of_a_run():
