@@ -28,14 +28,7 @@ ERRORS = 3.0
 
 @dataclass(frozen=True)
 class Advice:
-    """A warning sign.
-
-    Attributes:
-        about: The method or network.
-        finding: The measurement.
-        suggestion: The remedy.
-        note: Caveat about all advice of this kind.
-    """
+    """A warning sign about a method or network: measurement, remedy, and a caveat about all advice of this kind."""
 
     about: str
     finding: str
@@ -54,11 +47,7 @@ def two_digits(value: float) -> str:
 
 
 def on_terms(terms: Iterable[Term]) -> Iterator[Advice]:
-    """Give advice about the weights of the terms.
-
-    Args:
-        terms: The gradients, the task loss's among them.
-    """
+    """Give advice about the weights of the terms, the task loss's among them."""
     for term in terms:
         if not math.isfinite(term.norm) or not math.isfinite(term.value):
             yield Advice(term.name, 'its value or gradient is not finite', 'lower its weight or look for the cause')
@@ -93,14 +82,7 @@ def _on_weight(name: str, weight: float, ratio: float) -> Iterator[Advice]:
 
 
 def on_accuracy(teacher: float, student: float, classes: int, images: int) -> Iterator[Advice]:
-    """Give advice about a teacher that does not know the data.
-
-    Args:
-        teacher: Accuracy of the teacher.
-        student: Accuracy of the student, before training.
-        classes: Number of classes.
-        images: Number of images of both.
-    """
+    """Give advice about a teacher that does not know the data, by its accuracy and that of the untrained student."""
     chance = 1 / classes
     error = ERRORS * math.sqrt(chance * (1 - chance) / images)
     if teacher <= chance + error:
@@ -121,10 +103,7 @@ def on_accuracy(teacher: float, student: float, classes: int, images: int) -> It
 def on_size(accuracy: float, others: Mapping[tuple[int, int], float], images: int) -> Iterator[Advice]:
     """Give advice about the size of the teacher's images, if that of its training is unknown.
 
-    Args:
-        accuracy: Its accuracy on images as they come.
-        others: Its accuracy on images of other sizes, by (height, width).
-        images: Number of images of all.
+    ``others`` has its accuracy on the same images in other sizes, by (height, width).
     """
     best = max(others, key=others.__getitem__, default=None)
     if best and others[best] - accuracy > ERRORS * math.sqrt(others[best] * (1 - others[best]) / images):
@@ -139,9 +118,7 @@ def on_size(accuracy: float, others: Mapping[tuple[int, int], float], images: in
 def on_softness(logit_t: Tensor, softened: Mapping[str, Softened]) -> Iterator[Advice]:
     """Give advice about a teacher whose probabilities are nearly one-hot or uniform.
 
-    Args:
-        logit_t: Logits of the teacher, (N, C).
-        softened: Its logits as used by each method with a temperature, see :func:`.softness.softened`.
+    ``softened`` are its logits (N, C) as each method uses them, see :func:`.teacher_entropy.softened`.
     """
     most = math.log(logit_t.shape[1])
     for name, of in softened.items():
@@ -169,15 +146,7 @@ def advise(
     logit_t: Tensor | None,
     softened: Mapping[str, Softened],
 ) -> Sequence[Advice]:
-    """Collect all advice.
-
-    Args:
-        terms: The gradients.
-        teacher: Accuracy of the teacher; None without one.
-        student: Accuracy of the student.
-        logit_t: The teacher's logits, (N, C).
-        softened: See :func:`on_softness`.
-    """
+    """Collect all advice, with the accuracies of both networks and the teacher's logits (N, C)."""
     found = list(on_terms(terms))
     if teacher is not None and logit_t is not None:
         images, classes = logit_t.shape

@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 from torch.utils.data import DataLoader
 
+from ..configs.reading import in_scope
 from ..engine.data import plain_datasets
 from ..engine.folders import check_data_folders, check_idx_files
 from ..engine.labels import ways_of
@@ -34,14 +33,7 @@ TEACHER = 'teacher'
 
 @dataclass(frozen=True)
 class Point:
-    """A checkpoint of a run.
-
-    Attributes:
-        step: Its epoch or iteration.
-        accuracy: Share of right answers.
-        agreement: Share of answers that equal the teacher's; None without one.
-        divergence: KL(teacher ‖ student), in nats; None without one.
-    """
+    """A checkpoint of a run: its epoch or iteration, and measures; closeness to the teacher is None without one."""
 
     step: int
     accuracy: float
@@ -51,20 +43,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Row:
-    """A network in numbers.
-
-    Attributes:
-        name: The run's name, or the teacher's.
-        step: Epoch or iteration of its checkpoint; None for a teacher.
-        teacher: Name of its teacher; None for a teacher, or without one.
-        accuracy: Share of right answers.
-        confidence: Mean of the largest probability.
-        calibration_error: See :class:`.measures.Calibration`.
-        entropy: Mean entropy of the probabilities, in nats.
-        agreement: See :class:`Point`.
-        divergence: See :class:`Point`.
-        correlation_distance: See :func:`.measures.correlation_distance`.
-    """
+    """A network in numbers, see :mod:`.measures`; ``step`` and ``teacher`` are None for a teacher itself."""
 
     name: str
     step: int | None
@@ -83,11 +62,9 @@ class Comparison:
     """The content of the report.
 
     Attributes:
-        runs: The runs.
         outputs: Outputs of each network by name: the teachers first, then the last checkpoint of each run.
         teacher_of: The name of each run's teacher; empty without one.
         history: Checkpoints of each run, in order.
-        class_names: The names of the classes.
         notes: Notes for the reader.
     """
 
@@ -138,9 +115,8 @@ class Comparison:
         return Row(name, step, teacher, **numbers, correlation_distance=correlation_distance(*pair))
 
     def as_dict(self) -> dict[str, Any]:
-        """Convert its numbers to plain values, for JSON."""
-        history = {name: [asdict(point) for point in points] for name, points in self.history.items()}
-        return dict(images=self.images, networks=[asdict(row) for row in self.rows()], history=history, notes=self.notes)
+        """Return its numbers, for JSON."""
+        return dict(images=self.images, networks=self.rows(), history=self.history, notes=self.notes)
 
 
 def labels_of(loader: DataLoader) -> np.ndarray | None:
@@ -156,14 +132,7 @@ def labels_of(loader: DataLoader) -> np.ndarray | None:
 class Entrant:
     """A run ready for the comparison: its student is built, its last checkpoint fits, its images exist.
 
-    Args:
-        run: The run.
-        data_root: Folder of the data; None for the config's own.
-        images: Number of validation images, evenly spread; None for all.
-
-    Raises:
-        FileNotFoundError: If the data or a network's weights are missing.
-        ValueError: If the config cannot be built, or the checkpoint does not fit.
+    Its loader has a number of validation images, evenly spread, or all; ``data_root`` overrides the config's own.
     """
 
     def __init__(self, run: Run, data_root: str | None, images: int | None) -> None:
@@ -218,28 +187,12 @@ class Entrant:
             raise type(error)(f'{self.run.folder}: {error}; --no-teacher leaves it out') from error
 
 
-def in_scope(cfg: Config) -> Any:
-    """Return the registries' scope of a config."""
-    return DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain'))
-
-
 def enter(
     runs: Sequence[Run], data_root: str | None = None, images: int | None = None, with_teacher: bool = True
 ) -> tuple[list[Entrant], dict[str, Any]]:
     """Prepare runs, and refuse those that cannot be compared, before any work.
 
-    Args:
-        runs: The runs.
-        data_root: See :class:`Entrant`.
-        images: See :class:`Entrant`.
-        with_teacher: Whether to build their teachers.
-
-    Returns:
-        The runs, and the distillers with the different teachers, by :attr:`Entrant.teacher_key`.
-
-    Raises:
-        FileNotFoundError: As :class:`Entrant`.
-        ValueError: As :class:`Entrant`; or if runs differ in classes, images, or the unit of training.
+    Return the runs, and the distillers with the different teachers, by :attr:`Entrant.teacher_key`.
     """
     entrants = [Entrant(run, data_root, images) for run in runs]
     first = entrants[0]
@@ -263,14 +216,7 @@ def enter(
 def compare(
     entrants: Sequence[Entrant], distillers: Mapping[str, Any], checkpoints: int, log: Callable[[str], Any] = print
 ) -> Comparison:
-    """Run teachers and students over the images.
-
-    Args:
-        entrants: The runs.
-        distillers: Distillers with their teachers, see :func:`enter`.
-        checkpoints: Largest number of checkpoints of a run.
-        log: Function that logs the progress.
-    """
+    """Run teachers and students over the images, with at most a number of checkpoints of each run."""
     found = Comparison([entrant.run for entrant in entrants])
     owners = {key: next(e for e in entrants if e.teacher_key == key) for key in distillers}
     names = teacher_names([owner.run.name for owner in owners.values()], [run.name for run in found.runs])
@@ -289,11 +235,7 @@ def compare(
 
 
 def teacher_names(owners: Sequence[str], runs: Sequence[str]) -> list[str]:
-    """Name the teachers, with names that no run has.
-
-    Args:
-        owners: Name of the first run of each teacher.
-        runs: Names of all runs.
+    """Name the teachers by the first run of each, with names that no run has.
 
     Example:
         >>> teacher_names(['kd'], ['kd', 'alone']), teacher_names(['teacher', 'kd'], ['teacher', 'kd', 'teacher of kd'])
@@ -330,12 +272,7 @@ def _class_names(entrant: Entrant) -> list[str]:
 
 
 def notes_on(found: Comparison, checkpoints: int) -> Iterator[str]:
-    """Iterate over the notes for the reader of a comparison.
-
-    Args:
-        found: The comparison.
-        checkpoints: Largest number of checkpoints of a run.
-    """
+    """Iterate over the notes for the reader of a comparison that shows at most a number of checkpoints of a run."""
     if not found.teachers:
         yield 'There is no teacher: agreement, divergence and its own figures are left out.'
     borrowed = [run for run in found.runs if found.teachers and run.cfg.model.get('teacher_cfg') is None]

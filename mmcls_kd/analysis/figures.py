@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,25 +34,16 @@ MATRICES = 6
 UNITS = dict(epoch='epoch', iter='iteration')
 
 
-@dataclass(frozen=True)
-class LineStyle:
-    """The style of a run's lines."""
-
-    colour: str
-    line: str
-    marker: str
-
-
-def line_styles(found: Comparison) -> dict[str, LineStyle]:
-    """Return the line style of each network, by name."""
-    of_runs = {
-        run.name: LineStyle(COLOURS[i % len(COLOURS)], LINES[i // len(COLOURS) % len(LINES)], MARKERS[i % len(MARKERS)])
-        for i, run in enumerate(found.runs)
+def line_styles(found: Comparison) -> dict[str, dict[str, str]]:
+    """Return the colour, line style and marker of each network, by name, as matplotlib's keywords."""
+    styles = {
+        name: dict(color=TEACHER_COLOUR, linestyle=LINES[(i + 1) % len(LINES)], marker='*')
+        for i, name in enumerate(found.teachers)
     }
-    of_teachers = {
-        name: LineStyle(TEACHER_COLOUR, LINES[(i + 1) % len(LINES)], '*') for i, name in enumerate(found.teachers)
-    }
-    return {**of_teachers, **of_runs}
+    for i, run in enumerate(found.runs):
+        colour, line = COLOURS[i % len(COLOURS)], LINES[i // len(COLOURS) % len(LINES)]
+        styles[run.name] = dict(color=colour, linestyle=line, marker=MARKERS[i % len(MARKERS)])
+    return styles
 
 
 def new_figure(height: float) -> Any:
@@ -99,8 +89,8 @@ def learning_curves(found: Comparison) -> Any | None:
             _line(axes, steps, values, style[name], f'{name} ({curve[-1][1]:.2f})')
     for row in found.rows():
         if row.name in found.teachers:
-            of, label = style[row.name], f'{row.name} ({100 * row.accuracy:.2f})'
-            axes.axhline(100 * row.accuracy, color=of.colour, linestyle=of.line, linewidth=1.3, label=entry(label))
+            look = dict(style[row.name], marker='')
+            axes.axhline(100 * row.accuracy, **look, linewidth=1.3, label=entry(f'{row.name} ({100 * row.accuracy:.2f})'))
     axes.set(xlabel=UNITS[found.unit], ylabel='validation accuracy (%)')
     _whole_numbers(axes)
     _legend_beside(axes)
@@ -163,8 +153,9 @@ def class_differences(found: Comparison) -> Any | None:
         shift = (i - (len(shown) - 1) / 2) * spacing
         y = np.arange(len(order)) - shift
         values = differences[i, order].numpy()
-        axes.hlines(y, 0, values, color=style[name].colour, linestyle=style[name].line, linewidth=1.6, alpha=0.6)
-        axes.plot(values, y, style[name].marker, color=style[name].colour, markersize=6, label=entry(name))
+        look = style[name]
+        axes.hlines(y, 0, values, color=look['color'], linestyle=look['linestyle'], linewidth=1.6, alpha=0.6)
+        axes.plot(values, y, **(look | dict(linestyle='')), markersize=6, label=entry(name))
     axes.set_yticks(range(len(order)), [f'{found.class_names[i]} ({base[i]:.0f}%)' for i in order])
     axes.set(
         xlabel=f'accuracy minus that of {found.reference}, in points (in brackets: its accuracy)',
@@ -186,7 +177,7 @@ def reliability(found: Comparison) -> Any:
         row, column = divmod(i, columns)
         upper = figure.add_subplot(grid[2 * row, column])
         lower = figure.add_subplot(grid[2 * row + 1, column], sharex=upper)
-        _reliability(upper, lower, found.outputs[name], style[name].colour)
+        _reliability(upper, lower, found.outputs[name], style[name]['color'])
         error = calibration(found.outputs[name].logit, found.outputs[name].label).error
         upper.set_title(f'{short(name)}\nerror {100 * error:.1f}%')
         lower.set_xlabel('confidence')
@@ -306,9 +297,8 @@ def _scatter(axes: Any, places: np.ndarray, label: np.ndarray, classes: Sequence
         side.set(visible=True, color='0.75')
 
 
-def _line(axes: Any, x: Sequence[float], y: Sequence[float | None], style: LineStyle, label: str) -> None:
-    look = dict(color=style.colour, linestyle=style.line, marker=style.marker, markersize=5, linewidth=1.8)
-    axes.plot(x, y, **look, label=entry(label))
+def _line(axes: Any, x: Sequence[float], y: Sequence[float | None], style: Any, label: str) -> None:
+    axes.plot(x, y, **style, markersize=5, linewidth=1.8, label=entry(label))
 
 
 def _whole_numbers(axes: Any) -> None:

@@ -45,8 +45,7 @@ class Term:
 def untouched(model: nn.Module) -> Iterator[None]:
     """Restore afterwards what a training step changes besides weights: buffers (batch statistics, memories), random states.
 
-    Args:
-        model: A distiller or classifier; the teachers' buffers count too.
+    The teachers' buffers count too.
     """
     networks = [model, *getattr(model, 'teachers', ())]
     buffers = list(chain.from_iterable(network.buffers() for network in networks))
@@ -67,9 +66,7 @@ def untouched(model: nn.Module) -> Iterator[None]:
 def weighted_terms(model: Any, data: Mapping[str, Any]) -> dict[str, Tensor]:
     """Compute the terms of one step's loss by name, the task loss first; weights count as after their warm-up.
 
-    Args:
-        model: A distiller, or a classifier, which has only the task loss.
-        data: A batch, preprocessed for training.
+    ``model`` is a distiller, or a classifier, which has only the task loss; ``data`` a batch, preprocessed for training.
     """
     losses = model(**data, mode='loss')
     methods = getattr(model, 'loss_weights', {})
@@ -90,17 +87,9 @@ def gradient(value: Tensor, parameters: list[nn.Parameter]) -> Tensor:
 
 
 def gradient_terms(model: Any, batches: Iterable[Any]) -> list[Term]:
-    """Measure each term's gradient over the student's parameters at the start of training; nothing is trained.
+    """Measure each term's gradient over the student's parameters at the start of training, the task loss's first.
 
-    Args:
-        model: A distiller or classifier, with the student's start weights.
-        batches: Training batches of the dataloader; each starts from the same state.
-
-    Returns:
-        The terms, the task loss first.
-
-    Raises:
-        ValueError: If there is no batch.
+    Nothing is trained: each batch starts from the same state.
     """
     parameters = [p for p in getattr(model, 'student', model).parameters() if p.requires_grad]
     measured: dict[str, list[Row]] = {}

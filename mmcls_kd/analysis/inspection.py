@@ -20,15 +20,7 @@ from ..teachers.head import find_head
 
 
 def networks_in(name: str) -> Iterator[tuple[str, Source, Mapping[str, Any]]]:
-    """Find the networks of a name or a config, each with its role and the config's ``taps``.
-
-    Args:
-        name: Path of a config, a distiller's or another, or a network by name (``timm:resnet18``).
-
-    Raises:
-        FileNotFoundError: If there is no such config.
-        ValueError: If it has no network.
-    """
+    """Find the networks of a name (``timm:resnet18``) or a config, each with its role and the config's ``taps``."""
     cfg: Config | None = None
     try:
         cfg = read_config(name)
@@ -49,17 +41,9 @@ def networks_in(name: str) -> Iterator[tuple[str, Source, Mapping[str, Any]]]:
 def describe(
     role: str, source: Source, taps: Mapping[str, Any], depth: int | None = None, size: int | None = None
 ) -> Iterator[str]:
-    """Describe a network, line by line.
+    """Describe a network, line by line; paths of more than ``depth`` parts are shown only if a tap reads them.
 
-    Args:
-        role: ``'student'``, ``'teacher'`` or ``'network'``; the taps of the first two have ``_s`` or ``_t`` appended.
-        source: The network.
-        taps: Taps of the config.
-        depth: Largest number of parts of a shown path; None for all.
-        size: Height and width of the images; None for the network's own.
-
-    Raises:
-        ValueError: If the network cannot be built or run, or a tap does not fit.
+    Taps of a ``'student'`` and ``'teacher'`` end with ``_s`` and ``_t``. ``size`` overrides the images' own.
     """
     network = MODELS.build(source.cfg)
     pixels = network_pixels(network, source)

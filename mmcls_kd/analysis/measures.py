@@ -1,4 +1,4 @@
-"""Measures of classifiers' outputs: accuracy, calibration, agreement."""
+"""Measures of classifiers' outputs: accuracy, calibration, agreement; of logits (N, C) and class indices (N,)."""
 
 from __future__ import annotations
 
@@ -12,21 +12,12 @@ BINS = 15
 
 
 def accuracy(logit: Tensor, label: Tensor) -> float:
-    """Return the share of images whose largest logit is that of their class.
-
-    Args:
-        logit: Logits, (N, C).
-        label: Class indices, (N,).
-    """
+    """Return the share of images whose largest logit is that of their class."""
     return agreement(logit, label)
 
 
 def agreement(logit: Tensor, other: Tensor) -> float:
     """Return the share of images for which two networks predict the same class, right or wrong.
-
-    Args:
-        logit: Logits of one, (N, C).
-        other: Logits of the other, (N, C), or its predicted classes, (N,).
 
     Example:
         >>> agreement(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[3.0, 2.0], [2.0, 3.0]]))
@@ -37,12 +28,7 @@ def agreement(logit: Tensor, other: Tensor) -> float:
 
 
 def class_accuracies(logit: Tensor, label: Tensor) -> Tensor:
-    """Return the accuracy on the images of each class, (C,); NaN for a class without images.
-
-    Args:
-        logit: Logits, (N, C).
-        label: Class indices, (N,).
-    """
+    """Return the accuracy on the images of each class, (C,); NaN for a class without images."""
     from torchmetrics.functional.classification import multiclass_confusion_matrix
 
     counts = multiclass_confusion_matrix(logit.argmax(dim=1), label, num_classes=logit.shape[1]).double()
@@ -50,12 +36,7 @@ def class_accuracies(logit: Tensor, label: Tensor) -> Tensor:
 
 
 def divergence(logit_t: Tensor, logit_s: Tensor) -> float:
-    """Return the mean Kullback-Leibler divergence from teacher to student, KL(teacher ‖ student), in nats.
-
-    Args:
-        logit_t: Logits of the teacher, (N, C).
-        logit_s: Logits of the student, (N, C).
-    """
+    """Return the mean Kullback-Leibler divergence from teacher to student, KL(teacher ‖ student), in nats."""
     from torchmetrics.functional.regression import kl_divergence
 
     log_t, log_s = (logit.double().log_softmax(dim=1) for logit in (logit_t, logit_s))
@@ -64,10 +45,6 @@ def divergence(logit_t: Tensor, logit_s: Tensor) -> float:
 
 def entropy(logit: Tensor, temp: float = 1.0) -> float:
     """Return the mean entropy of the probabilities at a temperature, in nats: 0 for one-hot ones, ln C for equal ones.
-
-    Args:
-        logit: Logits, (N, C).
-        temp: The temperature.
 
     Example:
         >>> round(entropy(torch.zeros(1, 10)), 4)
@@ -100,11 +77,6 @@ def calibration(logit: Tensor, label: Tensor, bins: int = BINS) -> Calibration:
     """Measure the calibration by intervals of equal width, each with its lower end, the last with both.
 
     torchmetrics has one interval more, for a confidence of exactly 1.
-
-    Args:
-        logit: Logits, (N, C).
-        label: Class indices, (N,).
-        bins: Number of intervals.
     """
     confidence, named = logit.double().softmax(dim=1).max(dim=1)
     place = (confidence * bins).long().clamp(max=bins - 1)
@@ -117,14 +89,7 @@ def calibration(logit: Tensor, label: Tensor, bins: int = BINS) -> Calibration:
 
 @dataclass(frozen=True)
 class Summary:
-    """The measures of a network on labelled images; shares from 0 to 1.
-
-    Attributes:
-        accuracy: Share of right answers.
-        confidence: Mean of the largest probability.
-        calibration_error: Distance between confidence and accuracy, see :class:`Calibration`.
-        entropy: Mean entropy of the probabilities at temperature 1, in nats.
-    """
+    """The measures of a network: shares from 0 to 1, the error of :class:`Calibration`, and the entropy in nats."""
 
     accuracy: float
     confidence: float
@@ -133,31 +98,17 @@ class Summary:
 
 
 def summary(logit: Tensor, label: Tensor) -> Summary:
-    """Return the four measures of a network.
-
-    Args:
-        logit: Logits, (N, C).
-        label: Class indices, (N,).
-    """
+    """Return the four measures of a network."""
     found = calibration(logit, label)
     return Summary(accuracy(logit, label), found.confidence, found.error, entropy(logit))
 
 
 def class_correlation(logit: Tensor) -> Tensor:
-    """Return the correlation of the logits of two classes over the images, (C, C); NaN for a constant logit.
-
-    Args:
-        logit: Logits, (N, C), of at least two images.
-    """
+    """Return the correlation of the logits of two classes over at least two images, (C, C); NaN for a constant logit."""
     return torch.corrcoef(logit.double().T)
 
 
 def correlation_distance(logit: Tensor, other: Tensor) -> float:
-    """Return the mean distance of two networks' :func:`class_correlation` over all pairs of different classes.
-
-    Args:
-        logit: Logits of one, (N, C).
-        other: Logits of the other, (N, C).
-    """
+    """Return the mean distance of two networks' :func:`class_correlation` over all pairs of different classes."""
     distance = (class_correlation(logit) - class_correlation(other)).abs()
     return float(distance[~torch.eye(len(distance), dtype=torch.bool)].nanmean())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from mmpretrain.structures import DataSample
@@ -22,35 +22,19 @@ from ..features.taps import record
 
 @dataclass(frozen=True)
 class Outputs:
-    """The outputs of a network.
-
-    Attributes:
-        logit: Logits, (N, C), float32.
-        label: The class of each image, (N,).
-        vector: Inputs of its classifier, (N, D), float32; None if they cannot be read.
-    """
+    """Logits of a network (N, C), labels (N,), and inputs of its classifier (N, D), None if they cannot be read."""
 
     logit: Tensor
     label: Tensor
     vector: Tensor | None = None
 
 
-class Reader(Protocol):
-    """Function that runs a network on preprocessed images."""
-
-    def __call__(self, inputs: Tensor, samples: Sequence[DataSample]) -> dict[str, Tensor]:
-        """Return the tensors ``logit`` and, if available, ``vector``."""
+#: Function that runs a network on preprocessed images, and returns ``logit`` and, if available, ``vector``.
+Reader = Callable[[Tensor, Sequence[DataSample]], dict[str, Tensor]]
 
 
 class ClassifierReader:
-    """Reader of a classifier, or of a distiller's student, in eval mode.
-
-    Args:
-        model: The classifier or the distiller.
-
-    Attributes:
-        num_classes: Number of classes.
-    """
+    """Reader of a classifier, or of a distiller's student, in eval mode."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -61,18 +45,14 @@ class ClassifierReader:
         self.taps = {name: tap for name, tap in taps.items() if name == 'vector'}
 
     def __call__(self, inputs: Tensor, samples: Sequence[DataSample]) -> dict[str, Tensor]:  # noqa: ARG002
-        """Read the outputs, see :class:`Reader`."""
+        """Read the outputs, see :data:`Reader`."""
         with evaluating(self.model), record(self.network, self.taps) as seen:
             logit = scores(self.model(inputs, mode='tensor'))
         return {'logit': logit, **seen}
 
 
 class TeacherReader:
-    """Reader of a distiller's teacher, or of several as one, in eval mode, whatever its mode in training.
-
-    Args:
-        distiller: The distiller; it has a teacher, not stored.
-    """
+    """Reader of a distiller's teacher, or of several as one, in eval mode, whatever its mode in training."""
 
     def __init__(self, distiller: Any) -> None:
         self.distiller = distiller
@@ -80,19 +60,14 @@ class TeacherReader:
         self.names = [name for name in ('logit', 'vector') if name in self.teacher.shapes]
 
     def __call__(self, inputs: Tensor, samples: Sequence[DataSample]) -> dict[str, Tensor]:
-        """Read the outputs, see :class:`Reader`."""
+        """Read the outputs, see :data:`Reader`."""
         modes = nn.ModuleList(self.teacher.networks)
         with evaluating(modes):
             return self.teacher(self.distiller.arrange(inputs), samples, self.names)
 
 
 def spread(loader: DataLoader, images: int | None) -> DataLoader:
-    """Return a loader of a number of images in their order, evenly spread, because data may be sorted by class.
-
-    Args:
-        loader: Loader of the data.
-        images: Number of images; None, or more than there are, for all.
-    """
+    """Return a loader of a number of images (None: all) in their order, evenly spread, as data may be sorted by class."""
     dataset: Any = loader.dataset
     wanted = len(dataset) if images is None else min(images, len(dataset))
     places = torch.linspace(0, len(dataset) - 1, wanted).round().long().tolist()
@@ -110,19 +85,9 @@ def spread(loader: DataLoader, images: int | None) -> DataLoader:
 def collect(
     readers: Mapping[str, Reader], loader: DataLoader, preprocess: nn.Module, log: Callable[[str], Any] = print
 ) -> dict[str, Outputs]:
-    """Run networks once over a loader's images.
+    """Run networks, which share a data preprocessor, once over a loader's images; return the outputs of each, on the CPU.
 
-    Args:
-        readers: The networks, by name.
-        loader: Loader of batches as in validation.
-        preprocess: The data preprocessor that all of them share.
-        log: Function that logs the progress.
-
-    Returns:
-        The outputs of each, on the CPU.
-
-    Raises:
-        ValueError: If a network gives logits that are not finite.
+    Logits that are not finite are refused.
     """
     found: dict[str, dict[str, list[Tensor]]] = {name: {} for name in readers}
     labels = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -38,16 +38,16 @@ NO_TASK = 'The task loss has no gradient, as its weight is 0 here: the weights o
 
 @dataclass(frozen=True)
 class Look:
-    """The results of a pre-flight.
+    """The results of a pre-flight; what both networks make together is None without a teacher.
 
     Attributes:
         images: Number of validation images.
         classes: Number of classes.
         networks: The networks, by name.
-        agreement: Share of images for which teacher and student predict the same class; None without a teacher.
-        divergence: KL(teacher ‖ student), in nats; None without a teacher.
+        agreement: Share of images for which teacher and student predict the same class.
+        divergence: KL(teacher ‖ student), in nats.
         temps: The temperature of each method that has one.
-        softened: The teacher's entropy as the method softens it, see :func:`.softness.softened`.
+        softened: The teacher's entropy as the method softens it, see :func:`.teacher_entropy.softened`.
         terms: The gradients of the terms, the task loss's first.
         batches: Number of training batches.
         advice: The warning signs.
@@ -66,17 +66,9 @@ class Look:
     advice: list[Advice]
     left_out: list[str] = field(default_factory=list)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Convert all of it to plain values, for JSON."""
-        return asdict(self)
-
 
 def prepare(cfg: Config) -> None:
-    """Change a training's config to that of a pre-flight, in place: quiet, in one process, from the start.
-
-    Raises:
-        ValueError: If it has no validation data, or several processes.
-    """
+    """Change a training's config to that of a pre-flight, in place: quiet, in one process, from the start."""
     need(cfg, 'val_dataloader', 'val_cfg', 'val_evaluator')
     if cfg.launcher != 'none':
         raise ValueError(f'--launcher {cfg.launcher}: a look before training takes one process')
@@ -85,12 +77,7 @@ def prepare(cfg: Config) -> None:
 
 
 class ReaderAtSize(TeacherReader):
-    """Reader of a teacher's logits on images of another size.
-
-    Args:
-        distiller: The distiller; it has one teacher, not stored.
-        size: Height and width.
-    """
+    """Reader of the logits of a distiller's single teacher on images of another size (height, width)."""
 
     def __init__(self, distiller: Any, size: tuple[int, int]) -> None:
         super().__init__(distiller)
@@ -99,7 +86,7 @@ class ReaderAtSize(TeacherReader):
         self.adapt = InputAdapter(usual.given, replace(usual.wanted, size=size), usual.channels)
 
     def __call__(self, inputs: Tensor, samples: Sequence[DataSample]) -> dict[str, Tensor]:
-        """Read the logits, see :class:`.outputs.Reader`."""
+        """Read the logits, see :data:`.outputs.Reader`."""
         teacher: Any = self.teacher
         usual, teacher.adapt = teacher.adapt, self.adapt
         try:
@@ -117,11 +104,7 @@ def sizes_to_try(model: Any) -> Mapping[tuple[int, int], str]:
 
 
 def readers_of(model: Any) -> tuple[dict[str, Reader], list[str]]:
-    """Return the networks of a distiller or classifier to run on validation images, by name, and the reasons for omissions.
-
-    Args:
-        model: The model.
-    """
+    """Return the networks of a model to run on validation images, by name, and the reasons for omissions."""
     readers: dict[str, Reader] = {}
     holder = getattr(model, 'teacher_holder', None)
     if holder is not None and not isinstance(holder, StoredTeacher):
@@ -133,13 +116,9 @@ def readers_of(model: Any) -> tuple[dict[str, Reader], list[str]]:
 
 
 def look(runner: Runner, images: int | None, batches: int, log: Callable[[str], Any] = print) -> Look:
-    """Measure the start of a training.
+    """Measure the start of a training on validation images, evenly spread (None: all), and on training batches.
 
-    Args:
-        runner: Runner of the training, as built; the student gets its start weights.
-        images: Number of validation images, evenly spread; None for all.
-        batches: Number of training batches for gradients.
-        log: Function that logs the progress.
+    The student gets its start weights.
     """
     model = unwrapped(runner)
     runner._init_model_weights()  # as Runner.train begins

@@ -90,16 +90,7 @@ class Run:
 
 
 def read_run(folder: Path, name: str) -> Run:
-    """Read a training.
-
-    Args:
-        folder: Its work directory.
-        name: Its name.
-
-    Raises:
-        FileNotFoundError: If the folder, the log, or checkpoints are missing; names the remedy.
-        ValueError: If a file in it cannot be read.
-    """
+    """Read a training in its work directory; refuse one without log or checkpoints, and name the remedy."""
     if not folder.is_dir():
         raise FileNotFoundError(f'{folder}: no such folder; {MEND}')
     parts = {path.parent: lines for path in sorted(folder.glob('*/vis_data/scalars.json')) if (lines := read_lines(path))}
@@ -113,16 +104,13 @@ def read_run(folder: Path, name: str) -> Run:
     cfg = read_left_config(config)
     if 'model' not in cfg:
         raise ValueError(f'{config} has no `model`; {MEND}')
-    unit, checkpoints = find_checkpoints(folder, last_logged(training, log_interval(cfg)))
+    interval = cfg.get('default_hooks', {}).get('logger', {}).get('interval', 10)  # mmengine's default
+    unit, checkpoints = find_checkpoints(folder, last_logged(training, interval))
     return Run(name, folder, cfg, unit, checkpoints, training, validation, steps_per_unit(unit, checkpoints))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Read the log of a part of a run; an incomplete last line of a killed run does not count.
-
-    Raises:
-        ValueError: If another line is not JSON.
-    """
+    """Read the log of a part of a run; an incomplete last line of a killed run does not count."""
     found = []
     lines = path.read_text().splitlines()
     for number, line in enumerate(lines, 1):
@@ -134,41 +122,24 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def joined(parts: Sequence[Sequence[Mapping[str, Any]]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Join the records of the parts of a run: those of training, and those of validation.
+def joined(parts: Sequence[Sequence[dict[str, Any]]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Join the records of the parts of a run, in order: those of training, and those of validation.
 
     Records of a later part replace those of earlier ones from its first step on; so a run that was started afresh in the
     same folder replaces all.
-
-    Args:
-        parts: The records of each part, in order.
     """
     both: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     for part in parts:
-        for kept, new in zip(both, split(part), strict=True):
+        training = [record for record in part if 'loss' in record]
+        validation = [record for record in part if 'loss' not in record and 'step' in record]
+        for kept, new in zip(both, (training, validation), strict=True):
             if new:
-                first = new[0]['step']
-                kept[:] = [record for record in kept if record['step'] < first] + new
+                kept[:] = [record for record in kept if record['step'] < new[0]['step']] + new
     return both
 
 
-def split(records: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Split records into those of training, which have a loss, and those of validation."""
-    training = [dict(record) for record in records if 'loss' in record]
-    return training, [dict(record) for record in records if 'loss' not in record and 'step' in record]
-
-
-def log_interval(cfg: Config) -> int:
-    """Return the number of iterations between two records of a training; mmengine's default if its config has none."""
-    return cfg.get('default_hooks', {}).get('logger', {}).get('interval', 10)
-
-
 def last_logged(training: Sequence[Mapping[str, Any]], interval: int) -> dict[str, int]:
-    """Return the last epoch and iteration of a run according to its log.
-
-    Args:
-        training: Its records of training.
-        interval: Number of iterations between two records, so that fewer may follow the last one.
+    """Return the last epoch and iteration of a run according to its log, which skips up to ``interval - 1`` iterations.
 
     Example:
         >>> last_logged([dict(epoch=1, step=50), dict(epoch=2, step=100)], 50)
@@ -182,12 +153,7 @@ def last_logged(training: Sequence[Mapping[str, Any]], interval: int) -> dict[st
 def find_checkpoints(folder: Path, logged: Mapping[str, int]) -> tuple[str, dict[int, Path]]:
     """Find the unit of a run's checkpoints, and each of them by its number, in order.
 
-    Args:
-        folder: Its work directory; later checkpoints in it, of an earlier run, are ignored.
-        logged: Its last ``'epoch'`` and ``'iter'``; a missing one sets no limit.
-
-    Raises:
-        FileNotFoundError: If there is none.
+    Checkpoints after the last ``'epoch'`` and ``'iter'`` in ``logged`` are of an earlier run in the folder, and ignored.
     """
     found: dict[str, dict[int, Path]] = {}
     for path in folder.iterdir():
@@ -209,11 +175,7 @@ def steps_per_unit(unit: str, checkpoints: Mapping[int, Path]) -> float:
 
 
 def names_of(folders: Sequence[Path], given: Sequence[str] | None) -> list[str]:
-    """Name the runs: as given, else by their folders, with parent folders as far as needed to distinguish them.
-
-    Raises:
-        ValueError: If the numbers of names and folders differ, or a name stands twice.
-    """
+    """Name the runs: as given, else by their folders, with parent folders as far as needed to distinguish them."""
     if given is not None and len(given) != len(folders):
         raise ValueError(f'--names gives {len(given)} names for {len(folders)} work directories')
     whole = [folder.resolve() for folder in folders]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +22,33 @@ def screen() -> Console:
     return Console(width=None if sys.stdout.isatty() else 120)
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """Make a table whose columns but the first are aligned to the right; its content is text without markup.
-
-    Args:
-        title: Its title.
-        columns: Heads of its columns.
-        rows: Cells of each row.
-    """
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    """Make a table whose columns but the first are aligned to the right; its content is text without markup."""
     found = Table(title=Text(title), title_justify='left')
     for i, column in enumerate(columns):
         found.add_column(Text(column), justify='right' if i else 'left')
     for row in rows:
-        found.add_row(*map(Text, row))
+        found.add_row(*(Text(str(cell)) for cell in row))
     return found
 
 
-def plain(value: Any) -> Any:
-    """Replace numbers that are not finite by None in dicts and lists, as JSON has none.
+def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], notes: Iterable[str] = ()) -> None:
+    """Print a table, and notes below it."""
+    console = screen()
+    console.print(table(title, columns, rows))
+    for note in notes:
+        console.print(Text(note))
 
-    Args:
-        value: The value.
+
+def plain(value: Any) -> Any:
+    """Replace numbers that are not finite by None, as JSON has none, and dataclasses by dicts.
 
     Example:
         >>> plain(dict(a=[1.0, float('nan')], b='x'))
         {'a': [1.0, None], 'b': 'x'}
     """
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
     if isinstance(value, dict):
         return {key: plain(of) for key, of in value.items()}
     if isinstance(value, (list, tuple)):
@@ -54,12 +56,7 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_json(content: Mapping[str, Any], path: Path) -> None:
-    """Write numbers as JSON, atomically; those that are not finite as null.
-
-    Args:
-        content: The numbers.
-        path: The file.
-    """
+def write_json(content: Any, path: Path) -> None:
+    """Write a dict or dataclass as JSON, atomically; numbers that are not finite as null, other objects as text."""
     with atomic_path(path) as file:
-        file.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + '\n')
+        file.write_text(json.dumps(plain(content), indent=1, allow_nan=False, default=str) + '\n')

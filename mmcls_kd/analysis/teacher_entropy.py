@@ -15,43 +15,26 @@ from .measures import entropy
 
 @dataclass(frozen=True)
 class Softened:
-    """The teacher's logits as a method uses them.
-
-    Attributes:
-        logit: The logits, standardised if the method does so, (N, C).
-        temp: Temperature of the method.
-    """
+    """The teacher's logits (N, C) as a method uses them, standardised if it does so, and its temperature."""
 
     logit: Tensor
     temp: float
 
     def entropy(self, temp: float | None = None) -> float:
-        """Return the mean entropy of the probabilities, in nats.
-
-        Args:
-            temp: Another temperature.
-        """
+        """Return the mean entropy of the probabilities, in nats, at the method's temperature or another."""
         return entropy(self.logit, self.temp if temp is None else temp)
 
 
 def temperatures(losses: Mapping[str, nn.Module]) -> dict[str, float]:
-    """Return the temperature of each loss that has one, by name; of a learnable one, its start value.
-
-    Args:
-        losses: The losses, by name.
-    """
+    """Return the temperature of each loss that has one, by name; of a learnable one, its start value."""
     found = {name: getattr(loss, 'temp', None) for name, loss in losses.items()}
     return {name: float(torch.as_tensor(temp).detach()) for name, temp in found.items() if temp is not None}
 
 
 def softened(losses: Mapping[str, nn.Module], logit_t: Tensor) -> dict[str, Softened]:
-    """Return the teacher's logits as each loss with a temperature uses them.
+    """Return the teacher's logits (N, C) as each loss with a temperature uses them, standardised if it does so.
 
     Losses that leave the target class out (``masks_target``) do not use these probabilities, and are omitted.
-
-    Args:
-        losses: The losses, by name; those with ``standardize`` standardise logits over the classes first.
-        logit_t: Logits of the teacher, (N, C).
     """
     found = {}
     for name, temp in temperatures(losses).items():

@@ -66,9 +66,7 @@ def of_studies(args: argparse.Namespace) -> bool:
 
 def compare_studies(args: argparse.Namespace) -> None:
     """Compare rows of studies, of which there are no checkpoints any more."""
-    from rich.text import Text
-
-    from ..analysis.showing import screen, table
+    from ..analysis.showing import show
     from ..files.atomic import atomic_path
     from ..study.curves import COLUMNS, compare_rows, draw_curves, read_rows
 
@@ -79,10 +77,7 @@ def compare_studies(args: argparse.Namespace) -> None:
     cells, notes = compare_rows(rows)
     with atomic_path(out / 'curves.png') as file:
         draw_curves(rows).savefig(file, format='png', dpi=110)
-    console = screen()
-    console.print(table('Rows', COLUMNS, cells))
-    for note in notes:
-        console.print(Text(note))
+    show('Rows', COLUMNS, cells, notes)
     print(f'curves: {out / "curves.png"}')
 
 
@@ -124,12 +119,10 @@ def make_folder(path: Path) -> None:
 
 def compare_trainings(args: argparse.Namespace, entrants: Any, distillers: Any) -> None:
     """Compare trainings, and write figures, numbers and the page."""
-    from rich.text import Text
-
     from ..analysis.compare import compare
     from ..analysis.figures import draw
     from ..analysis.page import COLUMNS, cells, write_page
-    from ..analysis.showing import screen, table, write_json
+    from ..analysis.showing import show, write_json
 
     def tell(line: str) -> None:
         print(line, file=sys.stderr)
@@ -138,9 +131,6 @@ def compare_trainings(args: argparse.Namespace, entrants: Any, distillers: Any) 
     files = draw(found, args.out, tell)
     write_json(found.as_dict(), args.out / 'numbers.json')
     write_page(found, files, args.out / 'report.html')
-    console = screen()
     rows = [cells(row, found.unit) for row in found.rows()]
-    console.print(table(f'On {found.images} validation images', COLUMNS, rows))
-    for note in found.notes:
-        console.print(Text(note))
+    show(f'On {found.images} validation images', COLUMNS, rows, found.notes)
     print(f'report: {args.out / "report.html"}')

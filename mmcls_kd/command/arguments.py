@@ -34,12 +34,7 @@ def command_line(verb: str, tool: str, *words: str) -> list[str]:
 
 
 def new_parser(description: str | None, **keywords: Any) -> argparse.ArgumentParser:
-    """Return a parser without any option that bears the program's name.
-
-    Args:
-        description: The purpose of the program.
-        **keywords: Further ones of ``ArgumentParser``.
-    """
+    """Return a parser without any option that bears the program's name."""
     return argparse.ArgumentParser(prog=program(), description=description, **keywords)
 
 

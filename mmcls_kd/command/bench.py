@@ -59,8 +59,8 @@ def parser() -> argparse.ArgumentParser:
 def measure_step(args: argparse.Namespace) -> dict:
     """Measure training steps: times, their ratios, and peak memory."""
     from benchmark.step import Bench, measure_memory, measure_steps, profile, ratios, show_steps
-    from benchmark.timing import show
 
+    from ..analysis.showing import show
     from ..engine.training import training_config
 
     cfg = training_config(args)
@@ -138,11 +138,7 @@ PARTS = dict(
 
 
 def find_benchmark() -> None:
-    """Make the package of the benchmark importable, which stands beside the tools of a clone.
-
-    Raises:
-        FileNotFoundError: If this is no clone.
-    """
+    """Make the package of the benchmark importable, which stands beside the tools of a clone."""
     from ..files.paths import TOOLBOX
 
     if not Path(TOOLBOX, 'tools', 'benchmark').is_dir():
@@ -159,7 +155,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     import torch
     from mmengine.logging import MMLogger
 
-    from benchmark.timing import machine, write_json
+    from benchmark.timing import machine
+
+    from ..analysis.showing import write_json
 
     MMLogger.get_current_instance().setLevel('WARNING')  # the optimizer tells each parameter's options
     args.device = getattr(args, 'device', None) or ('cuda' if torch.cuda.is_available() and args.part != 'store' else 'cpu')
@@ -169,4 +167,4 @@ def main(argv: Sequence[str] | None = None) -> None:
         measured = PARTS[args.part](args)
         if args.json:
             command = list(sys.argv[1:] if argv is None else argv)
-            write_json(args.json, command=command, machine=machine(args.device), **measured)
+            write_json(dict(command=command, machine=machine(args.device), **measured), Path(args.json))

@@ -100,13 +100,10 @@ def test(config: str, checkpoint: str | Path, folder: Path) -> tuple[float, int]
 
 def show(rows: Sequence[tuple[str, float, int, str]]) -> None:
     """Print the table of results."""
-    from rich.console import Console
-    from rich.table import Table
+    from ..analysis.showing import show
 
-    table = Table('model', 'parameters', 'top-1 (%)', 'training time', title='Fashion-MNIST, 10,000 test images')
-    for name, accuracy, parameters, time_taken in rows:
-        table.add_row(name, f'{parameters:,}', f'{accuracy:.2f}', time_taken)
-    Console().print(table)
+    cells = [(name, f'{parameters:,}', f'{accuracy:.2f}', took) for name, accuracy, parameters, took in rows]
+    show('Fashion-MNIST, 10,000 test images', ('model', 'parameters', 'top-1 (%)', 'training time'), cells)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

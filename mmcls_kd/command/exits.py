@@ -63,11 +63,7 @@ def _end_at_once(*lines: str, code: int) -> NoReturn:
 
 
 def _end_interrupted(then: str) -> NoReturn:
-    """End the program after Ctrl-C, with one line and the exit code that shells give to such an end.
-
-    Args:
-        then: What is there, or how it resumes.
-    """
+    """End the program after Ctrl-C, with one line and the exit code that shells give to such an end."""
     text = f'{program()}: interrupted; {then}'
     if _is_distributed():
         _end_at_once(text, code=INTERRUPTED)

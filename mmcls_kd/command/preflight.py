@@ -57,4 +57,4 @@ def measure(args: argparse.Namespace) -> None:
         show(found, screen())
     if args.json:
         with ended_in_order(again='by the same command'):
-            write_json(found.as_dict(), args.json)
+            write_json(found, args.json)

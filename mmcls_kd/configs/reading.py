@@ -12,6 +12,7 @@ from textwrap import indent
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from mmengine.utils import import_modules_from_strings
 
 from ..files import plain_data
@@ -51,6 +52,11 @@ def read_config(path: str) -> Config:
         raise FileNotFoundError(
             f'config {path}: neither in the working directory nor in the toolbox ({TOOLBOX}) nor in mmpretrain'
         ) from error
+
+
+def in_scope(cfg: Config) -> Any:
+    """Return a context in which a config's parts are found in the registries, as in a run."""
+    return DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain'))
 
 
 def _reason(error: BaseException) -> str:

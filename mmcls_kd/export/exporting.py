@@ -31,27 +31,17 @@ class ExportError(ValueError):
 
 
 def check_libraries(formats: Sequence[str]) -> None:
-    """Refuse an export to ONNX if its libraries are missing.
-
-    Raises:
-        ValueError: Names them and their extra.
-    """
+    """Refuse an export to ONNX if its libraries are missing."""
     missing = [name for name in LIBRARIES if 'onnx' in formats and importlib.util.find_spec(name) is None]
     if missing:
         raise ValueError(f"export to ONNX needs {', '.join(missing)}: pip install 'mmcls_kd[onnx]'")
 
 
 def targets(checkpoint: str, formats: Sequence[str], output: str | None) -> dict[str, Path]:
-    """Return the file to write for each format, after a check that this is possible.
+    """Return the file to write for each format, after a check that this is possible and does not replace the checkpoint.
 
-    Args:
-        checkpoint: Path or address of the weights.
-        formats: Keys of :data:`FORMATS`.
-        output: The files' path, with or without suffix, or a folder. By default the checkpoint's own path; files of a
-            downloaded one go into the working directory.
-
-    Raises:
-        ValueError: If a file cannot be written there, or would replace the checkpoint.
+    ``output`` is the files' path, with or without suffix, or a folder. By default they have the checkpoint's own path;
+    files of a downloaded one go into the working directory.
     """
     stem = Path(Path(checkpoint).name if '://' in checkpoint else checkpoint)
     if output:
@@ -88,25 +78,44 @@ def failures_named(step: str) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Check:
-    """The result of running a file.
+class Exported:
+    """A written and checked file.
 
     Attributes:
-        batches: Its batch sizes.
-        difference: The largest difference of logits.
-        largest: The largest absolute logit.
+        path: The file.
+        runtime: The library that ran it.
+        batch: Its batch size; None for any.
+        reason: Why it does not take any; empty if it does, or if one was given.
+        batches: The batch sizes of the check.
+        difference: The largest difference of logits in it.
+        largest: The largest absolute logit in it.
     """
 
+    path: Path
+    runtime: str
+    batch: int | None
+    reason: str
     batches: tuple[int, ...]
     difference: float
     largest: float
 
+    def __str__(self) -> str:
+        sizes = ' and '.join(str(count) for count in dict.fromkeys(self.batches))
+        lines = [
+            f'{self.path}: takes {"any batch size" if self.batch is None else f"batches of {self.batch} alone"}',
+            f'  checked by {self.runtime} at a batch of {sizes}: logits differ by up to {self.difference:.1e}, '
+            f'the largest is {self.largest:.2g}',
+        ]
+        if self.reason:
+            lines.insert(1, f'  the batch size is pinned, as with any size it would be wrong ({self.reason})')
+        return '\n'.join(lines)
 
-def check_file(path: Path, form: Format, network: Deployable, batches: Sequence[int]) -> Check:
-    """Run a file on random images, and compare its logits with those of testing.
 
-    Raises:
-        ExportError: If it does not run, or a logit differs by more than :data:`TOLERANCE` times the largest.
+@torch.no_grad()
+def check_file(path: Path, form: Format, network: Deployable, batches: Sequence[int]) -> tuple[float, float]:
+    """Run a file on random images; return the largest difference from the logits of testing, and the largest logit.
+
+    A logit may differ by :data:`TOLERANCE` times the largest.
     """
     difference, largest = 0.0, 0.0
     with failures_named(form.runtime):
@@ -125,49 +134,7 @@ def check_file(path: Path, form: Format, network: Deployable, batches: Sequence[
                 f'{scale:.2g}, is allowed'
             )
         difference, largest = max(difference, apart), max(largest, scale)
-    return Check(tuple(batches), difference, largest)
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A written and checked file.
-
-    Attributes:
-        path: The file.
-        runtime: The library that ran it.
-        batch: Its batch size; None for any.
-        reason: Why it does not take any; empty if it does, or if one was given.
-        check: The result of running it.
-    """
-
-    path: Path
-    runtime: str
-    batch: int | None
-    reason: str
-    check: Check
-
-    def __str__(self) -> str:
-        sizes = ' and '.join(str(count) for count in dict.fromkeys(self.check.batches))
-        lines = [
-            f'{self.path}: takes {"any batch size" if self.batch is None else f"batches of {self.batch} alone"}',
-            f'  checked by {self.runtime} at a batch of {sizes}: logits differ by up to {self.check.difference:.1e}, '
-            f'the largest is {self.check.largest:.2g}',
-        ]
-        if self.reason:
-            lines.insert(1, f'  the batch size is pinned, as with any size it would be wrong ({self.reason})')
-        return '\n'.join(lines)
-
-
-def _attempt(
-    network: Deployable, path: Path, form: Format, metadata: Mapping, batch: int | None, reason: str, opset: int
-) -> Check:
-    """Write a file for one batch size, or for any, and check it."""
-    example = network.images.random_images(batch or EXAMPLE_BATCH, seed=len(OTHER_BATCHES))
-    about = {**metadata, 'batch_size': batch, 'why_pinned': reason or None}
-    with failures_named('export'), torch.no_grad():
-        form.write(network, example, batch is None, about, path, opset)
-    with torch.no_grad():
-        return check_file(path, form, network, OTHER_BATCHES if batch is None else (batch, batch))
+    return difference, largest
 
 
 def export(
@@ -188,16 +155,23 @@ def export(
     Raises:
         ExportError: If it cannot be exported, or its logits differ.
     """
-    reason = ''
+
+    def attempt(batch: int | None, reason: str = '') -> Exported:
+        """Write the file for one batch size, or for any, and check it."""
+        example = network.images.random_images(batch or EXAMPLE_BATCH, seed=len(OTHER_BATCHES))
+        about = {**metadata, 'batch_size': batch, 'why_pinned': reason or None}
+        with failures_named('export'), torch.no_grad():
+            form.write(network, example, batch is None, about, unfinished, opset)
+        batches = OTHER_BATCHES if batch is None else (batch, batch)
+        return Exported(path, form.runtime, batch, reason, batches, *check_file(unfinished, form, network, batches))
+
     with atomic_path(path) as unfinished:
         try:
-            if batch is None:
-                try:
-                    check = _attempt(network, unfinished, form, metadata, None, '', opset)
-                    return Exported(path, form.runtime, None, '', check)
-                except ExportError as error:
-                    batch, reason = 1, str(error)
-            check = _attempt(network, unfinished, form, metadata, batch, reason, opset)
+            try:
+                return attempt(batch)
+            except ExportError as error:
+                if batch is not None:
+                    raise
+                return attempt(1, str(error))
         except ExportError as error:
             raise ExportError(f'{path} is not written: {error}') from error
-    return Exported(path, form.runtime, batch, reason, check)

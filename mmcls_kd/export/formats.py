@@ -32,18 +32,9 @@ def _onnx_model(network: nn.Module, example: Tensor, dynamic: bool, path: Path, 
 
 
 def write_onnx(network: nn.Module, example: Tensor, dynamic: bool, metadata: Mapping, path: Path, opset: int) -> None:
-    """Write a network as an ONNX file.
+    """Write a network from ``images`` to ``logits`` as an ONNX file, with each value of the metadata as JSON.
 
-    Args:
-        network: The network, from ``images`` to ``logits``.
-        example: A batch for it.
-        dynamic: Whether it takes any batch size; else the example's.
-        metadata: Metadata for the file's ``metadata_props``, each value as JSON.
-        path: The file.
-        opset: Version of ONNX's operators.
-
-    Raises:
-        ValueError: If torch writes another opset.
+    It takes any batch size if ``dynamic``, else the example's. Where torch writes another opset, it is refused.
     """
     import onnx
 
@@ -66,11 +57,9 @@ def open_onnx(path: Path) -> Callable[[Tensor], Tensor]:
 
 
 class FixedShape(nn.Module):
-    """A network that refuses images of another shape, also when traced, because a trace may compute wrong results for them.
+    """A network that refuses images of another shape than (N, C, H, W), with −1 for any batch size.
 
-    Args:
-        network: The network.
-        shape: (N, C, H, W), with −1 for any batch size.
+    It does so also when traced, because a trace may compute wrong results for them.
     """
 
     def __init__(self, network: nn.Module, shape: Sequence[int]) -> None:

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import Compose
-from mmengine.registry import DefaultScope
 from mmpretrain.models import ClsDataPreprocessor
 from mmpretrain.registry import MODELS, TRANSFORMS
 from PIL import Image
 from torch import Tensor, nn
 
+from ..configs.reading import in_scope
 from ..engine.first_batch import misfits_named
 from ..engine.runtime import datasets_of
 from ..files.checkpoint import read_checkpoint
@@ -35,21 +35,9 @@ FILES = ((3, 480, 640), (3, 500, 375))
 COLOURS = dict(RGB=(200, 120, 40), BGR=(40, 120, 200), grey=(135,))
 
 
-def in_scope(cfg: Config) -> Any:
-    """Return a context in which a config's parts are found in the registries, as in a run."""
-    return DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain'))
-
-
 @dataclass(frozen=True)
 class ImageFormat:
-    """The images of a test pipeline.
-
-    Attributes:
-        channels: 3, or 1 for grey images.
-        height: In pixels.
-        width: In pixels.
-        order: ``'RGB'``, ``'BGR'`` or ``'grey'``.
-    """
+    """The images of a test pipeline: 3 channels, or 1 of grey images; ``order`` is ``'RGB'``, ``'BGR'`` or ``'grey'``."""
 
     channels: int
     height: int
@@ -74,11 +62,7 @@ def tested_dataset(cfg: Config) -> dict:
 def through_pipeline(pipeline: Sequence[Mapping], channels: int, height: int, width: int) -> Tensor:
     """Pass an image of one colour through a test pipeline, see :data:`COLOURS`: (C, H, W).
 
-    Args:
-        pipeline: Configs of the transforms. A transform that reads a file finds a PNG, another an array in RGB or grey.
-        channels: Number of channels of the image, 3 or 1.
-        height: Height of the image.
-        width: Width of the image.
+    A transform that reads a file finds a PNG, another an array in RGB or grey.
     """
     image = np.full((height, width, 3), COLOURS['RGB'], dtype=np.uint8)
     array = image if channels == 3 else np.full((height, width), COLOURS['grey'][0], dtype=np.uint8)
@@ -91,15 +75,10 @@ def through_pipeline(pipeline: Sequence[Mapping], channels: int, height: int, wi
 
 
 def image_format(cfg: Config, size: Sequence[int] | None = None) -> ImageFormat:
-    """Find the images of a config's test pipeline, by passing images of one colour through it.
+    """Find the images of a config's test pipeline, by passing images of one colour through it; its data need not exist.
 
-    Args:
-        cfg: A config with a ``test_dataloader``; its data need not exist.
-        size: (height, width) if the pipeline does not fix it.
-
-    Raises:
-        ValueError: If no size is fixed or given, both differ, or the pipeline changes the values of pixels, which is the
-            data preprocessor's task.
+    ``size`` is (height, width) if the pipeline does not fix it. A pipeline that changes the values of pixels, which is the
+    data preprocessor's task, is refused.
     """
     dataset = tested_dataset(cfg)
     shapes = [IN_MEMORY[dataset['type']]] if dataset['type'] in IN_MEMORY else FILES
@@ -123,16 +102,7 @@ def image_format(cfg: Config, size: Sequence[int] | None = None) -> ImageFormat:
 
 
 def load_classifier(cfg: Config, checkpoint: str) -> Any:
-    """Build the classifier of a plain config with weights, in eval mode, on the CPU.
-
-    Args:
-        cfg: The config.
-        checkpoint: Path or address of the weights; from a distiller's checkpoint, the student is taken.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the weights do not fit; names the keys.
-    """
+    """Build a config's classifier with weights (of a distiller's checkpoint the student's), in eval mode, on the CPU."""
     with in_scope(cfg):
         classifier = MODELS.build(network_cfg(cfg))
     load_strictly(classifier, checkpoint, 'student')
@@ -191,8 +161,7 @@ class Deployable(nn.Module):
     def tested_logits(self, images: Tensor) -> Tensor:
         """Return the logits of testing: by the classifier's own data preprocessor, channels in the pipeline's order.
 
-        Args:
-            images: As in :meth:`forward`, in whole numbers.
+        Images are as in :meth:`forward`, in whole numbers.
         """
         piped = images.flip(1) if self.images.order == 'BGR' else images
         batch = self.classifier.data_preprocessor(dict(inputs=piped.to(torch.uint8)), training=False)
@@ -202,8 +171,7 @@ class Deployable(nn.Module):
 def class_names(cfg: Config, checkpoint: Mapping, num_classes: int) -> list[str] | None:
     """Return the class names of the checkpoint, else of the data set; None if there are none, or another number of them.
 
-    Raises:
-        ValueError: If both name the same classes in another order.
+    Where both name the same classes in another order, it is refused.
     """
     known = names_in(checkpoint.get('meta'))
     data = Source(ConfigDict(), classes=declared_classes(tested_dataset(cfg))).class_names
@@ -213,13 +181,7 @@ def class_names(cfg: Config, checkpoint: Mapping, num_classes: int) -> list[str]
 
 
 def metadata_of(cfg: Config, checkpoint: str, network: Deployable) -> dict[str, Any]:
-    """Collect the metadata that users of the network need, in values for JSON.
-
-    Args:
-        cfg: The plain config.
-        checkpoint: Path or address of the weights.
-        network: The exported network.
-    """
+    """Collect the metadata that users of the network need, in values for JSON."""
     images = network.images
     return dict(
         classes=class_names(cfg, read_checkpoint(fetch(checkpoint, 'student')), network.num_classes),

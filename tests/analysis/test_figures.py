@@ -32,18 +32,18 @@ def curves(axes):
 
 def test_a_run_has_one_colour_in_all_figures(found):
     style = figures.line_styles(found)
-    assert len({of.colour for of in style.values()}) == 4
+    assert len({of['color'] for of in style.values()}) == 4
     learning = curves(figures.learning_curves(found).axes[0])
     over = curves(figures.over_training(found).axes[0])
     classes = curves(figures.class_differences(found).axes[0])
-    assert learning['kd (40.00)'][0] == over['kd'][0] == classes['kd'][0] == style['kd'].colour
-    assert learning['nkd (40.00)'][0] == over['nkd'][0] == classes['nkd'][0] == style['nkd'].colour
+    assert learning['kd (40.00)'][0] == over['kd'][0] == classes['kd'][0] == style['kd']['color']
+    assert learning['nkd (40.00)'][0] == over['nkd'][0] == classes['nkd'][0] == style['nkd']['color']
 
 
 def test_more_runs_than_colours_differ_in_lines():
     style = figures.line_styles(made_up(*(f'run{i}' for i in range(14))))
-    assert len({(of.colour, of.line) for of in style.values()}) == 15
-    assert len({(of.colour, of.marker) for of in style.values()}) == 15
+    assert len({(of['color'], of['linestyle']) for of in style.values()}) == 15
+    assert len({(of['color'], of['marker']) for of in style.values()}) == 15
 
 
 def test_learning_curves_are_what_was_logged(found):

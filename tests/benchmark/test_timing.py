@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from benchmark import timing
-from benchmark.timing import Timing, clock, interleave, machine, show, write_json
+from benchmark.timing import Timing, clock, interleave, machine
+from mmcls_kd.analysis.showing import show, write_json
 
 
 @pytest.mark.parametrize('rounds', [1, 2, 3, 4, 5, 20])
@@ -59,7 +60,7 @@ def test_progress_does_not_get_into_the_output(capsys):
 def test_the_record_is_read_again_with_every_round(tmp_path):
     path = tmp_path / 'new' / 'folder' / 'record.json'
     timings = {'a': Timing((0.1, 0.2)), 'b': Timing((0.3,))}
-    write_json(path, machine=machine(), timings=timings, config=tmp_path)
+    write_json(dict(machine=machine(), timings=timings, config=tmp_path), path)
     content = json.loads(path.read_text())
     assert {name: Timing(tuple(found['seconds'])) for name, found in content['timings'].items()} == timings
     assert content['machine'] == machine()

@@ -13,10 +13,11 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
+from mmcls_kd.analysis.showing import show
 from mmcls_kd.engine.data import reproducible
 from mmcls_kd.engine.runtime import datasets_of
 
-from .timing import Timing, interleave, show
+from .timing import Timing, interleave
 
 Pipeline = list[dict]
 
@@ -43,13 +44,9 @@ def normalised_by_workers(preprocessing: Mapping) -> Callable[[Pipeline], Pipeli
 
 
 def variants(loader: Mapping, workers: Sequence[int], backends: Sequence[str], preprocessing: Mapping) -> dict[str, dict]:
-    """Return configs of dataloaders to compare, by name; each but the first ones changes one thing.
+    """Return configs of dataloaders to compare, by name; each but the first ones, of numbers of workers, changes one thing.
 
-    Args:
-        loader: Config of the dataloader.
-        workers: Numbers of worker processes; all other changes have the largest.
-        backends: Libraries that decode images.
-        preprocessing: Config of the data preprocessor, for its mean and standard deviation.
+    All changes have the largest number of workers. ``preprocessing`` is the data preprocessor's config.
     """
     most = max(workers)
 
@@ -70,16 +67,7 @@ def variants(loader: Mapping, workers: Sequence[int], backends: Sequence[str], p
 
 
 def measure_loading(chosen: Mapping[str, Mapping], rounds: int, seed: int = 0) -> dict[str, tuple[int, Timing]]:
-    """Time a pass over the data with each dataloader, side by side.
-
-    Args:
-        chosen: Configs, as of :func:`variants`.
-        rounds: Number of passes that count.
-        seed: Of shuffling and augmentation.
-
-    Returns:
-        By name, the number of images in a pass and its times.
-    """
+    """Time a pass over the data with each dataloader, side by side; return by name the number of images and the times."""
     init_default_scope('mmpretrain')
     loaders = {name: Runner.build_dataloader(reproducible(cfg, seed), seed=seed) for name, cfg in chosen.items()}
     try:

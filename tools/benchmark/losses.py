@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmcls_kd.analysis.showing import show
 from mmcls_kd.dis_losses import dkd_loss, kd_loss, nkd_loss, tfnkd_loss, uskd_loss, wsld_loss
 from mmcls_kd.teachers.records import decode, encode
 
-from .timing import Timing, computing, interleave, show
+from .timing import Timing, computing, interleave
 
 UNIT = 'cross entropy'
 
@@ -32,13 +33,7 @@ def loss_works(
     """Return forward and backward of each logit loss and of a cross entropy, by name, on the same random float32 logits.
 
     The gradient is that of the student's logits, for USKD of those of its weak head too, as in training. The linear layer
-    in front of these is not part of it.
-
-    Args:
-        batch: Number of samples N.
-        classes: Number of classes C.
-        soft: Give the losses scores (N, C) as labels; the cross entropy always has class indices.
-        device: Device of the tensors.
+    in front of these is not part of it. ``soft`` labels are scores (N, C); the cross entropy always has class indices.
     """
     logit_s, logit_t, logit_weak = torch.randn(3, batch, classes, device=device).unbind()
     logit_s.requires_grad_()
@@ -64,16 +59,7 @@ def loss_works(
 def measure_losses(
     batch: int = 256, classes: int = 1000, rounds: int = 20, threads: int = 1, soft: bool = False, device: str = 'cpu'
 ) -> dict[str, Timing]:
-    """Time :func:`loss_works` side by side; return the times by name.
-
-    Args:
-        batch: Number of samples N.
-        classes: Number of classes C.
-        rounds: Number of rounds that count.
-        threads: Number of torch's threads meanwhile, 0 for its own.
-        soft: Give the losses scores (N, C) as labels.
-        device: Device of the losses.
-    """
+    """Time :func:`loss_works` side by side, with a number of torch's threads (0: unchanged); return the times by name."""
     with computing(threads):
         return interleave(loss_works(batch, classes, soft, device), rounds, warmup=3, device=device)
 
@@ -83,17 +69,7 @@ def store_errors(
 ) -> dict[tuple[str, int], tuple[float, float]]:
     """Return the errors that a store of the teacher's k largest logits makes in each logit loss.
 
-    Args:
-        logit_s: Student logits, (N, C).
-        logit_t: Teacher logits, (N, C).
-        gt_label: Class indices (N,), or scores (N, C).
-        ks: Numbers k of stored logits.
-
-    Returns:
-        For each loss and k the relative errors of its value and of its gradient of the student's logits (in the 2-norm).
-
-    Raises:
-        ValueError: If a k is larger than the number of classes.
+    For each loss and k they are relative errors of its value and of its gradient of the student's logits (in the 2-norm).
     """
     logit_s = logit_s.float().requires_grad_()
     functions: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

@@ -14,6 +14,7 @@ from mmengine.config import Config
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity
 
+from mmcls_kd.analysis.showing import show
 from mmcls_kd.dis_losses import LOSSES
 from mmcls_kd.errors import close_names
 from mmcls_kd.features.taps import Shape, shape_of
@@ -21,7 +22,7 @@ from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.recipe.methods import Method, chosen_methods
 
 from .losses import random_labels
-from .timing import Timing, computing, interleave, show
+from .timing import Timing, computing, interleave
 
 UNIT = 'kd'
 #: Configs with the entries of the methods; the first entry of each counts.
@@ -58,12 +59,6 @@ def stand_ins(batch: int, classes: int, num_samples: int, device: str = 'cpu') -
     """Return every input of a loss: random tensors with the sizes of ResNet-34's and ResNet-18's.
 
     Patch tokens are those of DeiT-Small and DeiT-Tiny. The student's require a gradient.
-
-    Args:
-        batch: Number of samples N.
-        classes: Number of classes C.
-        num_samples: Number of training samples.
-        device: Device of the tensors.
     """
     found: dict[str, Any] = {}
     for side, width in TOKEN_WIDTHS.items():
@@ -107,11 +102,7 @@ def offered_methods() -> dict[str, dict[str, Any]]:
 
 
 def wanted_methods(names: Sequence[str] = ()) -> list[Method]:
-    """Return the methods of these names, all if there are none; KD is always the first.
-
-    Raises:
-        ValueError: If a name is unknown.
-    """
+    """Return the methods of these names, all if there are none; KD is always the first."""
     entries = offered_methods()
     for name in names:
         if name not in entries:
@@ -130,10 +121,6 @@ def peak_bytes(work: Callable[[], Any], device: str = 'cpu') -> int:
     """Return the largest additional allocation of torch on a device during some work, its result included.
 
     On a CPU torch's profiler reports every allocation; the caches inside of libraries are not among them.
-
-    Args:
-        work: The work.
-        device: A CPU or a CUDA device.
     """
     if torch.device(device).type == 'cuda':
         torch.cuda.synchronize(device)
@@ -163,21 +150,10 @@ def measure_methods(
     threads: int = 1,
     device: str = 'cpu',
 ) -> dict[str, Cost]:
-    """Measure methods side by side, on :func:`stand_ins`, with the hyper-parameters of the configs for ImageNet.
+    """Measure methods (and KD) side by side, on :func:`stand_ins`, with the hyper-parameters of the configs for ImageNet.
 
-    Their losses are built as the distiller builds them. Reading the tensors from the networks is not measured.
-
-    Args:
-        names: The methods; all if there are none. KD is always there.
-        batch: Number of samples N.
-        classes: Number of classes C.
-        num_samples: Number of training samples, of which some methods remember each.
-        rounds: Number of rounds that count.
-        threads: Number of torch's threads meanwhile, 0 for its own.
-        device: Device of the losses.
-
-    Raises:
-        ValueError: If a name is unknown, or no round counts.
+    Their losses are built as the distiller builds them. Reading the tensors from the networks is not measured. Some methods
+    remember each of ``num_samples`` training samples.
     """
     methods = wanted_methods(names)
     tensors = stand_ins(batch, classes, num_samples, device)

@@ -25,6 +25,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from mmcls_kd.analysis.showing import show
 from mmcls_kd.distillers.assembly import refuse_narrow
 from mmcls_kd.engine.runtime import is_distiller
 from mmcls_kd.engine.training import take_precision
@@ -37,7 +38,7 @@ from mmcls_kd.teachers.fast import compile_parts
 from mmcls_kd.teachers.records import encode
 from mmcls_kd.teachers.store import Manifest, Shard, save
 
-from .timing import Timing, interleave, show
+from .timing import Timing, interleave
 
 #: The words of a setting, beside ``plain``.
 WORDS = ('amp', 'channels_last', 'bf16', 'fp16', 'compile')
@@ -86,11 +87,7 @@ class Request:
 
 
 def check_setting(setting: str) -> str:
-    """Refuse a setting with an unknown word or two precisions.
-
-    Raises:
-        ValueError: Names the word.
-    """
+    """Refuse a setting with an unknown word or two precisions."""
     words = setting.split(',') if setting != 'plain' else []
     for word in words:
         if word not in WORDS:
@@ -103,13 +100,7 @@ def check_setting(setting: str) -> str:
 class Bench:
     """Makes the work of requests; use it in a ``with`` block, which removes the files of the work at its end.
 
-    Args:
-        cfg: Config of a distiller's training, as of :func:`~mmcls_kd.engine.training.training_config`.
-        image_size: Height and width of the images.
-        device: Device of the work.
-
-    Raises:
-        ValueError: If it is no distiller's, or has several teachers.
+    The config is of a distiller with one teacher, as of :func:`~mmcls_kd.engine.training.training_config`.
     """
 
     def __init__(self, cfg: Config, image_size: int, device: str = 'cpu') -> None:
@@ -130,15 +121,8 @@ class Bench:
     ) -> list[Request]:
         """Return all requests.
 
-        Args:
-            batch_sizes: Numbers of images in a batch.
-            settings: See :class:`Request`.
-            groups: Methods that run together, joined by commas; an empty word for those of the config. Where they need
-                more than logits, there is neither a stand-in nor a stored teacher; without a teacher neither of these.
-            timm: Whether to measure timm's task.
-
-        Raises:
-            ValueError: If a setting or a method is unknown.
+        ``groups`` are methods that run together, joined by commas; an empty word for those of the config. Where they need
+        more than logits, there is neither a stand-in nor a stored teacher; without a teacher, nor timm's task.
         """
         chosen, taught = [], self.cfg.model.get('teacher_cfg') is not None
         logits = [group for group in groups if taught and self._only_logits(group)]
@@ -423,16 +407,9 @@ def ratios(timings: Mapping[Request, Timing]) -> Iterator[tuple[str, float]]:
 
 
 def profile(work: Work, device: str = 'cpu', steps: int = 3, top: int = 12) -> list[tuple[str, float]]:
-    """Return each operator's share of the time of a kind of work.
+    """Return the share of the time of a kind of work, once warmed up, that the longest operators take, and ``'all others'``.
 
-    Args:
-        work: The work; it is warmed up first.
-        device: Its device; only time there counts.
-        steps: Number of steps.
-        top: Number of operators.
-
-    Returns:
-        The operators that take longest themselves, each with its share of the whole time, and ``'all others'``.
+    Only time on its device counts.
     """
     for _ in range(2):
         work()

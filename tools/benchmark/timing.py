@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 # Once a block of this size was freed, Linux's C library keeps up to twice as much freed memory for the next tensors. Before,
 # it hands it back to the system or not, by chance, and getting it again moves a loss's time by up to a half. In a training
@@ -56,17 +54,7 @@ def clock(work: Callable[[], Any], device: str | torch.device = 'cpu') -> float:
 def interleave(
     works: Mapping[str, Callable[[], Any]], rounds: int, warmup: int = 1, device: str | torch.device = 'cpu'
 ) -> dict[str, Timing]:
-    """Time each piece of work once a round: a slow moment of the machine meets all of them, and their ratios stay.
-
-    Args:
-        works: The work, by name.
-        rounds: Number of rounds that count.
-        warmup: Number of rounds before them.
-        device: Device of the work.
-
-    Raises:
-        ValueError: If no round counts.
-    """
+    """Time each piece of work once a round: a slow moment of the machine meets all of them, and their ratios stay."""
     if rounds < 1:
         raise ValueError(f'rounds={rounds}: at least 1 is needed (5 or more for a ratio that holds)')
     seconds: dict[str, list[float]] = {name: [] for name in works}
@@ -105,23 +93,3 @@ def machine(device: str | torch.device = 'cpu') -> dict[str, Any]:
     if torch.device(device).type == 'cuda':
         info['gpu'] = torch.cuda.get_device_name(device)
     return info
-
-
-def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Print a table; the first column is text, the others are numbers."""
-    table = Table(columns[0], title=title, title_justify='left')
-    for column in columns[1:]:
-        table.add_column(column, justify='right')
-    for row in rows:
-        table.add_row(*map(str, row))
-    Console(width=120).print(table)
-
-
-def write_json(path: str | Path, **content: Any) -> None:
-    """Write measurements; dataclasses as dicts, e.g. a :class:`Timing` as ``{"seconds": [...]}``."""
-
-    def plain(value: Any) -> Any:
-        return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
-
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps(content, indent=1, default=plain) + '\n')
