@@ -105,9 +105,6 @@ class _Moved(Loader):
     def __init__(self, homes: Sequence[str]) -> None:
         self.homes = homes
 
-    def create_module(self, spec: ModuleSpec) -> None:
-        """Create the module as usual."""
-
     def exec_module(self, module: ModuleType) -> None:
         """Look up attributes in the new modules on access."""
 

@@ -9,25 +9,16 @@ UNITS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] 
 LAST_UNITS = ((1024, 2), (1024, 1))
 
 
-def conv_bn_relu(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
-    """Build a 3×3 convolution without bias, batch norm and ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False),
-        nn.BatchNorm2d(channels_out),
-        nn.ReLU(inplace=True),
-    )
+def conv_bn_relu(width: int, channels_out: int, stride: int = 1, kernel_size: int = 3, groups: int = 1) -> nn.Sequential:
+    """Build a convolution without bias, batch norm and ReLU."""
+    conv = nn.Conv2d(width, channels_out, kernel_size, stride, kernel_size // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True))
 
 
 def depthwise_separable(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
-    """Build a 3×3 depthwise and a 1×1 convolution, both without bias, each with batch norm and ReLU."""
-    return nn.Sequential(
-        nn.Conv2d(channels_in, channels_in, 3, stride, 1, groups=channels_in, bias=False),
-        nn.BatchNorm2d(channels_in),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(channels_in, channels_out, 1, bias=False),
-        nn.BatchNorm2d(channels_out),
-        nn.ReLU(inplace=True),
-    )
+    """Build a 3×3 depthwise and a 1×1 convolution, see :func:`conv_bn_relu`."""
+    depthwise = conv_bn_relu(channels_in, channels_in, stride, groups=channels_in)
+    return nn.Sequential(*depthwise, *conv_bn_relu(channels_in, channels_out, kernel_size=1))
 
 
 @MODELS.register_module()
@@ -44,10 +35,7 @@ class MobileNetV1(BaseBackbone):
     layers = ('model', 's4')  # the stages by name, as in mmpretrain's MobileNetV2
 
     def __init__(self, in_channels: int = 3, init_cfg: dict | list | None = None) -> None:
-        default = [
-            dict(type='Kaiming', layer='Conv2d'),
-            dict(type='Constant', layer='BatchNorm2d', val=1, bias=0),
-        ]
+        default = [dict(type='Kaiming', layer='Conv2d'), dict(type='Constant', layer='BatchNorm2d', val=1, bias=0)]
         super().__init__(init_cfg=init_cfg or default)
         stem = 32
         widths = [stem, *(channels for channels, _ in (*UNITS, *LAST_UNITS))]

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import DistillLoss
-from .common import all_samples, check_width, full_precision, need_memory
+from .common import all_samples, check_widths, full_precision, need_memory
 
 logger = logging.getLogger(__name__)
 EPS = 1e-7
@@ -246,8 +246,7 @@ class CRDLoss(DistillLoss):
 
     @full_precision
     def forward(self, vector_s: Tensor, vector_t: Tensor, sample_idx: Tensor) -> Tensor:
-        check_width(self, 'student_dims', vector_s.shape[1])
-        check_width(self, 'teacher_dims', vector_t.shape[1])
+        check_widths(self, 'dims', vector_s, vector_t)
         self._check_index(sample_idx)
         new_s, new_t = F.normalize(self.embed_s(vector_s)), F.normalize(self.embed_t(vector_t))
         index = draw_entries(sample_idx, self.num_samples, self.nce_k)

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from .base import DistillLoss
-from .common import check_width, full_precision, smaller_maps
+from .common import check_widths, full_precision, smaller_maps
 
 
 def fitnet_loss(predicted: Tensor, feat_t: Tensor) -> Tensor:
@@ -58,7 +58,6 @@ class FitNetLoss(DistillLoss):
 
     @full_precision
     def forward(self, feat_s: Tensor, feat_t: Tensor) -> Tensor:
-        check_width(self, 'student_channels', feat_s.shape[1])
-        check_width(self, 'teacher_channels', feat_t.shape[1])
+        check_widths(self, 'channels', feat_s, feat_t)
         feat_s, feat_t = smaller_maps(feat_s, feat_t)
         return self.loss_weight * fitnet_loss(self.norm_act(self.regressor(feat_s)), feat_t)

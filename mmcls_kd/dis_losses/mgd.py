@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import DistillLoss
-from .common import check_width, full_precision, resize_map
+from .common import check_widths, full_precision, resize_map
 
 
 def mgd_loss(generated: Tensor, feat_t: Tensor, alpha: float = 7e-5) -> Tensor:
@@ -69,8 +69,7 @@ class MGDLoss(DistillLoss):
 
     @full_precision
     def forward(self, feat_s: Tensor, feat_t: Tensor) -> Tensor:
-        check_width(self, 'student_channels', feat_s.shape[1])
-        check_width(self, 'teacher_channels', feat_t.shape[1])
+        check_widths(self, 'channels', feat_s, feat_t)
         aligned = feat_s if self.align is None else self.align(feat_s)
         aligned = resize_map(aligned, feat_t.shape[2:])
         draw = torch.rand(*aligned.shape[:2], 1, 1, device=aligned.device)

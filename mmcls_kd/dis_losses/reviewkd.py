@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import DistillLoss
-from .common import check_width, full_precision, smaller_maps
+from .common import check_width, check_widths, full_precision, smaller_maps
 
 
 def hcl_loss(feat_s: Tensor, feat_t: Tensor) -> Tensor:
@@ -140,8 +140,7 @@ class ReviewKDLoss(DistillLoss):
     ) -> Tensor:
         check_width(self, 'student_channels', tuple(feat.shape[1] for feat in stages_s))
         check_width(self, 'teacher_channels', tuple(feat.shape[1] for feat in stages_t))
-        check_width(self, 'student_dims', vector_s.shape[1])
-        check_width(self, 'teacher_dims', vector_t.shape[1])
+        check_widths(self, 'dims', vector_s, vector_t)
         if self.training and len(vector_s) == 1:
             raise ValueError('ReviewKDLoss has batch norms: it needs two samples or more in every batch (drop_last=True)')
         levels_s = (vector_s[:, :, None, None], *reversed(stages_s))

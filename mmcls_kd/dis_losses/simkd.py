@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from .base import DistillLoss
-from .common import check_width, full_precision, smaller_maps
+from .common import check_widths, full_precision, smaller_maps
 
 NO_HEAD = (
     'SimKD needs a teacher whose class scores are made of the pooled map of its last stage, as a CNN’s are, and a student '
@@ -137,8 +137,7 @@ class SimKD(DistillLoss):
 
     @full_precision
     def forward(self, feat_s: Tensor, feat_t: Tensor) -> Tensor:
-        check_width(self, 'student_channels', feat_s.shape[1])
-        check_width(self, 'teacher_channels', feat_t.shape[1])
+        check_widths(self, 'channels', feat_s, feat_t)
         return self.loss_weight * simkd_loss(*smaller_maps(self.predictor.projector(feat_s), feat_t))
 
     def predict_logit(self, feat_s: Tensor) -> Tensor:

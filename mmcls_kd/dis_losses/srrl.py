@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import DistillLoss
-from .common import check_width, full_precision
+from .common import check_widths, full_precision
 
 
 def srrl_loss(
@@ -68,7 +68,6 @@ class SRRLLoss(DistillLoss):
 
     @full_precision
     def forward(self, feat_s: Tensor, feat_t: Tensor, logit_t: Tensor, teacher_head: Callable[[Tensor], Tensor]) -> Tensor:
-        check_width(self, 'student_channels', feat_s.shape[1])
-        check_width(self, 'teacher_channels', feat_t.shape[1])
+        check_widths(self, 'channels', feat_s, feat_t)
         connected = self.Connectors(feat_s)
         return srrl_loss(connected, feat_t, teacher_head(connected), logit_t, self.alpha, self.beta)

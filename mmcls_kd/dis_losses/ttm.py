@@ -78,18 +78,13 @@ class TTMLoss(DistillLoss):
         return self.loss_weight * ttm_loss(logit_s, logit_t, self.gamma)
 
 
-class WTTMLoss(DistillLoss):
+class WTTMLoss(TTMLoss):
     """:func:`wttm_loss`.
 
     Args:
         gamma: Power γ.
         loss_weight: Weight of this loss.
     """
-
-    def __init__(self, gamma: float = 0.1, loss_weight: float = 1.0) -> None:
-        super().__init__()
-        self.gamma = gamma
-        self.loss_weight = loss_weight
 
     @full_precision
     def forward(self, logit_s: Tensor, logit_t: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .base import DistillLoss
-from .common import check_width, full_precision, smaller_maps
+from .common import check_widths, full_precision, smaller_maps
 
 #: The least variance of a channel.
 EPSILON = 1e-5
@@ -84,7 +84,6 @@ class VIDLoss(DistillLoss):
 
     @full_precision
     def forward(self, feat_s: Tensor, feat_t: Tensor) -> Tensor:
-        check_width(self, 'student_channels', feat_s.shape[1])
-        check_width(self, 'teacher_channels', feat_t.shape[1])
+        check_widths(self, 'channels', feat_s, feat_t)
         feat_s, feat_t = smaller_maps(feat_s, feat_t)
         return self.loss_weight * vid_loss(self.regressor(feat_s), feat_t, F.softplus(self.log_scale) + EPSILON)

@@ -40,12 +40,7 @@ def is_of_use(record: logging.LogRecord) -> bool:
 
 
 class ConsoleFormatter(logging.Formatter):
-    """Formatter that shows the first line of a long record; warnings and errors stay whole.
-
-    Args:
-        formatter: Formatter of the record.
-        log_file: File that has the whole record.
-    """
+    """Formatter that shows the first line of a long record, and its log file; warnings and errors stay whole."""
 
     def __init__(self, formatter: logging.Formatter, log_file: str) -> None:
         super().__init__()
@@ -80,13 +75,7 @@ TELL_EVERY = 10
 
 
 class Progress:
-    """Progress messages of this process, every few seconds.
-
-    Args:
-        log: Function that logs a line.
-        total: Number of items.
-        what: Description of the work.
-    """
+    """Progress messages of this process, every few seconds."""
 
     def __init__(self, log: Callable[[str], Any], total: int, what: tuple[str, str] = ('teacher', 'views')) -> None:
         self.log, self.total, self.done, self.what = log, total, 0, what

@@ -138,12 +138,7 @@ def plain_datasets(dataset: Any) -> Iterator[Any]:
 
 
 def sample_infos(dataset: Any, step: int = 1) -> Iterator[Mapping[str, Any]]:
-    """Iterate over the facts of every ``step``-th sample (``img_path``, ``gt_label``), not to be changed.
-
-    Args:
-        dataset: A data set with ``get_data_info``.
-        step: 1 for every sample.
-    """
+    """Iterate over the facts of every ``step``-th sample (``img_path``, ``gt_label``), not to be changed."""
     if getattr(type(dataset), 'get_data_info', None) is BaseDataset.get_data_info and not dataset.serialize_data:
         dataset.full_init()
         return islice(dataset.data_list, 0, None, step)
@@ -248,10 +243,7 @@ class SeededDataset:
         return sample
 
     def draws_again(self, count: int = 8) -> bool:
-        """Check that a sample drawn twice at one place in the training is the same; tries ``count`` of them.
-
-        If not, a transform draws from a generator that cannot be seeded.
-        """
+        """Check with some samples that one drawn twice at one place in the training is the same: all draws are seeded."""
         count = min(count, len(self))
         indices = [SampleIndex(k * len(self) // count, 0, k) for k in range(count)]
         with states_kept():
@@ -280,18 +272,7 @@ class SeededDataset:
 
 @FUNCTIONS.register_module()
 def collate_readable(samples: Sequence[Any], collate: str) -> dict[str, Any]:
-    """Collate the readable samples.
-
-    Args:
-        samples: Samples of :class:`SeededDataset`.
-        collate: Registered name of the collate function.
-
-    Returns:
-        The batch, with the messages of the unreadable ones under ``'unreadable'``.
-
-    Raises:
-        TrainingError: If none is readable.
-    """
+    """Collate the readable samples of a :class:`SeededDataset`; messages of the others stand under ``'unreadable'``."""
     unreadable = [str(sample) for sample in samples if isinstance(sample, UnreadableImageError)]
     readable = [sample for sample in samples if not isinstance(sample, UnreadableImageError)]
     if not readable:

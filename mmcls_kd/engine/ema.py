@@ -15,12 +15,7 @@ from ..networks.weights import student_weights, weights_of
 
 
 class UnaveragedWeightsHook(Hook):
-    """Restore the unaveraged weights, once EMAHook has copied the averaged ones, which a checkpoint has first.
-
-    Args:
-        model: The model with the averaged weights.
-        unaveraged: ``ema_state_dict`` of the checkpoint, which has the unaveraged weights.
-    """
+    """Restore the unaveraged weights (the checkpoint's ``ema_state_dict``), once EMAHook has copied the averaged ones."""
 
     def __init__(self, model: nn.Module, unaveraged: Mapping) -> None:
         weights = weights_of({'state_dict': unaveraged})
@@ -32,13 +27,7 @@ class UnaveragedWeightsHook(Hook):
 
 
 def use_validated_weights(runner: Runner, model: nn.Module, source: str) -> None:
-    """Let EMAHook test the weights that it validated in training: averaged, unaveraged, or both.
-
-    Args:
-        runner: Runner of the test.
-        model: Its model with the checkpoint's weights.
-        source: Path or address of the checkpoint.
-    """
+    """Let EMAHook test the weights that it validated in training: averaged, unaveraged, or both."""
     hooks = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
     unaveraged = read_checkpoint(fetch(source, 'test')).get('ema_state_dict') if hooks else None
     if unaveraged:

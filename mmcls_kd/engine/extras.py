@@ -11,11 +11,7 @@ BACKENDS = {'TensorboardVisBackend': 'tensorboard', 'WandbVisBackend': 'wandb', 
 
 
 def check_backends(cfg: Mapping) -> None:
-    """Refuse a config whose visualizer has a backend without its library.
-
-    Raises:
-        MissingLibraryError: Names the backend, the library and the extra.
-    """
+    """Refuse a config whose visualizer has a backend without its library; the error names the extra."""
     backends = (cfg.get('visualizer') or {}).get('vis_backends') or []
     for backend in [backends] if isinstance(backends, Mapping) else backends:
         kind = str(backend.get('type')).rpartition('.')[-1]  # a scope may stand before it

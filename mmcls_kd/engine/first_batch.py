@@ -47,12 +47,7 @@ def misfits_named(what: str) -> Iterator[None]:
 
 @contextmanager
 def without_a_trace(model: nn.Module, training: bool = False) -> Iterator[None]:
-    """Try a model in the ``with`` block, without gradients; random states, buffers and mode are restored.
-
-    Args:
-        model: The model.
-        training: Whether to try it in train mode.
-    """
+    """Try a model in the ``with`` block, without gradients; random states, buffers and mode are restored."""
     before = model.training
     kept = [(buffer, buffer.clone()) for buffer in model.buffers()] if training else []
     try:

@@ -21,11 +21,7 @@ LAYOUTS = {
     'python tools/fetch_fashion_mnist.py puts them there',
     'CIFAR100': 'cifar-100-python/{train,test,meta} (mmpretrain downloads it where there is a network)',
 }
-
-
 SELF_FETCHING = ('CIFAR10', 'CIFAR100', 'MNIST')
-
-
 #: Fashion-MNIST's files and the number of dimensions of each array.
 IDX_FILES = {
     f'{split}-{kind}-ubyte': int(kind[-1]) for split in ('train', 't10k') for kind in ('images-idx3', 'labels-idx1')
@@ -33,22 +29,13 @@ IDX_FILES = {
 
 
 def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
-    """Refuse a data set whose folder is missing, or whose split is not the one that it names.
-
-    Args:
-        cfg: Config of the run.
-        loaders: Names of the run's dataloaders.
-
-    Raises:
-        FileNotFoundError: Names the folder, its layout and, if there is one, the command that fetches it.
-        ValueError: As :func:`check_published`.
-        ValueError: See :func:`refuse_other_split`.
-    """
+    """Refuse a data set of a run's dataloaders whose folder is missing, or whose split is not the one that it names."""
     for loader, dataset in datasets_of(cfg):
         kind, root = dataset.get('type'), dataset.get('data_root')
-        if loader in loaders:
-            refuse_other_split(loader, dataset)
-        if loader not in loaders or not isinstance(root, str) or '://' in root:
+        if loader not in loaders:
+            continue
+        refuse_other_split(loader, dataset)
+        if not isinstance(root, str) or '://' in root:
             continue
         if kind in SELF_FETCHING:
             check_published(kind, Path(root, dataset.get('data_prefix') or ''))
@@ -61,15 +48,7 @@ def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
 
 
 def refuse_other_split(loader: str, dataset: Mapping) -> None:
-    """Refuse a data set that reads another split than it names: mmpretrain's MNIST and FashionMNIST follow ``test_mode``.
-
-    Args:
-        loader: The dataloader, for the message.
-        dataset: Config of its data set.
-
-    Raises:
-        ValueError: Names both keys, and the value to set.
-    """
+    """Refuse a data set that reads another split than it names: mmpretrain's MNIST and FashionMNIST follow ``test_mode``."""
     from mmpretrain.datasets import MNIST  # prints a line of its own where it is imported first
 
     kind = dataset.get('type')
@@ -85,15 +64,7 @@ def refuse_other_split(loader: str, dataset: Mapping) -> None:
 
 
 def check_published(kind: str, root: Path) -> None:
-    """Refuse files of a data set that mmpretrain would overwrite: it fetches all anew if one is not as published.
-
-    Args:
-        kind: The data set, one of :data:`SELF_FETCHING`.
-        root: Its folder.
-
-    Raises:
-        ValueError: Names the file.
-    """
+    """Refuse files of a data set that mmpretrain would overwrite: it fetches all anew if one is not as published."""
     data = object.__new__(DATASETS.get(kind))  # made, it would fetch
     data.data_prefix = dict(root=str(root))
     mend = f'mmpretrain would fetch all of {kind} and overwrite what is there: move that away, or name another data_root'
@@ -109,16 +80,7 @@ def check_published(kind: str, root: Path) -> None:
 
 
 def check_idx_files(cfg: Config, loaders: tuple[str, ...]) -> None:
-    """Refuse files of Fashion-MNIST that are missing, truncated or different.
-
-    Args:
-        cfg: Config of the run.
-        loaders: Names of the run's dataloaders.
-
-    Raises:
-        FileNotFoundError: Names the file.
-        ValueError: Names the file.
-    """
+    """Refuse files of Fashion-MNIST that are missing, truncated or different."""
     sets = [d for name, d in datasets_of(cfg) if name in loaders and d.get('type') == 'FashionMNIST']
     roots = {d['data_root'] for d in sets if isinstance(d.get('data_root'), str) and '://' not in d['data_root']}
     fetch_it = 'python tools/fetch_fashion_mnist.py fetches it'

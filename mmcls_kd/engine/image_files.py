@@ -8,10 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import broadcast_object_list, get_rank
-
 from ..files.atomic import sha256
 from .data import plain_datasets
+from .setup import decided_by_first
 
 
 def local_files(dataset: Any) -> Iterator[Path]:
@@ -41,17 +40,13 @@ def content(dataset: Any) -> str:
 
 def describe(dataset: Any) -> dict[str, str]:
     """Return a store's facts about the image files; empty without files. All processes call it; the first one reads."""
-    return _of_the_first(lambda: {**found, 'content': content(dataset)} if (found := seen_from_outside(dataset)) else {})
+    return decided_by_first(lambda: {**found, 'content': content(dataset)} if (found := seen_from_outside(dataset)) else {})
 
 
 def changed(noted: Mapping[str, str], dataset: Any) -> str | None:
-    """Describe the image files that changed since a store was made; None if none did. All processes call it.
+    """Describe the image files that changed since :func:`describe` of a store; None if none did. All processes call it.
 
     If sizes and times differ, as in a copy, the content decides.
-
-    Args:
-        noted: Result of :func:`describe` at that time.
-        dataset: The data set.
     """
 
     def look() -> str | None:
@@ -61,11 +56,4 @@ def changed(noted: Mapping[str, str], dataset: Any) -> str | None:
         same = content(dataset) == noted['content']
         return None if same else f'its images were changed since it was made, last {here["latest"]}'
 
-    return _of_the_first(look)
-
-
-def _of_the_first(look: Any) -> Any:
-    """Return the result of process 0 in all processes."""
-    found = [look() if get_rank() == 0 else None]
-    broadcast_object_list(found)
-    return found[0]
+    return decided_by_first(look)

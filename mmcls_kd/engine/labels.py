@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
 from pathlib import PurePath
 from typing import Any
@@ -44,11 +44,7 @@ def reads_class_folders(dataset: Any) -> bool:
 
 
 def folder_names(dataset: Any) -> Names:
-    """Return the folders of a data set's images by label; empty unless each label has one folder and each folder one label.
-
-    Args:
-        dataset: A data set whose lists are read, unless its classes are folders.
-    """
+    """Return the folders of a data set's images by label; empty unless each label has one folder, and each folder one."""
     if reads_class_folders(dataset):
         return dict(enumerate(find_folders(dataset.img_prefix)[0])) if isdir(dataset.img_prefix) else {}
     if not hasattr(dataset, 'get_data_info'):
@@ -74,11 +70,7 @@ def ways_of(dataset: Any) -> list[Names]:
 
 
 def training_names(dataset: Mapping | None) -> list[Names]:
-    """Return the class names of a config's data set, in one or two forms; empty if unknown.
-
-    Args:
-        dataset: Its config; of several joined ones, the first counts.
-    """
+    """Return the class names of a config's data set (of several joined ones, the first), in one or two forms, if known."""
     while isinstance(dataset, Mapping) and (dataset.get('dataset') or dataset.get('datasets')):
         dataset = dataset.get('dataset') or dataset['datasets'][0]
     if not isinstance(dataset, Mapping):
@@ -114,14 +106,9 @@ def number_note(declared: Names, folders: Names) -> str | None:
 
 
 def pairs_of_lists(here: tuple[Names, Names], there: tuple[Names, Names]) -> Iterator[tuple[Names, Names, bool]]:
-    """Iterate over the lists of names of two data sets that can be compared: each with its like, else one with the other.
+    """Iterate over comparable lists of two data sets' :func:`namings`: each with its like, else one with the other.
 
-    Args:
-        here: :func:`namings` of the one.
-        there: :func:`namings` of the other.
-
-    Yields:
-        The names of both, and whether both are folders.
+    The third value says whether both are folders.
     """
     kinds = zip(here, there, (False, True), strict=True)
     alike = [(ours, theirs, folders) for ours, theirs, folders in kinds if ours and theirs]
@@ -132,12 +119,7 @@ def pairs_of_lists(here: tuple[Names, Names], there: tuple[Names, Names]) -> Ite
 def unlike(names: Names, others: Names, here: str, there: str, literal: bool = False) -> tuple[str, bool]:
     """Describe how two lists of classes differ, and return whether they contradict each other in a label.
 
-    Args:
-        names: Names of the one.
-        others: Names of the other.
-        here: Name of the one, for messages.
-        there: Name of the other.
-        literal: Whether two names that do not match are two classes; else they may be synonyms.
+    Names that do not match may be synonyms, unless they are ``literal``.
     """
     pairs = match(names, others)
     missing = [repr(name) for label, name in others.items() if label not in pairs.values()]
@@ -150,14 +132,7 @@ def unlike(names: Names, others: Names, here: str, there: str, literal: bool = F
 
 
 def check_names(parts: Mapping[str, Sequence[Any]]) -> Iterator[str]:
-    """Compare the class names of a training's data sets with their folders and with each other.
-
-    Args:
-        parts: The data sets by the name of their dataloader; the others are compared with the first one. Their lists are
-            read.
-
-    Yields:
-        Possible faults, which are left to the user.
+    """Compare the class names of a training's data sets with their folders and with the first set's; yield possible faults.
 
     Raises:
         ValueError: If labels contradict the names.
@@ -183,39 +158,33 @@ def check_names(parts: Mapping[str, Sequence[Any]]) -> Iterator[str]:
 
 
 def left_out(dataset: Any) -> tuple[str, bool] | None:
-    """Describe the unread files in class folders, and return whether images are among them; None if there are none.
-
-    Args:
-        dataset: A data set whose classes are folders.
-    """
+    """Describe the unread files of a data set of class folders, and return whether images are among them; None for none."""
     root = dataset.img_prefix
-    if not isdir(root) or not find_folders(root)[0]:
+    folders = find_folders(root)[0] if isdir(root) else ()
+    if not folders:
         return None
     backend = get_file_backend(root)
-    inside, outside = Counter[str](), Counter[str]()
-    for folder in find_folders(root)[0]:
-        path = join_path(root, folder)
-        for file in backend.list_dir_or_file(path, list_dir=False, list_file=True, recursive=True):
-            if not dataset.is_valid_file(file):
-                inside[_suffix(file)] += 1
-    for file in backend.list_dir_or_file(root, list_dir=False, list_file=True):
-        outside[_suffix(file)] += 1
-    known = {suffix for suffix in (*inside, *outside) if suffix in Image.registered_extensions()}
+    files = (
+        file
+        for folder in folders
+        for file in backend.list_dir_or_file(join_path(root, folder), list_dir=False, recursive=True)
+    )
+    inside = _suffixes(file for file in files if not dataset.is_valid_file(file))
+    outside = _suffixes(backend.list_dir_or_file(root, list_dir=False))
+    images = {*inside, *outside} & Image.registered_extensions().keys()
     parts = []
     if inside:
-        kinds = some(f'{count} {suffix}' for suffix, count in _most_first(inside))
-        readable = [suffix for suffix in inside if suffix in known]
-        mend = f' (to read them: extensions={tuple(sorted({*dataset.extensions, *readable}))})' if readable else ''
-        parts.append(f'{inside.total()} of other types in class folders ({kinds}){mend}')
+        readable = tuple(sorted({*dataset.extensions, *(images & inside.keys())}))
+        mend = f' (to read them: extensions={readable})' if images & inside.keys() else ''
+        parts.append(f'{inside.total()} of other types in class folders ({_most_first(inside)}){mend}')
     if outside:
-        kinds = some(f'{count} {suffix}' for suffix, count in _most_first(outside))
-        parts.append(f'{outside.total()} outside of the class folders ({kinds})')
-    return (f'files that are not read: {"; ".join(parts)}', bool(known)) if parts else None
+        parts.append(f'{outside.total()} outside of the class folders ({_most_first(outside)})')
+    return (f'files that are not read: {"; ".join(parts)}', bool(images)) if parts else None
 
 
-def _most_first(counts: Counter[str]) -> list[tuple[str, int]]:
-    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+def _suffixes(files: Iterable[str]) -> Counter[str]:
+    return Counter(PurePath(file).suffix.lower() or 'without a suffix' for file in files)
 
 
-def _suffix(file: str) -> str:
-    return PurePath(file).suffix.lower() or 'without a suffix'
+def _most_first(counts: Counter[str]) -> str:
+    return some(f'{count} {suffix}' for suffix, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from mmengine.dataset import InfiniteSampler
@@ -52,6 +52,9 @@ class _ResumableLoop:
     dataloader: DataLoader
     _iter: int
     _epoch: int
+    val_begin: int
+    val_interval: int
+    _decide_current_val_interval: Callable[[], None]
 
     def __init__(
         self,
@@ -101,9 +104,11 @@ class _ResumableLoop:
         info.update_info('view_cycle', cycle)
         return cycle
 
-    def validate_if(self, due: bool) -> None:
-        """Validate if that is due and was not done after this iteration, before an interruption."""
+    def validate_after(self, done: int, last: int) -> None:
+        """Validate if it is due after ``done`` of ``last`` epochs or iterations, and was not done before an interruption."""
+        self._decide_current_val_interval()
         info = self.runner.message_hub
+        due = (done % self.val_interval == 0 or done == last) and done >= max(1, self.val_begin)
         if not due or self.runner.val_loop is None or info.get_info('last_validation', 0) == self._iter:
             return
         info.update_info('last_validation', self._iter)
@@ -120,11 +125,7 @@ class _ResumableLoop:
         self._iter += 1
 
     def step(self, batch: Any) -> dict | None:
-        """Run the optimizer step of one batch; returns the values to log, None if the step was skipped.
-
-        Raises:
-            DivergenceError: If a loss or gradient is not finite and the step may not be skipped.
-        """
+        """Run the optimizer step of one batch; returns the values to log, None if the step was skipped."""
         runner = self.runner
         self.watch.before_step(self._iter)
         try:
@@ -186,19 +187,13 @@ class ResumableEpochLoop(_ResumableLoop, EpochBasedTrainLoop):
     def run(self) -> Any:
         """Train to the end."""
         self.begin()
-        self.end_epoch()
+        if self._iter == self._epoch * len(self.dataloader):  # not resumed in the middle of an epoch
+            self.validate_after(self._epoch, self._max_epochs)
         while self._epoch < self._max_epochs and not self.stop_training:
             self.run_epoch()
-            self.end_epoch()
+            self.validate_after(self._epoch, self._max_epochs)
         self.runner.call_hook('after_train')
         return self.runner.model
-
-    def end_epoch(self) -> None:
-        """Validate if it is due after the finished epochs."""
-        self._decide_current_val_interval()
-        at_end = self._iter == self._epoch * len(self.dataloader)
-        due = self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs
-        self.validate_if(at_end and due and self._epoch >= max(1, self.val_begin))
 
     def run_epoch(self) -> None:
         """Run the rest of an epoch: all of it, unless the run resumes in its middle."""
@@ -225,22 +220,16 @@ class ResumableIterLoop(_ResumableLoop, IterBasedTrainLoop):
         """Train to the end."""
         self.begin()
         self.runner.call_hook('before_train_epoch')
-        self.end_iteration()
+        self.validate_after(self._iter, self._max_iters)
         self.dataloader_iterator = self.batches()
         while self._iter < self._max_iters and not self.stop_training:
             batch = next(self.dataloader_iterator)
             self.runner.model.train()
             self.train_on(self._iter, batch)
-            self.end_iteration()
+            self.validate_after(self._iter, self._max_iters)
         self.runner.call_hook('after_train_epoch')
         self.runner.call_hook('after_train')
         return self.runner.model
-
-    def end_iteration(self) -> None:
-        """Validate if it is due after the finished iterations."""
-        self._decide_current_val_interval()
-        due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
-        self.validate_if(due and self._iter >= max(1, self.val_begin))
 
     def batches(self) -> Iterator[Any]:
         """Iterate over all batches from this iteration on, pass after pass."""

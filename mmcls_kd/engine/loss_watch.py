@@ -65,11 +65,7 @@ class LossWatch:
             self.look(output)
 
     def look(self, losses: Mapping[str, Any]) -> None:
-        """Check the losses of a step, and take their gradient norms if they are due.
-
-        Raises:
-            NonFiniteLossError: In every process, if a loss of any process is NaN or infinite.
-        """
+        """Check the losses of a step, and take their gradient norms if they are due."""
         terms = {name: value_of(loss) for name, loss in losses.items()}
         self.check(terms)
         if self.gradient_norm_interval and (self.iteration + 1) % self.gradient_norm_interval == 0:

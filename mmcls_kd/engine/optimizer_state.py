@@ -31,9 +31,6 @@ def names_in(checkpoint: Mapping[str, Any], model: nn.Module, count: int) -> lis
 
     Ours has them. In one of the original, the order is that of its weights, which hold all parameters and the buffers; the
     teacher's are included, unless the optimizer had options for single parameters.
-
-    Raises:
-        ValueError: If the weights have another number of parameters.
     """
     if 'optimizer_names' in checkpoint:
         return list(checkpoint['optimizer_names'])
@@ -52,14 +49,8 @@ def names_in(checkpoint: Mapping[str, Any], model: nn.Module, count: int) -> lis
 def match_by_name(checkpoint: dict[str, Any], model: nn.Module, optim_wrapper: OptimWrapper) -> None:
     """Reorder the optimizer's and the schedulers' state of a checkpoint to this run's parameters.
 
-    They replace the old ones in ``checkpoint``, which stay unchanged themselves.
-
-    Parameters that the checkpoint lacks start without state; state of others (a teacher's) is dropped.
-
-    Args:
-        checkpoint: Checkpoint with ``optimizer``, and ``optimizer_names`` or ``state_dict``.
-        model: The model, not in a parallel wrapper.
-        optim_wrapper: Optimizer wrapper of this run. Several optimizers by name are left to mmengine.
+    They replace the old ones in ``checkpoint``, which stay unchanged themselves. Parameters that the checkpoint lacks start
+    without state; state of others (a teacher's) is dropped. Several optimizers by name are left to mmengine.
 
     Raises:
         ValueError: If the state is of another kind of optimizer, or its number of parameters or their shapes differ.

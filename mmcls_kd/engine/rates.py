@@ -30,12 +30,6 @@ def scale_rates(runner: Runner) -> None:
 
     The total batch size is that of an optimizer step, over all processes and gathered batches. Learning rates in schedules
     are scaled too, and the length of a cycle (``total_steps`` of ``OneCycleLR``) that differs from the training's.
-
-    Args:
-        runner: The runner; its loop is built.
-
-    Raises:
-        ValueError: If there is no ``base_batch_size``.
     """
     given = runner.auto_scale_lr
     if not (given and given.get('enable')):

@@ -54,6 +54,11 @@ def fingerprint(pieces: Iterable[bytes]) -> str:
     return f'{value:08x}'
 
 
+def bytes_of(tensor: Tensor) -> bytes:
+    """Return the bytes of a tensor's numbers."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
 def images_of_training(dataset: Any) -> dict[str, Any]:
     """Return the number of training images, and a checksum of their names and labels."""
 
@@ -72,9 +77,7 @@ def weights_of_teachers(model: Any) -> Any:
     if (store := getattr(model, 'store', None)) is not None:
         return plain(store.manifest.teacher)
     weights = [parameter for network in getattr(model, 'teachers', ()) for parameter in network.parameters()]
-    if not weights:
-        return None
-    return fingerprint(w.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() for w in weights)
+    return fingerprint(map(bytes_of, weights)) if weights else None
 
 
 def record_of(runner: Runner) -> dict[str, Any]:
@@ -134,9 +137,6 @@ def go_on(runner: Runner, checkpoint: dict[str, Any], now: Mapping[str, Any]) ->
         runner: The runner, its loop and optimizer built.
         checkpoint: The checkpoint, with the optimizer's state in this run's order.
         now: Fingerprint of this run.
-
-    Raises:
-        TrainingError: If the run cannot resume so; states the reason.
     """
     meta, hub = checkpoint['meta'], checkpoint.get('message_hub')
     info = hub.get('runtime_info', {}) if isinstance(hub, Mapping) else {}
@@ -201,13 +201,9 @@ def _same_schedule(saved: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
 
 
 def _follow_schedules(runner: Runner, checkpoint: dict[str, Any], anew: bool) -> str | None:
-    """Move the schedules of the present config to this place, if they differ from the checkpoint's.
+    """Move the schedules of the present config to this place, if they differ from the checkpoint's; returns a message.
 
-    Returns:
-        The message; None if the learning rate is unchanged.
-
-    Raises:
-        TrainingError: If one of them follows a metric, whose course is unknown.
+    One that follows a metric, whose course is unknown, is refused.
     """
     optimizer, own = checkpoint.get('optimizer', {}), flattened(runner.param_schedulers)
     saved = flattened(checkpoint.get('param_schedulers'))

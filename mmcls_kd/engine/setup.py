@@ -46,15 +46,7 @@ def make_resumable(cfg: Config) -> None:
 
 
 def decided_by_first(decide: Callable[[], Any]) -> Any:
-    """Return the first process's decision in all processes; if it fails, raise its error.
-
-    Args:
-        decide: Function called in the first process alone.
-
-    Raises:
-        OSError: As ``decide``.
-        ValueError: As ``decide``.
-    """
+    """Call a function in the first process alone; return its result, or raise its error, in all processes."""
     outcome: list[Any] = [None, None]
     if is_main_process():
         try:
@@ -72,10 +64,6 @@ def find_resume_point(cfg: Config) -> None:
 
     A restarted process resumes from checkpoints since its launch. ``resume`` without ``load_from`` means the newest complete
     checkpoint of the work directory; without one, the run starts anew, with a warning.
-
-    Raises:
-        FileNotFoundError: If the checkpoint ``load_from`` is missing.
-        ValueError: If it is damaged, or is no checkpoint of a training, or another process lacks it.
     """
     if cfg.get('resume') and '://' in (cfg.get('load_from') or ''):
         cfg.load_from = str(fetch(cfg.load_from, 'resume'))  # on each machine
@@ -115,15 +103,9 @@ def _resume_point(cfg: Config) -> tuple[Path, str | None, int | None] | None:
 
 
 def _of_all(path: Path, digest: str, work_dir: str) -> Path:
-    """Find this process's copy of the checkpoint to resume from: at the same path, or in its own work directory.
+    """Find this process's copy of the checkpoint to resume from: at the first's path, or in its own work directory.
 
-    Args:
-        path: Its path in the first process.
-        digest: Its checksum.
-        work_dir: This process's work directory.
-
-    Raises:
-        ValueError: In all processes, if one has none.
+    If one process has none, all raise a ``ValueError``.
     """
     places = dict.fromkeys([path, Path(work_dir, path.name).absolute()])
     found = next((place for place in places if place.is_file() and sha256(place) == digest), None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import socket
 from contextlib import suppress
 from datetime import timedelta
@@ -20,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ..errors import TerminationError, TrainingError, on_sigterm
 from .checkpoint_hook import ResumableCheckpointHook
 from .models import unwrapped
+from .resumption import bytes_of, fingerprint
 
 
 @HOOKS.register_module()
@@ -93,14 +93,10 @@ class TerminationHook(Hook):
         raise TerminationError(f'asked to end: the state is saved in {saved}; --resume continues from there')
 
 
-def fingerprint(network: nn.Module) -> str:
+def state_of(network: nn.Module) -> str:
     """Return a checksum of a network's weights and buffers."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in sorted(network.state_dict().items()):
-        if isinstance(tensor, Tensor):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    tensors = ((name, value) for name, value in sorted(network.state_dict().items()) if isinstance(value, Tensor))
+    return fingerprint(piece for name, value in tensors for piece in (name.encode(), bytes_of(value)))
 
 
 @HOOKS.register_module()
@@ -111,11 +107,7 @@ class SameStartHook(Hook):
     """
 
     def before_train(self, runner: Runner) -> None:
-        """Compare the processes.
-
-        Raises:
-            TrainingError: If a process differs from the first one; names the difference.
-        """
+        """Compare each process with the first one."""
         if not isinstance(runner.model, DistributedDataParallel):  # others may have a part of the weights in each process
             return
         model = unwrapped(runner)
@@ -123,8 +115,8 @@ class SameStartHook(Hook):
             'the number of batches in an epoch': len(runner.train_dataloader),
             'the seed': getattr(runner.train_loop, 'seed', None),
             'the epoch and iteration': (runner.epoch, runner.iter),
-            'the weights (load_from, student_pretrained)': fingerprint(model),
-            'the teacher (teacher_pretrained)': [fingerprint(network) for network in getattr(model, 'teachers', [])],
+            'the weights (load_from, student_pretrained)': state_of(model),
+            'the teacher (teacher_pretrained)': [state_of(network) for network in getattr(model, 'teachers', [])],
         }
         starts = all_gather_object((socket.gethostname(), start))
         for rank, (host, other) in enumerate(starts):

@@ -40,15 +40,13 @@ def flat(value: Any, name: str = '') -> Iterator[tuple[str, Any]]:
         >>> list(flat({'seed': 0, 'pipeline': [{'type': 'RandomFlip', 'prob': 0.5}]}))
         [('seed', 0), ('pipeline.0.type', 'RandomFlip'), ('pipeline.0.prob', 0.5)]
     """
-    if isinstance(value, Mapping):
-        items = [(str(key), part) for key, part in value.items()]
-    elif isinstance(value, (list, tuple)):
-        items = [(str(i), part) for i, part in enumerate(value)]
-    else:
+    if isinstance(value, (list, tuple)):
+        value = dict(enumerate(value))
+    if not isinstance(value, Mapping):
         yield name, value
         return
-    for key, part in items:
-        yield from flat(part, f'{name}.{key}' if name else key)
+    for key, part in value.items():
+        yield from flat(part, f'{name}.{key}' if name else str(key))
 
 
 def differences(stored: Mapping, here: Mapping) -> list[str]:
@@ -82,11 +80,7 @@ def data_list(dataset: SeededDataset) -> str:
 
 
 def loop_of(runner: Runner) -> ResumableEpochLoop:
-    """Return a run's training loop.
-
-    Raises:
-        ValueError: If it does not train by epochs, or its random numbers differ from run to run.
-    """
+    """Return a run's training loop; one without epochs, or whose random numbers differ from run to run, is refused."""
     loop = runner.train_loop
     if not isinstance(loop, ResumableEpochLoop):
         raise ValueError(f'a teacher store is for training by epochs, and train_cfg.type is {type(loop).__name__}')
@@ -105,11 +99,7 @@ def preprocessing_of(cfg: Config) -> dict[str, Any]:
 
 
 def check_views(runner: Runner, dataset: SeededDataset) -> None:
-    """Refuse a training with unpredictable views.
-
-    Raises:
-        ValueError: States the reason.
-    """
+    """Refuse a training with unpredictable views."""
     for hook in runner.hooks:
         if isinstance(hook, SwitchRecipeHook) and any({*recipe} - {'loss'} for recipe in hook.schedule.values()):
             raise ValueError(
@@ -128,9 +118,6 @@ def views_of(runner: Runner) -> dict[str, Any]:
     """Return the fingerprint of the views of a run's training images.
 
     Batch augmentation mixes the images of one process's batch; then batch size and number of processes are included.
-
-    Raises:
-        ValueError: As :func:`loop_of`.
     """
     loop, cfg = loop_of(runner), runner.cfg.train_dataloader
     dataset: Any = loop.dataloader.dataset
@@ -154,13 +141,9 @@ def views_of(runner: Runner) -> dict[str, Any]:
 
 
 def view_differences(stored: Mapping[str, Any], runner: Runner) -> list[str]:
-    """List the differences between the views of a run's training and those of a store, a line each.
+    """List the differences between the views of a run's training and a store's fingerprint of its views, a line each.
 
     Of the classes only the order counts, not the spelling; of the images their content.
-
-    Args:
-        stored: The store's fingerprint of its views.
-        runner: The runner.
     """
     here, stored = views_of(runner), dict(stored)
     ours, theirs = here.pop('classes'), stored.pop('classes', None)
@@ -178,11 +161,7 @@ def view_differences(stored: Mapping[str, Any], runner: Runner) -> list[str]:
 
 
 def weights_files(cfg: Config) -> list[Path | None]:
-    """Return the file of each teacher's weights that a config names; fetched if it is missing here.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-    """
+    """Return the file of each teacher's weights that a config names; fetched if it is missing here."""
     named = as_list(cfg.model.get('teacher_pretrained'))
     return [fetch(name, 'teacher weights') if isinstance(name, str) else None for name in named]
 
@@ -226,11 +205,7 @@ def is_here(named: Any) -> bool:
 
 
 def check_store(runner: Runner) -> None:
-    """Refuse a teacher store that does not fit the run, or that is damaged.
-
-    Raises:
-        ValueError: Names the first difference, or the damaged file.
-    """
+    """Refuse a teacher store that does not fit the run, or that is damaged."""
     model = unwrapped(runner)
     store = model.store if isinstance(model, ClassificationDistiller) else None
     if store is None:

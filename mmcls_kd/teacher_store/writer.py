@@ -39,9 +39,6 @@ def prepare(cfg: Config, epochs: int) -> None:
     """Change a training's config to one that stores its teacher, in place: without validation, and with every image.
 
     An incomplete last batch is dropped only if batch augmentation needs the same batches as the training.
-
-    Raises:
-        ValueError: If there is nothing to store, or the model is no distiller.
     """
     if epochs < 1:
         raise ValueError(f'--epochs {epochs}: at least one epoch is needed')
@@ -53,11 +50,7 @@ def prepare(cfg: Config, epochs: int) -> None:
 
 
 def live_teacher(runner: Runner) -> Teacher | TeacherGroup:
-    """Return the teacher whose logits can be stored.
-
-    Raises:
-        ValueError: If the run has none, takes it from a store itself, or runs it in train mode.
-    """
+    """Return the teacher whose logits can be stored: not one that is missing, stored already, or in train mode."""
     model = unwrapped(runner)
     teacher = model.teacher_holder if isinstance(model, ClassificationDistiller) else None
     if isinstance(model, ClassificationDistiller) and model.store is not None:
@@ -73,12 +66,7 @@ def live_teacher(runner: Runner) -> Teacher | TeacherGroup:
 
 
 def autocast_type(wrapper: Mapping, model: nn.Module) -> torch.dtype | None:
-    """Return the type in which a run's optimizer wrapper computes; None without mixed precision.
-
-    Args:
-        wrapper: Its config.
-        model: The model, for its device.
-    """
+    """Return the type in which the optimizer wrapper of a config computes; None without mixed precision."""
     if 'Amp' not in wrapper.get('type', ''):
         return None
     usual = torch.float16 if next(model.parameters()).is_cuda else torch.bfloat16
@@ -145,11 +133,7 @@ class StoreWriter:
         return self.epochs * self.world_size * self.manifest.rows * self.type.itemsize
 
     def check_space(self) -> None:
-        """Refuse a disk that is too small for the rest of the store.
-
-        Raises:
-            ValueError: Names both sizes.
-        """
+        """Refuse a disk that is too small for the rest of the store."""
         there = sum(file.stat().st_size for file in self.folder.rglob('*.npy'))
         existing = next(path for path in (self.folder, *self.folder.resolve().parents) if path.exists())
         free = shutil.disk_usage(existing).free
