@@ -47,11 +47,9 @@ class DivergenceError(TrainingError):
 
 
 class NonFiniteLossError(TrainingError):
-    """A loss, or its gradient, became NaN or infinite; the message names the term.
+    """A loss, or its gradient after the backward pass, became NaN or infinite; the message names the term.
 
-    Args:
-        terms: Names of the non-finite terms in this process; empty if they are in another process.
-        gradient: Whether it is a gradient, so the backward pass is done.
+    ``terms`` is empty if the terms are in another process.
     """
 
     def __init__(self, terms: list[str], gradient: bool = False) -> None:
@@ -130,10 +128,6 @@ def refusals_named(key: str, kind: type[Exception] = ValueError) -> Iterator[Non
     """Turn a library's errors while it builds an object into an error of one line that names the config's key.
 
     Errors of this toolbox's own kinds, and missing files, pass unchanged.
-
-    Args:
-        key: Beginning of the line, unless the message names it.
-        kind: The class of the error.
     """
     try:
         yield
@@ -147,16 +141,7 @@ def refusals_named(key: str, kind: type[Exception] = ValueError) -> Iterator[Non
 
 
 def need_library(library: str, what: str, extra: str | None = None) -> None:
-    """Refuse a feature whose library is not installed.
-
-    Args:
-        library: Name by which it is imported.
-        what: The feature.
-        extra: Extra of this package that installs it; by default of the same name.
-
-    Raises:
-        MissingLibraryError: Names all three.
-    """
+    """Refuse a feature whose library is not installed, and name the extra that brings it, by default of the same name."""
     if find_spec(library) is None:
         raise MissingLibraryError(
             f"{what} needs {library}, which is not installed: pip install 'mmcls_kd[{extra or library}]'"

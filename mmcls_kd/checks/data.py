@@ -16,20 +16,27 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.fileio import exists, get, get_file_backend, isdir, join_path
 from mmengine.registry import FUNCTIONS
-from mmpretrain.datasets import CustomDataset
-from mmpretrain.datasets.custom import find_folders
 from mmpretrain.registry import DATASETS
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ..engine.data import image_fault
 from ..engine.folders import LAYOUTS
-from ..engine.labels import left_out, name_fault, number_note, pairs_of_lists, unlike
+from ..engine.labels import (
+    declared_names,
+    folder_names,
+    left_out,
+    name_fault,
+    number_note,
+    pairs_of_lists,
+    reads_class_folders,
+    reads_lists,
+    unlike,
+)
 from ..engine.runtime import DATALOADERS, datasets_of, is_distiller
 from ..networks.classes import Names, match
 from ..networks.sources import network_cfg
-from .images import image_files, opened, stacking_fault
+from .images import file_fault, image_files, opened, stacking_fault
 
 FAULT, WARNING, NOTE = 'fault', 'warning', 'note'
 #: Interval of progress lines without a terminal for a bar, in s.
@@ -39,12 +46,7 @@ IMMATERIAL = ('pipeline', 'lazy_init', 'max_refetch', 'serialize_data')
 
 
 class Finding(NamedTuple):
-    """A finding about the data.
-
-    Attributes:
-        place: The file or folder.
-        text: The message.
-        kind: ``'fault'``, ``'warning'`` or ``'note'``; only faults have to be mended.
+    """A finding about the data at a file or folder; of its kinds only faults have to be mended.
 
     Example:
         >>> print(Finding('data/val/dog', 'no image in this class folder'))
@@ -62,12 +64,7 @@ class Finding(NamedTuple):
 
 
 class ImageFile(NamedTuple):
-    """An image file of a data set.
-
-    Attributes:
-        path: Its path.
-        line: The line of the annotation file that names it; empty if there is none.
-    """
+    """An image file of a data set, and the line of the annotation file that names it, if there is one."""
 
     path: str
     line: str = ''
@@ -85,11 +82,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def label_fault(label: int, classes: int | None) -> str | None:
-    """Describe why a label is none of the classes; None if it is one.
-
-    Args:
-        label: The label.
-        classes: Number of classes; None if unknown.
+    """Describe why a label is none of the classes, whose number may be unknown; None if it is one.
 
     Example:
         >>> label_fault(10, 10)
@@ -112,8 +105,8 @@ class ListedData:
         images: Number of samples; counted by :meth:`findings`, like all below.
         in_memory: Number of samples without a file of their own, in memory once the lists are read.
         labels: Number of images of each label.
-        folders: Names of its class folders, if its classes are folders.
-        names: Its declared class names, if it has any.
+        folders: Names of its class folders by label, if its classes are folders.
+        names: Its declared class names by label.
     """
 
     def __init__(self, dataset: Any, place: str, num_classes: int | None) -> None:
@@ -121,23 +114,19 @@ class ListedData:
         self.place = place.rstrip('/') or place  # configs write data/NAME/
         self.images, self.in_memory = 0, 0
         self.labels: Counter[int] = Counter()
-        self.folders: tuple[str, ...] | None = None
-        self.names = self._declared_names()
-
-    def _declared_names(self) -> tuple[str, ...] | None:
-        names = (getattr(self.dataset, 'metainfo', None) or {}).get('classes')
-        return None if names is None else tuple(map(str, names))
+        self.folders: Names | None = None
+        self.names = declared_names(dataset)
 
     @property
     def classes(self) -> int | None:
         """Number of valid labels: those that the model and the data set itself have room for."""
-        return min((n for n in (self.num_classes, len(self.names or ())) if n), default=None)
+        return min((n for n in (self.num_classes, len(self.names)) if n), default=None)
 
     @property
     def namings(self) -> tuple[Names, Names]:
         """Its declared class names, if they differ from its folders, and the folders; by label."""
-        declared, folders = dict(enumerate(self.names or ())), dict(enumerate(self.folders or ()))
-        return ({} if declared == folders else declared), folders
+        folders = self.folders or {}
+        return ({} if self.names == folders else self.names), folders
 
     @property
     def layout(self) -> str:
@@ -168,10 +157,10 @@ class ClassFolders(ListedData):
 
     def findings(self) -> Iterator[Finding]:
         """Name the class folders without an image, and count the files that are not read."""
-        self.folders = tuple(find_folders(self.place)[0]) if isdir(self.place) else ()
+        self.folders = folder_names(self.dataset)
         if not self.folders:
             yield Finding(self.place, f'{"no class folder in it" if isdir(self.place) else "no such folder"}{self.layout}')
-        for label, folder in enumerate(self.folders):
+        for label, folder in self.folders.items():
             self.labels[label] = sum(map(self.dataset.is_valid_file, self._files_in(folder)))
             if not self.labels[label]:
                 yield Finding(join_path(self.place, folder), 'no image in this class folder')
@@ -183,19 +172,12 @@ class ClassFolders(ListedData):
 
     def files(self) -> Iterator[ImageFile]:
         """Iterate over the files that mmpretrain would read; the folders are listed anew, so that no path is kept."""
-        for folder in self.folders or ():
+        for folder in (self.folders or {}).values():
             yield from (ImageFile(path) for path in self._files_in(folder) if self.dataset.is_valid_file(path))
 
 
 class AnnotationLine(NamedTuple):
-    """A line of an annotation file.
-
-    Attributes:
-        where: Its number and text.
-        name: The image file as the line names it.
-        label: The label.
-        fault: The fault; then the two above are meaningless.
-    """
+    """A line of an annotation file: number and text, image file and label; with a fault, these two are meaningless."""
 
     where: str
     name: str = ''
@@ -268,7 +250,7 @@ class OtherData(ListedData):
             reason = ' '.join(str(error).split())
             yield Finding(self.place, f'cannot be loaded ({type(error).__name__}: {reason}){self.layout}')
             return
-        self.names = self._declared_names()
+        self.names = declared_names(self.dataset)
         if not self.images:
             yield Finding(self.place, f'no image in this data set{self.layout}')
         if not hasattr(self.dataset, 'get_data_info'):
@@ -296,16 +278,7 @@ class OtherData(ListedData):
 
 
 def listed_data(cfg: Mapping, num_classes: int | None) -> ListedData:
-    """Build a data set for its checks.
-
-    Args:
-        cfg: Its config; ``indices``, which select images, do not apply to folders and annotation files.
-        num_classes: Number of classes of the model; None if unknown.
-
-    Raises:
-        KeyError: If there is no such type of data set.
-        ValueError: If it cannot be built.
-    """
+    """Build a data set for its checks; ``indices``, which select images, do not apply to folders and annotation files."""
     try:
         try:
             dataset: Any = DATASETS.build({**cfg, 'pipeline': [], 'lazy_init': True})
@@ -313,13 +286,10 @@ def listed_data(cfg: Mapping, num_classes: int | None) -> ListedData:
             dataset = DATASETS.build(dict(cfg))
     except (AssertionError, RuntimeError) as error:
         raise ValueError(f'the data set {cfg.get("type")} cannot be built: {error}') from error
-    of_mmpretrain = isinstance(dataset, CustomDataset) and all(
-        getattr(type(dataset), name) is getattr(CustomDataset, name) for name in ('load_data_list', '_find_samples')
-    )
-    if of_mmpretrain and dataset.with_label:
-        if dataset.ann_file:
-            return AnnotationFile(dataset, dataset.ann_file, num_classes)
+    if reads_class_folders(dataset):
         return ClassFolders(dataset, dataset.img_prefix, num_classes)
+    if reads_lists(dataset) and dataset.with_label:
+        return AnnotationFile(dataset, dataset.ann_file, num_classes)
     prefixes = [prefix for prefix in getattr(dataset, 'data_prefix', {}).values() if prefix]
     places = [getattr(dataset, 'ann_file', ''), *prefixes, getattr(dataset, 'data_root', ''), type(dataset).__name__]
     return OtherData(dataset, next(place for place in places if place), num_classes)
@@ -329,10 +299,10 @@ def class_count_findings(data: ListedData) -> Iterator[Finding]:
     """Find different numbers of class folders, declared class names and classes of the model."""
     counts = [('the model has', data.num_classes, 'class')]
     if data.folders is None:
-        have, noun = len(data.names or ()), 'class name'
+        have, noun = len(data.names), 'class name'
     else:
         have, noun = len(data.folders), 'class folder'
-        counts.append(('the data set declares', len(data.names or ()), 'class name'))
+        counts.append(('the data set declares', len(data.names), 'class name'))
     others = [f'{who} {counted(count, what)}' for who, count, what in counts if count and count != have]
     if have and others:
         yield Finding(data.place, f'{counted(have, noun)}, but {" and ".join(others)}')
@@ -352,11 +322,6 @@ def split_findings(data: ListedData, other: ListedData, other_name: str) -> Iter
 
     Folders are compared with folders and declared names with declared names; only if that is impossible, the folders of the
     one with the names of the other.
-
-    Args:
-        data: The data set.
-        other: The other data set.
-        other_name: Its name.
     """
     for ours, theirs, folders in pairs_of_lists(data.namings, other.namings):
         if folders and data.folders and other.folders:
@@ -372,38 +337,23 @@ def split_findings(data: ListedData, other: ListedData, other_name: str) -> Iter
 def unseen_findings(parts: Sequence[ListedData]) -> Iterator[Finding]:
     """Warn of classes without any training image.
 
-    Args:
-        parts: The data sets of the training. If all have class folders, there is nothing to warn of: an empty folder is a
-            fault of its own.
+    If all parts have class folders, there is nothing to warn of: an empty folder is a fault of its own.
     """
     labels: Counter[int] = sum((part.labels for part in parts), Counter())
     classes = max((part.num_classes or part.classes or 0 for part in parts), default=0)
     unseen = [label for label in range(classes) if label not in labels]
     if not labels or not unseen or all(part.folders is not None for part in parts):
         return
-    names = parts[0].names or ()
-    shown = [f'{label} {names[label]!r}' if label < len(names) else str(label) for label in unseen[:10]]
+    names = parts[0].names
+    shown = [f'{label} {names[label]!r}' if label in names else str(label) for label in unseen[:10]]
     text = f'{len(unseen)} of {classes} classes have no training image: {", ".join(shown)}'
     yield Finding(parts[0].place, f'{text}{", ..." if len(unseen) > 10 else ""}', WARNING)
 
 
-def file_fault(path: str) -> str | None:
-    """Describe why an image file cannot be read to its end; None if it can."""
-    try:
-        return image_fault(path)
-    except Exception as error:  # the decoders of rare formats let errors of their own arithmetic through
-        return f'{type(error).__name__}: {error}'
-
-
 def read_all(files: Iterator[ImageFile], workers: int) -> Generator[tuple[ImageFile, str | None], None, None]:
-    """Read image files, several at a time, in threads: decoding releases Python's lock.
+    """Read image files in threads, since decoding releases Python's lock, and yield each with its fault, or None.
 
-    Args:
-        files: The files.
-        workers: Number of files read at a time; no more images than that are in memory.
-
-    Yields:
-        Each file and its fault, or None.
+    No more images than there are workers are in memory.
     """
     pool = ThreadPoolExecutor(workers)
     try:
@@ -414,11 +364,7 @@ def read_all(files: Iterator[ImageFile], workers: int) -> Generator[tuple[ImageF
 
 
 def model_classes(cfg: Config) -> int | None:
-    """Return the number of classes of a config's classifier, or of its distiller's student; None if unknown.
-
-    Raises:
-        FileNotFoundError: If the student's config is not found.
-    """
+    """Return the number of classes of a config's classifier, or of its distiller's student; None if unknown."""
     model = cfg.get('model') or {}
     if is_distiller(model):
         model = network_cfg(model['student_cfg'])
@@ -431,10 +377,6 @@ class DataCheck:
     Args:
         cfg: The config.
         workers: Number of images read at a time.
-
-    Raises:
-        KeyError: If a type of data set does not exist.
-        ValueError: If a data set cannot be built from its config, or there is none.
     """
 
     def __init__(self, cfg: Config, workers: int) -> None:
@@ -500,7 +442,9 @@ class DataCheck:
                 with closing(read_all(data.files(), self.workers)) as results:
                     for file, fault in results:
                         if fault is not None:
-                            self._report(name, self._file_finding(data, file, fault))
+                            missing = file.line and not exists(file.path)
+                            text = f'{file.line}: the image file {file.path} does not exist'
+                            self._report(name, Finding(data.place, text) if missing else Finding(file.path, fault))
                         progress.advance(task)
                         self._print_progress(progress)
 
@@ -514,12 +458,6 @@ class DataCheck:
                 images = [opened(*file) for file in image_files(DATASETS.build(dict(part)))]
                 if text := stacking_fault(images, FUNCTIONS.get(collate)):
                     self._report(name, Finding(self.data[name].place, text))
-
-    @staticmethod
-    def _file_finding(data: ListedData, file: ImageFile, fault: str) -> Finding:
-        if file.line and not exists(file.path):
-            return Finding(data.place, f'{file.line}: the image file {file.path} does not exist')
-        return Finding(file.path, fault)
 
     def _print_progress(self, progress: Progress) -> None:
         """Print a line at intervals, where there is no terminal for a bar."""
@@ -541,7 +479,7 @@ class DataCheck:
         for column in ('images', 'classes', 'with images', 'faults', 'warnings'):
             table.add_column(column, justify='right')
         for name, data in self.data.items():
-            classes = data.labels if data.folders is None and data.names is None else data.folders or data.names or ()
+            classes = data.folders or data.names or data.labels
             found = (self._counts[name, FAULT], self._counts[name, WARNING])
             numbers = (data.images, len(classes), len(data.labels), *found)
             table.add_row(name, *(f'{number:,}' for number in numbers))
@@ -550,11 +488,7 @@ class DataCheck:
         self.console.print(table)
 
     def run(self) -> int:
-        """Check everything.
-
-        Returns:
-            The number of faults.
-        """
+        """Check everything, and return the number of faults."""
         self._check_lists()
         self._read_images()
         self._check_sizes()

@@ -2,67 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-import torch
 from mmengine.dist import get_world_size
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.runner import IterBasedTrainLoop, Runner, ValLoop
 from mmpretrain.engine import ClassNumCheckHook, SwitchRecipeHook
 
 from ..engine.data import SeededDataset, plain_datasets
+from ..engine.first_batch import check_first_batch, without_a_trace
 from ..engine.models import unwrapped
-from ..engine.seeds import states_kept
 from ..errors import close_names, in_one_line, refusals_named
 
 #: Keys of a recipe of SwitchRecipeHook.
 RECIPE = ('train_pipeline', 'batch_augments', 'loss')
 
 
-def check_features(runner: Runner, try_batch: Callable[[str], None]) -> None:
-    """Run all of these checks.
-
-    Args:
-        runner: The runner.
-        try_batch: Runs a first batch through the model's losses; its argument is the name of the model for its message.
-
-    Raises:
-        ValueError: If a check fails.
-    """
+def check_features(runner: Runner) -> None:
+    """Run all of these checks."""
     for hook in runner.hooks:
         if isinstance(hook, ClassNumCheckHook):
             check_class_numbers(runner, hook)
         if isinstance(hook, SwitchRecipeHook):
-            check_recipes(runner, hook, try_batch)
+            check_recipes(runner, hook)
     check_draws(runner)
-    with states_kept():
-        check_monitors(runner)
+    check_monitors(runner)
 
 
 def check_class_numbers(runner: Runner, hook: ClassNumCheckHook) -> None:
-    """Let the hook compare data and model now.
-
-    Raises:
-        ValueError: If it refuses.
-    """
+    """Let the hook compare data and model now."""
     with refusals_named('ClassNumCheckHook (custom_hooks)'):
         hook.before_train(runner)
         if runner.val_loop is not None:
             hook.before_val(runner)
 
 
-def check_recipes(runner: Runner, hook: SwitchRecipeHook, try_batch: Callable[[str], None]) -> None:
-    """Try each recipe of the hook in turn, and undo it.
-
-    Args:
-        runner: The runner.
-        hook: The hook.
-        try_batch: See :func:`check_features`.
-
-    Raises:
-        ValueError: If a recipe has an unknown key, would never come, or does not fit.
-    """
+def check_recipes(runner: Runner, hook: SwitchRecipeHook) -> None:
+    """Try each recipe of the hook in turn, and undo it."""
     model = unwrapped(runner)
     holder = model if hasattr(model, 'loss_module') else getattr(model, 'head', None)
     plain = list(plain_datasets(runner.train_dataloader.dataset))
@@ -74,7 +51,7 @@ def check_recipes(runner: Runner, hook: SwitchRecipeHook, try_batch: Callable[[s
             what = f'what SwitchRecipeHook switches to in epoch {epoch}'
             with refusals_named(what):
                 hook._do_switch(runner, recipe, f' of epoch {epoch}, on trial')
-                try_batch(what)
+                check_first_batch(runner, what)
     finally:
         model.data_preprocessor.batch_augments = augments
         if holder is not None and loss is not None:
@@ -84,16 +61,7 @@ def check_recipes(runner: Runner, hook: SwitchRecipeHook, try_batch: Callable[[s
 
 
 def check_recipe(runner: Runner, epoch: int, recipe: Mapping[str, Any]) -> None:
-    """Refuse a recipe of SwitchRecipeHook without effect, or with another effect than its keys suggest.
-
-    Args:
-        runner: The runner.
-        epoch: Its epoch.
-        recipe: The recipe.
-
-    Raises:
-        ValueError: Describes the fault.
-    """
+    """Refuse a recipe of SwitchRecipeHook without effect, or with another effect than its keys suggest."""
     if unknown := [key for key in recipe if key not in RECIPE]:
         raise ValueError(
             f'SwitchRecipeHook would pass over {unknown[0]!r} in its schedule: there are action_epoch, {", ".join(RECIPE)} '
@@ -133,11 +101,7 @@ def awaited(runner: Runner) -> Iterator[tuple[str, str]]:
 
 
 def check_monitors(runner: Runner) -> None:
-    """Validate two images, and refuse hooks that wait for a metric that validation lacks.
-
-    Raises:
-        ValueError: Names the hook, and the available metrics.
-    """
+    """Validate two images, and refuse hooks that wait for a metric that validation lacks."""
     names = list(awaited(runner))
     if not names or type(runner.val_loop) is not ValLoop:
         return
@@ -153,16 +117,11 @@ def check_monitors(runner: Runner) -> None:
             )
 
 
-@torch.no_grad()
 def first_metrics(runner: Runner) -> dict[str, float]:
     """Return the metrics of the first two validation images."""
     model, loop = unwrapped(runner), runner.val_loop
-    training = model.training
-    model.eval()
-    try:
+    with without_a_trace(model):
         dataset = loop.dataloader.dataset
         batch = loop.dataloader.collate_fn([dataset[k % len(dataset)] for k in range(2)])
         loop.evaluator.process(data_samples=model.val_step(batch), data_batch=batch)
         return loop.evaluator.evaluate(2 * get_world_size())
-    finally:
-        model.train(training)

@@ -20,14 +20,7 @@ ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)
 
 @dataclass(frozen=True)
 class Opened:
-    """The facts at the beginning and the end of an image file.
-
-    Attributes:
-        part: Its data set.
-        index: Its index there.
-        path: The file.
-        size: Its width and height; None if it cannot be read.
-    """
+    """The facts in an image file: data set, index there, path, and width and height, which are None if it cannot be read."""
 
     part: Any
     index: int
@@ -43,7 +36,7 @@ def opened(part: Any, index: int, path: str) -> Opened:
             lies = image.getexif().get(ORIENTATION) in LYING
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return Opened(part, index, path, None)
-    whole = not ends_early(path) or image_fault(path) is None
+    whole = not ends_early(path) or file_fault(path) is None
     return Opened(part, index, path, ((height, width) if lies else (width, height)) if whole else None)
 
 
@@ -59,33 +52,26 @@ def image_files(dataset: Any) -> Iterator[tuple[Any, int, str]]:
 
 
 def check_images(loader: Any, name: str, readable: bool = True) -> None:
-    """Refuse unreadable images, and images of sizes so different that the pipeline makes no batch of them.
-
-    Args:
-        loader: The dataloader.
-        name: Its name, for messages.
-        readable: Whether unreadable images are refused; if not, they are skipped.
-
-    Raises:
-        ValueError: Names the images.
-    """
+    """Refuse unreadable images, unless they are skipped, and images of sizes that the pipeline makes no batch of."""
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda file: opened(*file), image_files(loader.dataset)))
     bad = [one for one in found if one.size is None and _cannot_load(one)] if readable else []
     if bad:
+        fault = file_fault(bad[0].path) or 'OpenCV does not take it'
         more = f', and {len(bad) - 1} more' if len(bad) > 1 else ''
         raise ValueError(
-            f'{name}: the image {bad[0].path} cannot be read ({_fault(bad[0].path)}){more}: mend or remove what '
+            f'{name}: the image {bad[0].path} cannot be read ({fault}){more}: mend or remove what '
             '`python -m mmcls_kd check-data` names'
         )
     if loader.batch_size != 1 and (text := stacking_fault(found, loader.collate_fn)):
         raise ValueError(f'{name}: {text}')
 
 
-def _fault(path: str) -> str:
+def file_fault(path: str) -> str | None:
+    """Describe why an image file cannot be read to its end; None if it can."""
     try:
-        return image_fault(path) or 'OpenCV does not take it'
-    except (ArithmeticError, LookupError, RuntimeError) as error:  # the decoders of rare formats
+        return image_fault(path)
+    except Exception as error:  # the decoders of rare formats let errors of their own arithmetic through
         return f'{type(error).__name__}: {error}'
 
 
@@ -98,14 +84,9 @@ def _cannot_load(image: Opened) -> bool:
 
 
 def stacking_fault(images: list[Opened], collate: Any) -> str | None:
-    """Describe why images do not fit into one batch: the narrowest, the widest, the lowest and the highest are tried.
+    """Describe why images do not fit into one batch, with two of them and the remedy; None if they fit.
 
-    Args:
-        images: Opened images of a data set.
-        collate: Function that makes a batch of samples.
-
-    Returns:
-        Two images and the remedy; None if they fit.
+    The narrowest, the widest, the lowest and the highest are tried.
     """
     of_size = {image.size: image for image in reversed(images) if image.size}
     if len(of_size) < 2:

@@ -23,7 +23,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..engine.data import plain_datasets, sample_infos
-from ..engine.first_batch import first_images, misfits_named, without_a_trace
+from ..engine.first_batch import check_first_batch, first_images, without_a_trace
 from ..engine.folders import LAYOUTS
 from ..engine.labels import check_names, ways_of
 from ..engine.loss_watch import value_of
@@ -44,16 +44,7 @@ from .images import check_images
 
 
 def labels_of(dataset: Any, name: str, several: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return all labels of a data set, and the sample of each.
-
-    Args:
-        dataset: A data set of mmpretrain's kind, not empty.
-        name: Its name, for the message.
-        several: Whether a sample may have several labels.
-
-    Raises:
-        ValueError: If the samples have no label, or several without permission.
-    """
+    """Return all labels of a data set of mmpretrain's kind, and the sample of each; ``several`` permits several a sample."""
     first = dataset.get_data_info(0)
     if first.get('gt_label') is None:
         raise ValueError(
@@ -74,17 +65,7 @@ def labels_of(dataset: Any, name: str, several: bool) -> tuple[np.ndarray, np.nd
 
 
 def check_labels(dataset: Dataset, num_classes: int, name: str, several: bool = False) -> None:
-    """Refuse labels outside of the classes; every label is checked.
-
-    Args:
-        dataset: The data set, of mmpretrain's kind (others pass without a check).
-        num_classes: Number of classes of the network.
-        name: Its name, for the message.
-        several: Whether a sample may have several labels.
-
-    Raises:
-        ValueError: Names the first wrong label and its sample.
-    """
+    """Refuse labels outside of the network's classes; every label is checked. Data sets of other kinds pass."""
     for plain in plain_datasets(dataset):
         if not hasattr(plain, 'get_gt_labels') or not len(plain):
             continue
@@ -99,35 +80,10 @@ def check_labels(dataset: Dataset, num_classes: int, name: str, several: bool = 
             )
 
 
-def check_first_batch(runner: Runner, what: str = 'the model') -> None:
-    """Run two training images through the model's losses, without gradients and without side effects.
-
-    Wrong channels, sizes and numbers of classes fail here, before anything is trained. Random states and batch statistics
-    are restored (but for a teacher in train mode, which does not use them).
-
-    Args:
-        runner: The runner.
-        what: Name of the model, for the message.
-
-    Raises:
-        ValueError: Describes the failure.
-        TrainingError: If an image cannot be read.
-    """
-    model = unwrapped(runner)
-    with without_a_trace(model), misfits_named(what):
-        batch = first_images(runner.train_dataloader)
-        model(**model.data_preprocessor(batch, training=True), mode='loss')
-
-
 def check_batches(runner: Runner, loaders: Mapping[str, DataLoader]) -> None:
     """Refuse a training without a step, or a validation without a batch; see also :func:`check_batch_of_one`.
 
-    Args:
-        runner: The runner.
-        loaders: The dataloaders of the training, by name.
-
-    Raises:
-        ValueError: In all processes, if one of them has no batch, or in training if their numbers of batches differ.
+    All processes raise, if one of them has no batch, or in training if their numbers of batches differ.
     """
     for name, loader in loaders.items():
         if is_endless(loader):
@@ -170,9 +126,6 @@ def check_batch_of_one(runner: Runner) -> None:
     """Train on one image, without gradients and without side effects, if an epoch has such a batch.
 
     Batch statistics of one value, and losses of pairs of images, are undefined there.
-
-    Raises:
-        ValueError: Describes the failure, and names the key to set.
     """
     model, loader = unwrapped(runner), runner.train_dataloader
     what = 'batches' if loader.batch_size == 1 else 'the last batch of an epoch'
@@ -183,9 +136,9 @@ def check_batch_of_one(runner: Runner) -> None:
         try:
             batch = first_images(loader, 1)
             losses = model(**model.data_preprocessor(batch, training=True), mode='loss')
+        except TrainingError:
+            raise
         except (RuntimeError, LookupError, AttributeError, TypeError, ValueError) as error:
-            if isinstance(error, TrainingError):
-                raise
             raise ValueError(f'{what} would be one image, which does not go through the model ({error}): {mend}') from error
     bad = [name for name, value in losses.items() if 'loss' in name and not value_of(value).isfinite()]
     if bad and runner.cfg.train_cfg.get('on_nonfinite') != 'skip':
@@ -193,16 +146,7 @@ def check_batch_of_one(runner: Runner) -> None:
 
 
 def check_top_k(metrics: Iterable[Any], num_classes: int, name: str) -> None:
-    """Refuse a top-k accuracy with a k above the number of classes.
-
-    Args:
-        metrics: The metrics of an evaluator.
-        num_classes: Number of classes of the network.
-        name: Name of the evaluator.
-
-    Raises:
-        ValueError: Names it, and the key to set.
-    """
+    """Refuse a top-k accuracy with a k above the number of classes; ``name`` is that of the metrics' evaluator."""
     for metric in metrics:
         top = getattr(metric, 'topk', None) if isinstance(metric, (Accuracy, MultiLabelMetric)) else None
         wanted = [top] if isinstance(top, int) else list(top or ())
@@ -217,12 +161,7 @@ def check_top_k(metrics: Iterable[Any], num_classes: int, name: str) -> None:
 def check_optimizer(runner: Runner, checkpoint: Mapping | None) -> None:
     """Build the optimizer and its schedules once, and drop them: the runner builds its own when training starts.
 
-    Args:
-        runner: The runner.
-        checkpoint: Checkpoint of a resumed run, whose optimizer has to fit; None for a new run.
-
-    Raises:
-        ValueError: If they cannot be built, or the checkpoint's optimizer differs.
+    The optimizer in the checkpoint of a resumed run has to fit.
     """
     given, schedules = runner.optim_wrapper, runner.param_schedulers
     if not isinstance(given, dict):
@@ -250,12 +189,7 @@ def check_optimizer(runner: Runner, checkpoint: Mapping | None) -> None:
 
 
 def too_short(train_cfg: Mapping, error: Exception) -> str:
-    """Return the message for a schedule without a step.
-
-    Args:
-        train_cfg: Config of the training loop.
-        error: The error of mmengine.
-    """
+    """Return the message for a schedule without a step, from mmengine's error."""
     key, unit = ('max_iters', 'iteration') if 'max_iters' in train_cfg else ('max_epochs', 'epoch')
     return (
         f'param_scheduler: {in_one_line(error)}: a schedule ends before it begins: train_cfg.{key}={train_cfg.get(key)} '
@@ -264,14 +198,9 @@ def too_short(train_cfg: Mapping, error: Exception) -> str:
 
 
 def check_cycles(schedules: Any, steps: int) -> None:
-    """Refuse a cycle that ends before the training; warn of one that is cut off by the training's end.
+    """Refuse a cycle that ends before the training's last iteration; warn of one that is cut off by the training's end.
 
-    Args:
-        schedules: Schedules as mmengine builds them, in a list or a dict of lists.
-        steps: Number of iterations of the training.
-
-    Raises:
-        ValueError: Names both numbers.
+    mmengine's schedules are in a list or a dict of lists.
     """
     for schedule in flattened(schedules):
         if schedule.by_epoch or (total := getattr(schedule, 'total_steps', steps)) == steps:
@@ -284,16 +213,7 @@ def check_cycles(schedules: Any, steps: int) -> None:
 
 
 def check_loop_keys(loop_cfg: Mapping, key: str, text: str) -> None:
-    """Refuse a loop's config if a TypeError says that the loop does not take its keys.
-
-    Args:
-        loop_cfg: Config of the loop.
-        key: Its key in the config.
-        text: Message of the error.
-
-    Raises:
-        ValueError: Names the config's key, and close names of the loop's parameters for an unknown one.
-    """
+    """Refuse the config of a loop, at ``key``, if the message of a TypeError says that the loop does not take its keys."""
     kind = loop_cfg.get('type', ValLoop)
     classes = inspect.getmro(kind if isinstance(kind, type) else LOOPS.get(kind))[:-1]
     kinds = [k for k in classes if '__init__' in vars(k)]
@@ -306,12 +226,7 @@ def check_loop_keys(loop_cfg: Mapping, key: str, text: str) -> None:
 
 
 def load_data(runner: Runner) -> dict[str, Any]:
-    """Load the dataloaders of a training, by name.
-
-    Raises:
-        ChoiceError: As in the training loop.
-        ValueError: If the data cannot be loaded; names the data set and its expected layout.
-    """
+    """Load the dataloaders of a training, by name; a message names the data set and its expected layout."""
     loaders = {}
     for name, key in (('train_dataloader', 'train_cfg'), ('val_dataloader', 'val_cfg')):
         try:
@@ -335,16 +250,7 @@ def load_data(runner: Runner) -> dict[str, Any]:
 
 
 def check_start(student: nn.Module, source: str, checkpoint: Mapping) -> None:
-    """Refuse a ``load_from`` or ``--resume`` file with another student; mmengine would load the parts that fit.
-
-    Args:
-        student: The student.
-        source: Name of the file.
-        checkpoint: Its content.
-
-    Raises:
-        ValueError: If it has no student, or another one; names the keys.
-    """
+    """Refuse a ``load_from`` or ``--resume`` file with another student; mmengine would load the parts that fit."""
     whole = weights_of(checkpoint)
     weights = {k.removeprefix('student.'): v for k, v in whole.items() if k.startswith('student.')}
     if not weights or any(k.startswith('predictor.') for k in whole):  # of SimKD, transferred
@@ -359,16 +265,7 @@ def check_start(student: nn.Module, source: str, checkpoint: Mapping) -> None:
 
 
 def check_some_fit(network: nn.Module, source: str, checkpoint: Mapping) -> None:
-    """Refuse a ``load_from`` file without weights of the network; mmengine would train it from random weights.
-
-    Args:
-        network: The network.
-        source: Name of the file.
-        checkpoint: Its content.
-
-    Raises:
-        ValueError: If it has none of the network's weights; lists those that it has.
-    """
+    """Refuse a ``load_from`` file without weights of the network; mmengine would train it from random weights."""
     weights, own = weights_of(checkpoint), network.state_dict()
     if own.keys() & weights.keys():
         return
@@ -379,16 +276,7 @@ def check_some_fit(network: nn.Module, source: str, checkpoint: Mapping) -> None
 
 
 def check_resumed(model: nn.Module, source: str, checkpoint: Mapping) -> None:
-    """Refuse a ``--resume`` file with weights of another shape; mmengine would skip them.
-
-    Args:
-        model: The model.
-        source: Name of the file.
-        checkpoint: Its content.
-
-    Raises:
-        ValueError: Names the first of them, and both shapes.
-    """
+    """Refuse a ``--resume`` file with weights of another shape; mmengine would skip them."""
     saved = weights_of(checkpoint)
     for name, value in model.state_dict().items():
         if name in saved and saved[name].shape != value.shape:
@@ -409,15 +297,7 @@ def classes_of(model: Any) -> int | None:
 
 
 def check_data(runner: Runner, loaders: Mapping[str, DataLoader]) -> None:
-    """Check labels, class names, metrics and images of the data of a run.
-
-    Args:
-        runner: The runner.
-        loaders: Its dataloaders, by name.
-
-    Raises:
-        ValueError: Names the fault.
-    """
+    """Check labels, class names, metrics and images of the data of a run, whose dataloaders are given by name."""
     model = unwrapped(runner)
     num_classes = classes_of(getattr(model, 'module', model))  # of what test-time augmentation wraps
     loops = dict(val_dataloader=('val_loop', 'val_evaluator'), test_dataloader=('test_loop', 'test_evaluator'))
@@ -438,10 +318,6 @@ def check_training(runner: Runner) -> None:
     """Run all checks that need the built runner: data and labels, the file to start from, the optimizer, the first batch.
 
     ``auto_scale_lr`` is applied before the check of the optimizer, see :func:`~mmcls_kd.engine.rates.scale_rates`.
-
-    Raises:
-        FileNotFoundError: If there is no file to start from.
-        ValueError: If the data cannot be loaded (names the expected layout), or a check fails.
     """
     model = unwrapped(runner)
     loaders = load_data(runner)
@@ -462,4 +338,4 @@ def check_training(runner: Runner) -> None:
     check_optimizer(runner, checkpoint if runner.cfg.get('resume') else None)
     check_store(runner)
     check_first_batch(runner)
-    check_features(runner, lambda what: check_first_batch(runner, what))
+    check_features(runner)

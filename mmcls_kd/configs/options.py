@@ -7,10 +7,7 @@ from typing import Any
 
 
 def option_parts(text: str) -> list[str]:
-    """Split a text at the commas outside of brackets.
-
-    Raises:
-        ValueError: If brackets do not match.
+    """Split a text at the commas outside of brackets, which have to match.
 
     Example:
         >>> option_parts('a b, [c, d]')
@@ -47,9 +44,6 @@ def option_value(word: str) -> Any:
     """Return the value of a word: a number, True, False, None, a text, or a list or tuple of such.
 
     It differs from mmengine's in that spaces inside of text stay.
-
-    Raises:
-        ValueError: If brackets do not match.
 
     Example:
         >>> option_value('[(a b, 1), none]')

@@ -72,14 +72,7 @@ def _reason(error: BaseException) -> str:
 
 
 def read_left_config(path: Path) -> Config:
-    """Read the config in the work directory of a training as data; only with ``--trust`` is it run.
-
-    Args:
-        path: The file.
-
-    Raises:
-        ValueError: If it is no plain config, see :func:`~mmcls_kd.files.plain_data.read_plain_config`, or cannot be read.
-    """
+    """Read the config in the work directory of a training as data; only with ``--trust`` is it run."""
     if plain_data.trusted:
         return read_config(str(path.resolve()))
     cfg = read_plain_config(path)
@@ -141,11 +134,7 @@ class RunConfig(Config):
 
     @property
     def pretty_text(self) -> str:
-        """The config as Python source.
-
-        Raises:
-            ValueError: If a value cannot be written; names its key.
-        """
+        """The config as Python source; a value that cannot be written is an error that names its key."""
         lines = []
         for key, value in sorted(self.to_dict().items()):
             lines.append(f'{key} = {as_python(value, LINE - len(key) - 3)}\n')

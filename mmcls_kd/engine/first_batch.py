@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 from mmengine.dist import get_dist_info
+from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
 from ..errors import TrainingError, in_one_line, is_outside
 from .data import SampleIndex
+from .models import unwrapped
 from .seeds import states_kept
 
 
@@ -58,3 +60,15 @@ def without_a_trace(model: nn.Module, training: bool = False) -> Iterator[None]:
         model.train(before)
         for buffer, copied in kept:
             buffer.copy_(copied)
+
+
+def check_first_batch(runner: Runner, what: str = 'the model') -> None:
+    """Run two training images through the losses of the model, which messages call ``what``, without side effects.
+
+    Wrong channels, sizes and numbers of classes fail here, before anything is trained. Random states and batch statistics
+    are restored (but for a teacher in train mode, which does not use them).
+    """
+    model = unwrapped(runner)
+    with without_a_trace(model), misfits_named(what):
+        batch = first_images(runner.train_dataloader)
+        model(**model.data_preprocessor(batch, training=True), mode='loss')

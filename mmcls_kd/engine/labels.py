@@ -32,15 +32,17 @@ def declared_names(dataset: Any) -> Names:
     return dict(enumerate(map(str, names))) if isinstance(names, (list, tuple)) else {}
 
 
+def reads_lists(dataset: Any) -> bool:
+    """Check whether a data set lists its images in mmpretrain's own way: by class folders or an annotation file."""
+    known = ('load_data_list', '_find_samples')
+    return isinstance(dataset, CustomDataset) and all(
+        getattr(type(dataset), name) is getattr(CustomDataset, name) for name in known
+    )
+
+
 def reads_class_folders(dataset: Any) -> bool:
     """Check whether a data set's classes are the folders of its images."""
-    known = ('load_data_list', '_find_samples')
-    return (
-        isinstance(dataset, CustomDataset)
-        and all(getattr(type(dataset), name) is getattr(CustomDataset, name) for name in known)
-        and dataset.with_label
-        and not dataset.ann_file
-    )
+    return reads_lists(dataset) and dataset.with_label and not dataset.ann_file
 
 
 def folder_names(dataset: Any) -> Names:

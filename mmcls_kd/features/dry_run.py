@@ -94,13 +94,9 @@ class DryRun:
         return tuple(i for i, (size, other) in enumerate(pairs) if (size != other if i else size != 2 * other))
 
     def layout(self, path: str, number: int = 0, goes_in: bool = False, extra: int | None = None) -> Layout:
-        """Find the layout of a module's tensor: by its growth with the image, by its layers, or by its shape.
+        """Find the layout of a module's output, or input: by its growth with the image, by its layers, or by its shape.
 
-        Args:
-            path: Path of the module.
-            number: Number of the tensor.
-            goes_in: Whether it is an input of the module.
-            extra: As in :meth:`.layouts.Layout.of`.
+        The number of prefix tokens is as in :meth:`.layouts.Layout.of`.
         """
         shape = tuple((self.inputs if goes_in else self.outputs)[path][number].shape)
         found = Layout.of(shape, self.size, extra)
@@ -247,27 +243,15 @@ def _grown(network: nn.Module, images: Tensor) -> dict[str, list[tuple[int, ...]
 
 
 class _Watch:
-    """The record of a forward pass.
-
-    Attributes:
-        outputs: As in :class:`DryRun`, with values.
-        inputs: As in :class:`DryRun`, with values.
-        calls: As in :class:`DryRun`.
-        versions: Versions of the outputs when they were computed.
-        nodes: Places of the outputs in autograd's graph.
-        seen: Each tensor at each place in the order of the pass, and its version there.
-        dropped: Tensors that a dropout will overwrite in training.
-        without_graph: Modules that ran without a graph.
-    """
+    """The record of a forward pass; tensors are as in :class:`DryRun`, with values."""
 
     def __init__(self) -> None:
         self.outputs: dict[str, list[Tensor]] = {}
         self.inputs: dict[str, list[Tensor]] = {}
         self.calls: Counter[str] = Counter()
-        self.versions: dict[str, list[int]] = {}
-        self.nodes: dict[str, list[tuple[Any, int]]] = {}
-        self.seen: list[tuple[Place, Tensor, int]] = []
-        self.dropped: list[Tensor] = []
+        self.nodes: dict[str, list[tuple[Any, int]]] = {}  # places of the outputs in autograd's graph
+        self.seen: list[tuple[Place, Tensor, int]] = []  # in the order of the pass, each with its version there
+        self.dropped: list[Tensor] = []  # those that a dropout will overwrite in training
         self.without_graph: set[str] = set()
 
     def see(self, path: str, tensors: list[Tensor], goes_in: bool) -> None:
@@ -287,7 +271,6 @@ class _Watch:
         self.calls[path] += 1
         self.outputs.pop(path, None)  # so that they stand in the order in which they ended
         self.outputs[path] = tensors_in(output)
-        self.versions[path] = [tensor._version for tensor in self.outputs[path]]
         self.nodes[path] = [(tensor.grad_fn, tensor.output_nr) for tensor in self.outputs[path]]
         self.see(path, self.outputs[path], goes_in=False)
         if not torch.is_grad_enabled():
@@ -317,7 +300,7 @@ def _run(network: nn.Module, images: Tensor, graph: bool, whole: bool) -> DryRun
     giving = [path for path, tensors in outputs.items() if any(tensor is logit for tensor in tensors)]
     if not giving:
         raise ValueError('no module in it returns its class scores')
-    overwritten = frozenset(p for p, tensors in outputs.items() if [t._version for t in tensors] != watch.versions[p])
+    overwritten = frozenset(place.path for place, t, version in watch.seen if not place.goes_in and t._version != version)
     dropping = (p for p, tensors in outputs.items() if any(_same_memory(t, o) for t in tensors for o in watch.dropped))
     classifiers = [p for p, tensors in outputs.items() if any(t.data_ptr() == logit.data_ptr() for t in tensors)]
     linear = next((path for path in classifiers if isinstance(network.get_submodule(path), LINEAR)), None)
@@ -412,11 +395,7 @@ def _mixed(module: nn.Module, images: Tensor) -> str:
 
 
 def scores(output: Any) -> Tensor:
-    """Return the logits in a network's output: a tensor, or an object with ``logits``.
-
-    Raises:
-        ValueError: If it is neither.
-    """
+    """Return the logits in a network's output: a tensor, or an object with ``logits``."""
     found = getattr(output, 'logits', output)
     if not isinstance(found, Tensor):
         raise ValueError(f'a classifier has to return a tensor of class scores, or `logits`, but returns {type(output)}')

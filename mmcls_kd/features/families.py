@@ -266,11 +266,7 @@ def _places(survey: DryRun, path: str) -> int:
 
 
 class OwnHead(nn.Module):
-    """The part of an mmpretrain network that maps the last stage's map to logits, where it has separate parts for that.
-
-    Args:
-        network: A classifier with ``backbone``, ``head`` and, maybe None, ``neck``.
-    """
+    """The part of an mmpretrain network that maps the last stage's map to logits: ``neck``, maybe None, and ``head``."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
@@ -293,14 +289,10 @@ def own_head(network: Any) -> OwnHead | None:
 
 
 def drop_unread_outputs(network: Any, taps: Iterable[Tap]) -> None:
-    """Stop a network from computing stage outputs that nobody reads, and freeze the norms of these alone.
+    """Stop a network from computing stage outputs that no tap reads, and freeze the norms of these alone, in place.
 
     mmpretrain's Swin, ConvNeXt and others put a norm ``norm{i}`` before each stage output in ``out_indices``. A norm whose
-    output no loss reads has no gradient, which DistributedDataParallel refuses at the second step.
-
-    Args:
-        network: A classifier, changed in place; its parameters keep their names.
-        taps: The taps that are read, besides the last output.
+    output no loss reads has no gradient, which DistributedDataParallel refuses at the second step. The last output stays.
     """
     backbone: Any = getattr(network, 'backbone', None)
     if backbone is None:

@@ -10,18 +10,11 @@ from torch import Tensor
 
 
 def ways(source: Tensor, result: Tensor) -> Callable[[Any, int], int] | None:
-    r"""Count the paths from a result back to its source that lead through a tensor.
+    r"""Return a function that counts the paths from a result back to its source that lead through a tensor.
 
     With a(v) the number of paths in autograd's graph from the result to v, and b(v) from v to the source, it is
-    :math:`a(v) \, b(v)`, an exact number. Through the result itself lead all.
-
-    Args:
-        source: The input of a forward pass; its gradient function is the end of the paths.
-        result: Its output.
-
-    Returns:
-        A function of a tensor's ``grad_fn`` and ``output_nr`` at the time of its computation; None if there is no path, as
-        where a part of the pass kept no graph.
+    :math:`a(v) \, b(v)`, an exact number. Through the result itself lead all. The function takes a tensor's ``grad_fn`` and
+    ``output_nr`` at the time of its computation. None if there is no path, as where a part of the pass kept no graph.
     """
     end = source.grad_fn
     order = _ordered(result.grad_fn)

@@ -173,18 +173,7 @@ def _identity(path: Path) -> tuple[int, ...]:
 
 
 def read_start(path: Path) -> dict[str, Any]:
-    """Read the checkpoint that a run starts from once, and hold it until mmengine loads the same file.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The content, not to be changed.
-
-    Raises:
-        FileNotFoundError: As :func:`read_checkpoint`.
-        ValueError: As :func:`read_checkpoint`.
-    """
+    """Read the checkpoint that a run starts from once, and hold it unchanged until mmengine loads the same file."""
     key = _identity(path) if path.is_file() else ()
     if key not in _start:
         _start.clear()
@@ -198,14 +187,7 @@ def take_start(path: Path) -> dict[str, Any] | None:
 
 
 def check_end(path: Path) -> None:
-    """Refuse a truncated checkpoint, by its ends alone.
-
-    Args:
-        path: The file.
-
-    Raises:
-        ValueError: If it is empty, or begins as an archive of torch and does not end as one.
-    """
+    """Refuse a truncated checkpoint by its ends alone: an empty one, or an archive of torch without its end."""
     with path.open('rb') as file:
         start = file.read(2)
     if start in (b'', b'PK') and not zipfile.is_zipfile(path):

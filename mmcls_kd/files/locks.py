@@ -15,13 +15,7 @@ from mmengine.logging import print_log
 def locked(folder: Path, running: str, shared: bool = False) -> Iterator[None]:
     """Exclude other processes from a folder in the ``with`` block; a process that ends releases it.
 
-    Args:
-        folder: The folder.
-        running: Description of the other process, for the message.
-        shared: Whether other shared ones may run too.
-
-    Raises:
-        ValueError: If another process holds the folder.
+    Shared ones exclude only others. ``running`` describes the other process for the message.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / '.lock').open('a+') as file:  # NFS wants a readable file for a shared lock, a writable one for the other

@@ -20,11 +20,7 @@ def _found(path: str | Path) -> Path | None:
 
 
 def find_file(path: str | Path) -> Path:
-    """Find a file by its path: in the working directory, else in the toolbox.
-
-    Raises:
-        FileNotFoundError: If it is in neither.
-    """
+    """Find a file by its path: in the working directory, else in the toolbox."""
     if (found := _found(path)) is None:
         raise FileNotFoundError(f'{path}: no such file, neither in the working directory nor in the toolbox ({TOOLBOX})')
     return found

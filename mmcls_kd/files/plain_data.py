@@ -52,11 +52,7 @@ class PlainYaml(YamlHandler):
     """Reader of YAML that builds no objects."""
 
     def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
-        """Load YAML as in mmengine.
-
-        Raises:
-            ValueError: If the file has a tag that builds an object.
-        """
+        """Load YAML as in mmengine, unless a tag builds an object."""
         try:
             return yaml.load(file, **{**kwargs, 'Loader': PlainLoader})
         except yaml.constructor.ConstructorError as error:
@@ -68,11 +64,7 @@ class PlainUnpickler(pickle.Unpickler):
     """Unpickler of :data:`PLAIN_TYPES` and types without a name."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return the type that a name in a pickle stands for.
-
-        Raises:
-            ValueError: If it is not plain data.
-        """
+        """Return the plain type that a name in a pickle stands for."""
         if (module, name) in PLAIN_TYPES:
             return PLAIN_TYPES[module, name]
         if (module.rsplit('.', 1)[-1], name) in NUMPY_FUNCTIONS and module.startswith(('numpy.core.', 'numpy._core.')):
@@ -89,11 +81,7 @@ class PlainPickle(PickleHandler):
     """Reader of pickles of plain data."""
 
     def load_from_fileobj(self, file: Any, **kwargs: Any) -> Any:
-        """Load a pickle as in mmengine.
-
-        Raises:
-            ValueError: If the file names a type that is not plain data.
-        """
+        """Load a pickle as in mmengine, unless it names a type that is not plain data."""
         return PlainUnpickler(file, **kwargs).load()
 
 
@@ -103,11 +91,7 @@ trusted = False
 
 
 def guard_files(trust: bool) -> None:
-    """Forbid code in YAML files and pickles that mmengine reads in this process, such as annotation lists.
-
-    Args:
-        trust: Allow it after all.
-    """
+    """Forbid (or allow) code in YAML files and pickles that mmengine reads in this process, such as annotation lists."""
     global trusted
     trusted = trust
     if trust:
@@ -132,14 +116,7 @@ def files_guarded() -> Iterator[None]:
 
 
 def read_plain_config(path: Path) -> Config:
-    """Read the config in a training's work directory without running it: names and plain values.
-
-    Args:
-        path: The file.
-
-    Raises:
-        ValueError: If it is anything else, or names code that would run when it is built.
-    """
+    """Read the config in a training's work directory without running it: names and plain values alone."""
     text = path.read_text(encoding='utf-8')
     values = {}
     try:
@@ -189,16 +166,9 @@ def _value(node: ast.expr) -> Any:
 
 
 def refuse_calls(content: Any, what: str) -> None:
-    """Refuse a config of plain values that names code that would run when it is built.
+    """Refuse a config of plain values that names code that would run when it is built; messages call it ``what``.
 
     mmengine builds a ``type`` that is an import path by calling it, a function too.
-
-    Args:
-        content: The config, or a part of it.
-        what: Name of the config, for the message.
-
-    Raises:
-        ValueError: Names the type.
     """
     if isinstance(content, Mapping):
         if isinstance(kind := content.get('type'), str) and not _is_known(kind):

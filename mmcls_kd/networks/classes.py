@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from itertools import product
 from typing import Any
 
 from mmengine.logging import print_log
 from mmpretrain.models.classifiers import HuggingFaceClassifier, TimmClassifier
 from torch import nn
 
-from ..errors import close_names
+from ..errors import close_names, listed
 from .classifiers import TorchvisionClassifier
 
 #: Names of classes by label.
@@ -57,10 +59,6 @@ def match(names: Names, others: Names) -> dict[int, int]:
     The same text comes before the same words in any order. If that leaves all labels unchanged, common words of classes with
     the same label come next; then those of any classes, the first word before all. An ambiguous name matches nothing.
 
-    Args:
-        names: Names of some classes.
-        others: Names of the others.
-
     Example:
         >>> match({0: 'tench', 1: 'Sea_Lion'}, {0: 'sea lion', 1: 'tench, Tinca tinca', 2: 'crane'})
         {0: 1, 1: 0}
@@ -81,33 +79,22 @@ def _pairs(ours: Mapping[int, set], theirs: Mapping[int, set], found: Mapping[in
     taken = set(found.values())
     here = _by_key({i: keys for i, keys in ours.items() if i not in found})
     there = _by_key({j: keys for j, keys in theirs.items() if j not in taken})
-    right: dict[int, set[int]] = {}
-    left: dict[int, set[int]] = {}
-    for key in here.keys() & there.keys():
-        for i in here[key]:
-            right.setdefault(i, set()).update(there[key])
-        for j in there[key]:
-            left.setdefault(j, set()).update(here[key])
-    return {**found, **{i: next(iter(js)) for i, js in right.items() if len(js) == 1 and len(left[next(iter(js))]) == 1}}
+    pairs = {pair for key in here.keys() & there.keys() for pair in product(here[key], there[key])}
+    times_here, times_there = (Counter(labels) for labels in ([i for i, _ in pairs], [j for _, j in pairs]))
+    return {**found, **{i: j for i, j in pairs if times_here[i] == times_there[j] == 1}}
 
 
 def _by_key(keys: Mapping[int, set]) -> dict[Any, set[int]]:
     """Return the classes that have each key."""
-    found: dict[Any, set[int]] = {}
+    found = defaultdict(set)
     for label, own in keys.items():
         for key in own:
-            found.setdefault(key, set()).add(label)
+            found[key].add(label)
     return found
 
 
 def moved(pairs: Mapping[int, int], names: Names, here: str, there: str) -> str:
-    """Describe the classes whose labels differ; empty if none does.
-
-    Args:
-        pairs: Result of :func:`match`.
-        names: Names of the classes.
-        here: Source of ``names``.
-        there: Source of the others.
+    """Describe the classes whose labels differ in the pairs of :func:`match`; empty if none does.
 
     Example:
         >>> moved({0: 0, 1: 2}, {0: 'ant', 1: 'bee'}, 'the data', 'the teacher')
@@ -118,8 +105,7 @@ def moved(pairs: Mapping[int, int], names: Names, here: str, there: str) -> str:
 
 def some(items: Iterable[Any], most: int = 5) -> str:
     """List the first few, separated by commas, and the number of others."""
-    listed = [str(item) for item in items]
-    return ', '.join(listed[:most]) + (f' and {len(listed) - most} more' if len(listed) > most else '')
+    return listed([*map(str, items)], most)
 
 
 def are_numbers(names: Names) -> bool:
@@ -152,12 +138,7 @@ def names_in(meta: Mapping[str, Any] | None) -> list[str] | None:
 
 
 def class_names(network: nn.Module, count: int) -> list[str] | None:
-    """Return a network's class names, if its library knows them.
-
-    Args:
-        network: A classifier.
-        count: Its number of classes.
-    """
+    """Return the class names of a network of so many classes, if its library knows them."""
     names: Sequence[str] | None = None
     if isinstance(network, HuggingFaceClassifier):
         labels = network.model.config.id2label or {}  # some kinds have none unless they are given
@@ -183,9 +164,6 @@ def class_index(classes: Sequence[int | str], names: Sequence[str] | None, count
         names: Names of the teacher's classes, if known.
         count: Number of classes of the teacher.
         wanted: Number of classes of the student.
-
-    Raises:
-        ValueError: If a class of the student has none, two have the same, or a class is not the teacher's.
     """
     if isinstance(classes, (str, Mapping)) or not isinstance(classes, Sequence):
         raise ValueError(
@@ -248,9 +226,6 @@ def index_by_name(names: Sequence[Names], known: Sequence[str] | None, count: in
 
     Returns:
         None if the classes have the same labels, as far as names are known.
-
-    Raises:
-        ValueError: If some classes are at other places, and others of the data are not among the teacher's.
     """
     if not names or any(len(of) > wanted for of in names):  # more than the student's are refused by their labels
         return None
@@ -277,17 +252,7 @@ def index_by_name(names: Sequence[Names], known: Sequence[str] | None, count: in
 
 
 def compare_order(known: Sequence[str] | None, names: Sequence[Names], source: str, refuse: bool) -> None:
-    """Compare the classes of weights with those of the data, by name.
-
-    Args:
-        known: Class names in the weights' file; None if it has none.
-        names: Class names of the data, in one or more forms.
-        source: The file.
-        refuse: Whether another order is an error; if not, it is logged.
-
-    Raises:
-        ValueError: Names the classes whose labels differ.
-    """
+    """Compare the classes of weights in the file ``source`` with those of the data by name; refuse or log another order."""
     theirs = dict(enumerate(known or ()))
     if not theirs or not names:
         return

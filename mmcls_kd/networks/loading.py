@@ -48,10 +48,6 @@ def fetch(source: str, role: str) -> Path:
         source: Path of a file, or of a folder as Hugging Face saves a model, or http(s) address. A hash in the file's name
             (``-1a2b3c4d.pth``) is checked after a download.
         role: Role of the network, for messages.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the download fails.
     """
     if (folder := Path(source).expanduser()).is_dir():
         return _weights_in(folder, role)
@@ -76,20 +72,17 @@ def fetch(source: str, role: str) -> Path:
 
 
 def load_strictly(network: nn.Module, source: str, role: str, classes: int | None = None) -> dict[str, Any]:
-    """Load weights into a network, all of them and no others.
-
-    Args:
-        network: The network, changed in place.
-        source: Path or address of its weights, see :func:`fetch`. From a distiller's checkpoint, the student is taken.
-        role: Role of the network (``'teacher'``, ``'student'``), for messages.
-        classes: Number of classes of the network, to let weights for another number fill all of it but the classifier, which
-            starts afresh; None to refuse them.
+    """Load weights into a network in place, all of them and no others, and return the metadata of their file (``meta``).
 
     Layers that only distillation needs (see :func:`.transfer.transfer`) may be missing on either side. A network may have
     been saved by itself or inside of another module; other parts of the file are ignored.
 
-    Returns:
-        Metadata of the file (``meta``).
+    Args:
+        network: The network.
+        source: Path or address of its weights, see :func:`fetch`. From a distiller's checkpoint, the student is taken.
+        role: Role of the network (``'teacher'``, ``'student'``), for messages.
+        classes: Number of classes of the network, to let weights for another number fill all of it but the classifier, which
+            starts afresh; None to refuse them.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -186,9 +179,6 @@ def _own_names(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], what: s
 
     The network that it wraps may have been saved by itself, or the classifier inside of another module (``model.`` in
     Lightning's files).
-
-    Raises:
-        ValueError: If several parts of the file have all of the network's names.
     """
     needed = {key for key in own if not key.endswith('num_batches_tracked')} - {*_distillation_only(own)}
 

@@ -19,7 +19,7 @@ from ..teachers.inputs import TWICE, VALUES, InputAdapter, InputSpec, _long, _ro
 from ..teachers.inputs import resized as resized
 from ..teachers.resizing import INTERPOLATIONS, PILLOW_NUMBERS
 from .classifiers import TorchvisionClassifier
-from .trial import COLOUR, GREYS, UnclearError, kernel_of, preprocessing, solved
+from .trial import COLOUR, GREYS, KERNEL, UnclearError, kernel_of, preprocessing, solved
 
 #: Input preprocessing of a network without any information.
 UNKNOWN = 'its images are normalised as the student’s; model.teacher_pixels can say otherwise'
@@ -34,10 +34,6 @@ def output_spec(preprocessor: Any, rgb_images: bool = False, given: Mapping[str,
         preprocessor: A data preprocessor of mmengine's or mmpretrain's kind.
         rgb_images: Whether its images are RGB; else BGR, as files are read.
         given: ``mean`` and ``std`` of its images, if their values are no longer 0 to 255.
-
-    Raises:
-        UnclearError: If it changes images otherwise than by mean, std and order of channels.
-        ValueError: If its mean and std do not fit such images.
     """
     own = _done(preprocessor, _said(preprocessor))
     mean, std = ((given or {}).get(key) or (default,) for key, default in (('mean', 0.0), ('std', 1.0)))
@@ -125,10 +121,6 @@ def size_is_said(network: Any, keywords: Mapping[str, Any]) -> bool:
     """Check whether the image size of a network's weights is known, if they came alone in a file.
 
     timm and torchvision publish it with their weights, and for networks that take one size alone.
-
-    Args:
-        network: A classifier.
-        keywords: Keywords of its constructor.
     """
     if isinstance(network, TorchvisionClassifier):
         return network.weights is not None or hasattr(network.model, 'image_size')
@@ -240,7 +232,7 @@ def _tried(processor: Any) -> dict[str, Any]:
             if made.shape[1:] == found['size'] and (seen := kernel_of(making(**keywords), found, kernel)):
                 kernel = seen
                 break
-    return found | dict(zip(('interpolation', 'backend'), kernel, strict=True))
+    return found | dict(zip(KERNEL, kernel, strict=True))
 
 
 READERS = {TimmClassifier: _timm, TorchvisionClassifier: _torchvision, HuggingFaceClassifier: _hugging_face}

@@ -38,6 +38,8 @@ ROUNDED = 2.0
 #: Results for pipelines in this process, which are needed several times.
 TRIED: dict[str, Found] = {}
 KERNEL = ('interpolation', 'backend')
+#: All interpolations, each with its library.
+WAYS = [(kernel, backend) for backend in KERNELS for kernel in KERNELS[backend]]
 
 
 class UnclearError(ValueError):
@@ -45,16 +47,9 @@ class UnclearError(ValueError):
 
 
 def solved(low: np.ndarray, middle: np.ndarray, high: np.ndarray, colour: np.ndarray) -> dict[str, Any]:
-    """Solve for mean, std and order of channels, for each channel.
+    """Solve for mean, std and order of channels, by each channel's values of black, grey, white and :data:`COLOUR`.
 
-    Args:
-        low: Values of black.
-        middle: Values of grey.
-        high: Values of white.
-        colour: Values of :data:`COLOUR`.
-
-    Raises:
-        UnclearError: If they are not only scaled and shifted, or their channels are mixed.
+    Values that are not only scaled and shifted, and mixed channels, are unclear.
     """
     with np.errstate(divide='ignore', invalid='ignore'):
         std = 255 / (high - low)
@@ -81,11 +76,7 @@ def middles(image: Any) -> np.ndarray:
 
 
 def channels_last(image: Any) -> np.ndarray:
-    """Return the values of an image of any kind, (H, W, C).
-
-    Raises:
-        UnclearError: If it is no image.
-    """
+    """Return the values of an image of any kind, (H, W, C)."""
     values = np.asarray(image, dtype=np.float64)
     if values.ndim == 2:
         return values[..., None]
@@ -101,16 +92,10 @@ def channels_first(image: Any) -> bool:
 
 
 def preprocessing(make: Callable[[Image.Image], Tensor]) -> dict[str, Any]:
-    """Measure mean, std, order of channels and size of a library's own preprocessing.
+    """Measure mean, std, order of channels and size (None if images keep theirs) of a library's own preprocessing.
 
     Args:
         make: Function from an RGB image of PIL's to a tensor (C, H, W). It draws no numbers.
-
-    Returns:
-        Settings of :class:`.pixels.InputSpec`; ``size`` is None if images keep theirs.
-
-    Raises:
-        UnclearError: If it changes them in another way.
     """
     shapes = [tuple(make(Image.new('RGB', (side, side))).shape) for side in (SIDE, 3 * SIDE // 4)]
     if len(shapes[0]) != 3:
@@ -130,8 +115,7 @@ def _levels(made: Tensor, found: Mapping[str, Any]) -> np.ndarray:
 def edges(make: Callable[[Image.Image], Tensor], found: Mapping[str, Any]) -> list[float]:
     """Measure the crop of a preprocessing at the left and at the top, in levels of a ramp from 0 to 255.
 
-    Raises:
-        UnclearError: If it does not take the middle of an image, as large as possible.
+    Unless it takes the middle of an image, as large as possible, it is unclear.
     """
     ramp = np.broadcast_to(np.linspace(0, 255, SIDE)[:, None, None], (SIDE, SIDE, 3)).round().astype(np.uint8)
     starts = []
@@ -151,22 +135,15 @@ def edges(make: Callable[[Image.Image], Tensor], found: Mapping[str, Any]) -> li
 def kernel_of(
     make: Callable[[Image.Image], Tensor], found: Mapping[str, Any], said: tuple[str, str]
 ) -> tuple[str, str] | None:
-    """Find the interpolation of a preprocessing; None if its crop hides it.
+    """Find the interpolation of a preprocessing measured by :func:`preprocessing`; None if its crop hides it.
 
-    Args:
-        make: See :func:`preprocessing`.
-        found: Result of that.
-        said: Its declared interpolation, which is returned if it is true.
-
-    Raises:
-        UnclearError: If it is none of :data:`~mmcls_kd.teachers.resizing.KERNELS`.
+    The declared one is tried first, then all of :data:`~mmcls_kd.teachers.resizing.KERNELS`.
     """
     if max(edges(make, found)) > 4:
         return None
     given = np.random.RandomState(0).randint(0, 256, (96, 96, 3)).astype(np.uint8)
     made = _levels(make(Image.fromarray(given)), found)
-    kernels = [said, *((kernel, backend) for backend in KERNELS for kernel in KERNELS[backend])]
-    fitting = next((kernel for kernel in kernels if _apart(given.astype(float), made, kernel) <= 0.5), None)
+    fitting = next((kernel for kernel in (said, *WAYS) if _apart(given.astype(float), made, kernel) <= 0.5), None)
     if fitting is None:
         raise UnclearError('resizes in a way of its own')
     return fitting
@@ -215,12 +192,9 @@ class Values:
 
 @dataclass
 class Found:
-    """The known facts about the images of a data set's pipeline.
+    """The known settings of :class:`.pixels.InputSpec` of a data set's images, and the others, each with the reason.
 
-    Attributes:
-        pixels: Settings of :class:`.pixels.InputSpec`: ``mean``, ``std``, ``to_rgb``; ``size``, if it is constant;
-            ``interpolation`` and ``backend``, if it resizes.
-        unclear: Settings that trials did not show, each with the reason.
+    ``size`` is known if it is constant, ``interpolation`` and ``backend`` if the pipeline resizes.
     """
 
     pixels: dict[str, Any] = field(default_factory=dict)
@@ -228,12 +202,7 @@ class Found:
 
 
 def pipeline_images(dataset: Mapping, resizing: bool = False) -> Found:
-    """Find the images of a data set's pipeline, through any wrappers.
-
-    Args:
-        dataset: Its config.
-        resizing: Whether to find its interpolation.
-    """
+    """Find the images of a data set's pipeline, through any wrappers, and if asked, its interpolation."""
     with DefaultScope.overwrite_default_scope('mmpretrain'), own_randomness() as seed, TemporaryDirectory() as folder:
         found = [_leaf(leaf, resizing, seed, Path(folder)) for leaf in leaves(dataset) or [dataset]]
     first, *others = found
@@ -304,14 +273,7 @@ def _name(transform: Any) -> str:
 
 
 class Walk:
-    """Walk through a pipeline, with the meaning of the image's values after each transform.
-
-    Args:
-        kind: Class of the data set; None if unknown.
-        seed: Function that seeds the transforms' generators.
-        folder: Folder for image files.
-        resizing: Whether to find the interpolation.
-    """
+    """Walk through a pipeline, with the meaning of the image's values after each transform."""
 
     def __init__(self, kind: Any, seed: Callable[[int], None], folder: Path, resizing: bool) -> None:
         self.kind, self.seed, self.folder, self.resizing = kind, seed, folder, resizing
@@ -343,11 +305,7 @@ class Walk:
             self.order_known = self.kind is None or str(getattr(self.kind, '__module__', '')).startswith('mmpretrain.')
 
     def step(self, transform: Any) -> None:
-        """Pass through a transform.
-
-        Raises:
-            UnclearError: If its effect on the values is unclear.
-        """
+        """Pass through a transform, unless its effect on the values is unclear."""
         outcomes: dict[tuple[int, ...], list[np.ndarray]] = {colour: [] for colour in (*GREYS, COLOUR)}
         after = None
         for trial in range(TRIALS):
@@ -441,9 +399,8 @@ class Walk:
         if given.shape[:2] == made.shape[:2] or _is_cut_of(made, given):
             return
         said = declared(transform, made_of)
-        kernels = [(kernel, backend) for backend in KERNELS for kernel in KERNELS[backend]]
-        fitting = {kernel: off for kernel in kernels if (off := _apart(given, made, kernel)) <= 0.5}
-        if said in fitting or (not fitting and said in kernels):  # it crops too
+        fitting = {kernel: off for kernel in WAYS if (off := _apart(given, made, kernel)) <= 0.5}
+        if said in fitting or (not fitting and said in WAYS):  # it crops too
             self.kernels.append(said)
         elif fitting:
             self.kernels.append(min(fitting, key=fitting.__getitem__))

@@ -39,14 +39,7 @@ PREDICTOR = r'distill_losses\.[^.]+\.predictor\.'
 
 
 def find_weights(checkpoint: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
-    """Find the weights in a checkpoint, and their place.
-
-    Args:
-        checkpoint: Content of its file.
-
-    Returns:
-        One of :data:`PLACES`, or an empty name if the file holds the weights themselves, or no known ones.
-    """
+    """Find the weights in a checkpoint, and their place: one of :data:`PLACES`, or an empty name and the whole content."""
     for place in PLACES:
         inside = checkpoint.get(place)
         if isinstance(inside, nn.Module):  # of a trusted file
@@ -88,9 +81,6 @@ def weights_of(checkpoint: Mapping[str, Any]) -> OrderedDict[str, Tensor]:
     """Return the weights in a checkpoint by parameter name; empty if it has no known ones.
 
     Prefixes of wrappers are removed from names: ``module.`` (parallel), ``_orig_mod.`` (``torch.compile``).
-
-    Args:
-        checkpoint: Content of its file: the weights themselves, or the weights in one of :data:`PLACES`.
     """
     _, inside = find_weights(checkpoint)
     if any(tensors_in(value) > tensors_in(inside) for value in inside.values()):
@@ -120,14 +110,8 @@ def student_weights(weights: Mapping[str, Tensor]) -> OrderedDict[str, Tensor]:
 def as_in_memory(network: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """Convert weights from the form in a library's files to that of its networks.
 
-    Hugging Face's files keep names, and sometimes shapes, of earlier versions, which it converts at loading.
-
-    Args:
-        network: A classifier.
-        weights: Any weights; those under the network's own names stay as they are.
-
-    Returns:
-        The weights; those that do not fit are included, missing ones are not.
+    Hugging Face's files keep names, and sometimes shapes, of earlier versions, which it converts at loading. Weights that do
+    not fit are included, missing ones are not.
     """
     own = network.state_dict()
     if weights.keys() == own.keys():
@@ -155,9 +139,6 @@ def left_random(network: nn.Module) -> list[str]:
     """List the parts of a network that stay random after its library loaded its own weights.
 
     timm does so silently if the number of classes differs, Hugging Face with a warning if a file has no head.
-
-    Args:
-        network: A classifier that has loaded its library's weights.
     """
     inner: Any = getattr(network, 'model', None)
     if isinstance(network, TimmClassifier):
@@ -173,15 +154,7 @@ def left_random(network: nn.Module) -> list[str]:
 
 
 def refuse_partial(network: nn.Module, role: str) -> None:
-    """Refuse a network whose library has loaded its own weights in part, see :func:`left_random`.
-
-    Args:
-        network: A classifier that has loaded its library's weights.
-        role: Role of the network, for the message.
-
-    Raises:
-        ValueError: Names the random parts.
-    """
+    """Refuse a network whose library has loaded its own weights in part, see :func:`left_random`."""
     if random := left_random(network):
         raise ValueError(
             f'pretrained weights do not cover the {role}: {", ".join(random[:6])} would stay randomly initialised. Take a '

@@ -26,12 +26,7 @@ GRAPHS = 64
 
 
 def compile_parts(network: nn.Module, options: Mapping[str, Any]) -> None:
-    """Compile the parts of a classifier in place; the names in its state dict stay.
-
-    Args:
-        network: A classifier; of its parts only the data preprocessor stays as it is.
-        options: Keywords of ``torch.compile``.
-    """
+    """Compile the parts of a classifier, but for its data preprocessor, in place; the names in its state dict stay."""
     torch._dynamo.config.cache_size_limit = max(torch._dynamo.config.cache_size_limit, GRAPHS)
     for name, part in network.named_children():
         if name != 'data_preprocessor':
@@ -41,10 +36,7 @@ def compile_parts(network: nn.Module, options: Mapping[str, Any]) -> None:
 def shared_copy(network: nn.Module, taps: Iterable[Tap], folded: bool) -> nn.Module:
     """Make a frozen copy in eval mode, without hooks, that shares all tensors but the folded ones with the original.
 
-    Args:
-        network: A classifier.
-        taps: Taps that are read; stage outputs that none of them needs are left out.
-        folded: Whether to fold batch norms into the convolutions before them.
+    Stage outputs that no tap needs are left out. If folded, batch norms are in the convolutions before them.
     """
     shared = {id(tensor): tensor for tensor in chain(network.parameters(), network.buffers())}
     other = copy.deepcopy(network, shared | no_hooks(network)).eval()
@@ -57,9 +49,6 @@ def fold_norms(network: nn.Module) -> nn.Module:
 
     .. math:: W' = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}} W, \quad
         b' = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}} (b - \mu) + \beta
-
-    Args:
-        network: A network in eval mode.
     """
     before = None
     for name, part in network.named_children():
@@ -111,12 +100,7 @@ class FastNetwork:
         self._ready = network
 
     def __call__(self, inputs: Tensor, taps: dict[str, Tap]) -> dict[str, Read]:
-        """Read the taps in one forward pass, in float32 where the precision is lower.
-
-        Args:
-            inputs: Images, (N, 3, H, W).
-            taps: Taps to read, by name.
-        """
+        """Read the taps in one forward pass of images (N, 3, H, W), in float32 where the precision is lower."""
         made_of = (*taps, *self._weights())
         if made_of != self._made_of:
             self._ready, self._made_of = self._make(inputs, taps), made_of
@@ -160,18 +144,9 @@ class FastNetwork:
 
 
 def largest_difference(network: nn.Module, other: nn.Module, images: Tensor, taps: dict[str, Tap]) -> float:
-    """Compare the taps' values of two networks in float64.
+    """Return the largest difference of two networks' tap values, in units of the largest entry where that is above 1.
 
-    So the precision of the device (TF32 on a GPU) does not matter.
-
-    Args:
-        network: A classifier.
-        other: Another one.
-        images: Images, (N, 3, H, W).
-        taps: Taps to read, by name.
-
-    Returns:
-        The largest difference, in units of the largest entry where that is above 1.
+    They are compared in float64, so the precision of the device (TF32 on a GPU) does not matter.
     """
     with torch.autocast(images.device.type, enabled=False):
         expected, tensors = (run(copy.deepcopy(n).double(), images.double(), taps) for n in (network, other))
@@ -180,14 +155,7 @@ def largest_difference(network: nn.Module, other: nn.Module, images: Tensor, tap
 
 
 def run(network: nn.Module, inputs: Tensor, taps: dict[str, Tap], stop: bool = True) -> dict[str, Read]:
-    """Run one forward pass and read the taps.
-
-    Args:
-        network: A classifier.
-        inputs: Images, (N, 3, H, W).
-        taps: Taps to read, by name.
-        stop: End the pass as soon as all is read.
-    """
+    """Run one forward pass and read the taps; if ``stop``, it ends as soon as all is read."""
     if not taps:
         return {}
     with record(network, taps, stop) as tensors:

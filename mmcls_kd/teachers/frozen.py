@@ -149,11 +149,7 @@ class FrozenTeacher:
 
 
 def check_run(mode: str, precision: str | None) -> None:
-    """Check how a teacher is to run.
-
-    Raises:
-        ValueError: If mode or precision are unknown; names the choices.
-    """
+    """Refuse an unknown mode or precision of a teacher, and both where they exclude each other."""
     if mode not in MODES:
         raise ValueError(f'teacher_mode={mode!r}: choose one of {", ".join(map(repr, MODES))}')
     if precision is not None and precision not in PRECISIONS:

@@ -15,12 +15,7 @@ from .fast import run
 
 
 class Head(nn.Module):
-    """Map from features of the last stage to logits.
-
-    Args:
-        network: Module that maps the features to logits.
-        index: Indices of the student's classes; None for all.
-    """
+    """Map from features of the last stage to logits, of the student's classes if their indices are given."""
 
     index: Tensor | None
 
@@ -37,13 +32,7 @@ class Head(nn.Module):
 
 
 def find_head(network: nn.Module, found: DryRun, taps: Mapping[str, Tap]) -> nn.Module | None:
-    """Find the head behind ``feat``: candidates are tried, and one is kept only if it reproduces the network's logits.
-
-    Args:
-        network: A classifier.
-        found: Its dry run.
-        taps: Its taps.
-    """
+    """Find the head behind ``feat``: candidates are tried, and one is kept only if it reproduces the network's logits."""
     if 'feat' not in taps:
         return None
     candidates: list[nn.Module | None] = [own_head(network)]

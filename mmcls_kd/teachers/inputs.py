@@ -53,16 +53,9 @@ def _round(values: Sequence[float]) -> list[float]:
 
 
 def changed(pixels: InputSpec, given: Mapping[str, Any], name: str = 'teacher_pixels') -> InputSpec:
-    """Replace settings of an input preprocessing.
+    """Replace settings of an input preprocessing, which messages call ``name``.
 
-    Args:
-        pixels: The input preprocessing.
-        given: ``mean``, ``std``, ``to_rgb``, ``size`` (a number or (height, width)), ``interpolation``,
-            ``backend``. Mean and std may be on the scale of 0 to 1.
-        name: Its name in messages.
-
-    Raises:
-        ValueError: If a setting is unknown or does not fit.
+    Size may be a number or (height, width). Mean and std may be on the scale of 0 to 1.
     """
     if not isinstance(given, Mapping):
         raise ValueError(f'{name}={given!r}: give a dict, e.g. dict(mean=127, std=50, size=224)')
@@ -121,12 +114,7 @@ def _long(values: Sequence[float], length: int) -> tuple[float, ...]:
 
 
 def resized(values: Tensor, wanted: InputSpec) -> Tensor:
-    """Resize images as a network's own pipeline would, see :func:`.resizing.resize`.
-
-    Args:
-        values: Images with values from 0 to 255, (N, C, H, W).
-        wanted: Input preprocessing of the result.
-    """
+    """Resize images with values from 0 to 255 as a network's own pipeline would, see :func:`.resizing.resize`."""
     return values if wanted.size is None else resize(values, wanted.size, wanted.interpolation, wanted.backend)
 
 
@@ -147,11 +135,7 @@ class InputAdapter:
         self._constants: dict[Any, list[Tensor]] = {}
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Convert images.
-
-        Args:
-            inputs: Images with the given input preprocessing, (N, C, H, W).
-        """
+        """Convert images with the given input preprocessing, (N, C, H, W)."""
         resize = self.wanted.size is not None and tuple(inputs.shape[2:]) != self.wanted.size
         if self.same_values and not resize and inputs.shape[1] == self.channels:
             return inputs

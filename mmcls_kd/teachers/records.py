@@ -12,15 +12,8 @@ from torch import Tensor
 def record_type(classes: int, k: int) -> np.dtype:
     """Return the type of a view's record: ``logit`` (k,) float16, ``class`` (k,), and ``rest``, the others' log-sum-exp.
 
-    With k = C there is only ``logit``, in the order of the classes: 2·C bytes. Else it is 4·k + 4 bytes, or 6·k + 4 with
-    more than 65,536 classes.
-
-    Args:
-        classes: Number of classes C.
-        k: Number of stored logits, 1 to C.
-
-    Raises:
-        ValueError: If k is not among these.
+    With k = C classes there is only ``logit``, in their order: 2·C bytes. Else it is 4·k + 4 bytes, or 6·k + 4 with more
+    than 65,536 classes.
 
     Example:
         >>> record_type(1000, 10).itemsize, record_type(10, 10).itemsize
@@ -34,16 +27,9 @@ def record_type(classes: int, k: int) -> np.dtype:
 
 
 def encode(logit: Tensor, k: int) -> np.ndarray:
-    r"""Encode a batch of logits as records, see :func:`record_type`.
+    r"""Encode a batch of logits z, (N, C), as N records of the largest k, see :func:`record_type`.
 
     .. math:: rest_n = \log \sum_{i \notin top_k} \exp z_{ni}
-
-    Args:
-        logit: Logits z, (N, C), on any device.
-        k: Number of logits to store.
-
-    Returns:
-        N records.
 
     Raises:
         ValueError: If a logit is not finite in float16.
@@ -64,16 +50,9 @@ def encode(logit: Tensor, k: int) -> np.ndarray:
 
 
 def decode(records: np.ndarray, classes: int) -> Tensor:
-    r"""Decode the stored logits; the others' probability is spread evenly over the other classes.
+    r"""Decode records to logits (N, C), float32; the others' probability is spread evenly over the other classes.
 
     .. math:: z_{ni} = rest_n - \log(C - k) \quad \text{for } i \notin top_k
-
-    Args:
-        records: N records.
-        classes: Number of classes C.
-
-    Returns:
-        Logits (N, C), float32.
 
     Example:
         >>> records = encode(torch.tensor([[3.0, 0.0, 1.0, 0.0]]), k=2)

@@ -38,16 +38,10 @@ def whole(values: Tensor) -> Tensor:
 
 
 def resize(values: Tensor, size: tuple[int, int], interpolation: str, backend: str) -> Tensor:
-    """Resize images, in whole numbers.
+    """Resize images with values from 0 to 255, (N, C, H, W), to (height, width), in whole numbers.
 
     Pillow resizes along one axis and rounds, then along the other. Each time, values that a kernel overshoots are clipped to
     the range: up to 20 levels at a sharp edge.
-
-    Args:
-        values: Images with values from 0 to 255, (N, C, H, W).
-        size: Height and width.
-        interpolation: One of :data:`KERNELS`.
-        backend: The library.
     """
     values = whole(values)  # whole numbers are fractions after they were normalised and back
     (height, width), (old_height, old_width) = size, values.shape[2:]
@@ -82,13 +76,7 @@ def _resize(values: Tensor, size: tuple[int, int], kernel: str, pillow: bool = F
 
 @lru_cache(maxsize=64)
 def pillow_goes_down_first(old: tuple[int, int], new: tuple[int, int], interpolation: str) -> bool:
-    """Check whether Pillow resizes the columns first. Some versions do for some shapes, so it is tried.
-
-    Args:
-        old: Height and width.
-        new: New height and width.
-        interpolation: One of Pillow's.
-    """
+    """Check whether Pillow resizes the columns first. Some versions do for some shapes (height, width), so it is tried."""
     if old[0] * new[1] == old[1] * new[0]:  # the same shape: no version does
         return False
     from PIL import Image

@@ -53,12 +53,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Read the manifest of a store.
-
-        Raises:
-            FileNotFoundError: If there is none.
-            ValueError: If it cannot be read.
-        """
+        """Read the manifest of a store."""
         path = folder / MANIFEST
         if not path.is_file():
             raise FileNotFoundError(
@@ -76,13 +71,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of a store.
-
-    Attributes:
-        epoch: The epoch, from 0.
-        rank: The process that made it.
-        number: Its number among that process's files of the epoch, from 0.
-    """
+    """One file of a store: its epoch, the process that made it, and its number among that process's files of the epoch."""
 
     epoch: int
     rank: int

@@ -40,11 +40,7 @@ class StoredTeacher:
         self.check_views()
 
     def check_views(self) -> None:
-        """Refuse a store whose records are not in the order of the samples.
-
-        Raises:
-            ValueError: If a run of mmengine made it, in the order of its sampler.
-        """
+        """Refuse a store whose records are not in the order of the samples, as a run of mmengine makes it."""
         if self.store.manifest.views.get('order') != BY_INDEX:
             raise ValueError(
                 f'{self.store.folder} was made for a run of mmengine, in the order of its sampler: use it there '

@@ -14,6 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from mmcls_kd.checks import data as data_check
+from mmcls_kd.checks import images
 from mmcls_kd.checks.data import ImageFile, read_all
 
 IMAGENET = 'configs/distillers/imagenet/res18_sd_img.py'
@@ -142,7 +143,7 @@ def test_an_image_that_breaks_the_decoder(check_sets, tmp_path, monkeypatch):
     def broken(path):
         raise IndexError('index out of range')
 
-    monkeypatch.setattr(data_check, 'image_fault', broken)
+    monkeypatch.setattr(images, 'image_fault', broken)
     assert f'train: {root}/cat/0.jpg: IndexError: index out of range' in check_sets(folder_set(root)).findings
 
 
@@ -378,7 +379,7 @@ def test_interruption(check_sets, tmp_path, monkeypatch):
     def interrupted(path):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(data_check, 'image_fault', interrupted)
+    monkeypatch.setattr(images, 'image_fault', interrupted)
     done = check_sets(folder_set(class_folders(tmp_path / 'data', cat=300, dog=2)))
     assert done.code == 130
     assert done.last == 'check_data.py: interrupted; the data are not checked to their end'
