@@ -96,26 +96,17 @@ def label_fault(label: int, classes: int | None) -> str | None:
 class ListedData:
     """A data set by its lists: folders, an annotation file, or mmpretrain's reading of other files.
 
-    Args:
-        dataset: The data set; of mmengine's kind, its lists are not read yet.
-        place: Folder or file of its samples.
-        num_classes: Number of classes of the model; None if unknown.
-
-    Attributes:
-        images: Number of samples; counted by :meth:`findings`, like all below.
-        in_memory: Number of samples without a file of their own, in memory once the lists are read.
-        labels: Number of images of each label.
-        folders: Names of its class folders by label, if its classes are folders.
-        names: Its declared class names by label.
+    Those of a data set of mmengine's kind are not read before :meth:`findings`, which also counts.
     """
 
     def __init__(self, dataset: Any, place: str, num_classes: int | None) -> None:
         self.dataset, self.num_classes = dataset, num_classes
         self.place = place.rstrip('/') or place  # configs write data/NAME/
-        self.images, self.in_memory = 0, 0
-        self.labels: Counter[int] = Counter()
-        self.folders: Names | None = None
-        self.names = declared_names(dataset)
+        self.images = 0  # number of samples
+        self.in_memory = 0  # number of those without a file of their own
+        self.labels: Counter[int] = Counter()  # number of images of each label
+        self.folders: Names | None = None  # class folders by label, if its classes are folders
+        self.names = declared_names(dataset)  # by label
 
     @property
     def classes(self) -> int | None:
@@ -372,12 +363,7 @@ def model_classes(cfg: Config) -> int | None:
 
 
 class DataCheck:
-    """Check of all data sets of a config, which prints its findings and writes nothing.
-
-    Args:
-        cfg: The config.
-        workers: Number of images read at a time.
-    """
+    """Check of all data sets of a config, which prints its findings and writes nothing."""
 
     def __init__(self, cfg: Config, workers: int) -> None:
         self.workers = workers

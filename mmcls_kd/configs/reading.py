@@ -26,13 +26,9 @@ LINE = 100
 def read_config(path: str) -> Config:
     """Read a config by its path: in the working directory, else in the toolbox, else among mmpretrain's.
 
-    Args:
-        path: Path of a file (of mmpretrain's with or without ``configs/``), or ``mmcls_kd::`` or ``mmpretrain::`` and a
-            path.
-
-    Raises:
-        FileNotFoundError: If no such config, or a file that it inherits from, is found.
-        ValueError: If it raises an error, or a module that it imports is not found.
+    The path is that of a file (of mmpretrain's with or without ``configs/``), or ``mmcls_kd::`` or ``mmpretrain::`` and a
+    path. A config, or a file that it inherits from, that is not found is a ``FileNotFoundError``, other errors are
+    ``ValueError``.
     """
     if '::' not in path and (found := _found(path)):
         try:

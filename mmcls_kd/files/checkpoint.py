@@ -115,17 +115,8 @@ def _unguarded() -> Iterator[None]:
 def read_checkpoint(path: str | Path, trust: bool | None = None) -> dict[str, Any]:
     """Read a checkpoint onto the CPU, without running code from it.
 
-    Args:
-        path: The file.
-        trust: Allow pickled objects (``weights_only=False``); only for files from trusted people. If None, the setting of
-            :func:`~mmcls_kd.networks.loading.guard_loading`.
-
-    Returns:
-        Content of the file.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is truncated, no PyTorch checkpoint, or holds more than weights and logs and is not trusted.
+    Only for files from trusted people, ``trust`` allows pickled objects (``weights_only=False``). If it is None, the setting
+    of :func:`~mmcls_kd.networks.loading.guard_loading` counts. A file that is no checkpoint, or is damaged, is a ``ValueError``.
     """
     path = Path(path)
     if not path.is_file():

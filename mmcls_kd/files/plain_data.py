@@ -127,18 +127,15 @@ def read_plain_config(path: Path) -> Config:
     except SyntaxError as error:
         raise ValueError(f'config {path} cannot be read: {error}') from error
     except NotPlainError as error:
-        line = text.splitlines()[error.node.lineno - 1].strip()
-        raise ValueError(f'config {path} is a program (line {error.node.lineno}: {line[:60]}), {MEND}') from error
+        number = error.args[0].lineno
+        line = text.splitlines()[number - 1].strip()
+        raise ValueError(f'config {path} is a program (line {number}: {line[:60]}), {MEND}') from error
     refuse_calls(values, f'config {path}')
     return Config(values, cfg_text=text, filename=str(path))
 
 
 class NotPlainError(Exception):
-    """A part of a config that is more than a value."""
-
-    def __init__(self, node: Any) -> None:
-        super().__init__()
-        self.node = node
+    """A part of a config, a node of its syntax tree, is more than a value."""
 
 
 def _value(node: ast.expr) -> Any:

@@ -157,13 +157,9 @@ def class_names(network: nn.Module, count: int) -> list[str] | None:
 
 
 def class_index(classes: Sequence[int | str], names: Sequence[str] | None, count: int, wanted: int) -> list[int]:
-    """Return the class map as indices: the teacher's class for each class of the student.
+    """Return the class map, all by index or all by name, as the index of the teacher's class for each class of the student.
 
-    Args:
-        classes: The class map: all by index, or all by name.
-        names: Names of the teacher's classes, if known.
-        count: Number of classes of the teacher.
-        wanted: Number of classes of the student.
+    The teacher has ``count`` classes, with names if they are known, the student as many as wanted.
     """
     if isinstance(classes, (str, Mapping)) or not isinstance(classes, Sequence):
         raise ValueError(
@@ -216,16 +212,10 @@ def _index_of(chosen: int | str, place: int, names: Sequence[str] | None, count:
 
 
 def index_by_name(names: Sequence[Names], known: Sequence[str] | None, count: int, wanted: int) -> list[int] | None:
-    """Find the class map by names where they differ in order, and log it.
+    """Find the class map by names where they differ in order, and log it; the data's names are in one or more forms.
 
-    Args:
-        names: Class names of the data, in one or more forms.
-        known: Names of the teacher's classes; None if unknown.
-        count: Number of classes of the teacher.
-        wanted: Number of classes of the student.
-
-    Returns:
-        None if the classes have the same labels, as far as names are known.
+    The teacher has ``count`` classes, with names if they are known, the student as many as wanted. None if the classes have
+    the same labels, as far as names are known.
     """
     if not names or any(len(of) > wanted for of in names):  # more than the student's are refused by their labels
         return None

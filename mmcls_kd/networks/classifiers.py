@@ -117,11 +117,7 @@ def _drop_auxiliary(weights: dict[str, Tensor], prefix: str, *_: Any) -> None:
 
 
 def torchvision_weights(model_name: str, weights: str | WeightsEnum | None) -> WeightsEnum | None:
-    """Return torchvision's object for the weights in a config.
-
-    Raises:
-        ValueError: If torchvision has none of that name (suggests close names).
-    """
+    """Return torchvision's object for the weights in a config; an unknown name is refused with close ones."""
     builder(model_name)
     known = torchvision.models.get_model_weights(model_name)
     try:
@@ -135,11 +131,7 @@ def torchvision_weights(model_name: str, weights: str | WeightsEnum | None) -> W
 
 
 def builder(model_name: str) -> Callable[..., nn.Module]:
-    """Return the function that builds a classifier of torchvision.
-
-    Raises:
-        ValueError: If there is no such model (suggests close names).
-    """
+    """Return the function that builds a classifier of torchvision; an unknown name is refused with close ones."""
     known = torchvision.models.list_models(module=torchvision.models)
     if model_name not in known:
         raise ValueError(f'torchvision has no classifier {model_name!r}{close_names(model_name, known)}')

@@ -44,10 +44,8 @@ def _weights_in(folder: Path, role: str) -> Path:
 def fetch(source: str, role: str) -> Path:
     """Return the local file of weights: by path (working directory, then toolbox), or downloaded once into torch's cache.
 
-    Args:
-        source: Path of a file, or of a folder as Hugging Face saves a model, or http(s) address. A hash in the file's name
-            (``-1a2b3c4d.pth``) is checked after a download.
-        role: Role of the network, for messages.
+    The source is the path of a file, or of a folder as Hugging Face saves a model, or an http(s) address. A hash in the
+    file's name (``-1a2b3c4d.pth``) is checked after a download. ``role`` names the network in messages.
     """
     if (folder := Path(source).expanduser()).is_dir():
         return _weights_in(folder, role)
@@ -75,19 +73,15 @@ def load_strictly(network: nn.Module, source: str, role: str, classes: int | Non
     """Load weights into a network in place, all of them and no others, and return the metadata of their file (``meta``).
 
     Layers that only distillation needs (see :func:`.transfer.transfer`) may be missing on either side. A network may have
-    been saved by itself or inside of another module; other parts of the file are ignored.
+    been saved by itself or inside of another module; other parts of the file are ignored. From a distiller's checkpoint, the
+    student is taken.
 
     Args:
         network: The network.
-        source: Path or address of its weights, see :func:`fetch`. From a distiller's checkpoint, the student is taken.
+        source: Path or address of its weights, see :func:`fetch`.
         role: Role of the network (``'teacher'``, ``'student'``), for messages.
         classes: Number of classes of the network, to let weights for another number fill all of it but the classifier, which
             starts afresh; None to refuse them.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is unreadable, or keys are missing, unexpected or of another shape, or numbers are not
-            finite; names them.
     """
     checkpoint = read_checkpoint(fetch(source, role))
     what = f'{role} weights {source}'

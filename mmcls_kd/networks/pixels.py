@@ -30,10 +30,7 @@ Pixels, PixelAdapter = InputSpec, InputAdapter  # their names in earlier version
 def output_spec(preprocessor: Any, rgb_images: bool = False, given: Mapping[str, Any] | None = None) -> InputSpec:
     """Return the input preprocessing of a data preprocessor: its declared one if it does that, else the one it does.
 
-    Args:
-        preprocessor: A data preprocessor of mmengine's or mmpretrain's kind.
-        rgb_images: Whether its images are RGB; else BGR, as files are read.
-        given: ``mean`` and ``std`` of its images, if their values are no longer 0 to 255.
+    Its images are RGB or else BGR, as files are read; ``given`` is their mean and std, if values are no longer 0 to 255.
     """
     own = _done(preprocessor, _said(preprocessor))
     mean, std = ((given or {}).get(key) or (default,) for key, default in (('mean', 0.0), ('std', 1.0)))
@@ -98,14 +95,9 @@ def wanted_pixels(
     rgb_images: bool = False,
     keywords: Mapping[str, Any] | None = None,
 ) -> InputSpec:
-    """Return the input preprocessing of a network: by its config, else its library, else the student's.
+    """Return the input preprocessing of a network: by its config's data preprocessor, else its library, else the student's.
 
-    Args:
-        network: A classifier.
-        student: Input preprocessing of the student.
-        preprocessor: The data preprocessor of the network's config, if that has one.
-        rgb_images: Whether its images are RGB, see :func:`output_spec`.
-        keywords: Keywords of the network's constructor.
+    Its library knows it by the keywords of the network's constructor. For ``rgb_images`` see :func:`output_spec`.
     """
     pixels = next(
         (changed(student, read(network, keywords or {})) for kind, read in READERS.items() if isinstance(network, kind)),

@@ -18,23 +18,14 @@ from .weights import AVERAGES, _distillation_only, about_contents, find_weights,
 
 @dataclass
 class Transfer:
-    """The result of :func:`transfer`.
+    """The result of :func:`transfer`."""
 
-    Attributes:
-        kept: Names of the student's weights in the output.
-        dropped: Names of the student's weights that only distillation needed.
-        left_out: The other parts of the checkpoint that are not in the output.
-        ema: Whether the weights are the moving average's.
-        deit3: Whether the student is a DeiT-III.
-        simkd: Whether the teacher's head predicts, on features of the student (SimKD).
-    """
-
-    kept: list[str]
-    dropped: list[str]
-    left_out: list[str] = field(default_factory=list)
-    ema: bool = False
-    deit3: bool = False
-    simkd: bool = False
+    kept: list[str]  # the student's weights in the output
+    dropped: list[str]  # the student's weights that only distillation needed
+    left_out: list[str] = field(default_factory=list)  # the other parts of the checkpoint that are not in the output
+    ema: bool = False  # the weights are the moving average's
+    deit3: bool = False  # the student is a DeiT-III
+    simkd: bool = False  # the teacher's head predicts, on features of the student
 
 
 def _is_deit3(weights: Mapping[str, Tensor]) -> bool:
@@ -56,10 +47,6 @@ def transfer(dis_path: str | Path, output_path: str | Path, trust: bool | None =
         dis_path: A checkpoint of ours or of the original toolbox.
         output_path: The file to write, atomically.
         trust: See :func:`read_checkpoint`.
-
-    Raises:
-        FileNotFoundError: If there is no such checkpoint.
-        ValueError: If it is unreadable or has no student weights.
     """
     checkpoint = read_checkpoint(dis_path, trust)
     weights = weights_of(checkpoint)

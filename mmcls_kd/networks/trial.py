@@ -6,7 +6,7 @@ import random
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -60,11 +60,11 @@ def solved(low: np.ndarray, middle: np.ndarray, high: np.ndarray, colour: np.nda
     return dict(**numbers, to_rgb=order(colour * std + mean))
 
 
-def order(values: np.ndarray, within: float = ROUNDED) -> bool:
+def order(values: np.ndarray) -> bool:
     """Check whether the values of :data:`COLOUR` are RGB; else BGR. Grey counts as either."""
-    if len(values) == 1 or abs(values - COLOUR).max() <= within:
+    if len(values) == 1 or abs(values - COLOUR).max() <= ROUNDED:
         return True
-    if abs(values - COLOUR[::-1]).max() <= within:
+    if abs(values - COLOUR[::-1]).max() <= ROUNDED:
         return False
     raise UnclearError(f'makes {[round(float(v)) for v in values]} of the colour {list(COLOUR)}')
 
@@ -94,8 +94,7 @@ def channels_first(image: Any) -> bool:
 def preprocessing(make: Callable[[Image.Image], Tensor]) -> dict[str, Any]:
     """Measure mean, std, order of channels and size (None if images keep theirs) of a library's own preprocessing.
 
-    Args:
-        make: Function from an RGB image of PIL's to a tensor (C, H, W). It draws no numbers.
+    It is a function from an RGB image of PIL's to a tensor (C, H, W), and draws no numbers.
     """
     shapes = [tuple(make(Image.new('RGB', (side, side))).shape) for side in (SIDE, 3 * SIDE // 4)]
     if len(shapes[0]) != 3:
@@ -288,12 +287,12 @@ class Walk:
         """Check whether a transform reads the image from a file; else the data set has to give it."""
         sample: Any = self.sample(COLOUR)
         for transform in transforms if self.side == SIDE else ():
-            with suppress(Exception):  # whatever it may raise without an image
+            try:
                 sample = transform(sample)
                 if sample is None or _image_in(sample) is not None:
                     return sample is not None
-                continue
-            return False
+            except Exception:  # whatever it may raise without an image
+                return False
         return False
 
     def take_array(self) -> None:

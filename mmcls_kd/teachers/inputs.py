@@ -121,10 +121,7 @@ def resized(values: Tensor, wanted: InputSpec) -> Tensor:
 class InputAdapter:
     """Conversion of images from one network's input preprocessing to another's, on their device.
 
-    Args:
-        given: Input preprocessing of the images.
-        wanted: Input preprocessing of the result.
-        channels: Number of channels of the result, 1 or 3. A grey one takes the mean of three numbers for red, green, blue.
+    The result has 1 or 3 channels. A grey one takes the mean of three numbers for red, green, blue.
     """
 
     def __init__(self, given: InputSpec, wanted: InputSpec, channels: int) -> None:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import product, starmap
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +23,16 @@ AGAIN = 'the same `python -m mmcls_kd store` command again makes what is missing
 
 @dataclass
 class Manifest:
-    """The contents of a store.
+    """The contents of a store."""
 
-    Attributes:
-        views: Fingerprint of the views, see :mod:`mmcls_kd.engine.views`; a training has to agree in every line.
-        teacher: Fingerprint of the teacher, see :mod:`mmcls_kd.engine.views`; a training that names a teacher has to agree.
-        classes: Number of classes C.
-        k: Number of stored logits of each view.
-        processes: Number of processes that wrote it: process ``place % processes`` holds a sample's records.
-        rows: Number of records of an epoch and process.
-        shard_rows: Number of records of a file; the last file has the rest.
-        epochs: Number of complete epochs.
-        format: Version of this layout.
-    """
-
-    views: dict[str, Any]
-    teacher: dict[str, Any]
+    views: dict[str, Any]  # their fingerprint, see mmcls_kd.engine.views: a training has to agree in every line
+    teacher: dict[str, Any]  # its fingerprint: a training that names a teacher has to agree
     classes: int
-    k: int
-    processes: int
-    rows: int
-    shard_rows: int
-    epochs: int = 0
+    k: int  # number of stored logits of each view
+    processes: int  # number of processes that wrote it: process place % processes holds a sample's records
+    rows: int  # number of records of an epoch and process
+    shard_rows: int  # number of records of a file; the last file has the rest
+    epochs: int = 0  # number of complete epochs
     format: int = FORMAT
 
     def write(self, folder: Path) -> None:
@@ -108,10 +97,7 @@ class TeacherStore:
     def shards(self) -> Iterator[Shard]:
         """Iterate over all files of the complete epochs."""
         manifest = self.manifest
-        for epoch in range(manifest.epochs):
-            for rank in range(manifest.processes):
-                for number in range(shard_count(manifest)):
-                    yield Shard(epoch, rank, number)
+        return starmap(Shard, product(*map(range, (manifest.epochs, manifest.processes, shard_count(manifest)))))
 
     def _check_sizes(self) -> None:
         for shard in self.shards():
@@ -123,14 +109,7 @@ class TeacherStore:
                 raise ValueError(f'teacher_store {self.folder}: {shard.path} is cut short; {AGAIN}')
 
     def check(self, shards: Iterable[Shard] | None = None) -> None:
-        """Compare files with their checksums.
-
-        Args:
-            shards: Files to check; all of them if None.
-
-        Raises:
-            ValueError: Names the first file that differs.
-        """
+        """Compare files, by default all, with their checksums; the first one that differs is an error."""
         chosen = list(self.shards() if shards is None else shards)
         with ThreadPoolExecutor(max_workers=4) as pool:
             for shard, whole in zip(chosen, pool.map(functools.partial(is_whole, self.folder), chosen), strict=True):
