@@ -116,7 +116,7 @@ def read_checkpoint(path: str | Path, trust: bool | None = None) -> dict[str, An
     """Read a checkpoint onto the CPU, without running code from it.
 
     Only for files from trusted people, ``trust`` allows pickled objects (``weights_only=False``). If it is None, the setting
-    of :func:`~mmcls_kd.networks.loading.guard_loading` counts. A file that is no checkpoint, or is damaged, is a ``ValueError``.
+    of :func:`~mmcls_kd.networks.loading.guard_loading` counts. A damaged file, or no checkpoint, is a ``ValueError``.
     """
     path = Path(path)
     if not path.is_file():

@@ -202,13 +202,10 @@ def _own_names(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], what: s
 
 
 def guard_loading(trust: bool) -> None:
-    """Forbid code in data files in this process, mmengine's own loading (``Pretrained``, resume) included.
+    """Forbid (or allow) code in data files in this process, mmengine's own loading (``Pretrained``, resume) included.
 
     If safe loading of a checkpoint fails, mmengine reads it anew and lets it run code; and it builds the objects named in
     YAML files and pickled annotation lists.
-
-    Args:
-        trust: Allow it after all.
     """
     plain_data.guard_files(trust)
     if trust:
