@@ -171,12 +171,7 @@ class Entrant:
         return repr([model.get(key) for key in TEACHER_KEYS]) if model.get('teacher_cfg') is not None else None
 
     def distiller(self) -> Any:
-        """Build a distiller with its teacher, with any method.
-
-        Raises:
-            FileNotFoundError: If the teacher's weights are missing.
-            ValueError: If they do not fit.
-        """
+        """Build a distiller with its teacher, with any method."""
         model = copy.deepcopy(self.cfg.model)
         model.distill_cfg = [dict(methods=[dict(type='KDLoss', name='loss_kd')])]
         model.update(teacher_mode='eval', teacher_store=None, student_pretrained=None, compile=False)

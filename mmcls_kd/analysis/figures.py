@@ -53,12 +53,12 @@ def new_figure(height: float) -> Any:
     return Figure(figsize=(WIDTH, height), layout='constrained')
 
 
-def panels(count: int, height: float, columns: int = 4, **keywords: Any) -> tuple[Any, list[Any]]:
+def panels(count: int, height: float, columns: int) -> tuple[Any, list[Any]]:
     """Make a figure of panels, each of a height in inches, in rows of at most ``columns``."""
     columns = min(columns, count)
     rows = math.ceil(count / columns)
     figure = new_figure(rows * height)
-    axes = list(figure.subplots(rows, columns, squeeze=False, **keywords).flat)
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for unused in axes[count:]:
         unused.set_axis_off()
     return figure, axes[:count]
@@ -268,9 +268,7 @@ def features(found: Comparison) -> Any | None:
 
 def chosen_classes(count: int) -> list[int]:
     """Select the classes for t-SNE: all, or ten, evenly spread."""
-    if count <= TSNE_CLASSES:
-        return list(range(count))
-    return [round(i * (count - 1) / (TSNE_CLASSES - 1)) for i in range(TSNE_CLASSES)]
+    return np.linspace(0, count - 1, min(count, TSNE_CLASSES)).round().astype(int).tolist()
 
 
 def embedded(vectors: torch.Tensor) -> np.ndarray:
@@ -309,11 +307,11 @@ def _whole_numbers(axes: Any) -> None:
 
 def _plain_log(axes: Any) -> None:
     """Label a logarithmic axis with plain numbers, enough of them."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import LogLocator
 
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0, 7.0)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter('{x:g}')
+    axes.yaxis.set_minor_formatter('')
 
 
 def _legend_beside(axes: Any) -> None:

@@ -17,7 +17,6 @@ from ..engine.loss_watch import value_of
 
 #: Name of the task loss, the student's own on the labels.
 TASK = 'task'
-Row = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def gradient_terms(model: Any, batches: Iterable[Any]) -> list[Term]:
     Nothing is trained: each batch starts from the same state.
     """
     parameters = [p for p in getattr(model, 'student', model).parameters() if p.requires_grad]
-    measured: dict[str, list[Row]] = {}
+    measured: dict[str, list[tuple[float, float, float]]] = {}
     training = model.training
     model.train()
     try:
@@ -107,20 +106,15 @@ def gradient_terms(model: Any, batches: Iterable[Any]) -> list[Term]:
         model.train(training)
     if not measured:
         raise ValueError('there is no training batch to measure gradients on')
-    return [_term(name, rows, measured[TASK], getattr(model, 'loss_weights', {})) for name, rows in measured.items()]
+    tables = {name: np.array(rows) for name, rows in measured.items()}
+    return [_term(name, rows, tables[TASK], getattr(model, 'loss_weights', {})) for name, rows in tables.items()]
 
 
-def _term(name: str, rows: list[Row], task: list[Row], weights: Mapping) -> Term:
+def _term(name: str, rows: np.ndarray, task: np.ndarray, weights: Mapping) -> Term:
     """Average over batches; their rows have value, norm, and inner product with the task loss's gradient."""
-    value, norm, _ = (float(column) for column in np.mean(rows, axis=0))
-    task_norm = float(np.mean([row[1] for row in task]))
-    lengths = [row[1] * other[1] for row, other in zip(rows, task, strict=True)]
-    cosines = [row[2] / length for row, length in zip(rows, lengths, strict=True) if length > 0]
-    return Term(
-        name,
-        value,
-        norm,
-        norm / task_norm if task_norm else None,
-        float(np.mean(cosines)) if cosines else None,
-        weights[name].value if name in weights else None,
-    )
+    value, norm, _ = map(float, rows.mean(axis=0))
+    task_norm = float(task[:, 1].mean())
+    lengths = rows[:, 1] * task[:, 1]
+    cosines = rows[lengths > 0, 2] / lengths[lengths > 0]
+    ratio, cosine = norm / task_norm if task_norm else None, float(cosines.mean()) if len(cosines) else None
+    return Term(name, value, norm, ratio, cosine, weights[name].value if name in weights else None)

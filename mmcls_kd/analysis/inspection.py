@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
 from ..configs.reading import read_config
@@ -21,7 +20,6 @@ from ..teachers.head import find_head
 
 def networks_in(name: str) -> Iterator[tuple[str, Source, Mapping[str, Any]]]:
     """Find the networks of a name (``timm:resnet18``) or a config, each with its role and the config's ``taps``."""
-    cfg: Config | None = None
     try:
         cfg = read_config(name)
     except FileNotFoundError:

@@ -29,17 +29,17 @@ th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #e3e3
 th { border-bottom: 2px solid #999; vertical-align: bottom; white-space: normal; }
 th:first-child, td:first-child { text-align: left; }
 """
-COLUMNS = (
-    'network',
-    'checkpoint',
-    'accuracy (%)',
-    'mean confidence (%)',
-    'calibration error (%)',
-    'entropy (nats)',
-    'same answer as teacher (%)',
-    'KL(teacher ‖ student) (nats)',
-    'distance in correlation',
+#: Each number of the table: its heading, its name in a row, its digits and its factor.
+NUMBERS = (
+    ('accuracy (%)', 'accuracy', 2, 100),
+    ('mean confidence (%)', 'confidence', 2, 100),
+    ('calibration error (%)', 'calibration_error', 2, 100),
+    ('entropy (nats)', 'entropy', 3, 1),
+    ('same answer as teacher (%)', 'agreement', 2, 100),
+    ('KL(teacher ‖ student) (nats)', 'divergence', 3, 1),
+    ('distance in correlation', 'correlation_distance', 3, 1),
 )
+COLUMNS = ('network', 'checkpoint', *(heading for heading, *_ in NUMBERS))
 
 
 def texts(found: Comparison) -> dict[str, str]:
@@ -100,13 +100,7 @@ def _about_classes(found: Comparison) -> str:
 
 
 def write_page(found: Comparison, files: Mapping[str, Path], path: Path) -> None:
-    """Write the report, atomically.
-
-    Args:
-        found: The comparison.
-        files: The figures, by name.
-        path: The file to write.
-    """
+    """Write the report, atomically, with the figures that exist, by name."""
     with atomic_path(path) as file:
         file.write_text('\n'.join(_page(found, files)) + '\n', encoding='utf-8')
 
@@ -162,21 +156,9 @@ def _table(found: Comparison) -> Iterator[str]:
 
 def cells(row: Row, unit: str) -> list[str]:
     """Return a network's row of the table, see :data:`COLUMNS`."""
-
-    def shown(value: float | None, digits: int, factor: float = 1) -> str:
-        return '' if value is None else f'{factor * value:.{digits}f}'
-
-    return [
-        row.name,
-        '' if row.step is None else f'{UNITS[unit]} {row.step}',
-        shown(row.accuracy, 2, 100),
-        shown(row.confidence, 2, 100),
-        shown(row.calibration_error, 2, 100),
-        shown(row.entropy, 3),
-        shown(row.agreement, 2, 100),
-        shown(row.divergence, 3),
-        shown(row.correlation_distance, 3),
-    ]
+    numbers = [(getattr(row, name), digits, factor) for _, name, digits, factor in NUMBERS]
+    shown = ['' if value is None else f'{factor * value:.{digits}f}' for value, digits, factor in numbers]
+    return [row.name, '' if row.step is None else f'{UNITS[unit]} {row.step}', *shown]
 
 
 def _image(path: Path, title: str) -> str:

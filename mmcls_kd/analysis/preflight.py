@@ -38,19 +38,13 @@ NO_TASK = 'The task loss has no gradient, as its weight is 0 here: the weights o
 
 @dataclass(frozen=True)
 class Look:
-    """The results of a pre-flight; what both networks make together is None without a teacher.
+    """The results of a pre-flight, on validation images and training batches; closeness to a teacher is None without one.
 
     Attributes:
-        images: Number of validation images.
-        classes: Number of classes.
-        networks: The networks, by name.
-        agreement: Share of images for which teacher and student predict the same class.
         divergence: KL(teacher ‖ student), in nats.
         temps: The temperature of each method that has one.
         softened: The teacher's entropy as the method softens it, see :func:`.teacher_entropy.softened`.
         terms: The gradients of the terms, the task loss's first.
-        batches: Number of training batches.
-        advice: The warning signs.
         left_out: Omitted measurements, with reasons.
     """
 
@@ -156,12 +150,11 @@ def _told(runner: Runner, batches: int, log: Callable[[str], Any]) -> Iterator[A
     """Iterate over the first training batches, with the progress logged; unreadable images are counted as in training."""
     loader = runner.train_dataloader
     count = min(batches, len(loader))
-    for number, batch in enumerate(islice(batches_from(loader, 0), count), 1):
+    for batch in islice(batches_from(loader, 0), count):
         if hasattr(runner.train_loop, 'count_unreadable'):
             runner.train_loop.count_unreadable(batch)
         yield batch
-        if number == count:
-            log(f'gradients: {number}/{count} training batches')
+    log(f'gradients: {count}/{count} training batches')
 
 
 def _share(value: float) -> str:

@@ -44,15 +44,9 @@ def prepare(cfg: Config) -> None:
 
 
 class Prototypes:
-    """Sums of the teacher's vectors, class by class.
+    """Sums of the teacher's vectors, class by class, over training images in the order of the first epoch (None: all).
 
-    Args:
-        runner: Runner of the training whose teacher is used.
-        loader: Its training dataloader, whose labels are among the classes.
-        images: Number of training images, in the order of the first epoch; None for all.
-
-    Raises:
-        ValueError: If there is no single teacher with such vectors, the data do not fit, or a class has no image.
+    A runner without a single teacher with such vectors is refused, and a class without an image.
     """
 
     def __init__(self, runner: Runner, loader: Any, images: int | None = None) -> None:
@@ -97,11 +91,7 @@ class Prototypes:
         return vectors.double().cpu(), hard_label(batch_label(samples)).cpu()
 
     def add_all(self) -> None:
-        """Run the teacher over the images.
-
-        Raises:
-            TrainingError: If an image cannot be read, or a class has none.
-        """
+        """Run the teacher over the images; one that cannot be read, or a class without any, is an error."""
         progress, left = Progress(self.runner.logger.info, self.wanted), self.wanted
         for batch in batches_from(self.loader, 0):
             if hasattr(self.runner.train_loop, 'count_unreadable'):
@@ -121,11 +111,7 @@ class Prototypes:
         return self.sums / self.counts[:, None]
 
     def write_cost(self, path: Path) -> None:
-        """Write the costs of moving probability between the classes, see :func:`~mmcls_kd.dis_losses.wkd_logit.class_cost`.
-
-        Raises:
-            TrainingError: If the teacher returns NaN or infinite numbers.
-        """
+        """Write the costs of moving probability between the classes (:func:`~mmcls_kd.dis_losses.wkd_logit.class_cost`)."""
         cost = class_cost(self.means)
         if not cost.isfinite().all():
             raise TrainingError('the teacher gives vectors that are not finite, so the classes have no prototypes')

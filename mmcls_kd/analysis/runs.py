@@ -26,12 +26,9 @@ MEND = 'name the --work-dir of a training by `python -m mmcls_kd train`'
 
 @dataclass(frozen=True)
 class Run:
-    """A training.
+    """A training, with its name in the report, work directory and config.
 
     Attributes:
-        name: Its name in the report.
-        folder: Its work directory.
-        cfg: Its config.
         unit: ``'epoch'`` or ``'iter'``, the unit of its checkpoints.
         checkpoints: Its checkpoints by epoch or iteration, in order.
         training: Its log of training, over resumed parts: ``step`` is the iteration.

@@ -20,10 +20,7 @@ def program() -> str:
 def command_line(verb: str, tool: str, *words: str) -> list[str]:
     """Return the command line of a verb, started in the same way as the program that runs.
 
-    Args:
-        verb: The verb.
-        tool: The program of that verb in a clone: beside the one that runs, or one folder above.
-        *words: Its arguments.
+    In a clone, ``tool`` is the verb's program: beside the one that runs, or one folder above.
     """
     start, _, of_package = program().partition(' ')
     if of_package:

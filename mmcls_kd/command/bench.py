@@ -137,20 +137,15 @@ PARTS = dict(
 )
 
 
-def find_benchmark() -> None:
-    """Make the package of the benchmark importable, which stands beside the tools of a clone."""
-    from ..files.paths import TOOLBOX
-
-    if not Path(TOOLBOX, 'tools', 'benchmark').is_dir():
-        raise FileNotFoundError(f'the benchmark needs a clone of the toolbox: {TOOLBOX} has no tools/benchmark/')
-    sys.path.append(str(TOOLBOX / 'tools'))
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, and write the measurements."""
     args = parser().parse_args(argv)
+    from ..files.paths import TOOLBOX
+
     with errors_in_one_line():
-        find_benchmark()
+        if not Path(TOOLBOX, 'tools', 'benchmark').is_dir():
+            raise FileNotFoundError(f'the benchmark needs a clone of the toolbox: {TOOLBOX} has no tools/benchmark/')
+        sys.path.append(str(TOOLBOX / 'tools'))
     load_libraries()
     import torch
     from mmengine.logging import MMLogger

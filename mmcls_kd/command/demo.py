@@ -107,27 +107,22 @@ def show(rows: Sequence[tuple[str, float, int, str]]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the demo."""
-    args = parser().parse_args(argv)
-    with errors_in_one_line(interrupted='the same command resumes'):
-        demonstrate(args)
-
-
-def demonstrate(args: argparse.Namespace) -> None:
     """Train, transfer and test; print the table."""
     from ..files.paths import TOOLBOX
 
-    folder = args.work_dir.resolve()
-    run(TOOLBOX / 'tools' / 'fetch_fashion_mnist.py')
-    rows = [('teacher, shipped', *test(TEACHER, TEACHER_WEIGHTS, folder / 'teacher'), '')]
-    progress = Progress(2 * len(args.seeds))
-    for seed in args.seeds:
-        alone, nkd = folder / f'alone_seed{seed}', folder / f'nkd_seed{seed}'
-        options = ('--cfg-options', f'randomness.seed={seed}')
-        took = progress.train(STUDENT, alone, *options)
-        rows.append((f'student alone, seed {seed}', *test(STUDENT, alone / LAST, alone), took))
+    args = parser().parse_args(argv)
+    with errors_in_one_line(interrupted='the same command resumes'):
+        folder = args.work_dir.resolve()
+        run(TOOLBOX / 'tools' / 'fetch_fashion_mnist.py')
+        rows = [('teacher, shipped', *test(TEACHER, TEACHER_WEIGHTS, folder / 'teacher'), '')]
+        progress = Progress(2 * len(args.seeds))
+        for seed in args.seeds:
+            alone, nkd = folder / f'alone_seed{seed}', folder / f'nkd_seed{seed}'
+            options = ('--cfg-options', f'randomness.seed={seed}')
+            took = progress.train(STUDENT, alone, *options)
+            rows.append((f'student alone, seed {seed}', *test(STUDENT, alone / LAST, alone), took))
 
-        took = progress.train(DISTILLER, nkd, *options)
-        run(*PACKAGE, 'transfer', '--dis_path', nkd / LAST, '--output_path', nkd / 'student.pth')
-        rows.append((f'student with NKD, seed {seed}', *test(STUDENT, nkd / 'student.pth', nkd), took))
-    show(rows)
+            took = progress.train(DISTILLER, nkd, *options)
+            run(*PACKAGE, 'transfer', '--dis_path', nkd / LAST, '--output_path', nkd / 'student.pth')
+            rows.append((f'student with NKD, seed {seed}', *test(STUDENT, nkd / 'student.pth', nkd), took))
+        show(rows)

@@ -29,11 +29,8 @@ def _is_distributed() -> bool:
 def _end(message: str, final: bool = True, code: int = 1) -> None:
     """End the program with ``PROGRAM: error: MESSAGE`` and an exit code; tell the launcher both.
 
-    Args:
-        message: The error.
-        final: Whether it would happen again. If not, and where there are several processes, the program ends at once,
-            without Python's clean-up, which takes seconds where the machine is busy.
-        code: The exit code.
+    An error that is not ``final`` may not happen again: where there are several processes, the program ends at once, without
+    Python's clean-up, which takes seconds where the machine is busy.
     """
     text = f'{program()}: error: {message}'
     if status := os.environ.get(STATUS):
@@ -81,12 +78,8 @@ def _note_termination() -> None:
 def ended_when_asked(again: str) -> Iterator[None]:
     """End the program on SIGTERM in the ``with`` block, with one line and the exit code that says "try again".
 
-    A training takes over the signal when it has begun, see :class:`~mmcls_kd.engine.termination.TerminationHook`.
-
-    Ctrl-C ends it with one line, too.
-
-    Args:
-        again: How it resumes.
+    A training takes over the signal when it has begun, see :class:`~mmcls_kd.engine.termination.TerminationHook`. Ctrl-C
+    ends it with one line, too. ``again`` says how it resumes.
     """
 
     def end() -> None:
@@ -106,8 +99,7 @@ def ended_when_asked(again: str) -> Iterator[None]:
 def errors_in_one_line(interrupted: str = 'the same command starts again') -> Iterator[None]:
     """End the program with ``PROGRAM: error: MESSAGE`` and exit code 1 on errors that bad input causes.
 
-    Args:
-        interrupted: The message after Ctrl-C.
+    After Ctrl-C it ends with the message ``interrupted``.
     """
     try:
         yield
@@ -141,10 +133,7 @@ def ended_in_order(again: str = 'with --resume') -> Iterator[None]:
     :data:`~mmcls_kd.errors.EXIT_CODE` for a run that saved its state because it was asked to end, :data:`INTERRUPTED` after
     Ctrl-C. Errors that are a fault of the toolbox's or the user's code keep their traceback. Where all went well, several
     processes take leave of one another, and the program ends here: while Python cleans up, a thread of gloo that is left may
-    abort the process.
-
-    Args:
-        again: How it resumes from what is saved.
+    abort the process. ``again`` says how it resumes from what is saved.
     """
     try:
         yield

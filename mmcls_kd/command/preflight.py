@@ -23,15 +23,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure and print."""
-    args = parser().parse_args(argv)
-    with tempfile.TemporaryDirectory() as folder:  # the runner wants one for its log; nothing of a run's is touched
-        args.work_dir = folder
-        measure(args)
-
-
-def measure(args: argparse.Namespace) -> None:
     """Measure and print; write the numbers."""
+    args = parser().parse_args(argv)
     load_libraries()
     from ..checks.training import check_training
     from ..engine.folders import check_data_folders, check_idx_files
@@ -39,22 +32,24 @@ def measure(args: argparse.Namespace) -> None:
     from ..engine.training import count_samples, training_config
     from ..errors import need_library
 
-    with errors_in_one_line():
-        need_library('torchmetrics', program(), extra='analysis')
-        from ..analysis.preflight import look, prepare, show
-        from ..analysis.showing import screen, write_json
+    with tempfile.TemporaryDirectory() as folder:  # the runner wants one for its log; nothing of a run's is touched
+        args.work_dir = folder
+        with errors_in_one_line():
+            need_library('torchmetrics', program(), extra='analysis')
+            from ..analysis.preflight import look, prepare, show
+            from ..analysis.showing import screen, write_json
 
-        if args.json and args.json.is_dir():
-            raise ValueError(f'--json {args.json} is a folder: name a file in it')
-        cfg = training_config(args)
-        prepare(cfg)
-        check_data_folders(cfg, ('train_dataloader', 'val_dataloader'))
-        check_idx_files(cfg, ('train_dataloader', 'val_dataloader'))
-        count_samples(cfg)
-        runner = build_runner(cfg)
-        check_training(runner)
-        found = look(runner, args.images, args.batches, log=lambda line: print(line, file=sys.stderr))
-        show(found, screen())
-    if args.json:
-        with ended_in_order(again='by the same command'):
-            write_json(found, args.json)
+            if args.json and args.json.is_dir():
+                raise ValueError(f'--json {args.json} is a folder: name a file in it')
+            cfg = training_config(args)
+            prepare(cfg)
+            check_data_folders(cfg, ('train_dataloader', 'val_dataloader'))
+            check_idx_files(cfg, ('train_dataloader', 'val_dataloader'))
+            count_samples(cfg)
+            runner = build_runner(cfg)
+            check_training(runner)
+            found = look(runner, args.images, args.batches, log=lambda line: print(line, file=sys.stderr))
+            show(found, screen())
+        if args.json:
+            with ended_in_order(again='by the same command'):
+                write_json(found, args.json)

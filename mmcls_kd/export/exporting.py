@@ -79,16 +79,13 @@ def failures_named(step: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Exported:
-    """A written and checked file.
+    """A written and checked file, with the largest difference of logits in the check, and the largest absolute logit.
 
     Attributes:
-        path: The file.
         runtime: The library that ran it.
         batch: Its batch size; None for any.
         reason: Why it does not take any; empty if it does, or if one was given.
         batches: The batch sizes of the check.
-        difference: The largest difference of logits in it.
-        largest: The largest absolute logit in it.
     """
 
     path: Path
@@ -140,20 +137,10 @@ def check_file(path: Path, form: Format, network: Deployable, batches: Sequence[
 def export(
     network: Deployable, path: Path, form: Format, metadata: Mapping[str, Any], batch: int | None = None, opset: int = 18
 ) -> Exported:
-    """Write a network in one format: for any batch size if that is correct, else for single images.
+    """Write a network in one format: for any batch size if that is correct and none is given, else for single images.
 
-    The file takes its place once it has been run and has reproduced the logits of testing.
-
-    Args:
-        network: The network.
-        path: The file to write.
-        form: One of :data:`FORMATS`.
-        metadata: Metadata of the file, to which the batch size is added.
-        batch: The batch size; None for any.
-        opset: Version of ONNX's operators.
-
-    Raises:
-        ExportError: If it cannot be exported, or its logits differ.
+    The file takes its place once it has been run and has reproduced the logits of testing. Otherwise :class:`ExportError`
+    states why. To the metadata the batch size is added.
     """
 
     def attempt(batch: int | None, reason: str = '') -> Exported:

@@ -62,7 +62,7 @@ def compare_rows(rows: Rows) -> tuple[list[list[str]], list[str]]:
     corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
     cells = []
     for name, row in rows.items():
-        means = [mean_cell(summary(list(values.values())) if values else None) for values in (last[name], best[name])]
+        means = [mean_cell(summary(of[name].values())) for of in (last, best)]
         p = f'{corrected[name]:.3f}' if name in corrected else ''
         cells.append([name, str(len(row)), *means, difference_cell(one) if (one := found.get(name)) else '', p])
     notes = [f'{name}: a training diverged; no comparison is made' for name in lost]

@@ -29,18 +29,17 @@ def estimate(planner: Planner, runs: Sequence[Run], speed: float) -> str:
     """Return the hours of each pair's runs in Markdown, with the assumptions, at a mean speed of a GPU in FLOP/s."""
     rows, total = [], 0.0
     for name in planner.study.pairs:
+        models = planner.models[name]
         own = [run for run in runs if run.pair == name and run.weights is None]
-        teachers = {run.key: teacher_of(run, planner.models[name]) for run in own}
-        hours = {run.key: training_flops(run, planner.models[name]) / speed / 3600 for run in own}
-        taught = [key for key, teacher in teachers.items() if teacher]
-        alone = [key for key, teacher in teachers.items() if not teacher]
-        _, side = data_of(own[0])
-        networks = [own[0].student, *(teachers[key] for key in taught[:1])]
-        flops = [f'{forward_flops(network, side) / 1e9:.2f}' for network in networks if network]
-        each = [_shown(hours[keys[0]]) if keys else '' for keys in (alone, taught)]
-        all_hours = sum(hours.values())
-        rows.append([f'`{name}`', *[*flops, ''][:2], str(epochs_of(own[0])), *each, str(len(own)), _shown(all_hours)])
-        total += all_hours
+        teachers = [teacher_of(run, models) for run in own]
+        hours = [training_flops(run, models) / speed / 3600 for run in own]
+        networks = own[0].student, next(filter(None, teachers), None)
+        flops = [f'{forward_flops(network, data_of(own[0])[1]) / 1e9:.2f}' if network else '' for network in networks]
+        alone = [of for of, teacher in zip(hours, teachers, strict=True) if not teacher]
+        taught = [of for of, teacher in zip(hours, teachers, strict=True) if teacher]
+        each = [_shown(some[0]) if some else '' for some in (alone, taught)]
+        rows.append([f'`{name}`', *flops, str(epochs_of(own[0])), *each, str(len(own)), _shown(sum(hours))])
+        total += sum(hours)
     rows.append(['all', *[''] * 5, str(sum(run.weights is None for run in runs)), _shown(total)])
     return f'{_assumptions(speed)}\n\n{table(HEAD, rows)}'
 

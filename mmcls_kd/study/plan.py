@@ -33,21 +33,17 @@ DECIDING = (
 
 @dataclass(frozen=True)
 class Run:
-    """One training and the test of its student.
+    """One training of a pair's row with a seed, and the test of its student.
 
     Attributes:
         kind: ``'teacher'`` (a test alone), ``'row'``, ``'weight'`` (a row with another loss weight) or ``'ablation'``.
-        pair: The pair's name.
-        row: The row's name.
-        seed: The seed.
         config: Config of the training.
         student: Plain config of the test.
-        methods: The methods.
-        losses: All keywords of their losses, by method.
+        losses: All keywords of the methods' losses, by method.
         changed: The keywords that differ from the config.
         shared: Options of training and test.
         options: Options of the training alone.
-        stored: As a row's.
+        stored: Whether the teacher's logits are stored first.
         weights: A checkpoint to test, without a training.
         factor: Multiple of the loss weight.
         held_out: Options of a second test, on held-out images; the sweep chooses by it.

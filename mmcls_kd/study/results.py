@@ -24,14 +24,11 @@ SPREAD = 3
 
 @dataclass(frozen=True)
 class Line:
-    """A row in numbers.
+    """A row in numbers, with its raw results by seed.
 
     Attributes:
-        pair: The pair's name.
-        row: The row's name.
         kind: Kind of its runs, see :class:`.plan.Run`.
         changed: Keywords of its losses that differ from the config.
-        records: Its raw results, by seed.
         against: Differences to other rows, by their names; none where a training of either diverged, as the remaining
             seeds are survivors.
     """
@@ -56,12 +53,12 @@ class Line:
     @property
     def last(self) -> Summary | None:
         """Summary of the last epoch; None where every training diverged."""
-        return summary(list(self.accuracies.values())) if self.accuracies else None
+        return summary(self.accuracies.values())
 
     @property
     def best(self) -> Summary | None:
         """Summary of the best epoch; None where every training diverged."""
-        return summary(self.records['best'].dropna().tolist()) if self.accuracies else None
+        return summary(self.records['best'].dropna().tolist())
 
 
 class Results:

@@ -111,7 +111,7 @@ class StudyRunner:
     def failed(self, failure: Failure) -> None:
         """Keep a failure for the end."""
         self.failures[failure.run.key] = failure
-        print(f'{failure.run.key} failed, see {failure.log}')
+        print(f'{failure.run.key} failed, see {failure.log}', flush=True)
 
     def print_failures(self) -> int:
         """Print the reasons of failures; return the exit code."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,13 +23,15 @@ class Summary:
     sd: float | None
 
 
-def summary(values: Sequence[float]) -> Summary:
-    """Return mean and standard deviation.
+def summary(values: Collection[float]) -> Summary | None:
+    """Return mean and standard deviation; None without any value.
 
     Example:
         >>> summary([1.0, 2.0, 3.0])
         Summary(mean=2.0, sd=1.0)
     """
+    if not values:
+        return None
     return Summary(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
 
 

@@ -66,10 +66,10 @@ def variants(loader: Mapping, workers: Sequence[int], backends: Sequence[str], p
     return chosen
 
 
-def measure_loading(chosen: Mapping[str, Mapping], rounds: int, seed: int = 0) -> dict[str, tuple[int, Timing]]:
+def measure_loading(chosen: Mapping[str, Mapping], rounds: int) -> dict[str, tuple[int, Timing]]:
     """Time a pass over the data with each dataloader, side by side; return by name the number of images and the times."""
     init_default_scope('mmpretrain')
-    loaders = {name: Runner.build_dataloader(reproducible(cfg, seed), seed=seed) for name, cfg in chosen.items()}
+    loaders = {name: Runner.build_dataloader(reproducible(cfg, 0), seed=0) for name, cfg in chosen.items()}
     try:
         timings = interleave({name: partial(deque, loader, maxlen=0) for name, loader in loaders.items()}, rounds)
     finally:

@@ -36,13 +36,12 @@ MEBIBYTE = 2**20
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of a method.
+    """Cost of a method: times of forward and backward of its loss, and memory in bytes.
 
     Attributes:
-        timing: Times of forward and backward of its loss.
-        own: Its parameters and buffers, in bytes.
-        peak: Largest additional allocation in forward and backward, in bytes: intermediate tensors of the loss, and the
-            gradients of its parameters and of the student's tensors.
+        own: Its parameters and buffers.
+        peak: Largest additional allocation in forward and backward: intermediate tensors of the loss, and the gradients of
+            its parameters and of the student's tensors.
     """
 
     timing: Timing

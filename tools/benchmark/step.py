@@ -12,6 +12,8 @@ import resource
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,11 +62,9 @@ Work = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Request:
-    """One kind of work to measure.
+    """One kind of work to measure, of :data:`KINDS`, with a number of images in a batch.
 
     Attributes:
-        kind: One of :data:`KINDS`.
-        batch_size: Images in a batch.
         setting: Words of :data:`WORDS`, joined by commas: mixed precision, memory format, the teacher's precision,
             compilation; ``'plain'`` for none of them.
         methods: The methods, joined by commas; empty for those of the config.
@@ -329,33 +329,29 @@ class Bench:
         return self._loop(request, student.train(), lambda inputs, label: task(inputs, label)['loss'])
 
 
-def peak_memory(cfg: Config, image_size: int, device: str, request: Request, steps: int = 3) -> int:
-    """Return the peak memory of a process of its own that does a kind of work, in bytes.
+def measure_memory(bench: Bench, chosen: Sequence[Request]) -> dict[Request, int]:
+    """Measure the peak memory of a process of its own for each kind of work, one after the other, in bytes.
 
     On a CPU that is the process's resident memory, libraries and all; on a CUDA device what torch allocates there.
     """
-    context = multiprocessing.get_context('spawn')
-    receive, send = context.Pipe(duplex=False)
-    settings = (cfg._cfg_dict.to_dict(), image_size, device, request, steps, torch.get_num_threads(), send)
-    process = context.Process(target=_report_peak, args=settings)
-    process.start()
-    send.close()
-    try:
-        return receive.recv()
-    except EOFError:
-        raise RuntimeError(f'{request.name}: the process that measures its memory ended early') from None
-    finally:
-        process.join()
+    settings = (bench.cfg._cfg_dict.to_dict(), bench.image_size, bench.device, torch.get_num_threads())
+    peaks = {}
+    for request in chosen:
+        with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
+            try:
+                peaks[request] = pool.submit(_own_peak, request, *settings).result()
+            except BrokenProcessPool:
+                raise RuntimeError(f'{request.name}: the process that measures its memory ended early') from None
+    return peaks
 
 
-def _report_peak(cfg: dict, image_size: int, device: str, request: Request, steps: int, threads: int, send: Any) -> None:
+def _own_peak(request: Request, cfg: dict, image_size: int, device: str, threads: int) -> int:
     torch.set_num_threads(threads)
     with Bench(Config(cfg), image_size, device) as bench:
         work = bench.work(request)
-        for _ in range(steps):
+        for _ in range(3):
             work()
-    on_gpu = torch.device(device).type == 'cuda'
-    send.send(torch.cuda.max_memory_allocated(device) if on_gpu else resident_peak())
+    return torch.cuda.max_memory_allocated(device) if torch.device(device).type == 'cuda' else resident_peak()
 
 
 def resident_peak() -> int:
@@ -372,11 +368,6 @@ def measure_steps(bench: Bench, chosen: Sequence[Request], rounds: int) -> dict[
     works = {request.name: bench.work(request) for request in chosen}
     timings = interleave(works, rounds, warmup=2, device=bench.device)
     return {request: timings[request.name] for request in chosen}
-
-
-def measure_memory(bench: Bench, chosen: Sequence[Request]) -> dict[Request, int]:
-    """Measure the peak memory of each kind of work, one after the other."""
-    return {r: peak_memory(bench.cfg, bench.image_size, bench.device, r) for r in chosen}
 
 
 def ratios(timings: Mapping[Request, Timing]) -> Iterator[tuple[str, float]]:
