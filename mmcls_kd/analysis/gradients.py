@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..engine.loss_watch import value_of
+from ..engine.seeds import buffers_kept, states_kept
 
 #: Name of the task loss, the student's own on the labels.
 TASK = 'task'
@@ -46,20 +45,8 @@ def untouched(model: nn.Module) -> Iterator[None]:
 
     The teachers' buffers count too.
     """
-    networks = [model, *getattr(model, 'teachers', ())]
-    buffers = list(chain.from_iterable(network.buffers() for network in networks))
-    kept = [buffer.clone() for buffer in buffers]
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    try:
-        with torch.random.fork_rng(devices):
-            yield
-    finally:
-        with torch.no_grad():
-            for buffer, before in zip(buffers, kept, strict=True):
-                buffer.copy_(before)
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
+    with states_kept(), buffers_kept(model, *getattr(model, 'teachers', ())):
+        yield
 
 
 def weighted_terms(model: Any, data: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -328,48 +328,24 @@ def memory_at_most() -> int:
 
 
 def need_memory(what: str, numbers: int, instead: str) -> None:
-    """Refuse tensors that cannot fit into the memory; below 1 GiB they always pass.
-
-    Args:
-        what: Their purpose.
-        numbers: Least number of their entries, of four bytes each.
-        instead: Remedy.
-
-    Raises:
-        TrainingError: Names the needed and the available memory.
-    """
+    """Refuse so many numbers of four bytes each that cannot fit into the memory; below 1 GiB they always pass."""
     size = 4 * numbers
     if size > 2**30 and size > (most := memory_at_most()):
         raise TrainingError(f'{what} needs {size / 2**30:.1f} GiB of memory, and there are {most / 2**30:.1f}: {instead}')
 
 
 def check_width(loss: nn.Module, keyword: str, got: int | tuple[int, ...]) -> None:
-    """Refuse a tensor whose width is not that of the loss.
-
-    Args:
-        loss: The loss; its attribute ``keyword`` holds the expected width.
-        keyword: Constructor keyword, e.g. ``student_channels``.
-        got: Width of the tensor; for several tensors, as of a network's stages, a tuple of widths.
-
-    Raises:
-        ValueError: If they differ; names the right value.
-    """
+    """Refuse a tensor whose width (of a network's stages, a tuple) is not the loss's attribute ``keyword``."""
     expected = getattr(loss, keyword)
     if got != expected:
         raise ValueError(f'{type(loss).__name__}({keyword}={expected}) got a tensor of width {got}; set {keyword}={got}')
 
 
 def check_widths(loss: nn.Module, unit_of_width: str, student: Tensor, teacher: Tensor) -> None:
-    """Refuse a pair of tensors whose widths are not those of the loss; unknown widths have to be equal.
+    """Refuse a pair of tensors, (N, width, ...), whose widths are not those of the loss; unknown widths have to be equal.
 
-    Args:
-        loss: The loss; its attributes ``student_...`` and ``teacher_...`` hold the expected widths, or None.
-        unit_of_width: Second half of these names: ``'channels'`` or ``'dims'``.
-        student: The student's tensor, (N, width, ...).
-        teacher: The teacher's tensor, (N, width, ...).
-
-    Raises:
-        ValueError: If they do not fit; names the right values.
+    The loss's attributes ``student_...`` and ``teacher_...`` hold the widths, or None; ``unit_of_width`` is the second half
+    of these names, ``'channels'`` or ``'dims'``.
     """
     got = {f'student_{unit_of_width}': student.shape[1], f'teacher_{unit_of_width}': teacher.shape[1]}
     told = [keyword for keyword in got if getattr(loss, keyword) is not None]

@@ -37,9 +37,6 @@ def need_matrices(classes: int) -> None:
     """Refuse a number of classes whose matrices of a step, (C, C), cannot fit into the memory.
 
     These are the cost, the cost above 0, the kernel and its intermediate, and their product.
-
-    Raises:
-        TrainingError: Names the memory.
     """
     need_memory(
         f'WKDLogitLoss, with five matrices of {classes} × {classes} classes,', 5 * classes**2, 'choose another method'

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from ..errors import TrainingError, in_one_line, is_outside
 from .data import SampleIndex
 from .models import unwrapped
-from .seeds import states_kept
+from .seeds import buffers_kept, states_kept
 
 
 def first_images(loader: DataLoader, count: int = 2) -> Any:
@@ -51,15 +51,12 @@ def misfits_named(what: str) -> Iterator[None]:
 def without_a_trace(model: nn.Module, training: bool = False) -> Iterator[None]:
     """Try a model in the ``with`` block, without gradients; random states, buffers and mode are restored."""
     before = model.training
-    kept = [(buffer, buffer.clone()) for buffer in model.buffers()] if training else []
     try:
-        with states_kept(), torch.no_grad(), uncompiled():
+        with states_kept(), buffers_kept(model) if training else nullcontext(), torch.no_grad(), uncompiled():
             model.train(training)
             yield
     finally:
         model.train(before)
-        for buffer, copied in kept:
-            buffer.copy_(copied)
 
 
 def check_first_batch(runner: Runner, what: str = 'the model') -> None:

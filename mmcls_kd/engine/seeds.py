@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -70,6 +71,18 @@ def states_kept() -> Iterator[None]:
     finally:
         np.random.set_state(numpy_state)
         random.setstate(python_state)
+
+
+@contextmanager
+def buffers_kept(*networks: nn.Module) -> Iterator[None]:
+    """Restore the buffers of networks (batch statistics, memories) afterwards."""
+    kept = [(buffer, buffer.clone()) for network in networks for buffer in network.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, before in kept:
+                buffer.copy_(before)
 
 
 GENERATORS = (np.random.Generator, np.random.RandomState, random.Random, torch.Generator)

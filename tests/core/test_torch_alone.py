@@ -30,7 +30,7 @@ allowed = {*sys.stdlib_module_names, *sys.argv[1].split(), 'mmcls_kd', 'small_ne
 sys.meta_path[:] = [Installed if finder is PathFinder else finder for finder in sys.meta_path]
 logging.basicConfig(level=0, handlers=[Listener()])
 
-import mmcls_kd
+import mmcls_kd.patches
 assert not {'torch', 'numpy'} & set(sys.modules)
 import torch
 modules = set(sys.modules)
