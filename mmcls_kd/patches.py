@@ -7,11 +7,13 @@ that was looked into. Loading without code is no patch, but set by mmengine's ow
 from __future__ import annotations
 
 import functools
+import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -98,6 +100,23 @@ def replace_deit3(models: Any, deit3: type) -> None:
 
 
 # ---- when a command starts
+
+
+def import_when_used(name: str) -> None:
+    """Let a module be imported when an attribute of it is first used; one that is not installed stays unknown.
+
+    mmpretrain imports albumentations, up to 1.3.6; few runs use it, and it asks the network for its version.
+    """
+    if name in sys.modules or (spec := find_spec(name)) is None:
+        return
+
+    def load(attribute: str) -> Any:
+        if sys.modules.get(name) is later:
+            del sys.modules[name]
+        return getattr(import_module(name), attribute)
+
+    sys.modules[name] = later = ModuleType(name)
+    vars(later).update(__spec__=spec, __file__=spec.origin, __getattr__=load)
 
 
 @functools.cache

@@ -6,10 +6,9 @@ import gc
 import sys
 from contextlib import redirect_stdout
 from importlib import import_module
-from importlib.util import find_spec
 from io import StringIO
-from types import ModuleType
-from typing import Any
+
+from ..patches import import_when_used
 
 
 def load_libraries() -> None:
@@ -22,24 +21,10 @@ def load_libraries() -> None:
         return
     gc.disable()
     try:
-        import_when_used('albumentations')  # mmpretrain imports it, few runs use it, and it asks the network for its version
+        import_when_used('albumentations')
         with redirect_stdout(StringIO()):
             import_module('mmcls_kd.registry')
             import_module('mmcls_kd.checks.training')
     finally:
         gc.freeze()
         gc.enable()
-
-
-def import_when_used(name: str) -> None:
-    """Let a module be imported when an attribute of it is first used; one that is not installed stays unknown."""
-    if name in sys.modules or (spec := find_spec(name)) is None:
-        return
-
-    def load(attribute: str) -> Any:
-        if sys.modules.get(name) is later:
-            del sys.modules[name]
-        return getattr(import_module(name), attribute)
-
-    sys.modules[name] = later = ModuleType(name)
-    vars(later).update(__spec__=spec, __file__=spec.origin, __getattr__=load)

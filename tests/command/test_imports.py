@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from mmcls_kd.command.loading import import_when_used, load_libraries
+from mmcls_kd.command.loading import load_libraries
+from mmcls_kd.patches import import_when_used
 
 LOADING = """
 import gc
