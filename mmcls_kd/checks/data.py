@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from datetime import timedelta
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -401,9 +401,7 @@ class DataCheck:
         """Check everything that needs no images."""
         for name, data in self.data.items():
             self.console.out(f'{name}: listing {data.place}', highlight=False)
-            for finding in data.findings():
-                self._report(name, finding)
-            for finding in (*class_count_findings(data), *name_findings(data)):
+            for finding in chain(data.findings(), class_count_findings(data), name_findings(data)):
                 self._report(name, finding)
         first, *others = self.data
         for name in others:

@@ -33,14 +33,6 @@ WEIGHTS_FILES = tuple(
 INSIDE = 'model.'
 
 
-def _weights_in(folder: Path, role: str) -> Path:
-    """Return the file of weights in a folder as Hugging Face saves a model."""
-    for name in WEIGHTS_FILES:
-        if (folder / name).is_file():
-            return folder / name
-    raise FileNotFoundError(f'{role} weights {folder}: the folder has none of {", ".join(WEIGHTS_FILES)}')
-
-
 def fetch(source: str, role: str) -> Path:
     """Return the local file of weights: by path (working directory, then toolbox), or downloaded once into torch's cache.
 
@@ -48,7 +40,9 @@ def fetch(source: str, role: str) -> Path:
     file's name (``-1a2b3c4d.pth``) is checked after a download. ``role`` names the network in messages.
     """
     if (folder := Path(source).expanduser()).is_dir():
-        return _weights_in(folder, role)
+        if found := next((folder / name for name in WEIGHTS_FILES if (folder / name).is_file()), None):
+            return found
+        raise FileNotFoundError(f'{role} weights {folder}: the folder has none of {", ".join(WEIGHTS_FILES)}')
     if not source.startswith(('http://', 'https://')):
         try:
             return find_file(source)
@@ -93,7 +87,7 @@ def load_strictly(network: nn.Module, source: str, role: str, classes: int | Non
     weights = as_in_memory(network, _own_names(student_weights(found) or found, own, what))
     if infinite := [key for key, value in weights.items() if not value.isfinite().all()]:
         raise ValueError(f'{what} hold NaN or infinite numbers: {listed(infinite)}')
-    _load(network, weights, what, 'teacher' if role == 'teacher' else '', classes)
+    _load(network, weights, what, role, classes)
     meta = checkpoint.get('meta')
     return dict(meta) if isinstance(meta, Mapping) else {}
 

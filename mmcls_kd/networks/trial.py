@@ -241,8 +241,8 @@ def _leaf(dataset: Mapping, resizing: bool, seed: Callable[[int], None], folder:
     except Exception as error:
         reason = str(error).splitlines()[0]
         return Found({}, dict.fromkeys(VALUES, f'a transform of the pipeline cannot be built: {reason}'))
-    kinds = [type(transform) for transform in transforms]
-    known = repr((_class(dataset.get('type')), dataset.get('pipeline'), resizing, [*map(id, kinds)]))
+    kinds = [id(type(transform)) for transform in transforms]
+    known = repr((_class(dataset.get('type')), dataset.get('pipeline'), resizing, kinds))
     if known not in TRIED:
         TRIED[known] = _walked(dataset, transforms, resizing, seed, folder)
     return deepcopy(TRIED[known])

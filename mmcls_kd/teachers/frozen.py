@@ -99,13 +99,6 @@ class FrozenTeacher:
     def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTeacher:
         return self
 
-    def _students(self, logit: Tensor) -> Tensor:
-        """Select the logits of the student's classes, in its order."""
-        if self._index is None:
-            return logit
-        self._index = self._index.to(logit.device)
-        return logit[:, self._index]
-
     @cached_property
     def head(self) -> Head | None:
         """The part that maps features of the last stage, (N, C_t, H, W), to logits; gradients flow to the features.
@@ -143,8 +136,9 @@ class FrozenTeacher:
         taps = {name: self.taps[name] for name in names}
         inputs = self.adapt(inputs)
         tensors = run(self.network, inputs, taps, stop=False) if self.network.training else self.fast(inputs, taps)
-        if 'logit' in tensors:
-            tensors['logit'] = self._students(tensors['logit'])
+        if 'logit' in tensors and self._index is not None:  # those of the student's classes, in its order
+            self._index = self._index.to(tensors['logit'].device)
+            tensors['logit'] = tensors['logit'][:, self._index]
         return tensors
 
 
