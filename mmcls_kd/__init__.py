@@ -43,12 +43,12 @@ MOVED = {
     'networks.labels': ('engine.labels',),
     'networks.resizing': ('teachers.resizing',),
     'plain_data': ('files.plain_data',),
-    'runtime': ('engine.runtime', 'command.arguments', 'command.exits'),
+    'runtime': ('engine.runtime', 'engine.config', 'command.arguments', 'command.exits'),
     'teacher_store.records': ('teachers.records',),
     'teacher_store.images': ('engine.image_files',),
     'teacher_store.store': ('teachers.store',),
     'teacher_store.views': ('engine.views',),
-    'training': ('engine.training', 'command.arguments'),
+    'training': ('engine.config', 'command.arguments'),
 }
 #: Names in them that changed.
 RENAMED = {

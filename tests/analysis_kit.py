@@ -12,7 +12,7 @@ from mmcls_kd.analysis.compare import Comparison, Point
 from mmcls_kd.analysis.outputs import Outputs
 from mmcls_kd.analysis.runs import Run
 from mmcls_kd.command.arguments import training_parser
-from mmcls_kd.engine.training import training_config
+from mmcls_kd.engine.config import training_config
 from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.networks.sources import network_cfg
 

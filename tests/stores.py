@@ -116,8 +116,8 @@ class Watched:
             def __call__(self, inputs, data_samples, names):
                 return watched.note(inputs, data_samples, super().__call__(inputs, data_samples, names))
 
-        patch.setattr('mmcls_kd.distillers.assembly.Teacher', Live)
-        patch.setattr('mmcls_kd.distillers.assembly.StoredTeacher', Stored)
+        patch.setattr('mmcls_kd.distillers.recipe.Teacher', Live)
+        patch.setattr('mmcls_kd.distillers.recipe.StoredTeacher', Stored)
         return self
 
     def note(self, inputs, data_samples, tensors):

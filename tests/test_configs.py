@@ -20,7 +20,7 @@ from mmcls_kd.dis_losses.wkd_logit import class_cost
 from mmcls_kd.errors import close_names
 from mmcls_kd.files.paths import TOOLBOX, find_file
 from mmcls_kd.networks.sources import network_cfg, zoo_weights
-from mmcls_kd.recipe.methods import offer, select_methods
+from mmcls_kd.recipe.methods import MethodList, offer
 
 FOLDER = TOOLBOX / 'configs' / 'distillers'
 VECTORS = ['rkd', 'pkt', 'cc', 'crd']
@@ -264,14 +264,14 @@ QUICK = ('at', 'reviewkd', 'tfnkd')
 )
 def test_one_step_of_every_other_method(name, method):
     cfg = read(name)
-    select_methods(cfg.model, [method])
+    MethodList(cfg.model.distill_cfg).select([method])
     _, losses = step(cfg, 32)
     assert set(losses) == {'ori_loss', f'loss_{method}', *(['temp_ctkd'] if method == 'ctkd' else [])}
 
 
 def test_one_step_of_the_later_methods_together():
     cfg = read('cifar100/res34_distill_res18_cifar')
-    select_methods(cfg.model, LATER)
+    MethodList(cfg.model.distill_cfg).select(LATER)
     _, losses = step(cfg, 32)
     assert set(losses) == {'ori_loss', 'temp_ctkd', *(f'loss_{method}' for method in LATER)}
 
@@ -296,7 +296,7 @@ FUNCTIONS = {
 def test_logit_losses_inside_a_config_are_the_published_functions(name):
     cfg = read(name)
     logit_methods = [m for m in CONFIGS[name][0] if m in FUNCTIONS]
-    select_methods(cfg.model, logit_methods)
+    MethodList(cfg.model.distill_cfg).select(logit_methods)
     cfg.model.teacher_pretrained = False
     distiller = MODELS.build(cfg.model).eval()
     classes = 100 if 'cifar' in name else 1000
@@ -345,10 +345,8 @@ class TestMethods:
 
     def test_select(self):
         model = dict(distill_cfg=offer(self.BASE, ['nkd']))
-        select_methods(model, ['kd'])
+        MethodList(model['distill_cfg']).select(['kd'])
         assert [e['methods'][0]['use_this'] for e in model['distill_cfg']] == [True, False]
-        with pytest.raises(ValueError, match='distiller config only'):
-            select_methods(dict(type='ImageClassifier'), ['kd'])
 
 
 class TestText:

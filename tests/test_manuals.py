@@ -20,7 +20,7 @@ from mmpretrain.datasets import CIFAR100
 from processes import free_port
 
 from mmcls_kd.command.arguments import training_parser
-from mmcls_kd.engine.training import training_config
+from mmcls_kd.engine.config import training_config
 from mmcls_kd.files.paths import TOOLBOX
 
 pytestmark = pytest.mark.filterwarnings('ignore')

@@ -25,9 +25,9 @@ from PIL import Image
 from mmcls_kd.checks.training import check_training
 from mmcls_kd.command.arguments import training_parser
 from mmcls_kd.configs.reading import RunConfig
+from mmcls_kd.engine.config import count_samples, training_config
 from mmcls_kd.engine.data import images_in
 from mmcls_kd.engine.runtime import build_runner
-from mmcls_kd.engine.training import count_samples, training_config
 from mmcls_kd.engine.views import views_of
 from mmcls_kd.errors import TrainingError
 from mmcls_kd.files.paths import TOOLBOX

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 
 from mmcls_kd.files.paths import TOOLBOX
-from mmcls_kd.recipe.methods import method_entries, method_name
+from mmcls_kd.recipe.methods import MethodList
 
 INDEX = [TOOLBOX / path for path in yaml.safe_load((TOOLBOX / 'model-index.yml').read_text())['Import']]
 METAFILES = [yaml.safe_load(path.read_text()) for path in INDEX]
@@ -93,7 +93,7 @@ def test_a_model_is_what_its_config_trains(key, model):
     cfg = Config.fromfile(TOOLBOX / model['Config'])
     about, stem = model['Metadata'], model['Config'].split('/')[-1].removesuffix('.py')
     assert key in about['Methods']
-    assert set(about['Methods']) <= {method_name(entry) for entry in method_entries(cfg.model.distill_cfg)}
+    assert set(about['Methods']) <= set(MethodList(cfg.model.distill_cfg).names)
     assert model['Name'] == (stem if about['Methods'] == cfg.methods else f'{stem}_{"_".join(about["Methods"])}')
     assert about['Epochs'] == cfg.train_cfg.max_epochs
     assert ('Teacher' in about) == (cfg.model.teacher_cfg is not None)

@@ -12,7 +12,7 @@ from mmpretrain.registry import MODELS
 from networks import samples
 
 from mmcls_kd.command.arguments import training_parser
-from mmcls_kd.engine.training import training_config
+from mmcls_kd.engine.config import training_config
 from mmcls_kd.files.paths import TOOLBOX
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings('ignore')]

@@ -21,7 +21,7 @@ from mmpretrain.registry import MODELS
 
 from mmcls_kd.analysis.runs import read_run
 from mmcls_kd.configs.reading import read_config, read_left_config
-from mmcls_kd.engine.runtime import inline_networks
+from mmcls_kd.distillers.recipe import Recipe
 from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.files.plain_data import PlainUnpickler, refuse_calls
 from mmcls_kd.networks.loading import guard_loading
@@ -270,7 +270,7 @@ class TestWorkDirectory:
 
     def test_a_whole_config_is_read_as_mmengine_reads_it(self, tmp_path):
         cfg = read_config(DISTILLER)
-        inline_networks(cfg)
+        Recipe(cfg.model).inline_networks()
         cfg.more = {'a-b': (1, -2.5, None, {3}), 'c': [True, {'d': 'it’s\n'}], 4: ()}
         cfg.dump(tmp_path / 'config.py')
         found = read_left_config(tmp_path / 'config.py')

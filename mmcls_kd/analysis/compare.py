@@ -16,10 +16,11 @@ from mmpretrain.registry import MODELS
 from torch.utils.data import DataLoader
 
 from ..configs.reading import in_scope
+from ..distillers.recipe import Recipe
+from ..engine.config import complete_dataloaders, student_only
 from ..engine.data import plain_datasets
 from ..engine.folders import check_data_folders, check_idx_files
 from ..engine.labels import ways_of
-from ..engine.runtime import complete_dataloaders, is_distiller, student_only
 from ..networks.classes import compare_order, data_named, names_in
 from ..networks.loading import load_strictly
 from .measures import accuracy, agreement, correlation_distance, divergence, summary
@@ -146,8 +147,7 @@ class Entrant:
         with in_scope(self.cfg):
             self.loader = spread(Runner.build_dataloader(copy.deepcopy(self.cfg[name]), seed=0), images)
             cfg = copy.deepcopy(self.cfg)
-            if is_distiller(cfg.model):
-                student_only(cfg)
+            student_only(cfg)
             self.student = MODELS.build(cfg.model).to(get_device()).eval()
         self.names = ways_of(self.loader.dataset)
         self.load(run.checkpoints[run.last])
@@ -173,8 +173,8 @@ class Entrant:
     def distiller(self) -> Any:
         """Build a distiller with its teacher, with any method."""
         model = copy.deepcopy(self.cfg.model)
-        model.distill_cfg = [dict(methods=[dict(type='KDLoss', name='loss_kd')])]
-        model.update(teacher_mode='eval', teacher_store=None, student_pretrained=None, compile=False)
+        Recipe(model).keep_teacher_alone()
+        model.update(student_pretrained=None, compile=False)
         try:
             with in_scope(self.cfg), data_named(self.names):
                 return MODELS.build(model).to(get_device()).eval()

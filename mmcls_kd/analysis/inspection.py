@@ -8,8 +8,8 @@ from typing import Any
 from mmpretrain.registry import MODELS
 
 from ..configs.reading import read_config
+from ..distillers.recipe import Recipe
 from ..distillers.teacher import network_pixels
-from ..engine.runtime import is_distiller
 from ..features.dry_run import DryRun, dry_run
 from ..features.families import default_taps
 from ..features.taps import Tap, check_names, given_taps, shapes_of
@@ -25,14 +25,12 @@ def networks_in(name: str) -> Iterator[tuple[str, Source, Mapping[str, Any]]]:
     except FileNotFoundError:
         yield 'network', find_network(name), {}
         return
-    model: Any = cfg.get('model') or {}
-    if not is_distiller(model):
+    if not (recipe := Recipe.of(cfg)):
         yield 'network', find_network(cfg), {}
         return
-    taps = check_names(model.get('taps') or {}, ALIASES)
-    yield 'student', find_network(model.student_cfg), taps
-    teachers = model.get('teacher_cfg') or []
-    for teacher in teachers if isinstance(teachers, (list, tuple)) else [teachers]:
+    taps = check_names(cfg.model.get('taps') or {}, ALIASES)
+    yield 'student', recipe.student, taps
+    for teacher in filter(None, recipe.of_each_teacher('teacher_cfg')):
         yield 'teacher', find_network(teacher), taps
 
 

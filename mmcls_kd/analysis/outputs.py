@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from ..dis_losses.common import hard_label
-from ..distillers.assembly import TeacherHolder
 from ..distillers.classification import batch_label
+from ..distillers.recipe import TeacherHolder
 from ..engine.console import Progress
 from ..features.dry_run import dry_run, evaluating, scores
 from ..features.families import default_taps

@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.text import Text
 from torch import Tensor
 
+from ..engine.config import need
 from ..engine.data import batches_from
 from ..engine.models import unwrapped
-from ..engine.runtime import need
 from ..teachers.inputs import InputAdapter
 from ..teachers.stored import StoredTeacher
 from .advice import Advice, advise, on_size

@@ -14,13 +14,13 @@ from torch import Tensor
 from ..dis_losses.common import hard_label
 from ..dis_losses.wkd_logit import class_cost
 from ..distillers.classification import batch_label
+from ..distillers.recipe import Recipe
 from ..distillers.teacher import Teacher
 from ..engine.console import Progress
 from ..engine.data import batches_from, plain_datasets
 from ..engine.first_batch import first_images, misfits_named, uncompiled
 from ..engine.labels import ways_of
 from ..engine.models import unwrapped
-from ..engine.runtime import is_distiller
 from ..errors import TrainingError
 from ..files.atomic import save_atomically
 
@@ -33,14 +33,13 @@ def prepare(cfg: Config) -> None:
     Raises:
         ValueError: If the model is no distiller, or several processes are set.
     """
-    if not is_distiller(cfg.model):
+    if not (recipe := Recipe.of(cfg)):
         raise ValueError(f'{cfg.filename} trains no distiller, so it has no teacher')
     if cfg.launcher != 'none':
         raise ValueError(f'--launcher {cfg.launcher}: prototypes are made in one process')
     cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     cfg.train_dataloader.drop_last = False
-    cfg.model.distill_cfg = [dict(methods=[dict(type='KDLoss', name='loss_kd')])]
-    cfg.model.teacher_mode, cfg.model.teacher_store = 'eval', None
+    recipe.keep_teacher_alone()
 
 
 class Prototypes:

@@ -14,9 +14,10 @@ from typing import Any
 from mmengine.config import Config
 
 from ..configs.reading import read_left_config
-from ..engine.runtime import datasets_of, is_distiller
+from ..distillers.recipe import is_distiller
+from ..engine.config import datasets_of
 from ..files.checkpoint import read_checkpoint
-from ..recipe.methods import method_entries
+from ..recipe.methods import MethodList
 
 CHECKPOINT = re.compile(r'(epoch|iter)_(\d+)\.pth')
 #: Keys of a validation's log that are no metrics.
@@ -53,7 +54,7 @@ class Run:
     @property
     def methods(self) -> list[str]:
         """Names of its config's methods, under which their losses are logged; empty without a distiller."""
-        return [str(entry['name']) for entry in method_entries(self.cfg.model.get('distill_cfg') or ())]
+        return [str(entry['name']) for entry in MethodList(self.cfg.model.get('distill_cfg')).entries]
 
     @property
     def last(self) -> int:

@@ -21,6 +21,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ..distillers.recipe import Recipe
+from ..engine.config import DATALOADERS, datasets_of
 from ..engine.folders import LAYOUTS
 from ..engine.labels import (
     declared_names,
@@ -33,9 +35,7 @@ from ..engine.labels import (
     reads_lists,
     unlike,
 )
-from ..engine.runtime import DATALOADERS, datasets_of, is_distiller
 from ..networks.classes import Names, match
-from ..networks.sources import network_cfg
 from .images import file_fault, image_files, opened, stacking_fault
 
 FAULT, WARNING, NOTE = 'fault', 'warning', 'note'
@@ -356,9 +356,8 @@ def read_all(files: Iterator[ImageFile], workers: int) -> Generator[tuple[ImageF
 
 def model_classes(cfg: Config) -> int | None:
     """Return the number of classes of a config's classifier, or of its distiller's student; None if unknown."""
-    model = cfg.get('model') or {}
-    if is_distiller(model):
-        model = network_cfg(model['student_cfg'])
+    recipe = Recipe.of(cfg)
+    model = recipe.student.cfg if recipe else cfg.get('model') or {}
     return (model.get('head') or model.get('model') or model).get('num_classes')
 
 

@@ -22,6 +22,7 @@ from mmpretrain.registry import LOOPS, OPTIMIZERS
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
+from ..engine.config import datasets_of
 from ..engine.data import plain_datasets, sample_infos
 from ..engine.first_batch import check_first_batch, first_images, without_a_trace
 from ..engine.folders import LAYOUTS
@@ -31,7 +32,6 @@ from ..engine.models import unwrapped
 from ..engine.optimizer_state import match_by_name
 from ..engine.rates import scale_rates
 from ..engine.resumption import flattened
-from ..engine.runtime import datasets_of
 from ..engine.views import check_store
 from ..errors import ChoiceError, TrainingError, close_names, in_one_line, listed, registered
 from ..features.dry_run import dry_run

@@ -61,7 +61,7 @@ def measure_step(args: argparse.Namespace) -> dict:
     from benchmark.step import Bench, measure_memory, measure_steps, profile, ratios, show_steps
 
     from ..analysis.showing import show
-    from ..engine.training import training_config
+    from ..engine.config import training_config
 
     cfg = training_config(args)
     with Bench(cfg, args.image_size, args.device) as bench:
@@ -105,8 +105,8 @@ def measure_data(args: argparse.Namespace) -> dict:
     """Measure the training dataloader."""
     from benchmark.data import measure_loading, show_loading, variants
 
+    from ..engine.config import training_config
     from ..engine.folders import check_data_folders
-    from ..engine.training import training_config
     from ..engine.views import preprocessing_of
 
     cfg = training_config(args)

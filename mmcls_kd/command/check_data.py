@@ -23,11 +23,12 @@ def parser() -> argparse.ArgumentParser:
 
 def run_config(args: argparse.Namespace) -> Any:
     """Return the config with the command line's options, which reach into a distiller's networks."""
-    from ..engine.runtime import inline_networks, load_config, merge_options
+    from ..distillers.recipe import Recipe
+    from ..engine.config import load_config, merge_options
 
     cfg = load_config(args)
-    if 'model' in cfg:
-        inline_networks(cfg)
+    if recipe := Recipe.of(cfg):
+        recipe.inline_networks()
     merge_options(cfg, args.cfg_options)
     return cfg
 
@@ -43,8 +44,8 @@ def check(args: argparse.Namespace) -> None:
     """Check all data sets."""
     load_libraries()
     from ..checks.data import DataCheck, counted
+    from ..engine.config import DATALOADERS
     from ..engine.folders import check_data_folders
-    from ..engine.runtime import DATALOADERS
 
     cfg = run_config(args)
     check_data_folders(cfg, DATALOADERS)

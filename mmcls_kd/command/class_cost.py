@@ -25,10 +25,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     load_libraries()
     from ..analysis.prototypes import Prototypes, prepare
     from ..checks.training import check_labels, load_data
+    from ..engine.config import training_config
     from ..engine.folders import check_data_folders, check_idx_files
     from ..engine.models import unwrapped
     from ..engine.runtime import build_runner
-    from ..engine.training import training_config
 
     with errors_in_one_line():
         if args.output.is_dir():

@@ -40,13 +40,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def plain_config(args: argparse.Namespace) -> Any:
     """Return the student's config, with its test pipeline."""
-    from ..engine.runtime import is_distiller, load_config, merge_options, need, student_only
+    from ..engine.config import load_config, merge_options, student_only
 
-    cfg = load_config(args)
-    need(cfg, 'model', 'test_dataloader')
+    cfg = load_config(args, 'model', 'test_dataloader')
     merge_options(cfg, args.cfg_options)
-    if is_distiller(cfg.model):
-        student_only(cfg)
+    student_only(cfg)
     return cfg
 
 

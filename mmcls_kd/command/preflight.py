@@ -27,9 +27,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
     load_libraries()
     from ..checks.training import check_training
+    from ..engine.config import count_samples, training_config
     from ..engine.folders import check_data_folders, check_idx_files
     from ..engine.runtime import build_runner
-    from ..engine.training import count_samples, training_config
     from ..errors import need_library
 
     with tempfile.TemporaryDirectory() as folder:  # the runner wants one for its log; nothing of a run's is touched

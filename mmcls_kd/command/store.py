@@ -34,10 +34,10 @@ def store(args: argparse.Namespace) -> None:
     """Store from the first check to the last shard."""
     load_libraries()
     from ..checks.training import load_data
+    from ..engine.config import training_config
     from ..engine.folders import check_data_folders, check_idx_files
     from ..engine.runtime import build_runner, join_processes
     from ..engine.setup import decided_by_first
-    from ..engine.training import training_config
     from ..files.locks import locked
     from ..teacher_store.writer import StoreWriter, prepare
 

@@ -78,24 +78,14 @@ def add_tta(cfg: Any) -> None:
 def run_config(args: argparse.Namespace) -> Any:
     """Return the config of this test: file, command line, and defaults for the rest."""
     from ..checks.data import model_classes
-    from ..engine.runtime import (
-        complete_dataloaders,
-        is_distiller,
-        load_config,
-        make_self_contained,
-        merge_options,
-        need,
-        student_only,
-    )
+    from ..engine.config import complete_dataloaders, load_config, make_paths_absolute, merge_options, student_only
 
-    cfg = load_config(args)
-    need(cfg, 'model', 'test_dataloader', 'test_cfg', 'test_evaluator')
+    cfg = load_config(args, 'model', 'test_dataloader', 'test_cfg', 'test_evaluator')
     cfg.load_from, cfg.resume = None, False
     if args.amp:
         cfg.test_cfg.fp16 = True
     merge_options(cfg, args.cfg_options)
-    if is_distiller(cfg.model):
-        student_only(cfg)
+    student_only(cfg)
     if args.metrics:
         cfg.test_evaluator = evaluators(args.metrics, cfg.test_evaluator, model_classes(cfg))
     if args.show or args.show_dir:
@@ -103,7 +93,7 @@ def run_config(args: argparse.Namespace) -> Any:
     if args.tta:
         add_tta(cfg)
     complete_dataloaders(cfg, not args.no_pin_memory, persistent_workers=False)
-    make_self_contained(cfg)
+    make_paths_absolute(cfg)
     return cfg
 
 

@@ -41,10 +41,10 @@ def train(args: argparse.Namespace) -> None:
     """Train from the first check to the closing line."""
     load_libraries()
     from ..checks.training import check_training
+    from ..engine.config import count_samples, training_config
     from ..engine.folders import check_data_folders, check_idx_files
     from ..engine.runtime import build_runner, join_processes
     from ..engine.setup import decided_by_first, find_resume_point
-    from ..engine.training import count_samples, training_config
     from ..files.locks import locked
 
     with ExitStack() as held:
@@ -70,7 +70,7 @@ def closing_line(runner: Any) -> str:
     Args:
         runner: Of the training.
     """
-    from ..engine.runtime import is_distiller
+    from ..distillers.recipe import is_distiller
 
     scalars = runner.message_hub.log_scalars
     metrics = [name for name in scalars if name.startswith('val/') and not name.endswith('time')]

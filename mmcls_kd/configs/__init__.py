@@ -7,15 +7,7 @@ from typing import Any
 
 #: Where each name of this module is defined.
 HOMES = {
-    'recipe.methods': (
-        'check_methods',
-        'follow_methods',
-        'loss_class',
-        'method_entries',
-        'method_name',
-        'offer',
-        'select_methods',
-    ),
+    'recipe.methods': ('offer',),
     'networks.sources': ('find_network', 'network_cfg', 'zoo_weights'),
     'configs.reading': ('RunConfig', 'read_config', 'read_left_config'),
     'files.paths': ('TOOLBOX', 'find_file'),

@@ -14,21 +14,21 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from ..distiller import BaseDistiller
+from ..distiller import BaseDistiller, TeacherLike
 from ..errors import listed, refusals_named
 from ..features.dry_run import DryRun, dry_run
 from ..features.families import default_taps, drop_unread_outputs
 from ..features.taps import check_names, given_taps, record
 from ..networks.classes import compare_order, data_names, names_in
 from ..networks.loading import load_strictly
-from ..networks.sources import Source, brings_weights, find_network
+from ..networks.sources import Source, brings_weights
 from ..networks.weights import left_random
 from ..patches import without_reentry
-from ..recipe.methods import ALIASES, GT_LABEL, SAMPLE_IDX, chosen_methods
+from ..recipe.methods import ALIASES, GT_LABEL, SAMPLE_IDX
 from ..recipe.schedules import Progress
 from ..teachers.fast import compile_parts
 from ..teachers.store import TeacherStore
-from .assembly import build_teacher, check_classes, preprocessor_cfg, read_files, refuse_narrow, teacher_settings
+from .recipe import Recipe, read_files
 from .teacher import StoredTeacher, StudentSpec, Teacher, student_images
 
 
@@ -96,6 +96,39 @@ def students_own_names(distiller: ClassificationDistiller, state: dict[str, Any]
         items = [(names.get(key, key), value) for key, value in state.items()]
         state.clear()
         state.update(items)
+
+
+def check_classes(num_classes: int, teacher: TeacherLike | None) -> None:
+    """Refuse a teacher and a student with different numbers of classes, naming both."""
+    if teacher and teacher.num_classes != num_classes:
+        raise ValueError(
+            f'the student has {num_classes} classes and the teacher {teacher.num_classes}: set model.student_cfg and '
+            'model.teacher_cfg (head.num_classes) to the same data, or say by model.teacher_classes which of the '
+            'teacher’s classes is which of the student’s'
+        )
+
+
+def refuse_narrow(network: nn.Module) -> None:
+    """Refuse a network whose training in channels-last would damage memory on this processor.
+
+    torch 2.14.1 writes past its memory in the backward pass of a 1 × 1 convolution that has a stride and fewer channels than
+    a vector of the processor has numbers: 8 with AVX2, 16 with AVX-512.
+
+    Args:
+        network: The network to train.
+
+    Raises:
+        ValueError: Names such a convolution.
+    """
+    least = dict(AVX2=8, AVX512=16).get(torch.backends.cpu.get_cpu_capability(), 0)
+    if torch.cuda.is_available():
+        return
+    for name, conv in network.named_modules():
+        if isinstance(conv, nn.Conv2d) and conv.kernel_size == (1, 1) and max(conv.stride) > 1 and conv.in_channels < least:
+            raise ValueError(
+                f'channels_last: torch would damage memory on this processor in the backward pass of {name}, a 1 × 1 '
+                f'convolution with a stride and {conv.in_channels} channels (fewer than {least}); leave it out'
+            )
 
 
 class RunnerProgress(Progress):
@@ -193,42 +226,40 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
         num_samples: int | None = None,
         compile: bool | Mapping = False,  # noqa: A002  (as mmengine calls it)
     ) -> None:
-        methods = read_files(chosen_methods(distill_cfg or []))
+        recipe = Recipe(
+            dict(
+                student_cfg=student_cfg,
+                distill_cfg=distill_cfg,
+                train_cfg=train_cfg,
+                data_preprocessor=data_preprocessor,
+                teacher_cfg=teacher_cfg,
+                teacher_pretrained=teacher_pretrained,
+                teacher_classes=teacher_classes,
+                teacher_pixels=teacher_pixels,
+                teacher_weights=teacher_weights,
+                teacher_mode=teacher_mode,
+                teacher_precision=teacher_precision,
+                teacher_store=teacher_store,
+            )
+        )
+        methods = read_files(recipe.methods.parsed())
         taps = check_names(taps or {}, ALIASES)
-        if student_cfg is None:
-            raise ValueError('model.student_cfg is missing: name a network of a library, or give a config or its path')
-        with refusals_named('model.student_cfg'):
-            source = find_network(student_cfg)
-        rgb_images = source.rgb_images if rgb_images is None else rgb_images
+        source = recipe.student
         if not isinstance(data_preprocessor, nn.Module):
             with refusals_named('model.data_preprocessor'):
-                data_preprocessor = MODELS.build(preprocessor_cfg(data_preprocessor, train_cfg, source.cfg))
+                data_preprocessor = MODELS.build(recipe.preprocessor())
         super().__init__(init_cfg=init_cfg, data_preprocessor=data_preprocessor)
         self.student, found = build_student(source, student_pretrained)
         self.student.data_preprocessor = self.data_preprocessor  # the one that is used
         self.num_classes = found.num_classes
 
         compile_options = dict(compile) if isinstance(compile, Mapping) else {} if compile else None
-        self.teacher_holder = build_teacher(
-            methods,
-            teacher_settings(
-                teacher_cfg,
-                pretrained=teacher_pretrained,
-                classes=teacher_classes,
-                pixels=teacher_pixels,
-                weight=teacher_weights,
-            ),
-            teacher_store,
-            StudentSpec(
-                num_classes=found.num_classes,
-                names=data_names(),
-                **student_images(data_preprocessor, rgb_images, pipeline_pixels),
-            ),
-            taps=taps,
-            mode=teacher_mode,
-            precision=teacher_precision,
-            compile_options=compile_options,
+        student = StudentSpec(
+            num_classes=self.num_classes,
+            names=data_names(),
+            **student_images(data_preprocessor, source.rgb_images if rgb_images is None else rgb_images, pipeline_pixels),
         )
+        self.teacher_holder = recipe.build_teacher(methods, student, taps=taps, compile_options=compile_options)
         check_classes(self.num_classes, self.teacher_holder)
         self.num_samples, self.progress = num_samples, RunnerProgress()
         self.connect(methods, default_taps(self.student, found) | given_taps(taps, '_s', found), found)

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmpretrain.datasets.utils import check_md5
 from mmpretrain.registry import DATASETS
 
-from .runtime import datasets_of
+from .config import datasets_of
 
 #: The layout of a data set under its ``data_root``, and the command that fetches it.
 LAYOUTS = {

@@ -16,9 +16,9 @@ from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
 
+from ..distillers.recipe import Recipe, is_distiller
 from ..errors import TrainingError
 from ..files.checkpoint import plain
-from ..recipe.methods import method_entries
 from .data import plain_datasets, sample_infos
 from .models import unwrapped
 
@@ -83,13 +83,8 @@ def weights_of_teachers(model: Any) -> Any:
 def record_of(runner: Runner) -> dict[str, Any]:
     """Return the fingerprint of a run in plain values; a checkpoint has it in its ``meta``."""
     found = {name: plain(runner.cfg[name]) for name in PARTS if runner.cfg.get(name) is not None}
-    model = found.get('model', {})
-    for key in ('student_cfg', 'teacher_cfg'):
-        if isinstance(whole := model.get(key), dict):
-            model[key] = whole.get('model', whole)
-    if entries := model.pop('distill_cfg', None):
-        chosen = [entry for entry in method_entries(entries) if entry.get('use_this', True)]
-        model['methods'] = {entry['name']: {k: v for k, v in entry.items() if k != 'use_this'} for entry in chosen}
+    if is_distiller(found.get('model')):
+        found['model'] = Recipe(found['model']).record()
     if 'custom_hooks' in found:
         found['custom_hooks'] = {str(hook.get('type')): hook for hook in found['custom_hooks']}
     return {

@@ -1,10 +1,9 @@
-"""Shared parts of runs: the config made ready to run, and processes on CPU-only machines."""
+"""The process of a run: what it needs before anything is built, its launcher, and its runner."""
 
 from __future__ import annotations
 
 import argparse
 import fcntl
-import inspect
 import os
 import socket
 import struct
@@ -12,7 +11,6 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,198 +20,38 @@ from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 
-from ..configs.reading import RunConfig, read_config
-from ..distillers.assembly import deployed_cfg
-from ..errors import MissingLibraryError, TrainingError, close_names, in_one_line, is_outside, refusals_named
-from ..files.paths import find_file
+from ..configs.reading import RunConfig
+from ..distillers.recipe import is_distiller
+from ..errors import TrainingError, in_one_line, is_outside
 from ..networks.classes import data_named
 from ..networks.loading import guard_loading
-from ..networks.sources import find_network
 from ..patches import start_faster
-from ..recipe.methods import follow_methods, loss_class, method_entries
 from .console import ConsoleRunner, hide_platform_warnings
 from .extras import check_backends
 from .labels import training_names
-
-#: Top-level keys of a config that are no parameters of mmengine's runner.
-OWN_KEYS = (
-    *('methods', 'tta_model', 'tta_pipeline', 'custom_imports'),
-    *('model_wrapper_cfg', 'find_unused_parameters', 'sync_bn'),
-    *('compile', 'activation_checkpointing', 'efficient_conv_bn_eval'),
-)
-DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-
-
-def student_only(cfg: Config) -> None:
-    """Replace the distiller by the student, in place, for testing without a teacher's weights."""
-    distiller = cfg.model
-    if 'methods' in cfg:
-        follow_methods(distiller, cfg.methods)
-    model = deployed_cfg(distiller)
-    model['data_preprocessor'] = (
-        distiller.get('data_preprocessor') or cfg.get('data_preprocessor') or model.get('data_preprocessor')
-    )
-    cfg.model = model
-
-
-def load_config(args: argparse.Namespace) -> Config:
-    """Load the config of a run, with the options common to all commands.
-
-    ``work_dir`` is the command line's, else the config's, else ``work_dirs/`` and the name of the config file.
-
-    Raises:
-        FileNotFoundError: If there is no such config.
-        ValueError: If it has the form of the original toolbox's older branch, or the environment is not the launcher's.
-    """
-    guard_loading(args.trust)
-    start_faster()
-    hide_platform_warnings()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    if args.launcher != 'none':
-        take_environment(args.launcher)
-    cfg = RunConfig.of(read_config(args.config))
-    if 'distiller' in cfg:
-        raise ValueError(
-            f"{args.config} is of the original toolbox's older branch (`distiller = dict(...)`), which is not supported: "
-            "put its methods into model = dict(type='ClassificationDistiller', distill_cfg=[...])"
-        )
-    cfg.launcher = args.launcher
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
-    return cfg
-
-
-def merge_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
-    """Merge ``--cfg-options`` into a config, in place.
-
-    Args:
-        cfg: The config.
-        options: Values by their keys, such as ``train_cfg.max_epochs``; None for none.
-
-    Raises:
-        ValueError: If the config has no such top-level key, but one of a close name.
-    """
-    if not options:
-        return
-    known = {*cfg, *inspect.signature(Runner).parameters, *OWN_KEYS}
-    for name in [key.partition('.')[0] for key in options]:
-        if name not in known and (close := close_names(name, cfg)):
-            raise ValueError(f'--cfg-options: the config has no {name!r}{close}')
-    cfg.merge_from_dict(options)
-
-
-def need(cfg: Config, *keys: str) -> None:
-    """Refuse a config that lacks a key.
-
-    Raises:
-        ValueError: Names the config and the key.
-    """
-    for key in keys:
-        if cfg.get(key) is None:
-            raise ValueError(f'config {cfg.filename} has no `{key}`')
-
-
-#: Required keys of a dataloader, each with an example.
-NEEDED_OF_LOADERS = {
-    'dataset': "dict(type='CustomDataset', data_root='...')",
-    'sampler': "dict(type='DefaultSampler', shuffle=True)",
-}
-
-
-def complete_dataloaders(cfg: Config, pin_memory: bool, persistent_workers: bool) -> None:
-    """Fill in missing keys of dataloaders as mmpretrain's tools do, within the limits of this machine.
-
-    Raises:
-        ValueError: If one has no data set or sampler.
-    """
-    for name in DATALOADERS:
-        if (loader := cfg.get(name)) is None:
-            continue
-        for key, example in NEEDED_OF_LOADERS.items():
-            if key not in loader:
-                raise ValueError(f'{name} has no {key!r} (it has {", ".join(loader)}): give it one, such as {key}={example}')
-        loader.setdefault('collate_fn', dict(type='default_collate'))
-        loader['pin_memory'] = pin_memory and torch.cuda.is_available() and loader.get('pin_memory', True)
-        workers = loader.get('num_workers', 0) > 0
-        loader['persistent_workers'] = persistent_workers and workers and loader.get('persistent_workers', True)
-
-
-def is_distiller(model: dict) -> bool:
-    """Check whether a ``model`` config is a distiller's, or that of a derived class."""
-    return 'student_cfg' in model
-
-
-def datasets_of(cfg: Config) -> Iterator[tuple[str, dict]]:
-    """Iterate over each data set config of a run and the name of its dataloader, also inside of wrappers."""
-    for name in DATALOADERS:
-        pending = [(cfg.get(name) or {}).get('dataset')]
-        while pending:
-            dataset = pending.pop()
-            if isinstance(dataset, dict):
-                yield name, dataset
-                pending += [dataset.get('dataset'), *dataset.get('datasets', [])]
-
-
-def inline_networks(cfg: Config) -> None:
-    """Replace a distiller's student and teachers by their whole configs, in place.
-
-    A missing config stays a path, which the distiller refuses if it needs it.
-    """
-    if not is_distiller(cfg.model):
-        return
-    for key in ('student_cfg', 'teacher_cfg'):
-        with refusals_named(f'model.{key}'):
-            if isinstance(networks := cfg.model.get(key), (list, tuple)):
-                cfg.model[key] = [in_full(network) for network in networks]
-            elif networks is not None:
-                cfg.model[key] = in_full(networks)
-
-
-def in_full(network: str | dict) -> str | dict:
-    """Return a network's whole config for its path or name, or that itself if config or library are missing."""
-    try:
-        return find_network(network).in_full
-    except (FileNotFoundError, MissingLibraryError):
-        return network
-
-
-def make_self_contained(cfg: Config) -> None:
-    """Replace networks by their whole configs and make the paths of existing files absolute, in place.
-
-    So the config in the work directory runs again without any other config file, and from any directory.
-    """
-    inline_networks(cfg)
-    for holder, key in ((cfg.model, 'student_pretrained'), (cfg.model, 'teacher_pretrained'), (cfg, 'load_from')):
-        value = holder.get(key)
-        if isinstance(value, (list, tuple)):
-            holder[key] = [absolute(one) for one in value]
-        elif value is not None:
-            holder[key] = absolute(value)
-    for entry in method_entries(cfg.model.get('distill_cfg') or []):
-        for keyword in getattr(loss_class(entry), 'files', {}):
-            if keyword in entry:
-                entry[keyword] = absolute(entry[keyword])  # type: ignore[index]
-    for _, dataset in datasets_of(cfg):
-        root = dataset.get('data_root')
-        if isinstance(root, str) and Path(root).is_dir():
-            dataset['data_root'] = str(Path(root).resolve())
-
-
-def absolute(path: Any) -> Any:
-    """Return the absolute path of a file or folder; a missing one is returned as it is, for its reader to refuse."""
-    if not isinstance(path, str) or '://' in path:
-        return path
-    if Path(path).expanduser().is_dir():
-        return str(Path(path).expanduser().resolve())
-    with suppress(FileNotFoundError):
-        return str(find_file(path))
-    return path
-
 
 #: Names of torch.distributed's variables in other launchers.
 VARIABLES = {
     'slurm': dict(RANK='SLURM_PROCID', WORLD_SIZE='SLURM_NTASKS', LOCAL_RANK='SLURM_LOCALID'),
     'mpi': dict(RANK='OMPI_COMM_WORLD_RANK', WORLD_SIZE='OMPI_COMM_WORLD_SIZE', LOCAL_RANK='OMPI_COMM_WORLD_LOCAL_RANK'),
 }
+
+
+def start_process(args: argparse.Namespace) -> None:
+    """Prepare this process: the launcher's environment, warnings, and the patches of other libraries.
+
+    Args:
+        args: Arguments of :func:`~mmcls_kd.command.arguments.config_parser`.
+
+    Raises:
+        ValueError: If the environment is not the launcher's.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if args.launcher != 'none':
+        take_environment(args.launcher)
+    hide_platform_warnings()
+    start_faster()
+    guard_loading(args.trust)
 
 
 def _variable(name: str, launcher: str) -> str:

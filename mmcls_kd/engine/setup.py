@@ -1,4 +1,4 @@
-"""Set-up of a resumable training: the hooks and loops in its config, and the checkpoint to resume from."""
+"""The checkpoint from which a training resumes, found by the first process for all."""
 
 from __future__ import annotations
 
@@ -18,31 +18,8 @@ from ..files.checkpoint import read_start
 from ..networks.loading import fetch
 from .checkpoint_hook import last_whole_checkpoint, launch_id
 
-#: Replacements of mmengine's own hooks and loops.
-INSTEAD = {
-    'EpochBasedTrainLoop': 'ResumableEpochLoop',
-    'IterBasedTrainLoop': 'ResumableIterLoop',
-    'CheckpointHook': 'ResumableCheckpointHook',
-}
-HOOKS = ('SameStartHook', 'BroadcastBuffersHook', 'TerminationHook')
 #: Environment variables with the number of restarts: by dist_train.sh, by torchrun itself.
 RESTARTS = ('MMCLS_KD_RESTARTS', 'TORCHELASTIC_RESTART_COUNT')
-
-
-def make_resumable(cfg: Config) -> None:
-    """Put the loops, the checkpoint hook and the other hooks of this package into a config, in place.
-
-    Loops and checkpoint hooks of the user's own stay.
-    """
-    loop = cfg.train_cfg
-    by_epoch = loop.pop('by_epoch', True)
-    kind = loop.get('type') or ('EpochBasedTrainLoop' if by_epoch else 'IterBasedTrainLoop')
-    loop.type = INSTEAD.get(kind, kind)
-    hooks = cfg.setdefault('default_hooks', {})
-    checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
-    checkpoint['type'] = INSTEAD.get(checkpoint['type'], checkpoint['type'])
-    own = list(cfg.get('custom_hooks') or [])
-    cfg.custom_hooks = own + [dict(type=kind) for kind in HOOKS if kind not in [hook.get('type') for hook in own]]
 
 
 def decided_by_first(decide: Callable[[], Any]) -> Any:

@@ -16,20 +16,17 @@ from mmengine.runner import Runner
 from mmpretrain.engine import SwitchRecipeHook
 
 from ..distillers import ClassificationDistiller
-from ..distillers.assembly import preprocessor_cfg
-from ..errors import MissingLibraryError
+from ..distillers.recipe import Recipe
 from ..files.atomic import sha256
 from ..networks.classes import match
 from ..networks.loading import fetch
-from ..networks.sources import find_network, network_cfg
+from .config import datasets_of
 from .data import SeededDataset, plain_datasets, sample_infos
 from .image_files import changed
 from .loops import ResumableEpochLoop
 from .models import unwrapped
-from .runtime import datasets_of, is_distiller
 
-#: Settings of a model that determine its teachers' logits, besides networks and weights.
-TEACHER_SETTINGS = ('teacher_classes', 'teacher_pixels', 'teacher_weights', 'rgb_images')
+#: Placeholder of a setting that one of two fingerprints lacks.
 NOT_STORED = '(not there)'
 
 
@@ -91,11 +88,9 @@ def loop_of(runner: Runner) -> ResumableEpochLoop:
 
 def preprocessing_of(cfg: Config) -> dict[str, Any]:
     """Return the config of a model's data preprocessor; a distiller's with its batch augmentation."""
-    model = cfg.model
-    given = model.get('data_preprocessor') or cfg.get('data_preprocessor')
-    if not is_distiller(model):
-        return dict(given or {})
-    return preprocessor_cfg(given, model.get('train_cfg'), network_cfg(model.student_cfg))
+    if recipe := Recipe.of(cfg):
+        return recipe.preprocessor(cfg.get('data_preprocessor'))
+    return dict(cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {})
 
 
 def check_views(runner: Runner, dataset: SeededDataset) -> None:
@@ -162,7 +157,7 @@ def view_differences(stored: Mapping[str, Any], runner: Runner) -> list[str]:
 
 def weights_files(cfg: Config) -> list[Path | None]:
     """Return the file of each teacher's weights that a config names; fetched if it is missing here."""
-    named = as_list(cfg.model.get('teacher_pretrained'))
+    named = Recipe(cfg.model).of_each_teacher('teacher_pretrained')
     return [fetch(name, 'teacher weights') if isinstance(name, str) else None for name in named]
 
 
@@ -173,35 +168,17 @@ def teacher_of(cfg: Config, files: Sequence[Path | None] | None = None) -> dict[
         cfg: Config of a run; a teacher's missing config is ignored.
         files: Files of the weights; by default the existing ones of ``teacher_pretrained``.
     """
-    model, about = cfg.model, {}
-    if model.get('teacher_cfg') is not None:
-        about = {key: model.get(key) or None for key in TEACHER_SETTINGS}
-        if made := {key: value for key, value in (model.get('pipeline_pixels') or {}).items() if key in ('mean', 'std')}:
-            about['pipeline_pixels'] = made
-        about['own_weights'] = [one is True for one in as_list(model.get('teacher_pretrained'))]
-        with suppress(FileNotFoundError, MissingLibraryError):  # a training from a store needs neither
-            about['network'] = one_or_all([dict(find_network(network).in_full) for network in as_list(model.teacher_cfg)])
+    recipe = Recipe(cfg.model)
+    about = recipe.teacher_record()
     if files is None:
+        named = recipe.of_each_teacher('teacher_pretrained')
         with suppress(FileNotFoundError, ValueError):
-            files = weights_files(cfg) if is_here(model.get('teacher_pretrained')) else None
+            here = all(Path(name).exists() for name in named if isinstance(name, str))
+            files = weights_files(cfg) if here else None
     if any(files or []):
-        about['weights'] = one_or_all([file and sha256(file) for file in files or []])
+        sums = [file and sha256(file) for file in files or []]
+        about['weights'] = sums[0] if len(sums) == 1 else sums
     return readable(about)
-
-
-def as_list(value: Any) -> list:
-    """Return the value for one teacher, or for each of several, as a list."""
-    return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def one_or_all(values: list) -> Any:
-    """Return the only one of some values, or all."""
-    return values[0] if len(values) == 1 else values
-
-
-def is_here(named: Any) -> bool:
-    """Check that all files of weights are on this machine."""
-    return all(Path(name).exists() for name in as_list(named) if isinstance(name, str))
 
 
 def check_store(runner: Runner) -> None:

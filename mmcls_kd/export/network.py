@@ -20,8 +20,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..configs.reading import in_scope
+from ..engine.config import datasets_of
 from ..engine.first_batch import misfits_named
-from ..engine.runtime import datasets_of
 from ..files.checkpoint import read_checkpoint
 from ..networks.classes import compare_order, names_in
 from ..networks.loading import fetch, load_strictly

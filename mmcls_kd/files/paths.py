@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 PACKAGE = Path(__file__).resolve().parents[1]
-
-
 CONFIGS = PACKAGE / '.mim' / 'configs'
-
-
 #: The folder of ``configs/``: inside the installed package, or the checkout around it, which links to it there.
 TOOLBOX = CONFIGS.resolve().parent if CONFIGS.is_dir() else PACKAGE.parent
 
@@ -24,3 +22,14 @@ def find_file(path: str | Path) -> Path:
     if (found := _found(path)) is None:
         raise FileNotFoundError(f'{path}: no such file, neither in the working directory nor in the toolbox ({TOOLBOX})')
     return found
+
+
+def absolute(path: Any) -> Any:
+    """Return the absolute path of a file or folder; a missing one is returned as it is, for its reader to refuse."""
+    if not isinstance(path, str) or '://' in path:
+        return path
+    if Path(path).expanduser().is_dir():
+        return str(Path(path).expanduser().resolve())
+    with suppress(FileNotFoundError):
+        return str(find_file(path))
+    return path

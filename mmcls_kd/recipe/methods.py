@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,33 +49,14 @@ def known_losses() -> list[str]:
     return [kind.__name__ for kind in kinds[1:]]
 
 
-def method_entries(distill_cfg: Sequence[Mapping]) -> Iterator[Mapping]:
-    """Iterate over the methods of a ``distill_cfg``: a list of ``dict(methods=[dict(type, name, use_this, ...), ...])``.
-
-    Raises:
-        ValueError: If it has another form, or an entry lacks ``type`` or ``name``.
-    """
-    for group in distill_cfg:
-        if not isinstance(group, Mapping) or not isinstance(group.get('methods'), Sequence):
-            raise ValueError(f'distill_cfg is a list of dict(methods=[dict(type=..., name=...), ...]), but holds {group!r}')
-        for entry in group['methods']:
-            if 'type' not in entry or 'name' not in entry:
-                raise ValueError(f'a method in distill_cfg needs `type` and `name`, but one is {dict(entry)!r}')
-            yield entry
-
-
-def check_methods(wanted: Sequence[str], offered: Sequence[str]) -> None:
-    """Refuse unknown methods, or none at all.
-
-    Raises:
-        ValueError: Lists the available methods.
-    """
-    offers = f'this config offers: {", ".join(offered)}'
+def check_methods(wanted: Sequence[str], available: Sequence[str]) -> None:
+    """Refuse unknown methods, or none at all; lists the available ones."""
+    offers = f'this config offers: {", ".join(available)}'
     if not wanted:
         raise ValueError(f'no distillation method is chosen; {offers}')
     for name in wanted:
-        if name not in offered:
-            raise ValueError(f'unknown method {name!r}{close_names(name, offered)}; {offers}')
+        if name not in available:
+            raise ValueError(f'unknown method {name!r}{close_names(name, available)}; {offers}')
 
 
 def offer(base: Mapping[str, Mapping], methods: Sequence[str], **settings: Mapping[str, Any]) -> list[dict]:
@@ -89,40 +70,12 @@ def offer(base: Mapping[str, Mapping], methods: Sequence[str], **settings: Mappi
     Raises:
         ValueError: If a chosen or changed method is not in ``base``, or none is chosen.
     """
-    check_methods(methods, list(base))
-    if settings:
-        check_methods(list(settings), list(base))
+    for names in (methods, list(settings) or methods):
+        check_methods(names, list(base))
     return [
         dict(methods=[dict(name=f'loss_{name}', use_this=name in methods, **{**keywords, **settings.get(name, {})})])
         for name, keywords in base.items()
     ]
-
-
-def select_methods(model: Mapping, methods: Sequence[str]) -> None:
-    """Switch the methods of a distiller's config on or off, in place: exactly ``methods`` are on afterwards.
-
-    Raises:
-        ValueError: If the config is not a distiller's, a method is unknown, or none is chosen.
-    """
-    if 'distill_cfg' not in model:
-        raise ValueError('methods can be chosen for a distiller config only: this model has no `distill_cfg`')
-    entries = list(method_entries(model['distill_cfg']))
-    check_methods(methods, [method_name(entry) for entry in entries])
-    for entry in entries:
-        entry['use_this'] = method_name(entry) in methods  # type: ignore[index]
-
-
-def follow_methods(model: Mapping, methods: Sequence[str]) -> None:
-    """Apply a config's ``methods``, in place: a config that inherits from a distiller's may set them anew.
-
-    Where a config replaces the inherited ``distill_cfg``, that decides, and the inherited ``methods`` are ignored.
-
-    Raises:
-        ValueError: As :func:`select_methods`.
-    """
-    offered = [method_name(entry) for entry in method_entries(model['distill_cfg'])]
-    if not methods or any(name in offered or close_names(name, offered) for name in methods):
-        select_methods(model, methods)
 
 
 @dataclass
@@ -252,21 +205,79 @@ def shown_shape(shape: Shape) -> str:
     return f'(N, {", ".join(map(str, shape[1:]))})'
 
 
-def chosen_methods(distill_cfg: Sequence[Mapping]) -> list[Method]:
-    """Parse the methods of a ``distill_cfg`` that are switched on.
+class MethodList:
+    """The methods of a config, and the only reader of its ``distill_cfg``.
+
+    Args:
+        distill_cfg: A list of ``dict(methods=[dict(type, name, use_this, ...), ...])``, or None.
+
+    Attributes:
+        entries: The dict of each method, switched on or not; the config's own.
 
     Raises:
-        ValueError: If none is switched on, a type is unknown (suggests close names), or a name stands twice.
+        ValueError: If it has another form, or an entry lacks ``type`` or ``name``.
     """
-    entries = list(method_entries(distill_cfg))
-    active = [entry for entry in entries if entry.get('use_this', True)]
-    check_methods([method_name(e) for e in active], [method_name(e) for e in entries])
-    methods: dict[str, Method] = {}
-    for entry in active:
-        if entry['name'] in methods:
-            raise ValueError(f'two methods have the name {entry["name"]!r}; give each its own')
-        methods[entry['name']] = parse_method(entry['name'], entry)
-    return list(methods.values())
+
+    def __init__(self, distill_cfg: Sequence[Mapping] | None) -> None:
+        self.entries: list[Any] = []
+        for group in distill_cfg or []:
+            if not isinstance(group, Mapping) or not isinstance(group.get('methods'), Sequence):
+                raise ValueError(
+                    f'distill_cfg is a list of dict(methods=[dict(type=..., name=...), ...]), but holds {group!r}'
+                )
+            for entry in group['methods']:
+                if 'type' not in entry or 'name' not in entry:
+                    raise ValueError(f'a method in distill_cfg needs `type` and `name`, but one is {dict(entry)!r}')
+                self.entries.append(entry)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all methods."""
+        return [method_name(entry) for entry in self.entries]
+
+    @property
+    def active(self) -> list[Any]:
+        """The dicts of the methods that are switched on."""
+        return [entry for entry in self.entries if entry.get('use_this', True)]
+
+    def select(self, names: Sequence[str]) -> None:
+        """Switch the methods on or off, in place: exactly these are on afterwards.
+
+        Raises:
+            ValueError: If a method is unknown, or none is chosen.
+        """
+        check_methods(names, self.names)
+        for entry in self.entries:
+            entry['use_this'] = method_name(entry) in names
+
+    def follow(self, names: Sequence[str]) -> None:
+        """Apply a config's ``methods``, in place: a config that inherits from a distiller's may set them anew.
+
+        Where a config replaces the inherited ``distill_cfg``, that decides, and the inherited ``methods`` are ignored.
+
+        Raises:
+            ValueError: As :meth:`select`.
+        """
+        if not names or any(name in self.names or close_names(name, self.names) for name in names):
+            self.select(names)
+
+    def need(self, fact: str) -> bool:
+        """Check whether a method that is switched on has a keyword that a fact fills in, such as ``num_samples``."""
+        return any(fact in getattr(loss_class(entry), 'facts', {}).values() for entry in self.active)
+
+    def parsed(self) -> list[Method]:
+        """Parse the methods that are switched on.
+
+        Raises:
+            ValueError: If none is switched on, a type is unknown (suggests close names), or a name stands twice.
+        """
+        check_methods([method_name(entry) for entry in self.active], self.names)
+        methods: dict[str, Method] = {}
+        for entry in self.active:
+            if entry['name'] in methods:
+                raise ValueError(f'two methods have the name {entry["name"]!r}; give each its own')
+            methods[entry['name']] = parse_method(entry['name'], entry)
+        return list(methods.values())
 
 
 def parse_method(name: str, entry: Mapping[str, Any]) -> Method:

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from ..configs.reading import read_config
 from ..errors import close_names
 from ..files.paths import find_file
-from ..recipe.methods import check_methods, method_entries, method_name
+from ..recipe.methods import MethodList, check_methods, method_name
 from .study_file import BASELINE, TEACHER, Row, Settings, Study
 
 #: The parts of a config that decide a result. Its entries of losses belong to the single run.
@@ -115,7 +115,7 @@ def offers_of(models: Mapping[str, Mapping]) -> dict[str, Offer]:
     found: dict[str, Offer] = {}
     for path, model in models.items():
         places = [(i, j) for i, group in enumerate(model['distill_cfg']) for j in range(len(group['methods']))]
-        for (i, j), entry in zip(places, method_entries(model['distill_cfg']), strict=True):
+        for (i, j), entry in zip(places, MethodList(model['distill_cfg']).entries, strict=True):
             plain = Config(dict(entry))._cfg_dict.to_dict()
             keywords = {k: v for k, v in plain.items() if k not in ('name', 'use_this', '_scope_')}
             found.setdefault(method_name(entry), Offer(path, keywords, f'model.distill_cfg.{i}.methods.{j}'))

@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ..distillers import ClassificationDistiller
+from ..distillers.recipe import is_distiller
 from ..distillers.teacher import Teacher
 from ..engine.console import Progress
 from ..engine.data import batches_from
@@ -23,7 +24,6 @@ from ..engine.first_batch import first_images, misfits_named, uncompiled
 from ..engine.image_files import describe
 from ..engine.loops import images_of
 from ..engine.models import unwrapped
-from ..engine.runtime import is_distiller
 from ..engine.seeds import seed_all
 from ..engine.views import differences, loop_of, preprocessing_of, teacher_of, view_differences, views_of, weights_files
 from ..errors import TrainingError

@@ -18,7 +18,7 @@ from mmcls_kd.configs.reading import read_config
 from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.networks.loading import load_strictly
 from mmcls_kd.networks.sources import network_cfg
-from mmcls_kd.recipe.methods import method_entries
+from mmcls_kd.recipe.methods import MethodList
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*instance named of')
 SELF = 'configs/distillers/fashion_mnist/res18-w4_sd_fmnist.py'
@@ -119,7 +119,7 @@ def test_an_entropy_of_its_own_has_a_line_of_its_own(capsys):
 
 
 def test_without_a_task_loss_it_says_that_weights_are_not_compared(preflight):
-    entries = method_entries(read_config(DISTILLER).model.distill_cfg)
+    entries = MethodList(read_config(DISTILLER).model.distill_cfg).entries
     place = [entry['name'] for entry in entries].index('loss_kd')
     options = [f'model.distill_cfg.{place}.methods.0.alpha=1.0']
     numbers, said = preflight(DISTILLER, '--methods', 'kd', '--batches', '1', '--images', '10', options=options)

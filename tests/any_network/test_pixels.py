@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from mmcls_kd.command.arguments import training_parser
-from mmcls_kd.engine.training import training_config
+from mmcls_kd.engine.config import training_config
 from mmcls_kd.networks.pixels import output_spec, wanted_pixels
 from mmcls_kd.networks.sources import find_network, network_cfg
 from mmcls_kd.teachers.inputs import InputAdapter, InputSpec, changed

@@ -13,7 +13,7 @@ from mmpretrain.models.classifiers import HuggingFaceClassifier, ImageClassifier
 from mmpretrain.registry import MODELS
 from networks import build, images, method, resnet, samples
 
-from mmcls_kd.engine.runtime import make_self_contained
+from mmcls_kd.distillers.recipe import Recipe
 from mmcls_kd.errors import MissingLibraryError
 from mmcls_kd.features.dry_run import dry_run
 from mmcls_kd.networks import ModuleClassifier, TorchvisionClassifier
@@ -166,7 +166,7 @@ class TestInFull:
         given = dict(type=name) if name.startswith('libraries') else name
         expected = find_network(given)
         cfg = self.distiller(given, teacher_pretrained='vit' if name == 'hf:vit' else True)
-        make_self_contained(cfg)
+        Recipe(cfg.model).complete({})
         cfg.dump(tmp_path / 'dumped.py')
         monkeypatch.chdir(tmp_path)
         again = Config.fromfile(tmp_path / 'dumped.py')
@@ -175,7 +175,7 @@ class TestInFull:
         assert (found.cfg, found.pixels, found.weights) == (expected.cfg, expected.pixels, expected.weights)
         assert again.model.teacher_pretrained == (str(folder) if name == 'hf:vit' else True)
         once_more = copy.deepcopy(again)
-        make_self_contained(once_more)
+        Recipe(once_more.model).complete({})
         assert once_more.model == again.model
 
     def test_size_and_weights_of_the_zoo_are_in_it(self):
@@ -190,13 +190,13 @@ class TestInFull:
 
     def test_several_teachers(self, folder):
         cfg = self.distiller(['timm:test_resnet', f'hf:{folder}', resnet(8)], teacher_pretrained=[True, str(folder), False])
-        make_self_contained(cfg)
+        Recipe(cfg.model).complete({})
         assert [one.type for one in cfg.model.teacher_cfg] == ['TimmClassifier', 'HuggingFaceClassifier', 'ImageClassifier']
         assert cfg.model.teacher_pretrained == [True, str(folder), False]
 
     def test_an_unfound_one_stays(self):
         cfg = self.distiller('hf:/no/such/folder')
-        make_self_contained(cfg)
+        Recipe(cfg.model).complete({})
         assert cfg.model.teacher_cfg == 'hf:/no/such/folder'
 
 

@@ -13,7 +13,7 @@ from benchmark.timing import Timing
 from mmcls_kd.command import bench as bench_command
 from mmcls_kd.command.arguments import training_parser
 from mmcls_kd.configs.reading import read_config
-from mmcls_kd.engine.training import training_config
+from mmcls_kd.engine.config import training_config
 from mmcls_kd.files import paths
 from mmcls_kd.teachers.fast import FastNetwork
 from mmcls_kd.teachers.store import Shard, is_whole

@@ -24,7 +24,7 @@ from mmcls_kd.dis_losses import (
 )
 from mmcls_kd.dis_losses.common import standardize_classes
 from mmcls_kd.dis_losses.wkd_logit import WKDLogitLoss, class_cost
-from mmcls_kd.distillers.assembly import read_files
+from mmcls_kd.distillers.recipe import read_files
 from mmcls_kd.recipe.methods import parse_method
 
 METHODS = {'DISTLoss', 'LSKDLoss', 'TTMLoss', 'WTTMLoss', 'OFALogitLoss', 'WKDLogitLoss'}

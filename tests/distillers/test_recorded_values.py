@@ -11,7 +11,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 from mmcls_kd.files.paths import TOOLBOX
-from mmcls_kd.recipe.methods import select_methods
+from mmcls_kd.recipe.methods import MethodList
 
 GOLDEN = json.loads((Path(__file__).parents[1] / 'data' / 'models_cifar100.json').read_text())
 DEFAULT = ('nkd', 'uskd')  # the others are slow
@@ -24,7 +24,7 @@ def test_loss_dict_of_the_cifar100_configs(key):
     path, name = key.split('|')
     cfg = Config.fromfile(TOOLBOX / path)
     cfg.model.teacher_pretrained = False
-    select_methods(cfg.model, [name.removeprefix('loss_')])
+    MethodList(cfg.model.distill_cfg).select([name.removeprefix('loss_')])
     distiller = MODELS.build(cfg.model)
     for part in (distiller.student, distiller.distill_losses, *([distiller.teacher] if distiller.teacher else [])):
         formula.fill(part)

@@ -3,14 +3,14 @@
 import pytest
 import torch
 from interruption import logged
-from mmengine.config import Config
 from mmengine.logging import MessageHub
 from mmengine.runner import IterBasedTrainLoop
 from networks import build, images, method, resnet, samples
 from stores import refused, train, write_config
 
 from mmcls_kd.distillers.classification import RunnerProgress
-from mmcls_kd.engine.training import check_schedules
+from mmcls_kd.distillers.recipe import Recipe
+from mmcls_kd.engine.config import check_schedules
 from mmcls_kd.recipe.schedules import LossWeight
 
 
@@ -117,7 +117,7 @@ class TestByIterations:
             student_cfg=resnet(4),
             distill_cfg=[method('NKDLoss'), method(kind, 'loss_x', **entry)],
         )
-        return Config(dict(model=model, train_cfg=dict(type=loop)))
+        return Recipe(model), loop
 
     @pytest.mark.parametrize('loop', ITERATIONS)
     @pytest.mark.parametrize(
@@ -131,17 +131,17 @@ class TestByIterations:
     )
     def test_what_counts_epochs_is_refused(self, loop, entry, message):
         with pytest.raises(ValueError, match=message) as caught:
-            check_schedules(self.config(loop, **entry))
+            check_schedules(*self.config(loop, **entry))
         assert str(caught.value).startswith('loss_x: its ')
         assert '\n' not in str(caught.value)
-        check_schedules(self.config(loop, use_this=False, **entry))
+        check_schedules(*self.config(loop, use_this=False, **entry))
         for by_epochs in self.EPOCHS:
-            check_schedules(self.config(by_epochs, **entry))
+            check_schedules(*self.config(by_epochs, **entry))
 
     @pytest.mark.parametrize('weight', [2.0, {}, dict(value=8, warmup=1), dict(warmup=20, decay=(30, 40), by_epoch=False)])
     def test_what_does_not_is_left_alone(self, weight):
         for loop in (*self.EPOCHS, *self.ITERATIONS):
-            check_schedules(self.config(loop, loss_weight=weight))
+            check_schedules(*self.config(loop, loss_weight=weight))
 
     def test_the_tool_refuses_it(self, data, tmp_path):
         config = write_config(tmp_path / 'config.py', data, TestTraining.MORE, images=16)

@@ -21,7 +21,7 @@ from mmcls_kd.engine.loops import ResumableEpochLoop
 from mmcls_kd.engine.seeds import seed_all
 from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.networks.sources import network_cfg
-from mmcls_kd.recipe.methods import select_methods
+from mmcls_kd.recipe.methods import MethodList
 
 UNUSED = 'Expected to have finished reduction in the prior iteration'  # how DDP refuses a parameter without gradient
 # Where each method runs alone too: together they could hide that one leaves a parameter unused, such as Swin's norm that
@@ -51,7 +51,7 @@ def distiller_of(name, methods):
     """The distiller of a shipped config, random weights in its teacher."""
     cfg = read(name)
     assert not cfg.get('find_unused_parameters', False)
-    select_methods(cfg.model, methods)
+    MethodList(cfg.model.distill_cfg).select(methods)
     cfg.model.teacher_pretrained = False
     cfg.model.num_samples = 20_000
     preprocessor = dict(data_preprocessor=cfg.data_preprocessor) if 'data_preprocessor' in cfg else {}

@@ -312,7 +312,7 @@ class TestRefusals:
 
 def test_a_store_needs_nothing_of_the_teacher(config, store, tmp_path, monkeypatch):
     """Not even a config that can be found; and a loss that needs none reads nothing."""
-    monkeypatch.setattr('mmcls_kd.distillers.assembly.Teacher', None)
+    monkeypatch.setattr('mmcls_kd.distillers.recipe.Teacher', None)
     options = [f'model.teacher_store={store}', 'model.teacher_cfg=configs/nowhere.py', 'train_cfg.max_epochs=1']
     train(config, tmp_path / 'run', options=[*options, 'model.teacher_pretrained=nowhere.pth'])
     assert not any('teacher' in key for key in last(tmp_path / 'run')['state_dict'])

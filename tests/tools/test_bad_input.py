@@ -11,7 +11,7 @@ from mmpretrain.datasets import CIFAR100
 from mmpretrain.registry import MODELS
 from networks import resnet
 
-from mmcls_kd.engine.runtime import merge_options
+from mmcls_kd.engine.config import merge_options
 from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.networks.sources import network_cfg
 

@@ -8,8 +8,7 @@ from mmengine.dataset import pseudo_collate
 from mmpretrain.registry import DATASETS, MODELS
 from stores import refused, run
 
-from mmcls_kd.distillers.assembly import read_files
-from mmcls_kd.engine.runtime import make_self_contained
+from mmcls_kd.distillers.recipe import Recipe, read_files
 from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.networks.loading import load_strictly
 from mmcls_kd.networks.sources import network_cfg
@@ -82,7 +81,7 @@ def test_the_path_of_a_cost_holds_in_every_folder(config, tmp_path, monkeypatch)
     entry = cfg.model.distill_cfg[0].methods[0]
     for given, kept in (('cost.pth', str(tmp_path / 'cost.pth')), ('nowhere.pth', 'nowhere.pth'), (None, None)):
         entry.cost = given
-        make_self_contained(cfg)
+        Recipe(cfg.model).complete({})
         assert entry.cost == kept
 
 

@@ -20,8 +20,8 @@ from mmcls_kd.checks.images import check_images, opened
 from mmcls_kd.checks.training import check_batches, check_top_k, one_image_somewhere
 from mmcls_kd.command.arguments import training_parser
 from mmcls_kd.configs.reading import read_config
+from mmcls_kd.engine.config import training_config
 from mmcls_kd.engine.runtime import build_runner
-from mmcls_kd.engine.training import training_config
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*instance named of')
 CONFIG = """

@@ -10,12 +10,11 @@ from kit import assert_close
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 
-from mmcls_kd.distillers.assembly import deployed_cfg
+from mmcls_kd.distillers.recipe import Recipe
 from mmcls_kd.files.checkpoint import read_checkpoint
 from mmcls_kd.networks.loading import load_strictly
 from mmcls_kd.networks.sources import network_cfg
 from mmcls_kd.networks.transfer import transfer
-from mmcls_kd.recipe.methods import follow_methods
 
 pytestmark = pytest.mark.filterwarnings('ignore:`torch.jit:FutureWarning')  # torch's word on TorchScript
 MORE = """
@@ -53,7 +52,7 @@ def weights(path):
 def model_of(config):
     """The distiller's config, with the method that the file chooses."""
     cfg = Config.fromfile(config)
-    follow_methods(cfg.model, cfg.methods)
+    Recipe(cfg.model).methods.follow(cfg.methods)
     return cfg.model
 
 
@@ -131,7 +130,7 @@ def test_an_exported_file_has_the_logits_of_testing(trained, transferred, monkey
     assert 'logits' in capsys.readouterr().out
     raw = torch.randint(256, (3, 1, 28, 28)).float()
     cfg = Config.fromfile(config)
-    model = deployed_cfg(model_of(config))
+    model = Recipe(model_of(config)).deployed()
     alone = MODELS.build(model | dict(data_preprocessor=cfg.model.get('data_preprocessor') or cfg.data_preprocessor))
     load_strictly(alone, str(transferred), 'student')
     batch = alone.data_preprocessor(dict(inputs=raw.to(torch.uint8)), training=False)

@@ -11,7 +11,7 @@ from mmpretrain.registry import MODELS
 from processes import free_port
 
 from mmcls_kd.command.arguments import training_parser
-from mmcls_kd.engine.training import training_config
+from mmcls_kd.engine.config import training_config
 from mmcls_kd.files.checkpoint import read_checkpoint
 from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.networks.sources import network_cfg
@@ -193,5 +193,8 @@ def test_a_config_that_inherits_chooses_its_own_methods(tmp_path, monkeypatch):
     misspelt = parser.parse_args([str(tmp_path / 'typo.py')])
     with pytest.raises(ValueError, match="did you mean 'kd'"):
         training_config(misspelt)
+    plain = parser.parse_args([str(TOOLBOX / STUDENT), '--methods', 'kd'])
+    with pytest.raises(ValueError, match='distiller config only'):
+        training_config(plain)
     assert active('--methods', 'mgd', 'nkd') == ['loss_mgd', 'loss_nkd']
     assert active('--cfg-options', 'model.distill_cfg.5.methods.0.use_this=True') == ['loss_kd', 'loss_nkd']

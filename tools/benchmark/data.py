@@ -14,8 +14,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmcls_kd.analysis.showing import show
+from mmcls_kd.engine.config import datasets_of
 from mmcls_kd.engine.data import reproducible
-from mmcls_kd.engine.runtime import datasets_of
 
 from .timing import Timing, interleave
 

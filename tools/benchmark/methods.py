@@ -19,7 +19,7 @@ from mmcls_kd.dis_losses import LOSSES
 from mmcls_kd.errors import close_names
 from mmcls_kd.features.taps import Shape, shape_of
 from mmcls_kd.files.paths import TOOLBOX
-from mmcls_kd.recipe.methods import Method, chosen_methods
+from mmcls_kd.recipe.methods import Method, MethodList
 
 from .losses import random_labels
 from .timing import Timing, computing, interleave
@@ -107,7 +107,7 @@ def wanted_methods(names: Sequence[str] = ()) -> list[Method]:
         if name not in entries:
             raise ValueError(f'unknown method {name!r}{close_names(name, entries)}; there are {", ".join(entries)}')
     chosen = dict.fromkeys([UNIT, *(names or entries)])
-    return chosen_methods([dict(methods=[dict(entries[name], name=name)]) for name in chosen])
+    return MethodList([dict(methods=[dict(entries[name], name=name)]) for name in chosen]).parsed()
 
 
 def work_of(loss: nn.Module, given: Mapping[str, Any]) -> Callable[[], Any]:

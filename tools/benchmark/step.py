@@ -28,13 +28,13 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from mmcls_kd.analysis.showing import show
-from mmcls_kd.distillers.assembly import refuse_narrow
-from mmcls_kd.engine.runtime import is_distiller
-from mmcls_kd.engine.training import take_precision
+from mmcls_kd.distillers.classification import refuse_narrow
+from mmcls_kd.distillers.recipe import is_distiller
+from mmcls_kd.engine.config import take_precision
 from mmcls_kd.engine.views import preprocessing_of
 from mmcls_kd.features.dry_run import dry_run
 from mmcls_kd.networks.sources import network_cfg
-from mmcls_kd.recipe.methods import GT_LABEL, chosen_methods, select_methods
+from mmcls_kd.recipe.methods import GT_LABEL, MethodList
 from mmcls_kd.recipe.schedules import Progress
 from mmcls_kd.teachers.fast import compile_parts
 from mmcls_kd.teachers.records import encode
@@ -100,7 +100,7 @@ def check_setting(setting: str) -> str:
 class Bench:
     """Makes the work of requests; use it in a ``with`` block, which removes the files of the work at its end.
 
-    The config is of a distiller with one teacher, as of :func:`~mmcls_kd.engine.training.training_config`.
+    The config is of a distiller with one teacher, as of :func:`~mmcls_kd.engine.config.training_config`.
     """
 
     def __init__(self, cfg: Config, image_size: int, device: str = 'cpu') -> None:
@@ -217,12 +217,12 @@ class Bench:
     def _model_cfg(self, methods: str) -> Any:
         model = copy.deepcopy(self.cfg.model)
         if methods:
-            select_methods(model, methods.split(','))
+            MethodList(model.get('distill_cfg')).select(methods.split(','))
         return model
 
     def _only_logits(self, methods: str) -> bool:
         """Return whether the losses have no inputs but logits and labels."""
-        chosen = chosen_methods(self._model_cfg(methods).distill_cfg)
+        chosen = MethodList(self._model_cfg(methods).distill_cfg).parsed()
         return {name for method in chosen for name in method.inputs} <= {'logit_s', 'logit_t', GT_LABEL}
 
     def _build_distiller(self, request: Request, **changes: Any) -> Any:
@@ -299,7 +299,7 @@ class Bench:
         """Return a step of the usual way: float32, contiguous, the teacher in train mode under no_grad, the same losses."""
         student, teacher = self._network(self.student_cfg, request), self._teacher_network(request).train()
         shape = (request.batch_size, self.classes)
-        methods = chosen_methods(self._model_cfg(request.methods).distill_cfg)
+        methods = MethodList(self._model_cfg(request.methods).distill_cfg).parsed()
         losses = [(method, method.build(dict(logit_s=shape, logit_t=shape))) for method in methods]
 
         def value(inputs: Tensor, label: Tensor) -> Tensor:
