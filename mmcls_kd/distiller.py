@@ -358,7 +358,8 @@ def _methods(losses: Any) -> list[Method]:
     if not isinstance(losses, Mapping | list | tuple):
         raise ValueError(f'losses: give a loss, a list of losses, or a dict of losses by name, not {losses!r}')
     named = losses.items() if isinstance(losses, Mapping) else ((None, loss) for loss in losses)
-    methods = [method_of(loss, name) for name, loss in named]
+    active = [(name, loss) for name, loss in named if not isinstance(loss, Mapping) or loss.get('use_this', True)]
+    methods = [method_of(loss, name) for name, loss in active]
     names = [method.name for method in methods]
     for name in names:
         if names.count(name) > 1 or name in ('loss', 'task'):

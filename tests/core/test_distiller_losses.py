@@ -88,6 +88,10 @@ class TestForms:
         assert list(distiller.distill_losses) == names
         assert list(distiller(*batch())) == ['loss', 'task', *names]
 
+    def test_one_that_is_switched_off_is_left_out(self):
+        distiller = Distiller(*pair(), dict(a='dist', b=dict(type='kd', use_this=False)))
+        assert list(distiller.distill_losses) == ['a']
+
     def test_an_object_has_a_weight_in_a_dict(self):
         given = losses.KDLoss()
         distiller = Distiller(*pair(), dict(one=given, two=dict(type=given, loss_weight=3.0)))
