@@ -19,6 +19,7 @@ from ..distillers.recipe import Recipe
 from ..errors import close_names, refusals_named
 from ..files.paths import absolute
 from .data import images_in
+from .extras import check_backends
 from .runtime import start_process
 
 #: Top-level keys of a config that are no parameters of mmengine's runner.
@@ -133,6 +134,7 @@ def training_config(args: argparse.Namespace) -> Config:
     if recipe:
         check_schedules(recipe, cfg.train_cfg.type)
     make_paths_absolute(cfg)
+    check_backends(cfg)
     return cfg
 
 

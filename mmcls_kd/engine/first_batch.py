@@ -51,8 +51,9 @@ def misfits_named(what: str) -> Iterator[None]:
 def without_a_trace(model: nn.Module, training: bool = False) -> Iterator[None]:
     """Try a model in the ``with`` block, without gradients; random states, buffers and mode are restored."""
     before = model.training
+    changing = [network for network in getattr(model, 'teachers', ()) if network.training] + [model] * training
     try:
-        with states_kept(), buffers_kept(model) if training else nullcontext(), torch.no_grad(), uncompiled():
+        with states_kept(), buffers_kept(*changing), torch.no_grad(), uncompiled():
             model.train(training)
             yield
     finally:
@@ -63,7 +64,7 @@ def check_first_batch(runner: Runner, what: str = 'the model') -> None:
     """Run two training images through the losses of the model, which messages call ``what``, without side effects.
 
     Wrong channels, sizes and numbers of classes fail here, before anything is trained. Random states and batch statistics
-    are restored (but for a teacher in train mode, which does not use them).
+    are restored, those of a teacher in train mode too: processes compare them.
     """
     model = unwrapped(runner)
     with without_a_trace(model), misfits_named(what):

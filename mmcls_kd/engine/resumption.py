@@ -16,7 +16,7 @@ from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
 
-from ..distillers.recipe import Recipe, is_distiller
+from ..distillers.recipe import Recipe
 from ..errors import TrainingError
 from ..files.checkpoint import plain
 from .data import plain_datasets, sample_infos
@@ -83,7 +83,7 @@ def weights_of_teachers(model: Any) -> Any:
 def record_of(runner: Runner) -> dict[str, Any]:
     """Return the fingerprint of a run in plain values; a checkpoint has it in its ``meta``."""
     found = {name: plain(runner.cfg[name]) for name in PARTS if runner.cfg.get(name) is not None}
-    if is_distiller(found.get('model')):
+    if 'model' in found:
         found['model'] = Recipe(found['model']).record()
     if 'custom_hooks' in found:
         found['custom_hooks'] = {str(hook.get('type')): hook for hook in found['custom_hooks']}

@@ -36,10 +36,10 @@ def asking():
 
         parameters = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD) for name in ('self', *names)]
         forward.__signature__ = inspect.Signature(parameters)
-        kind = type('AskingLoss', (Relay,), dict(forward=forward))
+        kind = type('WonderingLoss', (Relay,), dict(forward=forward))
         MODELS.register_module(module=kind, force=True)
         made.append(kind.__name__)
-        return method('AskingLoss', 'loss_asking')
+        return method('WonderingLoss', 'loss_asking')
 
     yield make
     for name in set(made):
