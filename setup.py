@@ -72,6 +72,7 @@ EXTRAS = dict(
         'timm',
         'torchmetrics',
         'transformers',
+        'twine',
         *DOCS,
         *ONNX,
     ],
@@ -91,8 +92,15 @@ setup(
     extras_require=EXTRAS,
     entry_points=dict(console_scripts=['mmcls-kd = mmcls_kd.__main__:main']),
     cmdclass={'build_py': BuildWithToolbox},
+    keywords='knowledge distillation, image classification, model compression, PyTorch, MMEngine, mmpretrain',
     classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Developers',
+        'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
         'Programming Language :: Python :: 3',
+        'Programming Language :: Python :: 3 :: Only',
+        'Topic :: Scientific/Engineering :: Image Recognition',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
 )

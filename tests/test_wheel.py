@@ -94,6 +94,10 @@ class TestContent:
         for name in names(wheel):
             assert name.startswith(INFO) or content.read(name) == expected.read(name)
 
+    def test_an_index_takes_both_distributions(self, source, wheel):
+        said = call('-m', 'twine', 'check', '--strict', wheel, build('sdist', source), cwd=source)
+        assert said.count('PASSED') == 2, said
+
     def test_its_metadata(self, wheel):
         metadata = message_from_bytes(zipfile.ZipFile(wheel).read(f'{INFO}/METADATA'))
         assert (metadata['Name'], metadata['Version']) == ('mmcls_kd', mmcls_kd.__version__)
