@@ -48,6 +48,7 @@ EXTRAS = dict(
     mim=['onedl-mim'],
     mlflow=['mlflow'],
     onnx=ONNX,
+    open_clip=['open_clip_torch'],
     safetensors=['safetensors'],
     study=['matplotlib', 'pandas', 'pydantic', 'scipy'],
     tensorboard=['tensorboard'],
@@ -58,6 +59,7 @@ EXTRAS = dict(
         'hypothesis',
         'matplotlib',
         'mypy',
+        'open_clip_torch',
         'onedl-mim; python_version < "3.14"',  # it wants a pandas that is older
         'pandas',
         'pydantic',
@@ -88,6 +90,7 @@ setup(
     license_files=['LICENSE'],
     python_requires='>=3.10',
     packages=find_packages(include=['mmcls_kd', 'mmcls_kd.*']),
+    package_data={'mmcls_kd.teachers': ['*.txt']},
     install_requires=(HERE / 'requirements.txt').read_text().split(),
     extras_require=EXTRAS,
     entry_points=dict(console_scripts=['mmcls-kd = mmcls_kd.__main__:main']),

@@ -20,6 +20,7 @@ from ..teachers.inputs import resized as resized
 from ..teachers.resizing import INTERPOLATIONS, PILLOW_NUMBERS
 from .classifiers import TorchvisionClassifier
 from .trial import COLOUR, GREYS, KERNEL, UnclearError, kernel_of, preprocessing, solved
+from .zero_shot import ZeroShotClassifier
 
 #: Input preprocessing of a network without any information.
 UNKNOWN = 'its images are normalised as the student’s; model.teacher_pixels can say otherwise'
@@ -175,16 +176,23 @@ def _torchvision(network: Any, _: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _hugging_face(network: Any, _: Mapping[str, Any]) -> dict[str, Any]:
+    config = network.model.config
+    return _of_processor(config.name_or_path, getattr(config, 'image_size', None))
+
+
+def _zero_shot(network: Any, _: Mapping[str, Any]) -> dict[str, Any]:
+    return _of_processor(network.model_name) if network.library == 'hf' else network.model.inputs
+
+
+def _of_processor(name: str, size: Any = None) -> dict[str, Any]:
     from transformers import AutoImageProcessor
 
-    config = network.model.config
     try:
-        processor = AutoImageProcessor.from_pretrained(config.name_or_path)
+        processor = AutoImageProcessor.from_pretrained(name)
     except (OSError, ValueError) as error:  # none was saved beside the network
-        if Path(config.name_or_path, 'preprocessor_config.json').exists():
-            raise ValueError(f'{config.name_or_path}: its preprocessor_config.json cannot be read: {error}') from error
-        print_log(f'{config.name_or_path} has no image processor: {UNKNOWN}', 'current', logging.WARNING)
-        size = getattr(config, 'image_size', None)
+        if Path(name, 'preprocessor_config.json').exists():
+            raise ValueError(f'{name}: its preprocessor_config.json cannot be read: {error}') from error
+        print_log(f'{name} has no image processor: {UNKNOWN}', 'current', logging.WARNING)
         return dict(size=size) if size else {}
     if hasattr(processor, 'data_config'):  # timm's, as transformers wraps its networks
         return _timm_pixels(processor.data_config)
@@ -192,7 +200,7 @@ def _hugging_face(network: Any, _: Mapping[str, Any]) -> dict[str, Any]:
         return _tried(processor)
     except Exception as error:
         why = error if isinstance(error, UnclearError) else f'cannot be tried: {type(error).__name__}: {error}'
-        raise UnclearError(f'the image processor of {config.name_or_path}, {type(processor).__name__}, {why}') from error
+        raise UnclearError(f'the image processor of {name}, {type(processor).__name__}, {why}') from error
 
 
 def _tried(processor: Any) -> dict[str, Any]:
@@ -227,4 +235,9 @@ def _tried(processor: Any) -> dict[str, Any]:
     return found | dict(zip(KERNEL, kernel, strict=True))
 
 
-READERS = {TimmClassifier: _timm, TorchvisionClassifier: _torchvision, HuggingFaceClassifier: _hugging_face}
+READERS = {
+    TimmClassifier: _timm,
+    TorchvisionClassifier: _torchvision,
+    HuggingFaceClassifier: _hugging_face,
+    ZeroShotClassifier: _zero_shot,
+}

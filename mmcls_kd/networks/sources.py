@@ -24,6 +24,7 @@ from ..errors import close_names, need_library
 from ..teachers.inputs import VALUES
 from .pixels import output_spec
 from .trial import UnclearError, pipeline_images
+from .zero_shot import settle
 
 #: Prefixes of names: the library, the classifier that wraps its networks, and the extra that installs it.
 LIBRARIES = {
@@ -36,9 +37,10 @@ OWN_WEIGHTS: dict[str, dict[str, Any]] = {
     'TimmClassifier': dict(pretrained=True),
     'HuggingFaceClassifier': dict(pretrained=True),
     'TorchvisionClassifier': dict(weights='DEFAULT'),
+    'ZeroShotClassifier': {},
 }
 #: Further keywords that load weights.
-FURTHER_WEIGHTS = {'TimmClassifier': ('checkpoint_path',)}
+FURTHER_WEIGHTS = {'TimmClassifier': ('checkpoint_path',), 'ZeroShotClassifier': ('model',)}
 #: Key of the published facts in a network's config that was taken out of its file.
 PUBLISHED = 'published'
 #: Settings of a classifier that are not its module's.
@@ -264,6 +266,7 @@ def _check_hugging_face(cfg: ConfigDict) -> None:
 CHECKS: dict[str, Callable[[ConfigDict], None]] = {
     'TimmClassifier': _check_timm,
     'HuggingFaceClassifier': _check_hugging_face,
+    'ZeroShotClassifier': settle,
 }
 
 
