@@ -146,8 +146,8 @@ def class_names(network: nn.Module, count: int) -> list[str] | None:
         names = [labels[i] for i in sorted(labels)]
         if names and all(name == f'LABEL_{i}' for i, name in enumerate(names)):
             return None
-    elif isinstance(getattr(network, 'model', None), ZeroShot):
-        names = network.model.classes
+    elif isinstance(inner := getattr(network, 'model', None), ZeroShot):
+        names = inner.classes
     elif isinstance(network, TorchvisionClassifier) and network.weights:
         names = network.weights.meta['categories']
     elif isinstance(network, TimmClassifier):

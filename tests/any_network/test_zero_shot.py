@@ -2,8 +2,11 @@
 
 import contextlib
 import io
+import json
 import logging
 import re
+import shutil
+from pathlib import Path
 
 import image_text
 import numpy as np
@@ -15,6 +18,7 @@ from image_text import CLASSES, SIZE
 from mmpretrain.registry import MODELS
 from networks import batch, build, method, resnet
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from mmcls_kd import Distiller, TeacherSpec
 from mmcls_kd.command.arguments import training_parser
@@ -319,6 +323,50 @@ def test_a_folder_of_open_clip_without_weights_is_refused(tmp_path):
         zero_shot_classifier(f'open_clip:{folder}', CLASSES, cache=False)
 
 
+def test_partial_weights_are_refused(folders, tmp_path):
+    folder = shutil.copytree(folders['siglip'].partition(':')[2], tmp_path / 'partial')
+    weights = load_file(folder / 'model.safetensors')
+    kept = {name: weight for name, weight in weights.items() if 'text_model.head' not in name}
+    save_file(kept, folder / 'model.safetensors', dict(format='pt'))
+    with pytest.raises(ValueError, match=r'the weights leave text_model\.head\.bias, text_model\.head\.weight random'):
+        zero_shot_classifier(f'hf:{folder}', CLASSES, cache=False)
+
+
+@pytest.fixture
+def tiny_architecture(folders, monkeypatch):
+    """An architecture of open_clip with published weights, trained with QuickGELU; returns the file of the weights."""
+    folder = Path(folders['open_clip'].partition(':')[2])
+    cfg = json.loads((folder / 'open_clip_config.json').read_text())['model_cfg']
+    file = folder / 'open_clip_pytorch_model.bin'
+    tags = dict(published=dict(url='', quick_gelu=True))
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED, 'tiny', tags)
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, 'tiny', cfg)
+    monkeypatch.setattr(open_clip.factory, 'download_pretrained', lambda *_, **__: str(file))
+    return file
+
+
+def test_an_architecture_of_open_clip_with_a_file(folders, tiny_architecture, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'w.bin').symlink_to(tiny_architecture)
+    made = zero_shot_classifier('open_clip:tiny/w.bin', CLASSES, ONE, cache=False)
+    expected = zero_shot_classifier(folders['open_clip'], CLASSES, ONE, cache=False)
+    assert torch.equal(made.text_features, expected.text_features)
+    assert find_network(dict(type='ZeroShotClassifier', model='open_clip:tiny/w.bin')).cfg.model == (
+        f'open_clip:tiny/{tiny_architecture}'
+    )
+
+
+def test_weights_of_another_activation_are_refused(tiny_architecture):
+    with pytest.raises(ValueError, match='another activation .QuickGELU.: give open_clip:tiny-quickgelu/published'):
+        zero_shot_classifier('open_clip:tiny/published', CLASSES, ONE, cache=False)
+
+
+def test_some_texts_are_cut(folders, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger('mmcls_kd'), 'propagate', True)
+    zero_shot_classifier(folders['clip'], ['bag', 'toy'], [ONE, 'a ' * 20 + '{}'], cache=False)
+    assert '2 texts are too long for the text half of this model and are cut, such as' in caplog.text
+
+
 def test_a_missing_library_names_the_extra(monkeypatch):
     monkeypatch.setattr('mmcls_kd.errors.find_spec', lambda name: None)
     for name, extra in (('hf:x', 'hf'), ('open_clip:x', 'open_clip')):
@@ -326,13 +374,9 @@ def test_a_missing_library_names_the_extra(monkeypatch):
             zero_shot_classifier(name, CLASSES, cache=False)
 
 
-def test_numbers_are_warned_of(folders, caplog):
-    logger = logging.getLogger('mmcls_kd')
-    logger.addHandler(caplog.handler)
-    try:
-        zero_shot_classifier(folders['open_clip'], ['n01440764', 'n01443537'], ONE, cache=False)
-    finally:
-        logger.removeHandler(caplog.handler)
+def test_numbers_are_warned_of(folders, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger('mmcls_kd'), 'propagate', True)
+    zero_shot_classifier(folders['open_clip'], ['n01440764', 'n01443537'], ONE, cache=False)
     assert "the classes are called 'n01440764', 'n01443537', and texts of numbers tell nothing" in caplog.text
 
 
