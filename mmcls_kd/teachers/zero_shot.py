@@ -353,9 +353,13 @@ def _hugging_face(name: str) -> Towers:
 
 def _inputs(processor: Any) -> dict[str, Any]:
     """Return the input preprocessing of an image processor of transformers."""
-    size = processor.crop_size if getattr(processor, 'do_center_crop', False) else processor.size
-    size = dict(size)
+    size = dict((processor.crop_size if getattr(processor, 'do_center_crop', False) else processor.size) or {})
     side = size.get('shortest_edge')
+    if not size.get('height', side):
+        raise ValueError(
+            f'{type(processor).__name__} makes images of no fixed size (of patches, in SigLIP 2’s naflex models): give a '
+            'model for one image size'
+        )
     fast = getattr(processor, 'backend', None) == 'torchvision' or getattr(processor, 'is_fast', False)
     return dict(
         mean=[255 * value for value in processor.image_mean],

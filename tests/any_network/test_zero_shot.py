@@ -316,6 +316,13 @@ def test_models_without_a_text_half_are_refused(folders, tmp_path):
         zero_shot_classifier(f'hf:{tmp_path / "half"}', CLASSES, cache=False)
 
 
+def test_models_of_any_image_size_are_refused(folders, tmp_path):
+    folder = shutil.copytree(folders['siglip'].partition(':')[2], tmp_path / 'naflex')
+    image_text.saved(folder, transformers.Siglip2ImageProcessor(patch_size=8, max_num_patches=16))
+    with pytest.raises(ValueError, match='Siglip2ImageProcessor.* makes images of no fixed size'):
+        zero_shot_classifier(f'hf:{folder}', CLASSES, cache=False)
+
+
 def test_a_folder_of_open_clip_without_weights_is_refused(tmp_path):
     folder = image_text.open_clip(tmp_path / 'bare')
     (folder / 'open_clip_pytorch_model.bin').unlink()
