@@ -17,7 +17,14 @@ from typing import Any
 
 __version__ = '0.1.0'
 #: The names for users, and their modules.
-NAMES = {'Distiller': 'distiller', 'TeacherSpec': 'distiller', 'StoredTeacher': 'teachers', 'DistillLoss': 'dis_losses'}
+NAMES = {
+    'Distiller': 'distiller',
+    'TeacherSpec': 'distiller',
+    'StoredTeacher': 'teachers',
+    'DistillLoss': 'dis_losses',
+    'distill': 'command.folder_runs',  # with mmengine and mmpretrain, as the next
+    'Predictor': 'from_folder.predictor',
+}
 #: Modules under their names in earlier versions; a module may have been divided.
 MOVED = {
     'losses': ('dis_losses',),
@@ -58,7 +65,7 @@ RENAMED = {
     'twin': 'shared_copy',
 }
 
-__all__ = ['DistillLoss', 'Distiller', 'StoredTeacher', 'TeacherSpec', '__version__']
+__all__ = ['DistillLoss', 'Distiller', 'Predictor', 'StoredTeacher', 'TeacherSpec', '__version__', 'distill']
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 VERBS = (
     'train',
     'test',
+    'predict',
     'transfer',
     'export',
     'store',

@@ -40,10 +40,10 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--trust', action='store_true', help='allow pickled objects (weights_only=False)')
 
 
-def config_parser(description: str | None, **keywords: Any) -> argparse.ArgumentParser:
+def config_parser(description: str | None, config_nargs: str | None = None, **keywords: Any) -> argparse.ArgumentParser:
     """Return a parser of the options that reading a config takes, see :func:`new_parser`."""
     parser = new_parser(description, **keywords)
-    parser.add_argument('config', help='config file: a path, mmcls_kd::PATH or mmpretrain::PATH')
+    parser.add_argument('config', nargs=config_nargs, help='config file: a path, mmcls_kd::PATH or mmpretrain::PATH')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -70,7 +70,9 @@ def base_parser(description: str | None, **keywords: Any) -> argparse.ArgumentPa
 def training_parser(description: str | None, **keywords: Any) -> argparse.ArgumentParser:
     """Return a parser of the options of a training: model, data and schedule, named as in mmpretrain's tools."""
     parser = base_parser(description, **keywords)
-    parser.add_argument('--methods', nargs='+', help='distillation methods to switch on, e.g. --methods vitkd nkd')
+    parser.add_argument(
+        '--methods', '--method', nargs='+', help='distillation methods to switch on, e.g. --methods vitkd nkd'
+    )
     parser.add_argument('--no-persistent-workers', action='store_true', help='restart the data workers every epoch')
     return parser
 

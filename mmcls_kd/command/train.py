@@ -1,24 +1,30 @@
-"""Train a student under a distiller config, or any mmpretrain classifier."""
+"""Train a student under a distiller config, or any mmpretrain classifier; or on a folder of images, without a config."""
 
 from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from .arguments import command_line, training_parser
+from .arguments import at_least_one, command_line, training_parser
 from .exits import ended_in_order, ended_when_asked, errors_in_one_line
 from .loading import load_libraries
 
+#: Options that need ``--data``.
+FOLDER_OPTIONS = (
+    *('student', 'teacher', 'teacher_weights', 'student_weights', 'epochs', 'size'),
+    *('val_fraction', 'seed', 'baseline', 'config_only'),
+)
 BUSY = 'another training is running in this folder; wait for its end, or give this one a folder of its own (--work-dir)'
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = training_parser(__doc__)
+    parser = training_parser(__doc__, config_nargs='?')
     parser.add_argument(
         '--resume',
         nargs='?',
@@ -27,12 +33,51 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--no-validate', action='store_true', help='do not validate during training')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate with the total batch size')
+    add_folder_options(parser)
     return parser
+
+
+def add_folder_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a training on a folder of images, see :class:`~mmcls_kd.from_folder.making.Order`."""
+    group = parser.add_argument_group('a folder of images instead of a config')
+    group.add_argument('--data', metavar='FOLDER', help='class folders, below train/ and val/ or to be split')
+    group.add_argument(
+        '--student', metavar='NAME', help='timm:NAME, torchvision:NAME, hf:NAME, a name of mmpretrain, a config'
+    )
+    group.add_argument('--teacher', metavar='NAME', nargs='+', help='the same; without one, the student is trained alone')
+    group.add_argument('--teacher-weights', metavar='FILE', nargs='+', help='(default: the weights published with it)')
+    group.add_argument('--student-weights', metavar='FILE', help="weights to start from, or 'pretrained' (default: random)")
+    group.add_argument('--epochs', type=at_least_one, help='(default: by the number of images)')
+    group.add_argument('--size', type=at_least_one, metavar='PIXELS', help='size of the images (default: by the images)')
+    group.add_argument('--val-fraction', type=float, metavar='SHARE', help='share of a split for validation (default: 0.2)')
+    group.add_argument('--seed', type=int, help='seed of split and training (default: 0)')
+    group.add_argument('--baseline', action='store_true', help='train the student alone, too, on the same budget')
+    group.add_argument('--config-only', action='store_true', help='write the config, and train nothing')
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line; refuse options that do not go together."""
+    args = (parsed := parser()).parse_args(argv)
+    if (args.config is None) == (args.data is None):
+        parsed.error('give a CONFIG, or --data FOLDER with --student NAME; exactly one of both')
+    if args.data is not None:
+        if not args.student:
+            parsed.error('--data needs --student NAME')
+        if args.teacher_weights and not args.teacher:
+            parsed.error('--teacher-weights needs --teacher NAME')
+        if args.launcher != 'none':
+            parsed.error('--data is for one process: write the config by --config-only, and give that to the launcher')
+        if args.no_validate or args.resume not in (None, 'auto'):
+            parsed.error('--data goes with neither --no-validate nor the checkpoint of --resume')
+        args.command = shlex.join([*command_line('train', 'train.py'), *(sys.argv[1:] if argv is None else argv)])
+    elif given := [name for name in FOLDER_OPTIONS if getattr(args, name) not in (None, False)]:
+        parsed.error(f'--{given[0].replace("_", "-")} goes with --data FOLDER; in a config, it is a key')
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Train."""
-    args = parser().parse_args(argv)
+    args = parse_args(argv)
     with ended_when_asked('nothing had begun; the same command starts'):
         train(args)
 
@@ -40,6 +85,21 @@ def main(argv: Sequence[str] | None = None) -> None:
 def train(args: argparse.Namespace) -> None:
     """Train from the first check to the closing line."""
     load_libraries()
+    if args.data is not None:
+        from .folder_runs import train_on_folder
+
+        train_on_folder(args)
+        return
+    with ExitStack() as held:
+        with errors_in_one_line():
+            runner = prepare(args, held)
+        with ended_in_order():
+            runner.train()
+            runner.logger.info(closing_line(runner))
+
+
+def prepare(args: argparse.Namespace, held: ExitStack) -> Any:
+    """Return the runner of a training, with all checked; ``held`` keeps the lock of its work directory."""
     from ..checks.training import check_training
     from ..engine.config import count_samples, training_config
     from ..engine.folders import check_data_folders, check_idx_files
@@ -47,21 +107,17 @@ def train(args: argparse.Namespace) -> None:
     from ..engine.setup import decided_by_first, find_resume_point
     from ..files.locks import locked
 
-    with ExitStack() as held:
-        with errors_in_one_line():
-            cfg = training_config(args)
-            check_data_folders(cfg, ('train_dataloader', 'val_dataloader'))
-            check_idx_files(cfg, ('train_dataloader', 'val_dataloader'))
-            count_samples(cfg)
-            join_processes(cfg)
-            decided_by_first(lambda: held.enter_context(locked(Path(cfg.work_dir), BUSY)))
-            find_resume_point(cfg)
-            runner = build_runner(cfg)
-            check_training(runner)
-            runner.dump_config()
-        with ended_in_order():
-            runner.train()
-            runner.logger.info(closing_line(runner))
+    cfg = training_config(args)
+    check_data_folders(cfg, ('train_dataloader', 'val_dataloader'))
+    check_idx_files(cfg, ('train_dataloader', 'val_dataloader'))
+    count_samples(cfg)
+    join_processes(cfg)
+    decided_by_first(lambda: held.enter_context(locked(Path(cfg.work_dir), BUSY)))
+    find_resume_point(cfg)
+    runner = build_runner(cfg)
+    check_training(runner)
+    runner.dump_config()
+    return runner
 
 
 def closing_line(runner: Any) -> str:

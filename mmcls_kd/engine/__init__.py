@@ -4,6 +4,7 @@ from .amp import CPUAmpOptimWrapper
 from .checkpoint_hook import ResumableCheckpointHook, last_whole_checkpoint
 from .console import ConsoleRunner
 from .data import PlacedSampler, SeededDataset, reproducible
+from .live import LiveProgressHook
 from .loops import ResumableEpochLoop, ResumableIterLoop
 from .termination import BroadcastBuffersHook, TerminationError, TerminationHook
 
@@ -11,6 +12,7 @@ __all__ = [
     'BroadcastBuffersHook',
     'CPUAmpOptimWrapper',
     'ConsoleRunner',
+    'LiveProgressHook',
     'PlacedSampler',
     'ResumableCheckpointHook',
     'ResumableEpochLoop',

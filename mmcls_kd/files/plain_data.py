@@ -117,7 +117,11 @@ def files_guarded() -> Iterator[None]:
 
 def read_plain_config(path: Path) -> Config:
     """Read the config in a training's work directory without running it: names and plain values alone."""
-    text = path.read_text(encoding='utf-8')
+    return plain_config(path.read_text(encoding='utf-8'), path)
+
+
+def plain_config(text: str, path: Path) -> Config:
+    """Return the config of a text without running it, see :func:`read_plain_config`; messages name ``path``."""
     values = {}
     try:
         for statement in ast.parse(text).body:

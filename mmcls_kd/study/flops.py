@@ -7,9 +7,9 @@ from functools import cache
 
 import torch
 from mmpretrain.registry import MODELS
-from torch.utils.flop_counter import FlopCounterMode
 
 from ..configs.reading import read_config
+from ..networks.cost import count_flops
 from ..networks.sources import network_cfg
 from .plan import Planner, Run
 from .report import table
@@ -87,6 +87,4 @@ def _data_set(config: str) -> str:
 def forward_flops(config: str, side: int) -> int:
     """Return the floating point operations of a forward pass of one square image; a multiply-add is two."""
     network = MODELS.build(network_cfg(config)).to('meta').eval()  # shapes alone: nothing is computed
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.empty(1, 3, side, side, device='meta'), mode='tensor')
-    return counter.get_total_flops()
+    return count_flops(network, torch.empty(1, 3, side, side, device='meta'))

@@ -1,0 +1,205 @@
+"""Trainings on a folder of images, for ``train --data`` and for :func:`mmcls_kd.distill`."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .arguments import command_line
+from .exits import ended_in_order, errors_in_one_line
+from .loading import load_libraries
+
+if TYPE_CHECKING:
+    from ..from_folder.making import Made, Order
+    from ..from_folder.summary import Result
+
+Context = Callable[[], AbstractContextManager]
+
+
+def train_on_folder(args: argparse.Namespace) -> None:
+    """Train on a folder by the command line's options; print the table and the next commands."""
+    from ..analysis.showing import show
+    from ..from_folder.making import make
+    from ..from_folder.summary import COLUMNS, table_rows
+
+    with errors_in_one_line():
+        made = make(order_of(args))
+    for note in made.notes:
+        print(f'note: {note}')
+    main_config = next(iter(made.configs.values()))
+    print(f'config: {main_config}', flush=True)
+    if args.config_only:
+        print(f'train it by:\n  {shlex.join(command_line("train", "train.py", str(main_config)))}')
+        return
+    result = run(made, args, errors_in_one_line, ended_in_order)
+    show(f'{len(made.images.val):,} validation images', COLUMNS, table_rows(result.rows))
+    print(f'curves: {result.figure}\nstudent: {result.student_file}\nNext:')
+    for command in next_commands(made, result):
+        print(f'  {shlex.join(command)}')
+
+
+def order_of(args: argparse.Namespace) -> Order:
+    """Return the order of a command line."""
+    from ..from_folder.making import Order
+
+    return Order(
+        data=args.data,
+        student=args.student,
+        teachers=args.teacher or (),
+        teacher_weights=args.teacher_weights or (),
+        student_weights=args.student_weights,
+        methods=args.methods or (),
+        epochs=args.epochs,
+        size=args.size,
+        val_fraction=0.2 if args.val_fraction is None else args.val_fraction,
+        seed=args.seed or 0,
+        baseline=args.baseline,
+        work_dir=args.work_dir,
+        command=args.command,
+    )
+
+
+def run(made: Made, args: argparse.Namespace, building: Context = nullcontext, going: Context = nullcontext) -> Result:
+    """Run made trainings one after the other, as ``train CONFIG`` does; write the student's file and the figure.
+
+    Args:
+        made: The trainings.
+        args: Arguments of the training parser, without config.
+        building: Context of the checks before a training.
+        going: Context of a training.
+    """
+    from ..from_folder.summary import Result, draw_curves, measure, read_runs
+
+    rows: dict[str, Any] = {}
+    for name, config in made.configs.items():
+        own = argparse.Namespace(**{**vars(args), 'config': str(config), 'work_dir': str(made.run_folder(name))})
+        own.methods = None  # they are in the config
+        with ExitStack() as held:
+            with building():
+                runner = _prepared(own, held)
+            with going():
+                runner.train()
+                rows |= measure(runner, name)
+    with building():
+        name = next(iter(made.configs))
+        runs = read_runs({name: made.run_folder(name) for name in made.configs})
+        student = write_student(runs[name].checkpoints[runs[name].last], made.folder / 'student.pth')
+        draw_curves(runs, rows, made.folder / 'curves.png')
+    curves = {name: one.accuracies() for name, one in runs.items()}
+    return Result(rows[name].top1, student, made.configs[name], made.folder / 'curves.png', curves, rows)
+
+
+def _prepared(args: argparse.Namespace, held: ExitStack) -> Any:
+    """Return the runner of a made config; errors name the config, where their remedies are keys of it."""
+    from .train import prepare
+
+    try:
+        return prepare(args, held)
+    except ValueError as error:
+        if 'model.' not in str(error):
+            raise
+        raise ValueError(f'{error} (the keys are in {args.config}; train that after the change)') from error
+
+
+def write_student(checkpoint: Path, path: Path) -> Path:
+    """Write the student of a checkpoint as a file of its own: a distiller's transferred, else the weights; return it."""
+    from ..files.atomic import save_atomically
+    from ..files.checkpoint import plain, read_checkpoint
+    from ..networks.transfer import transfer
+    from ..networks.weights import student_weights, weights_of
+
+    content = read_checkpoint(checkpoint)
+    if student_weights(weights_of(content)):
+        transfer(checkpoint, path)
+    else:
+        save_atomically({'meta': plain(content.get('meta', {})), 'state_dict': weights_of(content)}, path)
+    return path
+
+
+def next_commands(made: Made, result: Result) -> list[list[str]]:
+    """Return the commands that come next: classify, export, test."""
+    config, student = str(result.config), str(result.student_file)
+    image = str(made.images.root / made.images.val[0][0])
+    return [
+        command_line('predict', 'predict.py', student, image),
+        command_line('export', 'export_student.py', config, student),
+        command_line('test', 'test.py', config, student),
+    ]
+
+
+def distill(
+    student: str | Mapping,
+    teacher: str | Mapping | Sequence[str | Mapping] | None,
+    data: str | Path,
+    method: str | Sequence[str] = 'nkd',
+    epochs: int | None = None,
+    *,
+    teacher_weights: str | Sequence[str] | None = None,
+    student_weights: str | None = None,
+    size: int | None = None,
+    val_fraction: float = 0.2,
+    seed: int = 0,
+    baseline: bool = False,
+    work_dir: str | Path | None = None,
+    resume: bool = False,
+    options: Mapping[str, Any] | None = None,
+) -> tuple[Any, Result]:
+    """Distil a teacher into a student on a folder of images, as ``python -m mmcls_kd train --data`` does.
+
+    Args:
+        student: ``timm:NAME``, ``torchvision:NAME``, ``hf:NAME``, a name of mmpretrain's zoo, a config or its path.
+        teacher: The same, or several; None to train the student alone.
+        data: Class folders, below ``train`` and ``val`` or to be split.
+        method: A method, or several.
+        epochs: Number of epochs; None to choose it by the number of images.
+        teacher_weights: File, folder or address of the teacher's weights, one for each teacher; None for those that are
+            published with it.
+        student_weights: The same of the student, ``'pretrained'`` for the published ones; None for random weights.
+        size: Size of the images; None to choose it by the images.
+        val_fraction: Share of images for validation, if the folder has none.
+        seed: Seed of the split and of the training.
+        baseline: Train the student alone too, on the same budget.
+        work_dir: Folder of the results; None for ``work_dirs/FOLDER-STUDENT``.
+        resume: Resume what is in that folder.
+        options: Changes of the config by key, as ``--cfg-options``.
+
+    Returns:
+        The student, the module of its own library in eval mode, for images as its config's ``data_preprocessor`` makes them
+        (:class:`mmcls_kd.Predictor` takes files); and the :class:`~mmcls_kd.from_folder.summary.Result`.
+
+    Raises:
+        FileNotFoundError: If the folder or a file is missing.
+        ValueError: If an argument is unknown, or folder and networks do not fit.
+    """
+    load_libraries()
+    from ..from_folder.making import Order, make
+    from ..from_folder.predictor import Predictor
+    from .train import parser
+
+    def as_list(value: Any) -> list:
+        return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
+
+    order = Order(
+        data=str(data),
+        student=student,
+        teachers=as_list(teacher),
+        teacher_weights=[str(file) for file in as_list(teacher_weights)],
+        student_weights=student_weights,
+        methods=as_list(method) if teacher is not None or method != 'nkd' else (),
+        epochs=epochs,
+        size=size,
+        val_fraction=val_fraction,
+        seed=seed,
+        baseline=baseline,
+        work_dir=None if work_dir is None else str(work_dir),
+    )
+    args = parser().parse_args([])
+    args.resume, args.cfg_options = ('auto' if resume else None), dict(options or {}) or None
+    made = make(order)
+    result = run(made, args)
+    classifier = Predictor(result.student_file).classifier
+    return getattr(classifier, 'model', classifier), result

@@ -1,0 +1,51 @@
+"""Print the likeliest classes of images, with probabilities, by a saved student."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from .arguments import add_trust, at_least_one, new_parser
+from .exits import errors_in_one_line
+from .loading import load_libraries
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = new_parser(
+        __doc__, usage=f'{new_parser(None).prog} [-h] [--top N] [--trust] [CONFIG] STUDENT IMAGE [IMAGE ...]'
+    )
+    parser.add_argument(
+        'words', nargs='+', metavar='STUDENT IMAGE', help='student.pth (before it a config, if it has none), and image files'
+    )
+    parser.add_argument('--top', type=at_least_one, default=5, metavar='N', help='number of classes to print (default: 5)')
+    add_trust(parser)
+    return parser
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line: a config, if there is one, weights, images."""
+    args = (parsed := parser()).parse_args(argv)
+    words = list(args.words)
+    args.config = words.pop(0) if words[0].endswith(('.py', '.json', '.yaml', '.yml')) or '::' in words[0] else None
+    if len(words) < 2:
+        parsed.error('give the weights of a student, and at least one image')
+    args.student, *args.images = words
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Classify each image."""
+    args = parse_args(argv)
+    load_libraries()
+    from ..engine.console import hide_platform_warnings
+    from ..from_folder.predictor import Predictor
+    from ..networks.loading import guard_loading
+
+    with errors_in_one_line():
+        hide_platform_warnings()
+        guard_loading(args.trust)
+        predictor = Predictor(args.student, args.config)
+        for image in args.images:
+            found = predictor(image)[: args.top]
+            print(f'{image}: {", ".join(f"{name} {100 * probability:.1f} %" for name, probability in found)}', flush=True)

@@ -1,0 +1,1 @@
+"""From a folder of images to a deployed student: the config is made, see :mod:`.making` and :mod:`.choices`."""

@@ -1,0 +1,186 @@
+"""Class folders: found, split into training and validation, and checked before anything is built."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import mmcv
+from PIL import Image
+
+from ..errors import close_names, listed
+
+#: Suffixes of image files; other files are ignored.
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.pgm', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.avif')
+#: Names of the folder of validation images beside ``train``; the first one that exists counts.
+VALIDATION = ('val', 'valid', 'validation', 'test')
+#: Number of images, evenly spread, whose headers are read.
+LOOKED_AT = 20_000
+#: Formats and modes that every build of OpenCV decodes.
+USUAL = {('JPEG', 'RGB'), ('JPEG', 'L'), ('PNG', 'RGB'), ('PNG', 'L'), ('PNG', 'RGBA'), ('PNG', 'P'), ('BMP', 'RGB')}
+Listed = list[tuple[str, int]]  # path relative to the folder, label
+
+
+class Header(NamedTuple):
+    """The facts in the header of an image file."""
+
+    path: Path
+    kind: tuple[str, str]  # format and mode, as Pillow calls them
+    side: int  # the shorter one, in pixels
+
+
+@dataclass(frozen=True)
+class FolderImages:
+    """The images of a folder.
+
+    Attributes:
+        root: The folder, absolute.
+        classes: Names of the classes in the order of their labels.
+        train: Training images: path relative to ``root``, and label.
+        val: Validation images.
+        side: Median of the images' shorter sides, in pixels.
+        notes: Remarks for the user.
+    """
+
+    root: Path
+    classes: list[str]
+    train: Listed
+    val: Listed
+    side: int
+    notes: list[str] = field(default_factory=list)
+
+
+def find_images(folder: str | Path, val_fraction: float = 0.2, seed: int = 0) -> FolderImages:
+    """Find the images of a folder: class folders below ``train`` and ``val``, or class folders that are split here.
+
+    Args:
+        folder: The folder.
+        val_fraction: Share of each class that is used for validation, if the folder has no validation images.
+        seed: Seed of this split: the same files and seed give the same split.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it has no images, fewer than two classes, a class without images, a class that is in validation alone,
+            or an image that cannot be decoded.
+    """
+    root = Path(folder).expanduser().resolve()
+    if not root.is_dir():
+        raise FileNotFoundError(f'--data {folder}: no such folder')
+    inside = {path.name: path for path in _folders(root)}
+    beside = next((name for name in VALIDATION if name in inside), None)
+    divided = 'train' in inside and (beside is not None or len(inside) == 1)
+    parts, notes = _class_files(inside['train'] if divided else root, root), []
+    names = [*parts]
+    _check_classes(names, root)
+    labels = {name: label for label, name in enumerate(names)}
+    if divided and beside:
+        other = _class_files(inside[beside], root)
+        _check_validation(other, names, inside[beside])
+        if without := [name for name in names if name not in other]:
+            notes.append(f'{inside[beside]}: no images of {listed([*map(repr, without)])}; their accuracy is not measured')
+    else:
+        parts, other = _split(parts, val_fraction, seed)
+    train, val = ([(path, labels[name]) for name, paths in of.items() for path in paths] for of in (parts, other))
+    return FolderImages(root, names, train, val, _check_files([root / path for path, _ in train + val]), notes)
+
+
+def _folders(folder: Path) -> list[Path]:
+    """List the folders inside of a folder by name, without hidden ones."""
+    found = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(('.', '__')))
+    return sorted(found, key=lambda path: path.name)
+
+
+def _class_files(folder: Path, root: Path) -> dict[str, list[str]]:
+    """Return the images of each class folder, relative to ``root``; a class folder may have folders inside."""
+    found = {path.name: sorted(_images_below(path)) for path in _folders(folder)}
+    if not found:
+        loose = any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
+        has = 'images, but no class folders' if loose else 'no class folders'
+        raise ValueError(f'--data: {folder} has {has}: put the images of each class into a folder of its own, named as it')
+    if empty := [name for name, paths in found.items() if not paths]:
+        raise ValueError(
+            f'--data: {folder / empty[0]} has no image{f", nor have {len(empty) - 1} more" * (len(empty) > 1)}: add images '
+            f'({" ".join(SUFFIXES)}) or remove the folder'
+        )
+    relative = {name: [path.relative_to(root).as_posix() for path in paths] for name, paths in found.items()}
+    if odd := [path for paths in relative.values() for path in paths if path != path.strip() or '\n' in path]:
+        raise ValueError(f'--data: {odd[0]!r}: rename it; a list of images takes no line breaks, nor spaces at an end')
+    return relative
+
+
+def _images_below(folder: Path) -> Iterable[Path]:
+    return (path for path in folder.rglob('*') if path.suffix.lower() in SUFFIXES and path.is_file())
+
+
+def _check_classes(names: Sequence[str], root: Path) -> None:
+    """Refuse a single class, and classes whose names differ by case alone."""
+    if len(names) == 1:
+        raise ValueError(f'--data: {root} has one class, {names[0]!r}: a classifier needs at least two class folders')
+    times = Counter(map(str.casefold, names))
+    if alike := [name for name in names if times[name.casefold()] > 1]:
+        raise ValueError(
+            f'--data: the class folders {" and ".join(map(repr, alike[:2]))} differ by case alone: merge or rename them, as '
+            'classes are compared with a teacher’s without regard to case'
+        )
+
+
+def _check_validation(found: Iterable[str], names: Sequence[str], folder: Path) -> None:
+    """Refuse a class in validation that training does not have."""
+    if unknown := [name for name in found if name not in names]:
+        more = f', and {len(unknown) - 1} more' if len(unknown) > 1 else ''
+        raise ValueError(
+            f'--data: {folder / unknown[0]}: the training images have no class {unknown[0]!r}{more}'
+            f'{close_names(unknown[0], names)}: rename, remove or add it to train'
+        )
+
+
+def _split(files: dict[str, list[str]], fraction: float, seed: int) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Split each class into training and validation images, by the hashes of seed and path; both keep the order of paths."""
+    if not 0 < fraction < 1:
+        raise ValueError(f'--val-fraction {fraction:g}: give a share between 0 and 1, such as 0.2')
+    train, val = {}, {}
+    for name, paths in files.items():
+        if len(paths) < 2:
+            raise ValueError(
+                f'--data: class {name!r} has one image, {paths[0]}, and a split needs at least two: one to train, one to '
+                'validate. Add images, or divide the folder into train/ and val/ yourself'
+            )
+        ranked = sorted(paths, key=lambda path: hashlib.sha256(f'{seed} {path}'.encode()).digest())
+        count = min(max(1, round(fraction * len(paths))), len(paths) - 1)
+        val[name], train[name] = sorted(ranked[:count]), sorted(ranked[count:])
+    return train, val
+
+
+def _check_files(paths: Sequence[Path]) -> int:
+    """Read headers of images, and decode one of each unusual kind; return the median of the shorter sides."""
+    with ThreadPoolExecutor(8) as pool:
+        headers = list(pool.map(_header, paths[:: 1 + len(paths) // LOOKED_AT]))
+    kinds = {header.kind: header.path for header in headers if header.kind not in USUAL}
+    for kind, path in kinds.items():
+        try:
+            decoded = mmcv.imfrombytes(path.read_bytes())
+        except Exception:  # OpenCV's own
+            decoded = None
+        if decoded is None:
+            raise ValueError(
+                f'--data: {path}: OpenCV does not decode it ({" ".join(kind)}): convert it and its like to 8-bit PNG or JPEG'
+            )
+    return round(median(header.side for header in headers))
+
+
+def _header(path: Path) -> Header:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of odd metadata
+            with Image.open(path) as image:
+                return Header(path, (str(image.format), image.mode), min(image.size))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = 'no image that can be identified' if 'cannot identify' in str(error) else str(error)
+        raise ValueError(f'--data: {path} cannot be read ({reason}): mend or remove it') from error

@@ -1,0 +1,390 @@
+"""The config of a training on a folder of images: made, written as a whole, and checked against the networks."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import ConfigDict
+from mmengine.registry import DefaultScope
+from mmpretrain.registry import MODELS
+from torch import nn
+
+from ..configs.reading import as_python, read_config
+from ..distillers.teacher import network_pixels
+from ..errors import close_names, refusals_named
+from ..features.dry_run import dry_run, own_sizes
+from ..files.atomic import atomic_path
+from ..files.checkpoint import read_checkpoint
+from ..files.paths import absolute
+from ..networks.classes import names_in
+from ..networks.loading import fetch
+from ..networks.sources import Source, find_network, kind_of, own_weights
+from ..recipe.methods import Method, MethodList, needs_teacher, offer
+from .choices import Choices, choose, size_of
+from .images import FolderImages, find_images
+
+#: The word for the weights that a library or zoo publishes with a network.
+PUBLISHED = 'pretrained'
+#: Mean and standard deviation of ImageNet, for students that state none.
+IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
+#: Keyword of each library's classifier for its number of classes.
+COUNTS = dict(TimmClassifier='num_classes', TorchvisionClassifier='num_classes', HuggingFaceClassifier='num_labels')
+#: The last checkpoint of a run is named in this file.
+BEGUN = 'last_checkpoint'
+
+
+@dataclass(frozen=True)
+class Name:
+    """A value of a made config that is another key's."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass
+class Order:
+    """The settings that a user gives for a training on a folder.
+
+    Attributes:
+        data: The folder, see :func:`.images.find_images`.
+        student: The student's network, see :func:`~mmcls_kd.networks.sources.find_network`.
+        teachers: The teachers' networks; none to train the student alone.
+        teacher_weights: For each teacher a file, folder or address of weights, or ``'pretrained'``; none for that of all.
+        student_weights: The same of the student; None for random weights.
+        methods: Distillation methods; none for ``nkd`` if there is a teacher.
+        epochs: Number of epochs; None for the table's.
+        size: Size of images in training; None for the table's.
+        val_fraction: Share of images for validation, if the folder has none.
+        seed: Seed of the split and of the training.
+        baseline: Whether to train the student alone too, on the same budget.
+        work_dir: Folder of the results; None for ``work_dirs/FOLDER-STUDENT``.
+        command: The command line, for the head of the config.
+    """
+
+    data: str
+    student: str | Mapping
+    teachers: Sequence[str | Mapping] = ()
+    teacher_weights: Sequence[str] = ()
+    student_weights: str | None = None
+    methods: Sequence[str] = ()
+    epochs: int | None = None
+    size: int | None = None
+    val_fraction: float = 0.2
+    seed: int = 0
+    baseline: bool = False
+    work_dir: str | None = None
+    command: str = ''
+
+
+@dataclass
+class Made:
+    """A made training.
+
+    Attributes:
+        folder: Folder of the results.
+        configs: Config of each training, by its name in results: ``'distilled'`` or ``'student'``, and ``'alone'``.
+        images: The images.
+        choices: The chosen settings.
+        notes: Remarks for the user.
+    """
+
+    folder: Path
+    configs: dict[str, Path]
+    images: FolderImages
+    choices: Choices
+    notes: list[str] = field(default_factory=list)
+
+    def run_folder(self, name: str) -> Path:
+        """Return the work directory of a training."""
+        return self.folder / name
+
+
+def make(order: Order) -> Made:
+    """Make the config of a training on a folder, its lists of images and that of the student alone, and write them.
+
+    Raises:
+        FileNotFoundError: If the folder or a file of weights is missing.
+        ValueError: If an entry is unknown, the folder is unusable, or the folder of results has another training.
+    """
+    entries = chosen_methods(order)
+    with refusals_named('--student'):
+        student = find_network(order.student)
+    teachers = [_teacher(network, order) for network in order.teachers]
+    images = find_images(order.data, order.val_fraction, order.seed)
+    student.cfg = with_classes(student.cfg, len(images.classes))
+    network = build(student, len(images.classes))
+    size = order.size or next((size[0] for size in own_sizes(network)), size_of(images.side))
+    with refusals_named('--size' if order.size else '--student'):
+        dry_run(network, 'student', (size, size))
+    choices = choose(len(images.train), size, network, bool(order.student_weights), order.epochs)
+    folder = Path(
+        order.work_dir or Path('work_dirs', f'{_plain(images.root.name)}-{_plain(_named(order.student))}')
+    ).resolve()
+    name = 'distilled' if entries else 'student'
+    model = _model(order, student, teachers, entries, len(images.classes)) if entries else _alone(student, order)
+    values = settings(images, choices, folder, order.seed) | dict(
+        data_preprocessor=preprocessor(network, student), model=model, work_dir=str(folder / name)
+    )
+    files = {
+        folder / f'{folder.name}.py': _text(values, order, images, choices),
+        **{folder / f'{part}.txt': _lines(getattr(images, part)) for part in ('train', 'val')},
+    }
+    configs = {name: folder / f'{folder.name}.py'}
+    if order.baseline and entries:
+        configs['alone'] = folder / f'{folder.name}_alone.py'
+        values = dict(_base_=f'./{folder.name}.py', work_dir=str(folder / 'alone'))
+        files[configs['alone']] = _assigned(values | dict(model=dict(_delete_=True, **_alone(student, order))))
+    _write(files, folder)
+    return Made(folder, configs, images, choices, images.notes)
+
+
+def chosen_methods(order: Order) -> list[dict]:
+    """Return the ``distill_cfg`` of the chosen methods; empty for a training of the student alone."""
+    names = list(order.methods) or (['nkd'] if order.teachers else [])
+    own, alone = (read_config(f'mmcls_kd::_base_/methods/{name}.py').offered for name in ('own_images', 'imagenet_self'))
+    alone.uskd.pop('num_classes')  # found by the dry run
+    offered = {**own, **alone}
+    for name in names:
+        if name not in offered:
+            raise ValueError(f'--method: no method {name!r}{close_names(name, offered)}; methods are {", ".join(offered)}')
+    if not names:
+        if order.baseline:
+            raise ValueError('--baseline: without --teacher, the student is trained alone anyway: leave it out')
+        return []
+    entries = offer(offered, names)
+    needy = [m.name for m in MethodList(entries).parsed() if _needs_teacher(m)]
+    if needy and not order.teachers:
+        raise ValueError(f'--method {needy[0].removeprefix("loss_")} needs --teacher NAME')
+    if order.teachers and not needy:
+        raise ValueError(f'--method {" ".join(names)} needs no teacher: leave --teacher out, or add a method that needs one')
+    return entries
+
+
+def _needs_teacher(method: Method) -> bool:
+    return any(needs_teacher(name) for name in method.inputs)
+
+
+def _teacher(network: str | Mapping, order: Order) -> tuple[Source, str | bool]:
+    """Return a teacher's network and its weights: True for those published with it."""
+    if len(order.teacher_weights) not in (0, len(order.teachers)):
+        raise ValueError(
+            f'--teacher-weights names {len(order.teacher_weights)} files for {len(order.teachers)} teachers: give one for '
+            f'each, in their order ({PUBLISHED!r} for the weights published with it)'
+        )
+    with refusals_named('--teacher'):
+        source = find_network(network)
+    weights = dict(zip(map(str, order.teachers), order.teacher_weights, strict=False)).get(str(network), PUBLISHED)
+    if weights != PUBLISHED:
+        fetch(weights, 'teacher')
+        return source, absolute(weights)
+    if not source.weights and kind_of(source.cfg) not in COUNTS:
+        raise ValueError(
+            f'--teacher {network}: no weights are published with it: give --teacher-weights FILE. A training of it on the '
+            'same folder makes one: train --data FOLDER --student NETWORK'
+        )
+    return source, True
+
+
+def with_classes(cfg: Mapping, count: int) -> ConfigDict:
+    """Return a network's config for a number of classes."""
+    made = ConfigDict(copy.deepcopy(dict(cfg)))
+    if key := COUNTS.get(kind_of(made)):
+        made[key] = count
+        if key == 'num_labels':
+            made['ignore_mismatched_sizes'] = True
+        return made
+    _set_classes(made, count)
+    return made
+
+
+def _set_classes(value: Any, count: int) -> None:
+    """Set each number of classes in a config, in place, and leave larger k out of top-k."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if key == 'num_classes':
+                value[key] = count
+            elif key == 'topk':
+                value[key] = tuple(k for k in ([inner] if isinstance(inner, int) else inner) if k <= count)
+            else:
+                _set_classes(inner, count)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            _set_classes(inner, count)
+
+
+def build(student: Source, count: int) -> nn.Module:
+    """Build the student from random weights; refuse one of another number of classes."""
+    scope = DefaultScope.overwrite_default_scope('mmpretrain')
+    with scope, torch.random.fork_rng(devices=[]), refusals_named('--student'):
+        network = MODELS.build(copy.deepcopy(student.cfg)).eval()
+        found = dry_run(network, 'student').num_classes
+    if found != count:
+        raise ValueError(
+            f'--student: the network has {found} classes and the folder {count}, and its config names no number of classes '
+            '(num_classes) to set'
+        )
+    return network
+
+
+def preprocessor(network: nn.Module, student: Source) -> dict[str, Any]:
+    """Return the data preprocessor of the student: with its library's mean and std, else ImageNet's."""
+    spec = network_pixels(network, student)
+    if set(spec.mean) == {0.0} and set(spec.std) == {1.0} and 'mean' not in student.pixels:
+        return dict(type='ClsDataPreprocessor', **IMAGENET)
+    rounded = {key: [round(value, 4) for value in getattr(spec, key)] for key in ('mean', 'std')}
+    return dict(type='ClsDataPreprocessor', **rounded, to_rgb=spec.to_rgb)
+
+
+def _model(
+    order: Order, student: Source, teachers: Sequence[tuple[Source, str | bool]], entries: Sequence[dict], count: int
+) -> dict[str, Any]:
+    """Return the distiller's config."""
+    networks, weights = [], []
+    for source, file in teachers:
+        if isinstance(file, str):
+            known = names_in(read_checkpoint(fetch(file, 'teacher')).get('meta'))
+            source.cfg = with_classes(source.cfg, len(known) if known else count)
+        networks.append(source.in_full)
+        weights.append(file)
+    of_student = dict(student_pretrained=_weights(order.student_weights)) if order.student_weights else {}
+    one = len(networks) == 1
+    of_teacher = dict(
+        teacher_cfg=(networks[0] if one else networks) if networks else None,
+        teacher_pretrained=(weights[0] if one else weights) if networks else None,
+    )
+    return dict(type='ClassificationDistiller', student_cfg=student.in_full, **of_student, **of_teacher, distill_cfg=entries)
+
+
+def _weights(given: str) -> str | bool:
+    return True if given == PUBLISHED else absolute(given)
+
+
+def _alone(student: Source, order: Order) -> dict[str, Any]:
+    """Return the config of the student without a teacher."""
+    cfg = student.cfg
+    if order.student_weights:
+        cfg, file = student.with_weights(_weights(order.student_weights), 'student')
+        cfg = ConfigDict(cfg, init_cfg=dict(type='Pretrained', checkpoint=file)) if file else own_weights(cfg, 'student')
+    return {key: value for key, value in cfg.items() if key != 'data_preprocessor'}
+
+
+def settings(images: FolderImages, choices: Choices, folder: Path, seed: int) -> dict[str, Any]:
+    """Return the settings of a training without the networks."""
+    size, steps = choices.size, max(1, len(images.train) // choices.batch_size)
+    edge = size if images.side < size else round(size / 0.875)
+    resized = [dict(type='ResizeEdge', scale=edge, edge='short'), dict(type='CenterCrop', crop_size=size)]
+    cropped = [
+        dict(type='RandomResizedCrop', scale=size, crop_ratio_range=(choices.area, 1.0)),
+        dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    ]
+
+    def loader(part: str, transforms: list[dict], shuffle: bool) -> dict[str, Any]:
+        return dict(
+            batch_size=choices.batch_size,
+            num_workers=choices.workers,
+            dataset=dict(
+                type='CustomDataset',
+                data_root=str(images.root),
+                ann_file=str(folder / f'{part}.txt'),
+                metainfo=dict(classes=Name('classes')),
+                pipeline=[dict(type='LoadImageFromFile'), *transforms, dict(type='PackInputs')],
+            ),
+            sampler=dict(type='DefaultSampler', shuffle=shuffle),
+            drop_last=shuffle and choices.drop_last,
+        )
+
+    begin = choices.warm_up
+    rising = (
+        [dict(type='LinearLR', start_factor=0.01, end=begin, by_epoch=True, convert_to_iter_based=True)] if begin else []
+    )
+    return dict(
+        classes=images.classes,
+        default_scope='mmpretrain',
+        custom_imports=dict(imports=['mmcls_kd'], allow_failed_imports=False),
+        randomness=dict(seed=seed),
+        train_cfg=dict(by_epoch=True, max_epochs=choices.epochs, val_interval=1),
+        optim_wrapper=dict(optimizer=choices.optimizer),
+        param_scheduler=[
+            *rising,
+            dict(type='CosineAnnealingLR', begin=begin, by_epoch=True, convert_to_iter_based=True),
+        ],
+        train_dataloader=loader('train', cropped, shuffle=True),
+        val_dataloader=loader('val', resized, shuffle=False),
+        test_dataloader=Name('val_dataloader'),
+        val_cfg=dict(),
+        test_cfg=dict(),
+        val_evaluator=dict(type='Accuracy', topk=(1,)),
+        test_evaluator=Name('val_evaluator'),
+        auto_scale_lr=dict(base_batch_size=choices.batch_size),
+        default_hooks=dict(
+            checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=1),
+            logger=dict(type='LoggerHook', interval=min(50, max(1, steps // 2))),
+        ),
+        custom_hooks=[dict(type='LiveProgressHook')],
+        visualizer=dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')]),
+    )
+
+
+def _assigned(values: Mapping[str, Any]) -> str:
+    return ''.join(f'{key} = {as_python(_plain_values(value), 100 - len(key))}\n' for key, value in values.items())
+
+
+def _plain_values(value: Any) -> Any:
+    """Return a value whose dicts are plain ones."""
+    if isinstance(value, Mapping):
+        return {key: _plain_values(inner) for key, inner in value.items()}
+    return type(value)(_plain_values(inner) for inner in value) if type(value) in (list, tuple) else value
+
+
+def _text(values: Mapping[str, Any], order: Order, images: FolderImages, choices: Choices) -> str:
+    """Return the config as Python source, with a head that names its origin and the choices."""
+    head = [
+        f'made by: {" ".join(order.command.split())}' if order.command else 'made by mmcls_kd.distill',
+        'It is complete: edit it, and train it by: python -m mmcls_kd train THIS_FILE',
+        f'{len(images.train):,} training and {len(images.val):,} validation images of {len(images.classes)} classes, '
+        f'shorter side {images.side} pixels: size {choices.size}, batches of {choices.batch_size}, {choices.epochs} epochs, '
+        f'{choices.optimizer["type"]} with learning rate {choices.optimizer["lr"]:g} (docs/own_images.md has the table)',
+    ]
+    return ''.join(f'# {line}\n' for line in head) + _assigned(values)
+
+
+def _lines(images: Sequence[tuple[str, int]]) -> str:
+    return ''.join(f'{path} {label}\n' for path, label in images)
+
+
+def _write(files: Mapping[Path, str], folder: Path) -> None:
+    """Write files; refuse to replace one that differs where a training has begun."""
+    begun = any((folder / run / BEGUN).exists() for run in ('distilled', 'student', 'alone'))
+    for path, text in files.items():
+        if begun and path.is_file() and _body(path.read_text()) != _body(text):
+            raise ValueError(
+                f'{path} belongs to a training that has begun, and differs from what this command makes: train it as it is '
+                f'(train {next(iter(files))}), or name another --work-dir'
+            )
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, text in files.items():
+        with atomic_path(path) as unfinished:
+            unfinished.write_text(text)
+
+
+def _body(text: str) -> str:
+    """Return a config's text without its head."""
+    return re.sub(r'\A(#.*\n)*', '', text)
+
+
+def _named(network: str | Mapping) -> str:
+    return network if isinstance(network, str) else str(network.get('model_name') or network.get('type') or 'student')
+
+
+def _plain(name: str) -> str:
+    """Return a name as part of a file's: of a path its last part, without library."""
+    stem = Path(name.partition(':')[2] or name).stem if not name.endswith('.py') else Path(name).stem
+    return re.sub(r'[^\w.-]+', '_', stem)

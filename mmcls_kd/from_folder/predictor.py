@@ -1,0 +1,101 @@
+"""Inference from a saved student: classes with probabilities, by the preprocessing of testing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmpretrain.registry import TRANSFORMS
+
+import mmcls_kd.registry  # noqa: F401  (networks by name)
+
+from ..configs.reading import in_scope, read_config
+from ..engine.config import student_only
+from ..engine.data import image_fault
+from ..export import load_classifier
+from ..export.network import tested_dataset
+from ..features.dry_run import scores
+from ..files.checkpoint import read_checkpoint
+from ..files.plain_data import plain_config
+from ..networks.classes import names_in
+from ..networks.loading import fetch
+
+
+class Predictor:
+    """Classify images by a student.
+
+    Args:
+        student: Its weights: ``student.pth``, or a checkpoint of a training.
+        config: Path of its config, or of its distiller's; None for the one in the metadata of the weights, else the only
+            config in their folder.
+
+    Attributes:
+        classes: Names of the classes, by label; their numbers if unknown.
+        classifier: The classifier, in eval mode.
+
+    Raises:
+        FileNotFoundError: If weights or config are missing.
+        ValueError: If the weights do not fit the config, or the weights' folder has several configs.
+
+    Example::
+
+        predictor = Predictor('work_dirs/flowers-resnet18/student.pth')
+        print(predictor('image.jpg')[0])  # the class and its probability: ('daisy', 0.98)
+    """
+
+    def __init__(self, student: str | Path, config: str | Path | None = None) -> None:
+        meta = read_checkpoint(fetch(str(student), 'student')).get('meta')
+        meta = meta if isinstance(meta, Mapping) else {}
+        cfg = read_config(str(config)) if config is not None else _own_config(Path(student), meta)
+        student_only(cfg)
+        self.classifier: Any = load_classifier(cfg, str(student))
+        steps = tested_dataset(cfg)['pipeline']
+        if not str(steps[0]['type']).rsplit('.', 1)[-1].startswith('Load'):
+            raise ValueError(
+                f'the test pipeline begins with {steps[0]["type"]}, which reads no image file: use the inferencer'
+            )
+        with in_scope(cfg):
+            self.pipeline = Compose([TRANSFORMS.build(step) for step in steps])
+        self.classes = names_in(meta)
+
+    @torch.no_grad()
+    def __call__(self, image: str | Path) -> list[tuple[str, float]]:
+        """Return all classes with their probabilities, the likeliest first.
+
+        Args:
+            image: Path of an image file.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If it cannot be decoded.
+        """
+        if not Path(image).is_file():
+            raise FileNotFoundError(f'image {image}: no such file')
+        try:
+            sample = self.pipeline(dict(img_path=str(image)))
+        except Exception as error:
+            fault = image_fault(str(image)) or 'OpenCV does not decode it'
+            raise ValueError(f'image {image} cannot be read: {fault}') from error
+        data = self.classifier.data_preprocessor(pseudo_collate([sample]), False)
+        probability = scores(self.classifier(data['inputs'], mode='tensor'))[0].softmax(0)
+        names = (
+            self.classes if self.classes and len(self.classes) == len(probability) else [*map(str, range(len(probability)))]
+        )
+        return sorted(zip(names, probability.tolist(), strict=True), key=lambda pair: -pair[1])
+
+
+def _own_config(student: Path, meta: Mapping[str, Any]) -> Config:
+    """Return the config in the metadata of weights, else the only one beside them."""
+    if isinstance(text := meta.get('cfg'), str) and 'model' in text:
+        return plain_config(text, student)
+    found = sorted(student.parent.glob('*.py'))
+    if len(found) != 1:
+        raise ValueError(
+            f'{student} has no config in it, and its folder has {len(found) or "none"}: name it before the weights '
+            '(predict CONFIG WEIGHTS IMAGE)'
+        )
+    return read_config(str(found[0]))

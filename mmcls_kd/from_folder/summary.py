@@ -1,0 +1,132 @@
+"""The results of a training on a folder: accuracy and cost of each network, and a figure of the curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.runner import Runner
+
+from ..analysis.figures import new_figure, save
+from ..analysis.outputs import TeacherReader, collect
+from ..analysis.runs import Run, read_run
+from ..engine.models import unwrapped
+from ..features.dry_run import evaluating
+from ..files.drawing import drawing
+from ..networks.cost import count_flops, count_parameters, milliseconds
+
+COLUMNS = ('network', 'top-1 (%)', 'parameters', 'MACs', 'ms/image')
+LABELS = dict(distilled='student, distilled', alone='student alone', student='student', teacher='teacher')
+COLOURS = dict(distilled='#0b62a4', student='#0b62a4', alone='#888888', teacher='#c2410c')
+
+
+@dataclass(frozen=True)
+class Row:
+    """Accuracy and cost of a network.
+
+    Attributes:
+        top1: Top-1 accuracy on the validation images, in percent; of a student, after the last epoch.
+        parameters: Number of parameters.
+        macs: Multiply-adds of one image.
+        milliseconds: Shortest time of one image, in ms, on the device of the training.
+    """
+
+    top1: float
+    parameters: int
+    macs: int
+    milliseconds: float
+
+    def cells(self) -> tuple[str, ...]:
+        """Return the cells of the table."""
+        return f'{self.top1:.2f}', f'{self.parameters:,}', _short(self.macs), f'{self.milliseconds:.2f}'
+
+
+def _short(count: int) -> str:
+    return f'{count / 1e9:.2f} G' if count >= 1e9 else f'{count / 1e6:.2f} M'
+
+
+@dataclass(frozen=True)
+class Result:
+    """The result of a training on a folder.
+
+    Attributes:
+        top1: Top-1 accuracy of the student on the validation images after the last epoch, in percent.
+        student_file: Its weights.
+        config: The config that was made.
+        figure: The figure of the curves.
+        curves: Validation accuracy by epoch, for ``'distilled'`` or ``'student'``, and ``'alone'``.
+        rows: Accuracy and cost of each network, by the same names and ``'teacher'``.
+    """
+
+    top1: float
+    student_file: Path
+    config: Path
+    figure: Path
+    curves: dict[str, list[tuple[int, float]]]
+    rows: dict[str, Row]
+
+
+def measure(runner: Runner, name: str) -> dict[str, Row]:
+    """Measure the networks of a finished training: the student under its name, and the teacher."""
+    model = unwrapped(runner)
+    batch = model.data_preprocessor(next(iter(runner.val_dataloader)), False)
+    image = batch['inputs'][:1]
+    top1 = runner.message_hub.get_scalar('val/accuracy/top1').current()
+    student = getattr(model, 'student', model)
+    with evaluating(student):
+        rows = {name: Row(float(top1), *_cost([(student, image)]))}
+    teacher = getattr(model, 'teacher_holder', None)
+    if teacher is None:
+        return rows
+    outputs = collect({'teacher': TeacherReader(model)}, runner.val_dataloader, model.data_preprocessor, runner.logger.info)
+    found = outputs['teacher']
+    accuracy = 100 * (found.logit.argmax(1) == found.label).float().mean().item()
+    members = getattr(teacher, 'teachers', [teacher])
+    with evaluating(torch.nn.ModuleList(teacher.networks)):
+        pairs = [(one.network, one.adapt(image)) for one in members]
+        return {'teacher': Row(accuracy, *_cost(pairs)), **rows}
+
+
+def _cost(pairs: Sequence[tuple[torch.nn.Module, torch.Tensor]]) -> tuple[int, int, float]:
+    """Return parameters, multiply-adds and ms for an image of networks that run one after the other."""
+    return (
+        sum(count_parameters(network) for network, _ in pairs),
+        sum(count_flops(network, image) // 2 for network, image in pairs),
+        sum(milliseconds(network, image) for network, image in pairs),
+    )
+
+
+def read_runs(folders: Mapping[str, Path]) -> dict[str, Run]:
+    """Read the logs of trainings by name."""
+    return {name: read_run(folder, name) for name, folder in folders.items()}
+
+
+def draw_curves(runs: Mapping[str, Run], rows: Mapping[str, Row], path: Path) -> None:
+    """Draw validation accuracy and loss terms over the epochs."""
+    with drawing():
+        figure = new_figure(6.4)
+        above, below = figure.subplots(2, 1)
+        for name, run in runs.items():
+            epochs, values = zip(*run.accuracies(), strict=True)
+            label = f'{LABELS[name]} ({values[-1]:.2f})'
+            above.plot(epochs, values, color=COLOURS[name], marker='o', markersize=4, label=label)
+        if 'teacher' in rows:
+            top1 = rows['teacher'].top1
+            above.axhline(top1, color=COLOURS['teacher'], linestyle='--', label=f'teacher ({top1:.2f})')
+        above.set(xlabel='epoch', ylabel='validation top-1 (%)')
+        first = next(iter(runs.values()))
+        for term, points in first.terms().items():
+            below.plot(*zip(*points, strict=True), label=term)
+        below.set(xlabel='epoch', ylabel=f'loss terms, {LABELS[first.name]}')
+        for axes in (above, below):
+            axes.legend(loc='upper left', bbox_to_anchor=(1.0, 1.0), fontsize=9.5)
+        save(figure, path)
+
+
+def table_rows(rows: Mapping[str, Row]) -> list[tuple[Any, ...]]:
+    """Return the rows of the table: teacher, student alone, student."""
+    order = [name for name in ('teacher', 'alone', 'distilled', 'student') if name in rows]
+    return [(LABELS[name], *rows[name].cells()) for name in order]

@@ -1,0 +1,310 @@
+"""From a folder of images to a student: the made config, its training, and inference from what is saved."""
+
+import re
+import shlex
+import sys
+
+import numpy as np
+import pytest
+import timm
+import torch
+from libraries import hugging_face
+from mmengine.config import Config
+from PIL import Image
+
+import mmcls_kd
+from mmcls_kd.command import predict, train
+from mmcls_kd.files.plain_data import read_plain_config
+from mmcls_kd.from_folder.making import Order, chosen_methods, make
+from mmcls_kd.networks.cost import count_flops, count_parameters
+
+NET = 'timm:test_resnet'
+CLASSES = ('ant', 'bee', 'cat')
+PUBLISHED = timm.create_model('test_resnet').pretrained_cfg
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+    """Class folders whose images differ in colour."""
+    root = tmp_path_factory.mktemp('images') / 'insects'
+    random = np.random.RandomState(0)
+    for number, name in enumerate(CLASSES):
+        (root / name).mkdir(parents=True)
+        for i in range(10):
+            pixels = random.randint(0, 120, (36, 40, 3)) + 120 * (np.arange(3) == number)
+            Image.fromarray(pixels.astype(np.uint8)).save(root / name / f'{i}.png')
+    return root
+
+
+def weights(path, count=3, names=None):
+    """A file of weights of :data:`NET`, with the names of its classes if any are given."""
+    network = timm.create_model('test_resnet', num_classes=count)
+    meta = dict(dataset_meta=dict(classes=names)) if names else {}
+    torch.save(dict(state_dict=network.state_dict(), meta=meta), path)
+    return str(path)
+
+
+def order(images, tmp_path, **changes):
+    return Order(**{**dict(data=str(images), student=NET, size=32, epochs=1, work_dir=str(tmp_path / 'out')), **changes})
+
+
+def model_of(made):
+    return Config.fromfile(next(iter(made.configs.values()))).model
+
+
+class TestMade:
+    def test_a_student_alone(self, images, tmp_path):
+        made = make(order(images, tmp_path))
+        cfg = Config.fromfile(tmp_path / 'out' / 'out.py')
+        assert made.configs == dict(student=tmp_path / 'out' / 'out.py')
+        assert cfg.model == dict(type='TimmClassifier', model_name='test_resnet', num_classes=3)
+        assert cfg.train_dataloader.dataset.metainfo.classes == list(CLASSES)
+        assert cfg.test_dataloader == cfg.val_dataloader
+        assert len((tmp_path / 'out' / 'train.txt').read_text().splitlines()) == 24
+        assert (tmp_path / 'out' / 'val.txt').read_text().splitlines()[0].endswith(' 0')
+        assert cfg.data_preprocessor.mean == pytest.approx([255 * value for value in PUBLISHED['mean']])
+
+    def test_it_has_the_normalisation_of_the_students_library(self, images, tmp_path):
+        make(order(images, tmp_path, student='timm:test_vit', size=None))
+        cfg = Config.fromfile(tmp_path / 'out' / 'out.py')
+        known = timm.create_model('test_vit').pretrained_cfg
+        assert cfg.data_preprocessor.mean == pytest.approx([255 * value for value in known['mean']])
+        assert cfg.train_dataloader.dataset.pipeline[1].scale == known['input_size'][1]  # the only one that it takes
+        assert cfg.optim_wrapper.optimizer.type == 'AdamW'
+
+    @pytest.mark.parametrize('kind', ['torchvision', 'zoo', 'config', 'hf'])
+    def test_names_of_any_library(self, images, tmp_path, kind):
+        names = dict(
+            torchvision='torchvision:shufflenet_v2_x0_5',
+            zoo='resnet18_8xb16_cifar10',
+            config='configs/mobilenet_v1/mobilenet_v1.py',
+            hf=f'hf:{tmp_path / "vit"}',
+        )
+        if kind == 'hf':
+            hugging_face(tmp_path / 'vit')
+        taught = dict(teachers=[NET], teacher_weights=[weights(tmp_path / 'teacher.pth')])
+        student = model_of(make(order(images, tmp_path, student=names[kind], methods=['dist'], **taught))).student_cfg
+        count = dict(torchvision='num_classes', hf='num_labels').get(kind)
+        assert (student[count] if count else student.head.num_classes) == 3
+        if not count:
+            assert max(student.head.get('topk', (1,))) <= 3
+
+    def test_a_teacher_has_the_classes_of_its_weights(self, images, tmp_path):
+        names = ['zebra', 'Cat', 'bee', 'ant']
+        file = weights(tmp_path / 'four.pth', 4, names)
+        model = model_of(make(order(images, tmp_path, teachers=[NET], teacher_weights=[file])))
+        assert (model.teacher_cfg.num_classes, model.student_cfg.num_classes) == (4, 3)
+        assert [e.methods[0].name for e in model.distill_cfg if e.methods[0].use_this] == ['loss_nkd']
+
+    def test_several_teachers_and_weights_published_with_one(self, images, tmp_path):
+        file = weights(tmp_path / 'one.pth')
+        made = make(order(images, tmp_path, teachers=[NET, 'timm:resnet18'], teacher_weights=[file, 'pretrained']))
+        assert model_of(made).teacher_pretrained == [file, True]
+        assert [one.get('num_classes') for one in model_of(made).teacher_cfg] == [3, None]
+
+    def test_the_baseline_differs_in_the_model_alone(self, images, tmp_path):
+        file = weights(tmp_path / 'one.pth')
+        made = make(order(images, tmp_path, teachers=[NET], teacher_weights=[file], baseline=True))
+        one, other = (Config.fromfile(made.configs[name]) for name in ('distilled', 'alone'))
+        assert {key for key in one if one[key] != other[key]} == {'model', 'work_dir'}
+        assert other.model == one.model.student_cfg
+
+    def test_another_config_replaces_it_only_before_a_training(self, images, tmp_path):
+        make(order(images, tmp_path))
+        make(order(images, tmp_path, epochs=2))
+        (tmp_path / 'out' / 'student').mkdir()
+        (tmp_path / 'out' / 'student' / 'last_checkpoint').touch()
+        make(order(images, tmp_path, epochs=2, command='another word'))
+        with pytest.raises(ValueError, match='belongs to a training that has begun.*or name another --work-dir'):
+            make(order(images, tmp_path, epochs=3))
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(student='timm:resnet81'), "timm has no model 'resnet81'; did you mean 'resnet18'"),
+        (dict(student='torchvision:resnet81'), "no classifier 'resnet81'; did you mean"),
+        (dict(student='resnet18_8xb32_in1kk'), "no model of that name; did you mean 'resnet18_8xb32_in1k'"),
+        (dict(teachers=['timm:resnet81']), "--teacher: timm has no model 'resnet81'"),
+        (dict(teachers=[NET], teacher_weights=['nowhere.pth']), 'teacher weights nowhere.pth: no such file'),
+        (dict(teachers=[NET], teacher_weights=['a', 'b']), 'names 2 files for 1 teachers'),
+        (dict(teachers=['configs/fashion_mnist/resnet18-w16_9e.py']), 'no weights are published with it'),
+        (dict(teachers=[NET], methods=['nkdd']), "--method: no method 'nkdd'; did you mean 'nkd'"),
+        (dict(methods=['nkd']), '--method nkd needs --teacher NAME'),
+        (dict(teachers=[NET], methods=['uskd']), 'needs no teacher'),
+        (dict(baseline=True), '--baseline: without --teacher'),
+        (dict(student='timm:test_vit', size=33), '--size: the student does not run'),
+    ],
+)
+def test_refusals(images, tmp_path, changes, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        make(order(images, tmp_path, **changes))
+    assert '\n' not in str(caught.value)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_self_distillation_needs_no_teacher():
+    entries = chosen_methods(Order('folder', NET, methods=['tfnkd']))
+    assert [e['methods'][0]['name'] for e in entries if e['methods'][0]['use_this']] == ['loss_tfnkd']
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        ([], 'give a CONFIG, or --data FOLDER'),
+        (['config.py', '--data', 'a'], 'exactly one of both'),
+        (['--data', 'a'], '--data needs --student NAME'),
+        (['config.py', '--epochs', '3'], '--epochs goes with --data FOLDER; in a config, it is a key'),
+        (['--data', 'a', '--student', 'b', '--teacher-weights', 'c'], '--teacher-weights needs --teacher'),
+        (['--data', 'a', '--student', 'b', '--launcher', 'pytorch'], '--config-only'),
+        (['--data', 'a', '--student', 'b', '--no-validate'], '--no-validate'),
+    ],
+)
+def test_options_that_do_not_go_together(words, message, capsys):
+    with pytest.raises(SystemExit):
+        train.parse_args(words)
+    assert message in capsys.readouterr().err
+
+
+@pytest.fixture(scope='module')
+def trained(images, tmp_path_factory):
+    """A teacher that is trained by one command, then a student by another; what they printed."""
+    root = tmp_path_factory.mktemp('trained')
+    small = ['--size', '32', '--data', str(images)]
+    patch = pytest.MonkeyPatch()
+    with patch.context() as changed:
+        changed.setattr(sys, 'argv', ['mmcls_kd train'])
+        train.main([*small, '--student', NET, '--epochs', '3', '--work-dir', str(root / 'teacher')])
+        words = [*small, '--student', NET, '--teacher', NET, '--teacher-weights', str(root / 'teacher' / 'student.pth')]
+        words += ['--epochs', '2', '--baseline', '--work-dir', str(root / 'student')]
+        with (root / 'shown').open('w') as file, changed.context() as inner:
+            inner.setattr(sys, 'stdout', file)
+            train.main(words)
+    return root, words, (root / 'shown').read_text()
+
+
+@pytest.mark.filterwarnings('ignore')
+class TestTrained:
+    def test_the_files_and_the_table(self, trained):
+        root, _, shown = trained
+        for name in ('student.py', 'student_alone.py', 'train.txt', 'val.txt', 'student.pth', 'curves.png'):
+            assert (root / 'student' / name).stat().st_size > 0
+        rows = {line.split('│')[1].strip(): line.split('│')[2:-1] for line in shown.splitlines() if line.startswith('│')}
+        assert list(rows) == ['teacher', 'student alone', 'student, distilled']
+        network = timm.create_model('test_resnet', num_classes=3)
+        assert all(f'{sum(p.numel() for p in network.parameters()):,}' == cells[1].strip() for cells in rows.values())
+        logged = re.findall(
+            r'accuracy/top1: ([\d.]+)', (root / 'student' / 'distilled').rglob('*.log').__next__().read_text()
+        )
+        assert float(rows['student, distilled'][0]) == pytest.approx(float(logged[-1]), abs=0.01)
+
+    def test_the_next_commands_run(self, trained, monkeypatch, capsys):
+        _, _, shown = trained
+        monkeypatch.setattr(sys, 'argv', ['mmcls_kd'])
+        commands = [shlex.split(line) for line in shown[shown.index('Next:') :].splitlines()[1:4]]
+        assert [command[:4] for command in commands] == [
+            ['python', '-m', 'mmcls_kd', v] for v in ('predict', 'export', 'test')
+        ]
+        predict.main(commands[0][4:])
+        assert re.fullmatch(r'\S+png: (\w+ [\d.]+ %(, )?){3}\n', capsys.readouterr().out)
+
+    def test_three_lines_of_inference(self, trained, images):
+        root, _, _ = trained
+        predictor = mmcls_kd.Predictor(root / 'teacher' / 'student.pth')
+        found = predictor(images / 'bee' / '0.png')
+        assert {name for name, _ in found} == set(CLASSES)
+        assert sum(probability for _, probability in found) == pytest.approx(1, abs=1e-5)
+        assert found == sorted(found, key=lambda pair: -pair[1])
+
+    def test_the_probabilities_are_those_of_the_plain_network(self, trained, images):
+        """The oracle: timm's network, and the pipeline by hand."""
+        root, _, _ = trained
+        file = root / 'student' / 'student.pth'
+        network = timm.create_model('test_resnet', num_classes=3).eval()
+        state = torch.load(file, weights_only=True)['state_dict']
+        network.load_state_dict({key.removeprefix('model.'): value for key, value in state.items()})
+        image = Image.new('RGB', (32, 32), (10, 200, 90))  # of one colour: its size alone changes
+        path = root / 'green.png'
+        image.save(path)
+        mean, std = (255 * np.array(PUBLISHED[key]) for key in ('mean', 'std'))
+        inputs = torch.tensor((np.asarray(image) - mean) / std).permute(2, 0, 1)[None].float()
+        expected = network(inputs)[0].softmax(0)
+        found = dict(mmcls_kd.Predictor(file)(path))
+        assert [found[name] for name in CLASSES] == pytest.approx(expected.tolist(), rel=1e-4)
+        by_config = dict(mmcls_kd.Predictor(file, root / 'student' / 'student.py')(path))
+        assert by_config == pytest.approx(found)
+
+    def test_the_made_config_trains_by_itself(self, trained, monkeypatch, tmp_path):
+        root, _, _ = trained
+        monkeypatch.setattr(sys, 'argv', ['mmcls_kd train'])
+        options = ['--cfg-options', 'train_cfg.max_epochs=1', 'param_scheduler=None']
+        train.main([str(root / 'student' / 'student.py'), '--work-dir', str(tmp_path), *options])
+        assert (tmp_path / 'epoch_1.pth').is_file()
+        assert read_plain_config(tmp_path / 'student.py').model.student_cfg.num_classes == 3
+
+    def test_resume_of_a_finished_one_gives_the_same_result(self, trained, monkeypatch, capsys):
+        _, words, shown = trained
+        monkeypatch.setattr(sys, 'argv', ['mmcls_kd train'])
+        train.main([*words, '--resume'])
+        again = capsys.readouterr().out
+        cells = [[line.split('│')[1:5] for line in text.splitlines() if line.startswith('│')] for text in (shown, again)]
+        assert cells[0] == cells[1]
+
+    @pytest.mark.parametrize(
+        ('words', 'message'),
+        [
+            (['student.pth', 'nowhere.png'], 'image nowhere.png: no such file'),
+            (['student.pth', 'broken.png'], 'image broken.png cannot be read: no image that can be identified'),
+            (['nowhere.pth', 'broken.png'], 'student weights nowhere.pth: no such file'),
+            (['bare.pth', 'broken.png'], 'bare.pth has no config in it, and its folder has 2'),
+        ],
+    )
+    def test_predict_refuses_in_a_line(self, trained, monkeypatch, words, message):
+        monkeypatch.chdir(trained[0] / 'student')
+        monkeypatch.setattr(sys, 'argv', ['mmcls_kd predict'])
+        (trained[0] / 'student' / 'broken.png').write_bytes(b'x')
+        torch.save(timm.create_model('test_resnet', num_classes=3).state_dict(), 'bare.pth')
+        with pytest.raises(SystemExit, match=message):
+            predict.main(words)
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_from_python(images, tmp_path):
+    student, result = mmcls_kd.distill(
+        NET, NET, images, epochs=1, teacher_weights=weights(tmp_path / 'teacher.pth'), size=32, work_dir=tmp_path / 'out'
+    )
+    assert type(student).__module__.startswith('timm.')
+    assert not student.training
+    assert student(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+    assert result.student_file == tmp_path / 'out' / 'student.pth'
+    assert result.config.is_file()
+    assert result.curves == dict(distilled=[(1, result.top1)])
+    assert 0 <= result.rows['teacher'].top1 <= 100
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_classes_of_a_teacher_are_found_by_name_and_others_refused_before_training(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['mmcls_kd train'])
+    common = ['--data', str(images), '--student', NET, '--teacher', NET, '--size', '32', '--epochs', '1']
+    other = weights(tmp_path / 'other.pth', 4, ['yak', 'emu', 'bee', 'ant'])
+    with pytest.raises(SystemExit, match=r"none with the name of 2 'cat'.*model.teacher_classes.*the keys are in .*out.py"):
+        train.main([*common, '--teacher-weights', other, '--work-dir', str(tmp_path / 'out')])
+    names = ['Cat', 'emu', 'BEE', 'ant']  # case does not matter
+    train.main([*common, '--teacher-weights', weights(tmp_path / 'b.pth', 4, names), '--work-dir', str(tmp_path / 'out')])
+    log = ''.join(path.read_text() for path in (tmp_path / 'out' / 'distilled').rglob('*.log'))
+    assert "taken in the order of the data’s, by name: 'ant' is class 0 of the data and 3 of the teacher" in log
+
+
+def test_costs():
+    """The oracle: a linear layer and a convolution by hand."""
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.fc = torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.Linear(4, 5)
+
+        def forward(self, inputs, mode='tensor'):
+            return self.fc(self.conv(inputs).mean((2, 3)))
+
+    assert count_flops(Net(), torch.zeros(1, 3, 8, 8)) == 2 * (8 * 8 * 4 * 3 * 9 + 4 * 5)
+    assert count_parameters(Net()) == 4 * 3 * 9 + 4 + 4 * 5 + 5
