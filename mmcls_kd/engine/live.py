@@ -76,8 +76,9 @@ class LiveProgressHook(Hook):
             parts.append(f'{count * get_world_size() / seconds:.0f} images/s')
         if (left := runner.message_hub.get_info('eta', None)) is not None:
             parts.append(f'{timedelta(seconds=int(left))} left')
-        values = {key: float(value) for key, value in outputs.items() if isinstance(value, Tensor) and value.numel() == 1}
-        parts += [f'{name.removeprefix("loss_")} {value:.3g}' for name, value in values.items() if 'loss' in name]
+        values = {key: value.item() for key, value in outputs.items() if isinstance(value, Tensor) and value.numel() == 1}
+        named = {name: 'task' if name == 'ori_loss' else name.removeprefix('loss_') for name in values if 'loss' in name}
+        parts += [f'{shown} {values[name]:.3g}' for name, shown in named.items()]
         return ' · '.join(parts + [self._top1] * bool(self._top1))
 
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, float] | None = None) -> None:  # noqa: ARG002

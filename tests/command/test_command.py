@@ -30,7 +30,7 @@ HELP = """
 import sys
 from mmcls_kd.__main__ import VERBS, main
 
-assert len(VERBS) == 13
+assert len(VERBS) == 14
 for words in [['--help'], *([verb, '--help'] for verb in VERBS), ['trian'], *([verb, '--nonsense'] for verb in VERBS)]:
     sys.argv = ['mmcls_kd', *words]
     try:
