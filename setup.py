@@ -43,6 +43,7 @@ class BuildWithToolbox(build_py):
 #: What needs a library of its own; where it is missing, an error names the extra.
 EXTRAS = dict(
     analysis=['matplotlib', 'scikit-learn', 'torchmetrics'],
+    datasets=['datasets'],
     docs=DOCS,
     hf=['safetensors', 'transformers'],
     mim=['onedl-mim'],
@@ -54,8 +55,10 @@ EXTRAS = dict(
     tensorboard=['tensorboard'],
     timm=['safetensors', 'timm'],
     wandb=['wandb'],
+    webdataset=['webdataset'],
     dev=[
         'albumentations',  # the pixels of its resizing are compared
+        'datasets',
         'hypothesis',
         'matplotlib',
         'mypy',
@@ -75,6 +78,7 @@ EXTRAS = dict(
         'torchmetrics',
         'transformers',
         'twine',
+        'webdataset',
         *DOCS,
         *ONNX,
     ],

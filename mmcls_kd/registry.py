@@ -11,11 +11,11 @@ from mmengine.registry import Registry
 from mmpretrain import registry as mmpretrain_registry
 from mmpretrain.registry import MODELS
 
-from . import backbones, dis_losses, distillers, engine, networks
+from . import backbones, dis_losses, distillers, engine, networks, readers
 from .patches import replace_deit3
 from .recipe.methods import FINDERS
 
-__all__ = ['backbones', 'distillers', 'engine', 'networks']
+__all__ = ['backbones', 'distillers', 'engine', 'networks', 'readers']
 LOCATIONS = [f'mmpretrain.{part}' for part in ('datasets', 'engine', 'evaluation', 'models', 'visualization')]
 
 

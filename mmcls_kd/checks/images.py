@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from mmengine.fileio import get
 from PIL import Image
 
 from ..engine.data import ends_early, image_fault, plain_datasets, sample_infos
+from ..files.held_images import is_held
 
 #: Number of images of a data set that are opened, evenly spread; opening all takes a few seconds.
 LOOKED_AT = 50_000
@@ -31,7 +34,7 @@ class Opened:
 def opened(part: Any, index: int, path: str) -> Opened:
     """Open an image's file, without decoding it."""
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(get(path)) if is_held(path) else path) as image:
             width, height = image.size
             lies = image.getexif().get(ORIENTATION) in LYING
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
@@ -47,7 +50,7 @@ def image_files(dataset: Any) -> Iterator[tuple[Any, int, str]]:
             continue
         step = 1 + len(dataset) // LOOKED_AT
         for i, info in enumerate(sample_infos(part, step)):
-            if (path := info.get('img_path')) and '://' not in str(path):
+            if (path := info.get('img_path')) and ('://' not in str(path) or is_held(path)):
                 yield part, i * step, str(path)
 
 

@@ -301,14 +301,14 @@ def check_data(runner: Runner, loaders: Mapping[str, DataLoader]) -> None:
     model = unwrapped(runner)
     num_classes = classes_of(getattr(model, 'module', model))  # of what test-time augmentation wraps
     loops = dict(val_dataloader=('val_loop', 'val_evaluator'), test_dataloader=('test_loop', 'test_evaluator'))
+    for text in check_names({name: list(plain_datasets(loader.dataset)) for name, loader in loaders.items()}):
+        runner.logger.warning(text)
     for name, loader in loaders.items():
         if num_classes is not None:
             check_labels(loader.dataset, num_classes, name, several=not hasattr(model, 'student'))
         if name in loops and num_classes is not None:
             loop, evaluator = loops[name]
             check_top_k(getattr(runner, loop).evaluator.metrics, num_classes, evaluator)
-    for text in check_names({name: list(plain_datasets(loader.dataset)) for name, loader in loaders.items()}):
-        runner.logger.warning(text)
     with without_a_trace(model):
         for name, loader in loaders.items():
             check_images(loader, name, readable=name != 'train_dataloader')

@@ -1,4 +1,4 @@
-"""Check the data of a config before a training: every image, label and class; nothing is written."""
+"""Check the data of a config before a training: every image, label and class; at most an index of shards is written."""
 
 from __future__ import annotations
 

@@ -24,6 +24,7 @@ from PIL import Image
 from torch.utils.data import BatchSampler, DataLoader
 
 from ..errors import ChoiceError, TrainingError, UnreadableImageError
+from ..files.held_images import is_held
 from .seeds import own_generators, seed_generators, seed_transforms, states_kept
 
 ON_UNREADABLE = ('stop', 'skip')
@@ -98,22 +99,31 @@ class PlacedSampler:
 def image_fault(path: str) -> str | None:
     """Describe why an image file cannot be read to its end; None if it can."""
     try:
-        with Image.open(io.BytesIO(get(path))) as image:
+        content = get(path)
+        with Image.open(io.BytesIO(content)) as image:
             image.load()
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = str(error).replace(f': {path!r}', '')
         return 'no image that can be identified' if 'cannot identify image' in reason else reason
-    if path.lower().endswith('.png') and ends_early(path) and cv2.imread(path) is None:  # Pillow does without the end
-        return 'the end of the file is missing'
-    return None
+    if not content.startswith(STARTS['.png']) or not ends_early(path):  # a PNG that Pillow does without the end
+        return None
+    whole = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) is not None
+    return None if whole else 'the end of the file is missing'
 
 
-#: The last bytes of a complete file, by suffix.
+#: The first and the last bytes of a complete file, by suffix.
+STARTS = {'.jpg': b'\xff\xd8\xff', '.png': b'\x89PNG\r\n\x1a\n'}
 ENDS = {'.jpg': b'\xff\xd9', '.jpeg': b'\xff\xd9', '.png': b'IEND\xaeB`\x82'}
 
 
 def ends_early(path: str) -> bool:
-    """Check whether an image file on this machine lacks its format's ending; bytes after the image's end are no fault."""
+    """Check whether an image file on this machine lacks its format's ending; bytes after the image's end are no fault.
+
+    Of an image in a shard or table the format is that of its content: it need not have a suffix.
+    """
+    if is_held(path):
+        content = get(path)
+        return any(content.startswith(start) and not content.endswith(ENDS[kind]) for kind, start in STARTS.items())
     end = ENDS.get(Path(path).suffix.lower())
     if end is None or not Path(path).is_file():
         return False
@@ -124,7 +134,8 @@ def ends_early(path: str) -> bool:
 
 def _cut_short(path: str) -> bool:
     """Check whether a JPEG file lacks its end; OpenCV would read it, and fill up with grey."""
-    return path.lower().endswith(('.jpg', '.jpeg')) and ends_early(path) and image_fault(path) is not None
+    jpeg = path.lower().endswith(('.jpg', '.jpeg')) or is_held(path)
+    return jpeg and ends_early(path) and image_fault(path) is not None
 
 
 def plain_datasets(dataset: Any) -> Iterator[Any]:

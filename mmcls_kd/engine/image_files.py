@@ -14,8 +14,9 @@ from .setup import decided_by_first
 
 
 def local_files(dataset: Any) -> Iterator[Path]:
-    """Iterate over the image files of a data set on this machine, in its order."""
+    """Iterate over the files on this machine that hold a data set's images, in its order."""
     for plain in plain_datasets(dataset):
+        yield from getattr(plain, 'container_files', ())
         for i in range(len(plain) if hasattr(plain, 'get_data_info') else 0):
             path = Path(str(plain.get_data_info(i).get('img_path') or ''))
             if path.is_file():

@@ -14,15 +14,16 @@ from mmpretrain.datasets.custom import find_folders
 from mmpretrain.registry import DATASETS
 from PIL import Image
 
-from ..networks.classes import Names, match, miscounted, moved, some
+from ..networks.classes import Names, match, miscounted, moved, some, synset_words
+from ..readers.base import HeldDataset
 from .data import plain_datasets, sample_infos
 
 #: Number of images, evenly spread over a data set, whose folders are read.
 LOOKED_AT = 100_000
 #: Remedy for classes that are counted differently in two data sets.
 MEND = (
-    'give both the same class folders (an empty one keeps the numbers of those behind it), or annotation files (ann_file) '
-    'that count alike'
+    'give both the same class folders (an empty one keeps the numbers of those behind it), annotation files (ann_file) '
+    'that count alike, or, in shards and tables, the same classes=[...]'
 )
 
 
@@ -49,6 +50,9 @@ def folder_names(dataset: Any) -> Names:
     """Return the folders of a data set's images by label; empty unless each label has one folder, and each folder one."""
     if reads_class_folders(dataset):
         return dict(enumerate(find_folders(dataset.img_prefix)[0])) if isdir(dataset.img_prefix) else {}
+    if isinstance(dataset, HeldDataset):
+        dataset.full_init()
+        return dataset.label_names
     if not hasattr(dataset, 'get_data_info'):
         return {}
     labels: dict[str, int] = {}
@@ -67,8 +71,13 @@ def namings(dataset: Any) -> tuple[Names, Names]:
 
 
 def ways_of(dataset: Any) -> list[Names]:
-    """Return the lists of class names of a data set (of several joined ones, the first)."""
-    return [names for names in namings(next(plain_datasets(dataset))) if names]
+    """Return the class names of a data set, in one or more forms (of several joined ones, the first's)."""
+    return _forms(*namings(next(plain_datasets(dataset))))
+
+
+def _forms(*found: Names) -> list[Names]:
+    """Return the known ones of some lists of names, and those that are WordNet's numbers with their words, too."""
+    return [names for given in found for names in (given, synset_words(given)) if names]
 
 
 def training_names(dataset: Mapping | None) -> list[Names]:
@@ -86,7 +95,7 @@ def training_names(dataset: Mapping | None) -> list[Names]:
             found = list(namings(built))
     except (AssertionError, AttributeError, KeyError, OSError, RuntimeError, TypeError, ValueError):
         return []  # whoever reads the data says what is wrong with them
-    return [names for names in found if names]
+    return _forms(*found)
 
 
 def name_fault(declared: Names, folders: Names) -> str | None:
@@ -154,9 +163,17 @@ def check_names(parts: Mapping[str, Sequence[Any]]) -> Iterator[str]:
         for ours, theirs, both_folders in pairs_of_lists(own, first[1]):
             text, wrong = unlike(ours, theirs, name, first[0], literal=both_folders)
             if wrong:
-                raise ValueError(f'{name}: other classes than {first[0]}: {text}; {MEND}')
+                raise ValueError(f'{name}: other classes than {first[0]}: {text}{_first_of(dataset, ours, theirs)}; {MEND}')
             if text:
                 yield f'{name}: other classes than {first[0]}: {text}'
+
+
+def _first_of(dataset: Any, names: Names, others: Names) -> str:
+    """Name the first sample of a shard or table whose class is not among others; empty if there is none."""
+    pairs = match(names, others)
+    infos = sample_infos(dataset) if isinstance(dataset, HeldDataset) else ()
+    found = next((info['img_path'] for info in infos if info['gt_label'] not in pairs), None)
+    return f' (the first image of such a class: {found})' if found else ''
 
 
 def left_out(dataset: Any) -> tuple[str, bool] | None:

@@ -18,6 +18,7 @@ from mmpretrain.engine import SwitchRecipeHook
 from ..distillers import ClassificationDistiller
 from ..distillers.recipe import Recipe
 from ..files.atomic import sha256
+from ..files.held_images import is_held
 from ..networks.classes import match
 from ..networks.loading import fetch
 from .config import datasets_of
@@ -71,7 +72,8 @@ def data_list(dataset: SeededDataset) -> str:
         root = str(getattr(plain, 'data_root', '') or '')
         for info in sample_infos(plain):
             path, label = info.get('img_path'), info.get('gt_label')
-            content = str(path).removeprefix(root).encode() if path else bytes(info.get('img', b''))
+            name = str(path).replace(f'://{root}', '://', 1) if is_held(path) else str(path).removeprefix(root)
+            content = name.encode() if path else bytes(info.get('img', b''))
             digest.update(content + repr(label).encode())
     return digest.hexdigest()
 

@@ -13,6 +13,7 @@ from itertools import product
 from typing import Any
 
 from mmengine.logging import print_log
+from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from mmpretrain.models.classifiers import HuggingFaceClassifier, TimmClassifier
 from torch import nn
 
@@ -24,6 +25,10 @@ from .classifiers import TorchvisionClassifier
 Names = Mapping[int, str]
 #: Placeholder names for classes without names: their numbers.
 PLACEHOLDER = re.compile(r'(?:label|class|category)?[ _-]?(\d+)', re.IGNORECASE)
+#: ImageNet's class folders are numbers of WordNet.
+SYNSET = re.compile(r'n\d{8}')
+#: Names that torchvision tells apart with words of its own.
+TORCHVISION_WORDS = {'n02012849': 'crane bird', 'n03710721': 'maillot tank suit'}
 _DATA: ContextVar[Sequence[Names]] = ContextVar('names of the classes of the data', default=())
 
 
@@ -107,6 +112,35 @@ def moved(pairs: Mapping[int, int], names: Names, here: str, there: str) -> str:
 def some(items: Iterable[Any], most: int = 5) -> str:
     """List the first few, separated by commas, and the number of others."""
     return listed([*map(str, items)], most)
+
+
+def synset_words(names: Names) -> Names:
+    """Add the words to names that are WordNet's numbers, as ImageNet's folders are; empty if they are others.
+
+    Without timm, which has the words, only the thousand classes of ImageNet-1k in their order have them.
+
+    Example:
+        >>> synset_words({0: 'n01440764', 1: 'n02012849'})
+        {0: 'n01440764, tench, Tinca tinca', 1: 'n02012849, crane, crane bird'}
+        >>> synset_words({0: 'apple'})
+        {}
+    """
+    if not names or not all(SYNSET.fullmatch(name) for name in names.values()):
+        return {}
+    try:
+        from timm.data import ImageNetInfo
+
+        info = ImageNetInfo()
+        words = {label: info.label_name_to_description(name, detailed=False) for label, name in names.items()}
+        if any(words[label] == name for label, name in names.items()):
+            return {}
+    except ImportError:
+        ordered = [names.get(label, '') for label in range(1000)]
+        if len(names) != 1000 or ordered != sorted(ordered) or (ordered[0], ordered[-1]) != ('n01440764', 'n15075141'):
+            return {}
+        words = dict(enumerate(IMAGENET_CATEGORIES))
+    aliases = {label: f', {TORCHVISION_WORDS[name]}' for label, name in names.items() if name in TORCHVISION_WORDS}
+    return {label: f'{name}, {words[label]}{aliases.get(label, "")}' for label, name in names.items()}
 
 
 def are_numbers(names: Names) -> bool:
