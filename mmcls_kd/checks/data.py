@@ -26,6 +26,7 @@ from ..engine.config import DATALOADERS, datasets_of
 from ..engine.folders import LAYOUTS
 from ..engine.labels import (
     declared_names,
+    first_of,
     folder_names,
     left_out,
     name_fault,
@@ -322,7 +323,7 @@ def split_findings(data: ListedData, other: ListedData, other_name: str) -> Iter
             for folder in sorted(name for label, name in ours.items() if label not in pairs):
                 yield Finding(join_path(data.place, folder), f'{other_name} has no such class folder')
         elif text := unlike(ours, theirs, 'this data set', other_name)[0]:
-            yield Finding(data.place, f'other classes than {other_name}: {text}')
+            yield Finding(data.place, f'other classes than {other_name}: {text}{first_of(data.dataset, ours, theirs)}')
 
 
 def unseen_findings(parts: Sequence[ListedData]) -> Iterator[Finding]:

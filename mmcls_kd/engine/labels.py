@@ -163,12 +163,12 @@ def check_names(parts: Mapping[str, Sequence[Any]]) -> Iterator[str]:
         for ours, theirs, both_folders in pairs_of_lists(own, first[1]):
             text, wrong = unlike(ours, theirs, name, first[0], literal=both_folders)
             if wrong:
-                raise ValueError(f'{name}: other classes than {first[0]}: {text}{_first_of(dataset, ours, theirs)}; {MEND}')
+                raise ValueError(f'{name}: other classes than {first[0]}: {text}{first_of(dataset, ours, theirs)}; {MEND}')
             if text:
                 yield f'{name}: other classes than {first[0]}: {text}'
 
 
-def _first_of(dataset: Any, names: Names, others: Names) -> str:
+def first_of(dataset: Any, names: Names, others: Names) -> str:
     """Name the first sample of a shard or table whose class is not among others; empty if there is none."""
     pairs = match(names, others)
     infos = sample_infos(dataset) if isinstance(dataset, HeldDataset) else ()

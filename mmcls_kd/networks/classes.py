@@ -132,8 +132,8 @@ def synset_words(names: Names) -> Names:
 
         info = ImageNetInfo()
         words = {label: info.label_name_to_description(name, detailed=False) for label, name in names.items()}
-        if any(words[label] == name for label, name in names.items()):
-            return {}
+    except KeyError:
+        return {}
     except ImportError:
         ordered = [names.get(label, '') for label in range(1000)]
         if len(names) != 1000 or ordered != sorted(ordered) or (ordered[0], ordered[-1]) != ('n01440764', 'n15075141'):
@@ -141,6 +141,25 @@ def synset_words(names: Names) -> Names:
         words = dict(enumerate(IMAGENET_CATEGORIES))
     aliases = {label: f', {TORCHVISION_WORDS[name]}' for label, name in names.items() if name in TORCHVISION_WORDS}
     return {label: f'{name}, {words[label]}{aliases.get(label, "")}' for label, name in names.items()}
+
+
+def identified(names: Names, others: Names) -> Names:
+    """Return the WordNet numbers of other classes, if those are ImageNet-1k's in their order and ``names`` are such numbers.
+
+    Words alone do not tell the two cranes and the two maillots apart.
+
+    Args:
+        names: Names of some classes.
+        others: Names of the others, which are returned as they are if they are not ImageNet-1k's.
+    """
+    if len(others) != 1000 or not names or not all(SYNSET.fullmatch(name) for name in names.values()):
+        return others
+    try:
+        from timm.data import ImageNetInfo
+    except ImportError:
+        return others
+    numbers = dict(enumerate(ImageNetInfo('imagenet-1k').label_names()))
+    return numbers if match(synset_words(numbers), others) == {i: i for i in range(1000)} else others
 
 
 def are_numbers(names: Names) -> bool:
@@ -257,7 +276,7 @@ def index_by_name(names: Sequence[Names], known: Sequence[str] | None, count: in
     if not names or any(len(of) > wanted for of in names):  # more than the student's are refused by their labels
         return None
     theirs = dict(enumerate(known or ()))
-    ours, pairs = max(((of, match(of, theirs)) for of in names), key=lambda found: len(found[1]))
+    ours, pairs = max(((of, match(of, identified(of, theirs))) for of in names), key=lambda found: len(found[1]))
     if not pairs or len(theirs) != count:
         _warn_of_unnamed(names, {} if len(theirs) != count or are_numbers(theirs) else theirs)
         return None
@@ -283,7 +302,7 @@ def compare_order(known: Sequence[str] | None, names: Sequence[Names], source: s
     theirs = dict(enumerate(known or ()))
     if not theirs or not names:
         return
-    ours, pairs = max(((of, match(of, theirs)) for of in names), key=lambda found: len(found[1]))
+    ours, pairs = max(((of, match(of, identified(of, theirs))) for of in names), key=lambda found: len(found[1]))
     other = moved(pairs, ours, 'the data', 'the file')
     if other and refuse:
         raise ValueError(

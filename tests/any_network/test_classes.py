@@ -1,22 +1,74 @@
 """Teachers with more classes than the student, or in another order."""
 
 import json
+import sys
 
 import libraries
 import pytest
 import torch
 import torchvision
+from containers import files_of, write_shards
+from folders import class_folders
+from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 from mmpretrain.registry import MODELS
 from networks import build, images, method, resnet, samples
 
 from mmcls_kd.dis_losses import kd_loss
-from mmcls_kd.networks.classes import class_index, class_names, names_in
+from mmcls_kd.engine.labels import training_names
+from mmcls_kd.networks.classes import class_index, class_names, index_by_name, match, names_in, synset_words
 from mmcls_kd.networks.sources import network_cfg
 
 KD, NKD = method('KDLoss'), method('NKDLoss')
 SRRL = method('SRRLLoss')
 ANIMALS = ['cat', 'dog', 'Sea Lion', 'crane', 'crane', 'bee']
 TWENTY = [f'class {i}' for i in range(20)]
+
+
+class TestImageNet:
+    """ImageNet's identifiers, folders of the data, find the words of each library at the same place."""
+
+    @pytest.fixture
+    def synsets(self):
+        return dict(enumerate(pytest.importorskip('timm.data').ImageNetInfo('imagenet-1k').label_names()))
+
+    @pytest.fixture(params=['torchvision', 'mmpretrain', 'timm'])
+    def known(self, request):
+        if request.param == 'torchvision':
+            return torchvision.models.ResNet18_Weights.IMAGENET1K_V1.meta['categories']
+        if request.param == 'mmpretrain':
+            return IMAGENET_CATEGORIES
+        info = pytest.importorskip('timm.data').ImageNetInfo('imagenet-1k')
+        return [info.label_name_to_description(name, detailed=False) for name in info.label_names()]
+
+    def test_all_at_the_same_place(self, synsets, known):
+        assert match(synset_words(synsets), dict(enumerate(known))) == {i: i for i in range(1000)}
+
+    def test_some_in_another_order(self, synsets, known):
+        chosen = [639, 134, 517, 0, 638, 282]  # two of them cranes, two maillots
+        names = {i: synsets[label] for i, label in enumerate(chosen)}
+        assert index_by_name([names, synset_words(names)], list(known), 1000, 6) == chosen
+        moved = [known[999 - i] for i in range(1000)]  # not in ImageNet's order: words alone, which are ambiguous
+        with pytest.raises(ValueError, match='crane'):
+            index_by_name([names, synset_words(names)], moved, 1000, 6)
+
+    def test_without_timm(self, synsets, monkeypatch):
+        monkeypatch.setitem(sys.modules, 'timm.data', None)
+        names = synset_words(synsets)
+        assert names[0] == 'n01440764, tench, Tinca tinca'
+        assert match(names, dict(enumerate(IMAGENET_CATEGORIES))) == {i: i for i in range(1000)}
+        assert synset_words(dict(list(synsets.items())[:999])) == {}
+        assert synset_words({label: synsets[999 - label] for label in range(1000)}) == {}
+
+    def test_other_names(self):
+        assert synset_words({}) == synset_words({0: 'n01440764', 1: 'ant'}) == synset_words({0: 'n99999999'}) == {}
+
+    def test_names_of_folders_and_shards(self, tmp_path):
+        class_folders(tmp_path / 'train', n02012849=1, n01440764=1)
+        write_shards(files_of(tmp_path / 'train'), tmp_path / 'shards')
+        words = {0: 'n01440764, tench, Tinca tinca', 1: 'n02012849, crane, crane bird'}
+        for kind, folder in (('CustomDataset', 'train'), ('WebDataset', 'shards')):
+            data = dict(type=kind, data_root=str(tmp_path / folder), pipeline=[])
+            assert training_names(data) == [{0: 'n01440764', 1: 'n02012849'}, words]
 
 
 class TestIndex:

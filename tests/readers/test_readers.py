@@ -1,6 +1,7 @@
 """Shards and tables give the images and labels of the same files in folders, and faults are named before training."""
 
 import pickle
+import re
 import shutil
 import tarfile
 
@@ -17,11 +18,13 @@ from processes import run_in_two
 from torch.utils.data import DataLoader
 
 import mmcls_kd.registry  # noqa: F401
+from mmcls_kd.configs.reading import read_config
 from mmcls_kd.engine.data import PlacedSampler, SeededDataset, image_fault
 from mmcls_kd.engine.image_files import local_files
 from mmcls_kd.engine.labels import check_names
 from mmcls_kd.engine.views import data_list
 from mmcls_kd.errors import MissingLibraryError, UnreadableImageError
+from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.readers import HuggingFaceDataset, WebDataset, shards
 from mmcls_kd.readers.labels import numbered
 
@@ -379,3 +382,27 @@ def test_missing_libraries(monkeypatch):
     for build, extra in ((WebDataset, 'webdataset'), (lambda: HuggingFaceDataset('x'), 'datasets')):
         with pytest.raises(MissingLibraryError, match=rf"pip install 'mmcls_kd\[{extra}\]'"):
             build()
+
+
+@pytest.mark.parametrize('number', [0, 1])
+def test_configs_of_the_page(number, root, monkeypatch, tmp_path):
+    page = (TOOLBOX / 'docs/readers.md').read_text()
+    config = re.findall(r'```python\n(# (?:shards|tables)\.py\n.*?)```', page, re.DOTALL)[number]
+    (tmp_path / 'config.py').write_text(config)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('datasets.config.HF_DATASETS_CACHE', tmp_path / 'cache')
+    for name in ('shards', 'parquet'):
+        (tmp_path / f'my_{name}').symlink_to(root / name)
+    cfg = read_config('config.py')
+    assert_same(DATASETS.build(cfg.train_dataloader.dataset | {'pipeline': PIPELINE}), folder_set(root / 'folders/train'))
+    assert len(DATASETS.build(cfg.val_dataloader.dataset)) == 9
+
+
+def test_writer_of_the_page(root, monkeypatch, tmp_path):
+    page = (TOOLBOX / 'docs/readers.md').read_text()
+    code = re.search(r'```python\n(from pathlib.*?)```', page, re.DOTALL)[1]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'my_images').symlink_to(root / 'folders')
+    (tmp_path / 'my_shards/train').mkdir(parents=True)
+    exec(code, {})
+    assert_same(shard_set(tmp_path / 'my_shards', data_prefix='train'), folder_set(root / 'folders/train'))

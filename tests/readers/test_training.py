@@ -144,3 +144,6 @@ def test_faults_end_a_training_before_it_starts(root, tmp_path):
     write_shards(files_of(images / 'val'), tmp_path / 'shards/val')
     done = run('tools/train.py', config, check=False)
     assert 'class55_0.png' in done.output.splitlines()[-1]
+    done = run('tools/check_data.py', config, check=False)
+    assert f"{tmp_path}/shards/val: other classes than train: only here: 'class55'" in done.stdout
+    assert 'class55_0.png)' in done.stdout
