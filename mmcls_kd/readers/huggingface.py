@@ -200,13 +200,14 @@ class HuggingFaceDataset(HeldDataset):
             content, path = None, content
         if content is None and path is None:
             raise ValueError(f'{self.table}: row {row} has no image in its column {self.image!r}')
-        return path if content is None else held('huggingface', self.table, str(row), PurePath(path or str(row)).name)
+        return str(path) if content is None else held('huggingface', self.table, str(row), PurePath(path or str(row)).name)
 
     def _paths(self) -> list[str]:
         """Return the path or URI of each row's image; bytes are not copied."""
         import pyarrow.compute as pc
 
         paths: list[str] = []
+        values: list[Any]
         for start in range(0, len(self._images), ROWS):
             column = self._images[start : start + ROWS][self.image]
             kind = column.type

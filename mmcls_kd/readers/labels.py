@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -74,7 +73,7 @@ def _one_hot(values: Sequence[Any], classes: int, place: Place) -> list[int]:
 
 def _number(value: Any, i: int, classes: Sequence[str] | None, place: Place) -> int:
     """Return a label that is a number, checked."""
-    if isinstance(value, bool) or not isinstance(value, Real) or (not isinstance(value, Integral) and value != int(value)):
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)) or not float(value).is_integer():
         raise ValueError(f'{place(i)}: the label {value!r} is no class number, class name or one-hot vector')
     number = int(value)
     if number < 0 or (classes is not None and number >= len(classes)):

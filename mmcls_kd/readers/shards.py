@@ -8,7 +8,7 @@ import os
 import re
 import tarfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from zipfile import BadZipFile
@@ -73,7 +73,7 @@ def files_in(shard: Path) -> Iterator[dict[str, Any]]:
     try:
         with tarfile.open(shard, 'r:') as tar:
             while (member := tar.next()) is not None:
-                tar.members = []  # tarfile would keep all of them
+                tar.members = []  # type: ignore[attr-defined]  # tarfile would keep all of them
                 if member.isreg() and not META.match(member.name):
                     yield dict(fname=member.name, data=(member.offset_data, member.size), __url__=str(shard))
             end = tar.offset
@@ -146,8 +146,10 @@ def build_index(shards: Sequence[Path], image: Sequence[str], label: str | None)
         ValueError: As :func:`samples_in`.
     """
     rows = [(n, *member[1:]) for n, shard in enumerate(shards) for member in samples_in(shard, image, label)]
-    shard, name, offset, size, labels = zip(*rows, strict=True) if rows else ((), (), (), (), ())
-    return ShardIndex(np.int32(shard), np.array(name, str), np.int64(offset), np.int64(size), np.array(labels, str))
+    columns: Any = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+    shard, name, offset, size, labels = columns
+    shard, offset, size = (np.array(column, np.int64) for column in (shard, offset, size))
+    return ShardIndex(shard, np.array(name, str), offset, size, np.array(labels, str))
 
 
 def read_index(path: Path, state: str) -> ShardIndex | None:
@@ -228,13 +230,14 @@ class WebDataset(HeldDataset):
         if (known := read_index(path, state)) is not None:
             return known
         built = build_index(shards, self.image, label)
-        self._keep(path, state, built._asdict())
+        self._keep(path, state, built)
         return built
 
     @staticmethod
-    def _keep(path: Path, state: str, columns: Mapping[str, np.ndarray]) -> None:
+    def _keep(path: Path, state: str, index: ShardIndex) -> None:
         try:
             with atomic_path(path) as unfinished, unfinished.open('wb') as file:
+                columns: dict[str, Any] = index._asdict()
                 np.savez_compressed(file, state=np.array(state), **columns)
         except OSError as error:
             print_log(f'the index of the shards is not kept ({error}): set index_dir to a folder of yours', 'current')
