@@ -171,7 +171,7 @@ def check_names(parts: Mapping[str, Sequence[Any]]) -> Iterator[str]:
 def first_of(dataset: Any, names: Names, others: Names) -> str:
     """Name the first sample of a shard or table whose class is not among others; empty if there is none."""
     pairs = match(names, others)
-    infos = sample_infos(dataset) if isinstance(dataset, HeldDataset) else ()
+    infos = sample_infos(dataset) if isinstance(dataset, HeldDataset) and dataset.with_label else ()
     found = next((info['img_path'] for info in infos if info['gt_label'] not in pairs), None)
     return f' (the first image of such a class: {found})' if found else ''
 
