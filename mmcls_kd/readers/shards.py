@@ -28,33 +28,15 @@ IMAGES = ('jpg', 'jpeg', 'png', 'webp', 'bmp', 'ppm', 'pgm', 'tif', 'tiff')
 META = re.compile(r'__[^/]*__($|/)')
 
 
-class Member(NamedTuple):
-    """A sample's image in a shard.
-
-    Attributes:
-        key: The sample's key.
-        name: Key and extension.
-        offset: Place of the image's first byte.
-        size: Number of its bytes.
-        label: The label in JSON; empty without one.
-    """
-
-    key: str
-    name: str
-    offset: int
-    size: int
-    label: str
-
-
 class ShardIndex(NamedTuple):
     """The samples of some shards, in their order: an array for each column.
 
     Attributes:
         shard: Number of the shard.
         name: Key and extension of the image.
-        offset: See :class:`Member`.
-        size: See :class:`Member`.
-        label: See :class:`Member`.
+        offset: Place of the image's first byte.
+        size: Number of its bytes.
+        label: The label in JSON; empty without one.
     """
 
     shard: np.ndarray
@@ -91,8 +73,8 @@ def files_in(shard: Path) -> Iterator[dict[str, Any]]:
             )
 
 
-def samples_in(shard: Path, image: Sequence[str], label: str | None) -> Iterator[Member]:
-    """Iterate over the samples of a shard, grouped by WebDataset itself.
+def samples_in(shard: Path, image: Sequence[str], label: str | None) -> Iterator[tuple[str, int, int, str]]:
+    """Iterate over the samples of a shard, grouped by WebDataset itself: all columns of :class:`ShardIndex` but the shard.
 
     Args:
         shard: The shard.
@@ -120,8 +102,7 @@ def samples_in(shard: Path, image: Sequence[str], label: str | None) -> Iterator
                     )
                 offset, size = sample[found]
                 text = os.pread(file.fileno(), sample[extension][1], sample[extension][0]) if label else b''
-                name = f'{sample["__key__"]}.{found}'
-                yield Member(sample['__key__'], name, offset, size, _label(text, field, where) if label else '')
+                yield f'{sample["__key__"]}.{found}', offset, size, _label(text, field, where) if label else ''
         except ValueError as error:
             raise error if str(shard) in str(error.args[0]) else ValueError(f'{shard}: {error.args[0]}') from error
 
@@ -145,7 +126,7 @@ def build_index(shards: Sequence[Path], image: Sequence[str], label: str | None)
     Raises:
         ValueError: As :func:`samples_in`.
     """
-    rows = [(n, *member[1:]) for n, shard in enumerate(shards) for member in samples_in(shard, image, label)]
+    rows = [(n, *sample) for n, shard in enumerate(shards) for sample in samples_in(shard, image, label)]
     columns: Any = zip(*rows, strict=True) if rows else ((), (), (), (), ())
     shard, name, offset, size, labels = columns
     shard, offset, size = (np.array(column, np.int64) for column in (shard, offset, size))
