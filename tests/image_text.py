@@ -15,14 +15,16 @@ WORDS = [
 WIDTHS = dict(hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2)
 
 
-def tokenizer(length, **keywords):
-    """A tokenizer of words, in lower case."""
+def tokenizer(length, lower=True, **keywords):
+    """A tokenizer of words, which it lowers by itself or not."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
     words = {word: i for i, word in enumerate(['<pad>', '<unk>', '<start>', '<end>', *WORDS])}
     made = Tokenizer(models.WordLevel(words, unk_token='<unk>'))
-    made.normalizer, made.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.Whitespace()
+    made.pre_tokenizer = pre_tokenizers.Whitespace()
+    if lower:
+        made.normalizer = normalizers.Lowercase()
     ends = [(name, words[name]) for name in ('<start>', '<end>')]
     made.post_processor = processors.TemplateProcessing(single='<start> $A <end>', special_tokens=ends)
     marks = dict(unk_token='<unk>', pad_token='<pad>', bos_token='<start>', eos_token='<end>')

@@ -333,6 +333,8 @@ def _hugging_face(name: str) -> Towers:
         raise ValueError(f'hf:{name}: the weights leave {listed(missing)} random: give the whole model')
     network = network.float()  # the precision of its file
     tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+    # of SigLIP 2, whose tokenizer is Gemma's and does not heed it
+    cased = str.lower if tokenizer.init_kwargs.get('do_lower_case') else str
     longest = min(tokenizer.model_max_length, config.text_config.max_position_embeddings)
     # SigLIP learned with full lengths, and reads its features from the last token
     padding = 'max_length' if config.model_type.startswith('siglip') else True
@@ -342,9 +344,9 @@ def _hugging_face(name: str) -> Towers:
         images=lambda: ImageHalf(network),
         inputs=_inputs(transformers.AutoImageProcessor.from_pretrained(name)),
         whole=network,
-        tokenize=lambda texts: dict(tokenizer(texts, **options)),
+        tokenize=lambda texts: dict(tokenizer([cased(text) for text in texts], **options)),
         encode=lambda **tokens: _pooled(network.get_text_features(**tokens)),
-        too_long=lambda text: len(tokenizer(text)['input_ids']) > longest,
+        too_long=lambda text: len(tokenizer(cased(text))['input_ids']) > longest,
         scale=network.logit_scale.detach().exp().reshape(()),
         bias=torch.zeros(()) if bias is None else bias.detach().reshape(()),
         about=f'transformers {transformers.__version__} {type(network)} {config.text_config.to_json_string()}',

@@ -316,6 +316,17 @@ def test_models_without_a_text_half_are_refused(folders, tmp_path):
         zero_shot_classifier(f'hf:{tmp_path / "half"}', CLASSES, cache=False)
 
 
+@pytest.mark.parametrize('setting', [True, False])
+def test_texts_are_in_lower_case_where_the_tokenizer_is_set_so(folders, tmp_path, setting):
+    folder = shutil.copytree(folders['siglip'].partition(':')[2], tmp_path / 'cased')
+    keywords = dict(do_lower_case=True) if setting else {}
+    image_text.saved(folder, image_text.tokenizer(16, lower=False, model_input_names=['input_ids'], **keywords))
+    made = [
+        zero_shot_classifier(f'hf:{folder}', names, ONE, False) for names in (CLASSES, [name.lower() for name in CLASSES])
+    ]
+    assert torch.equal(made[0].text_features, made[1].text_features) == setting
+
+
 def test_models_of_any_image_size_are_refused(folders, tmp_path):
     folder = shutil.copytree(folders['siglip'].partition(':')[2], tmp_path / 'naflex')
     image_text.saved(folder, transformers.Siglip2ImageProcessor(patch_size=8, max_num_patches=16))
