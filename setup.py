@@ -60,8 +60,10 @@ EXTRAS = dict(
         'albumentations',  # the pixels of its resizing are compared
         'datasets',
         'hypothesis',
+        'ipykernel',
         'matplotlib',
         'mypy',
+        'nbmake',
         'open_clip_torch',
         'onedl-mim; python_version < "3.14"',  # it wants a pandas that is older
         'pandas',
