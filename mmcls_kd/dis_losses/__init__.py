@@ -6,6 +6,7 @@ from .cc import CCLoss, cc_loss
 from .crd import CRDLoss, nce_loss
 from .dist import DISTLoss, dist_loss
 from .dkd import DKDLoss, dkd_loss
+from .embedding import EmbeddingLoss, embedding_loss
 from .fitnet import FitNetLoss, fitnet_loss
 from .kd import KDLoss, kd_loss
 from .lskd import LSKDLoss, lskd_loss
@@ -15,6 +16,7 @@ from .nst import NSTLoss, nst_loss
 from .ofa import OFALogitLoss, ofa_logit_loss
 from .ofa_exits import OFALoss, ofa_loss
 from .pkt import PKTLoss, pkt_loss
+from .queue import QueueLoss, queue_loss
 from .reviewkd import ReviewKDLoss, hcl_loss
 from .rkd import RKDLoss, rkd_loss
 from .simkd import SimKD, simkd_loss
@@ -36,6 +38,7 @@ __all__ = [
     'DISTLoss',
     'DKDLoss',
     'DistillLoss',
+    'EmbeddingLoss',
     'FitNetLoss',
     'KDLoss',
     'LSKDLoss',
@@ -45,6 +48,7 @@ __all__ = [
     'OFALogitLoss',
     'OFALoss',
     'PKTLoss',
+    'QueueLoss',
     'RKDLoss',
     'ReviewKDLoss',
     'SPLoss',
@@ -63,6 +67,7 @@ __all__ = [
     'cc_loss',
     'dist_loss',
     'dkd_loss',
+    'embedding_loss',
     'fitnet_loss',
     'hcl_loss',
     'kd_loss',
@@ -74,6 +79,7 @@ __all__ = [
     'ofa_logit_loss',
     'ofa_loss',
     'pkt_loss',
+    'queue_loss',
     'rkd_loss',
     'simkd_loss',
     'sp_loss',

@@ -17,6 +17,7 @@ from mmcls_kd.dis_losses import (
     WKDLogitLoss,
     dist_loss,
     dkd_loss,
+    embedding_loss,
     kd_loss,
     lskd_loss,
     mgd_loss,
@@ -267,10 +268,13 @@ FORWARD |= {
 FORWARD |= {'ReviewKDLoss': ['stages_s', 'stages_t', 'vector_s', 'vector_t']}
 KEYWORDS |= {
     'CRDLoss': dict(student_dims=5, teacher_dims=6, num_samples=8, feat_dim=4, nce_k=5),
+    'EmbeddingLoss': dict(student_dims=5, teacher_dims=6, kind='both'),
+    'QueueLoss': dict(student_dims=5, teacher_dims=6, queue_size=8),
     'OFALoss': dict(student_channels=(2, 3), student_sizes=(4, 2), num_classes=CLASSES),
 }
 FORWARD |= {
     'CRDLoss': ['vector_s', 'vector_t', 'sample_idx'],
+    **{name: ['vector_s', 'vector_t'] for name in ('EmbeddingLoss', 'QueueLoss')},
     'OFALoss': ['stages_s', 'logit_s', 'logit_t', 'gt_label'],
 }
 each_registered_loss = pytest.mark.parametrize('loss_type', FORWARD)
@@ -291,7 +295,7 @@ def build(loss_type, **keywords):
 
 def repeatable(loss):
     """The loss; one that remembers its batches in eval mode, where it does not."""
-    return loss.eval() if 'memory_s' in dict(loss.named_buffers()) else loss
+    return loss.eval() if getattr(loss, 'memories', ()) else loss
 
 
 def inputs(loss_type, label='mixup', dtype=torch.float32):
@@ -355,6 +359,7 @@ def gradients(value, tensors):
 
 #: To what of the teacher's no gradient flows.
 CONSTANT = {'NKDLoss': {'logit_t'}, 'WKDLogitLoss': {'logit_t'}, 'RKDLoss': {'vector_t'}, 'NSTLoss': {'feat_t'}}
+CONSTANT |= {name: {'vector_t'} for name in ('EmbeddingLoss', 'QueueLoss')}
 
 
 @pytest.mark.parametrize(
@@ -370,6 +375,7 @@ CONSTANT = {'NKDLoss': {'logit_t'}, 'WKDLogitLoss': {'logit_t'}, 'RKDLoss': {'ve
         ('OFALoss', 'mixup'),
         *((loss_type, 'hard') for loss_type in ('RKDLoss', 'PKTLoss', 'CCLoss', 'ATLoss', 'SPLoss', 'NSTLoss')),
         *((loss_type, 'hard') for loss_type in ('VIDLoss', 'FitNetLoss', 'WKDFeatureLoss', 'ReviewKDLoss', 'SimKD')),
+        *((loss_type, 'hard') for loss_type in ('EmbeddingLoss', 'QueueLoss')),
     ],
 )
 def test_gradient_is_the_derivative_where_nothing_stops_it(loss_type, label):
@@ -526,6 +532,8 @@ DEFAULTS |= {
 }
 DEFAULTS |= {
     'CRDLoss': dict(student_dims=..., teacher_dims=..., num_samples=None, feat_dim=128, nce_k=16384, nce_t=0.07, nce_m=0.5),
+    'EmbeddingLoss': dict(student_dims=..., teacher_dims=..., kind='cosine'),
+    'QueueLoss': dict(student_dims=..., teacher_dims=..., queue_size=8192, tau=0.07),
     'OFALoss': dict(student_channels=..., student_sizes=..., num_classes=..., eps=1.5, temp=1.0, kind=None),
 }
 for _name in LATER:
@@ -569,6 +577,7 @@ def test_loss_weight_stands_last_and_multiplies_the_value(loss_type):
         (rkd_loss, 'RKDLoss', {}),
         (ofa_loss, 'OFALoss', {}),
         (wkd_feature_loss, 'WKDFeatureLoss', {}),
+        (embedding_loss, 'EmbeddingLoss', {}),
     ],
 )
 def test_the_function_has_the_defaults_of_its_module(function, loss_type, renamed):
@@ -635,7 +644,7 @@ def test_srrls_connector_starts_at_the_originals_scale():
         ),
         *(
             (loss_type, f'vector_{side[0]}', (4, 8), f'{side}_dims=8')
-            for loss_type in ('CCLoss', 'ReviewKDLoss', 'CRDLoss')
+            for loss_type in ('CCLoss', 'ReviewKDLoss', 'CRDLoss', 'EmbeddingLoss', 'QueueLoss')
             for side in ('student', 'teacher')
         ),
     ],
