@@ -24,6 +24,10 @@ NAMES = {
     'DistillLoss': 'dis_losses',
     'distill': 'command.folder_runs',  # with mmengine and mmpretrain, as the next
     'Predictor': 'from_folder.predictor',
+    'EmbeddingNetwork': 'features.embedding',
+    'knn_accuracy': 'probes',
+    'linear_probe_accuracy': 'probes',
+    'with_linear_head': 'probes',
 }
 #: Modules under their names in earlier versions; a module may have been divided.
 MOVED = {
@@ -65,7 +69,19 @@ RENAMED = {
     'twin': 'shared_copy',
 }
 
-__all__ = ['DistillLoss', 'Distiller', 'Predictor', 'StoredTeacher', 'TeacherSpec', '__version__', 'distill']
+__all__ = [
+    'DistillLoss',
+    'Distiller',
+    'EmbeddingNetwork',
+    'Predictor',
+    'StoredTeacher',
+    'TeacherSpec',
+    '__version__',
+    'distill',
+    'knn_accuracy',
+    'linear_probe_accuracy',
+    'with_linear_head',
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -25,6 +25,7 @@ from .recipe.methods import (
     SAMPLE_IDX,
     TEACHER_HEAD,
     Method,
+    check_class_scores,
     check_inputs,
     method_of,
     needs_teacher,
@@ -36,6 +37,7 @@ from .teachers.frozen import FrozenTeacher, check_run
 from .teachers.inputs import InputSpec, changed
 from .teachers.several import TeacherGroup
 from .teachers.stored import StoredTeacher
+from .towers import Tower, is_tower, load_tower
 
 logger = logging.getLogger(__name__)
 TeacherLike = FrozenTeacher | TeacherGroup | StoredTeacher
@@ -78,7 +80,9 @@ class BaseDistiller(nn.Module):
         shapes |= {alias: shapes[name] for alias, name in ALIASES.items() if name in shapes}
         self.inputs = {method.name: method.inputs for method in methods}
         wanted = {ALIASES.get(name, name) for names in self.inputs.values() for name in names}
-        check_inputs(methods, [GT_LABEL, SAMPLE_IDX, *shapes, *([TEACHER_HEAD] if self.teacher_head else [])])
+        available = [GT_LABEL, SAMPLE_IDX, *shapes, *([TEACHER_HEAD] if self.teacher_head else [])]
+        check_class_scores(methods, available, found.num_classes, teacher.num_classes if teacher else None)
+        check_inputs(methods, available)
         self.student_taps = {n: tap for n, tap in taps.items() if f'{n}_s' in wanted}
         self.teacher_names = [n for n in (teacher.shapes if teacher else ()) if f'{n}_t' in wanted]
         facts = {'num_samples': lambda: self.num_samples, **(teacher.facts if teacher else {})}
@@ -159,7 +163,8 @@ class TeacherSpec:
     """A teacher and its settings.
 
     Attributes:
-        network: A classifier; its name, see :func:`load_network`; or a teacher that is built, such as a stored one.
+        network: A classifier, or a network without classes (:class:`~mmcls_kd.EmbeddingNetwork`); its name, see
+            :func:`load_network`; or a teacher that is built, such as a stored one.
         inputs: Input preprocessing that it was trained with: ``mean`` and ``std`` (of values from 0 to 255 or 0 to 1),
             ``size``, ``to_rgb``, ``interpolation``, ``backend``; None for that of the student.
         class_map: Index of the teacher's class for each class of the student; None if the label spaces are identical.
@@ -181,7 +186,9 @@ class Distiller(BaseDistiller):
 
     Args:
         student: A classifier: it takes images, (N, C, H, W), and returns logits, (N, classes), or an object with ``logits``.
-        teacher: A classifier, its name (see :func:`load_network`), a :class:`TeacherSpec`, a
+            A network without classes (timm's with ``num_classes=0``, :class:`~mmcls_kd.EmbeddingNetwork`) learns from the
+            losses alone.
+        teacher: A classifier or a network without classes, its name (see :func:`load_network`), a :class:`TeacherSpec`, a
             :class:`~mmcls_kd.teachers.StoredTeacher`, or a list of teachers, whose probabilities are averaged. None where
             no loss needs one.
         losses: The losses by name, or in a list. Each is a loss itself; its class, or its name (``'nkd'``, ``'NKDLoss'``),
@@ -241,13 +248,16 @@ class Distiller(BaseDistiller):
         self.num_classes = found.num_classes
         if not any(parameter.requires_grad for parameter in student.parameters()):
             raise ValueError('student: no parameter is trainable (a former teacher?): call student.requires_grad_(True)')
+        if not found.num_classes and not methods:
+            raise ValueError("losses: the student has no classes, so nothing teaches it: choose one, such as 'embedding'")
         if teacher is None and (needing := [m.name for m in methods if any(map(needs_teacher, m.inputs))]):
             raise ValueError(f'{", ".join(needing)}: a teacher is needed: Distiller(student, teacher=...)')
         self.teacher_holder = None
         if teacher is not None:
             keywords = dict(taps=given, mode=teacher_mode, precision=teacher_precision, size=found.size)
             self.teacher_holder = _teacher(teacher, student, inputs, keywords)
-            if self.teacher_holder.num_classes != found.num_classes:
+            counts = {self.teacher_holder.num_classes, found.num_classes}
+            if len(counts) > 1 and 0 not in counts:
                 raise ValueError(
                     f'the student has {found.num_classes} classes and the teacher {self.teacher_holder.num_classes}: give '
                     'both the same classes, or say by TeacherSpec(network, class_map=[...]) which of the teacher’s classes '
@@ -275,12 +285,12 @@ class Distiller(BaseDistiller):
         """
         self.progress.epoch, self.progress.iteration = epoch, iteration
 
-    def forward(self, images: Tensor, labels: Tensor, indices: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(self, images: Tensor, labels: Tensor | None = None, indices: Tensor | None = None) -> dict[str, Tensor]:
         """Compute the losses of one training step.
 
         Args:
             images: Images, (N, C, H, W).
-            labels: Class indices, (N,), or scores, (N, classes).
+            labels: Class indices, (N,), or scores, (N, classes); not read by a student without classes.
             indices: Index of each sample in the training set, (N,): for stored teachers, and losses that remember samples.
 
         Returns:
@@ -295,7 +305,9 @@ class Distiller(BaseDistiller):
                 f'the images are {height} × {width}, and tokens were laid out for {self._ratio[0]} × {self._ratio[1]}: '
                 f'Distiller(..., input_size=({height}, {width}))'
             )
-        self._check_batch(labels)
+        if labels is None and self.num_classes:
+            raise ValueError('the student has classes and learns from labels: distiller(images, labels)')
+        self._check_batch(labels if self.num_classes else None)
         views = None
         if indices is not None:
             indices = torch.as_tensor(indices, device=images.device)
@@ -304,19 +316,27 @@ class Distiller(BaseDistiller):
             raise ValueError('the index of each sample is needed: distiller(images, labels, indices)')
         with without_reentry(), record(self.student, self.student_taps) as features:
             logit = scores(self.student(images))
-        logit = _at_least_float32(logit)
+        terms = self._task(_at_least_float32(logit), labels) if self.num_classes else {}
+        terms |= self.distill(images, views, features, {GT_LABEL: labels, SAMPLE_IDX: indices})
+        return {'loss': torch.stack([term.mean() for term in terms.values()]).sum(), **terms}
+
+    def _task(self, logit: Tensor, labels: Any) -> dict[str, Tensor]:
+        """Compute the task loss."""
         task = (
             self.task_loss(logit, labels) if self.task_loss else F.cross_entropy(logit, entropy_target(labels, logit.dtype))
         )
-        given = {GT_LABEL: labels, SAMPLE_IDX: indices}
-        terms = {'task': self.task_weight * task, **self.distill(images, views, features, given)}
-        return {'loss': torch.stack([term.mean() for term in terms.values()]).sum(), **terms}
+        return {'task': self.task_weight * task}
 
-    def _check_batch(self, labels: Tensor) -> None:
+    def _check_batch(self, labels: Tensor | None) -> None:
         """Refuse labels outside of the classes (on a GPU in the first batch alone); warn once of a student in eval mode."""
         if torch.compiler.is_compiling():
             return
-        if labels.dim() == 1 and len(labels) and (labels.device.type == 'cpu' or not self._seen_batch):
+        if (
+            labels is not None
+            and labels.dim() == 1
+            and len(labels)
+            and (labels.device.type == 'cpu' or not self._seen_batch)
+        ):
             low, high = int(labels.min()), int(labels.max())
             if low < 0 or high >= self.num_classes:
                 raise ValueError(f'labels go from {low} to {high}, and the student has {self.num_classes} classes, from 0')
@@ -341,7 +361,10 @@ class Distiller(BaseDistiller):
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:
-        """Return the logits, (N, classes), in eval mode, of the student or of the loss that predicts (SimKD)."""
+        """Return the logits, (N, classes), in eval mode, of the student or of the loss that predicts (SimKD).
+
+        A student without classes returns its embeddings, (N, D).
+        """
         with evaluating(self):
             return scores(self.student(images)) if self.predictor is None else self.predicted_logit(images)
 
@@ -424,8 +447,17 @@ def _check_unset(kind: str, spec: TeacherSpec, keywords: Mapping[str, Any]) -> N
         raise ValueError(f'teacher: a {kind} does not heed {", ".join(given)}: build it with that, or leave it out')
 
 
+def hugging_face(transformers: Any, name: str) -> nn.Module:
+    """Load a classifier or an image tower of Hugging Face."""
+    if is_tower(transformers, name):
+        return Tower(load_tower(transformers, name))
+    return transformers.AutoModelForImageClassification.from_pretrained(name)
+
+
 def load_network(name: str) -> nn.Module:
-    """Build a classifier of a library, with the weights that the library has for it.
+    """Build a network of a library, with the weights that the library has for it.
+
+    A network that was published without classes (timm's with 0 classes, an image tower of Hugging Face) returns embeddings.
 
     Args:
         name: ``timm:NAME``, ``torchvision:NAME``, or ``hf:NAME_OR_FOLDER`` (Hugging Face).
@@ -447,5 +479,5 @@ def load_network(name: str) -> nn.Module:
 LIBRARIES: dict[str, tuple[str, Callable[[Any, str], nn.Module]]] = {
     'timm': ('timm', lambda timm, name: timm.create_model(name, pretrained=True)),
     'torchvision': ('torchvision', lambda torchvision, name: torchvision.models.get_model(name, weights='DEFAULT')),
-    'hf': ('transformers', lambda transformers, name: transformers.AutoModelForImageClassification.from_pretrained(name)),
+    'hf': ('transformers', hugging_face),
 }

@@ -14,6 +14,7 @@ from ..features.dry_run import DryRun, dry_run
 from ..features.families import default_taps
 from ..features.taps import Tap, check_names, given_taps, shapes_of
 from ..networks.sources import Source, find_network
+from ..networks.towers import find_teacher
 from ..recipe.methods import ALIASES, TEACHER_HEAD, shown_shape
 from ..teachers.head import find_head
 
@@ -31,7 +32,7 @@ def networks_in(name: str) -> Iterator[tuple[str, Source, Mapping[str, Any]]]:
     taps = check_names(cfg.model.get('taps') or {}, ALIASES)
     yield 'student', recipe.student, taps
     for teacher in filter(None, recipe.of_each_teacher('teacher_cfg')):
-        yield 'teacher', find_network(teacher), taps
+        yield 'teacher', find_teacher(teacher), taps
 
 
 def describe(

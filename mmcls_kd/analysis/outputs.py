@@ -33,6 +33,12 @@ class Outputs:
 Reader = Callable[[Tensor, Sequence[DataSample]], dict[str, Tensor]]
 
 
+def need_classes(role: str, count: int) -> None:
+    """Refuse a network without classes."""
+    if not count:
+        raise ValueError(f'this command compares class scores, and the {role} has no classes: KNNHook measures embeddings')
+
+
 class ClassifierReader:
     """Reader of a classifier, or of a distiller's student, in eval mode."""
 
@@ -41,6 +47,7 @@ class ClassifierReader:
         self.network: nn.Module = getattr(model, 'student', model)
         found = dry_run(self.network, 'network')
         self.num_classes = getattr(model, 'num_classes', found.num_classes)
+        need_classes('network', self.num_classes)
         taps = default_taps(self.network, found) | getattr(model, 'student_taps', {})
         self.taps = {name: tap for name, tap in taps.items() if name == 'vector'}
 
@@ -57,6 +64,7 @@ class TeacherReader:
     def __init__(self, distiller: Any) -> None:
         self.distiller = distiller
         self.teacher: TeacherHolder = distiller.teacher_holder
+        need_classes('teacher', self.teacher.num_classes)
         self.names = [name for name in ('logit', 'vector') if name in self.teacher.shapes]
 
     def __call__(self, inputs: Tensor, samples: Sequence[DataSample]) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from mmpretrain.engine import ClassNumCheckHook, SwitchRecipeHook
 
 from ..engine.data import SeededDataset, plain_datasets
 from ..engine.first_batch import check_first_batch, without_a_trace
+from ..engine.knn_hook import KNNHook
 from ..engine.models import unwrapped
 from ..errors import close_names, in_one_line, refusals_named
 
@@ -110,10 +111,11 @@ def check_monitors(runner: Runner) -> None:
     except Exception as error:  # some metrics need more than two images
         runner.logger.warning(f'the names of the metrics are not known: of two images there are none ({in_one_line(error)})')
         return
+    known = [*metrics, *(name for hook in runner.hooks if isinstance(hook, KNNHook) for name in hook.names)]
     for key, name in names:
-        if name not in metrics:
+        if name not in known:
             raise ValueError(
-                f'{key}={name!r} is no metric of val_evaluator{close_names(name, metrics)}; it gives {", ".join(metrics)}'
+                f'{key}={name!r} is no metric of val_evaluator{close_names(name, known)}; it gives {", ".join(known)}'
             )
 
 

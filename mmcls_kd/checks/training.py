@@ -304,11 +304,17 @@ def check_data(runner: Runner, loaders: Mapping[str, DataLoader]) -> None:
     for text in check_names({name: list(plain_datasets(loader.dataset)) for name, loader in loaders.items()}):
         runner.logger.warning(text)
     for name, loader in loaders.items():
-        if num_classes is not None:
+        if num_classes:
             check_labels(loader.dataset, num_classes, name, several=not hasattr(model, 'student'))
         if name in loops and num_classes is not None:
             loop, evaluator = loops[name]
-            check_top_k(getattr(runner, loop).evaluator.metrics, num_classes, evaluator)
+            metrics = getattr(runner, loop).evaluator.metrics
+            if metrics and not num_classes:
+                raise ValueError(
+                    f'{evaluator}: {type(metrics[0]).__name__} needs predictions, and the student has no classes: set '
+                    f"{evaluator}=[] and add dict(type='KNNHook') to custom_hooks, which measures embeddings"
+                )
+            check_top_k(metrics, num_classes, evaluator)
     with without_a_trace(model):
         for name, loader in loaders.items():
             check_images(loader, name, readable=name != 'train_dataloader')

@@ -39,9 +39,8 @@ def embedding_loss(predicted: Tensor, vector_t: Tensor, kind: str = 'cosine') ->
         (tensor(0.4000), tensor(2.5000), tensor(1.4500))
     """
     share, vector_t = KINDS[kind], vector_t.detach()
-    cosine = 1 - (unit(predicted) * unit(vector_t)).sum(dim=1).mean() if share else 0
-    distance = F.smooth_l1_loss(predicted, vector_t) if share < 1 else 0
-    return share * cosine + (1 - share) * distance
+    cosine = 1 - (unit(predicted) * unit(vector_t)).sum(dim=1).mean()
+    return share * cosine + (1 - share) * F.smooth_l1_loss(predicted, vector_t)
 
 
 class EmbeddingLoss(DistillLoss):

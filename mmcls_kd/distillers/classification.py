@@ -22,6 +22,7 @@ from ..features.taps import check_names, given_taps, record
 from ..networks.classes import compare_order, data_names, names_in
 from ..networks.loading import load_strictly
 from ..networks.sources import Source, brings_weights
+from ..networks.towers import with_embedding
 from ..networks.weights import left_random
 from ..patches import without_reentry
 from ..recipe.methods import ALIASES, GT_LABEL, SAMPLE_IDX
@@ -99,8 +100,8 @@ def students_own_names(distiller: ClassificationDistiller, state: dict[str, Any]
 
 
 def check_classes(num_classes: int, teacher: TeacherLike | None) -> None:
-    """Refuse a teacher and a student with different numbers of classes, naming both."""
-    if teacher and teacher.num_classes != num_classes:
+    """Refuse a teacher and a student with different numbers of classes, naming both, unless one has none."""
+    if teacher and teacher.num_classes != num_classes and teacher.num_classes and num_classes:
         raise ValueError(
             f'the student has {num_classes} classes and the teacher {teacher.num_classes}: set model.student_cfg and '
             'model.teacher_cfg (head.num_classes) to the same data, or say by model.teacher_classes which of the '
@@ -146,7 +147,8 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
     The parameters of a loss's ``forward`` name its inputs: ``gt_label``, ``sample_idx`` (index of each image in the data
     set), ``teacher_head`` (features to teacher logits), and the features of :mod:`~mmcls_kd.features.taps` with ``_s``
     (student) or ``_t`` (teacher) appended; ``feat_mid`` is the student's only. Only inputs that a loss reads are computed.
-    If no loss reads the teacher, none is built.
+    If no loss reads the teacher, none is built. A teacher, or a student, may have no classes: then ``vector`` is its
+    embedding, losses of logits are refused, and such a student has no task loss and reads no labels.
 
     A loss with a method ``predict_logit`` makes the predictions instead of the student's classifier; its parameters are
     features of the student.
@@ -315,10 +317,15 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
     def forward(
         self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'
     ) -> Tensor | list[DataSample] | dict[str, Tensor]:
-        """Return the student's logits (``'tensor'``) or predictions (``'predict'``), or all losses (``'loss'``)."""
+        """Return the student's logits (``'tensor'``) or predictions (``'predict'``), or all losses (``'loss'``).
+
+        A student without classes gives embeddings instead of both.
+        """
         inputs = self.arrange(inputs)
         if mode == 'loss':
             return self.loss(inputs, data_samples or [])
+        if mode == 'predict' and not self.num_classes:
+            return with_embedding(self.student(inputs), data_samples)
         if self.predictor is None:
             return self.student(inputs, data_samples, mode)
         logit = self.predicted_logit(inputs)
@@ -346,8 +353,9 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
             if 'gt_score' in sample and not sample.gt_score.is_floating_point():
                 sample.set_gt_score(sample.gt_score.float())
         with without_reentry(), record(self.student, self.student_taps) as seen_s:
-            task_losses = self.student(inputs, data_samples, mode='loss')
-        given: dict[str, Any] = {GT_LABEL: batch_label(data_samples)}
+            task_losses = self.student(inputs, data_samples, mode='loss' if self.num_classes else 'tensor')
+        task_losses = task_losses if self.num_classes else {}  # a student without classes learns from the teacher alone
+        given: dict[str, Any] = {GT_LABEL: batch_label(data_samples)} if self.num_classes else {}
         if any(SAMPLE_IDX in names for names in self.inputs.values()):
             given[SAMPLE_IDX] = sample_indices(data_samples).to(inputs.device)
         distill_losses = self.distill(inputs, data_samples, seen_s, given)

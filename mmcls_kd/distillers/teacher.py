@@ -19,7 +19,8 @@ from ..features.dry_run import DryRun
 from ..networks.classes import Names, class_index, class_names, index_by_name, names_in
 from ..networks.loading import load_strictly
 from ..networks.pixels import READERS, output_spec, size_is_said, wanted_pixels
-from ..networks.sources import Source, brings_weights, find_network
+from ..networks.sources import Source, brings_weights
+from ..networks.towers import find_teacher
 from ..networks.trial import UnclearError
 from ..networks.weights import refuse_partial
 from ..teachers.frozen import FrozenTeacher, check_run
@@ -148,6 +149,10 @@ class Teacher(FrozenTeacher):
         known = (names, class_names(network, count), published)
         names = next((given for given in known if given and len(given) == count), None)
         self.by_name = None
+        if not count:
+            if settings.classes is not None:
+                raise ValueError('teacher_classes: the teacher has no classes: leave it out')
+            return
         if settings.classes is None:
             class_map = self.by_name = index_by_name(student.names, names, count, student.num_classes)
         else:
@@ -206,7 +211,7 @@ def load_network(
     if settings.cfg is None:
         raise ValueError('the chosen methods need a teacher: set model.teacher_cfg')
     with refusals_named('model.teacher_cfg'):
-        source = find_network(settings.cfg)
+        source = find_teacher(settings.cfg)
     cfg, weights = source.with_weights(settings.pretrained, 'teacher')
     if not weights and settings.pretrained is not False and not brings_weights(cfg):
         raise ValueError(

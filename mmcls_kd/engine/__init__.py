@@ -4,6 +4,7 @@ from .amp import CPUAmpOptimWrapper
 from .checkpoint_hook import ResumableCheckpointHook, last_whole_checkpoint
 from .console import ConsoleRunner
 from .data import PlacedSampler, SeededDataset, reproducible
+from .knn_hook import KNNHook
 from .live import LiveProgressHook
 from .loops import ResumableEpochLoop, ResumableIterLoop
 from .termination import BroadcastBuffersHook, TerminationError, TerminationHook
@@ -12,6 +13,7 @@ __all__ = [
     'BroadcastBuffersHook',
     'CPUAmpOptimWrapper',
     'ConsoleRunner',
+    'KNNHook',
     'LiveProgressHook',
     'PlacedSampler',
     'ResumableCheckpointHook',

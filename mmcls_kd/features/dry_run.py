@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .embedding import has_classes, pooled_in
 from .flow import ways
 from .layouts import Layout, tensors_in
 
@@ -45,7 +46,7 @@ class DryRun:
         inputs: Inputs of each module, by path; without values too.
         calls: Number of calls of each module.
         overwritten: Modules whose outputs a later step changes in place, or a dropout will in training.
-        logit: The logits, (N, C), without values.
+        logit: The logits, (N, C), without values; of a network without classes its embedding, (N, D).
         logit_paths: The modules that return the logits, the outermost first.
         classifier_paths: The modules that return them in any shape, for example (N, C, 1, 1).
         linear_path: The linear layer (or 1×1 convolution) that computes them; None if another layer does.
@@ -57,6 +58,7 @@ class DryRun:
             of a part that needs no gradient.
         grown: Shapes of the outputs for one image of twice the height; None if the network takes no such image.
         mixing: Layout of maps by the dimension that a layer mixes, by path; only where shapes do not decide.
+        has_classes: Whether its output is logits.
     """
 
     size: tuple[int, int]
@@ -75,11 +77,12 @@ class DryRun:
     without_graph: frozenset[str] = frozenset()
     grown: dict[str, list[tuple[int, ...]]] | None = None
     mixing: Mapping[str, str] = field(default_factory=dict)
+    has_classes: bool = True
 
     @property
     def num_classes(self) -> int:
-        """Number of classes."""
-        return self.logit.shape[1]
+        """Number of classes; 0 for a network without classes."""
+        return self.logit.shape[1] if self.has_classes else 0
 
     def growing(self, path: str, number: int = 0) -> tuple[int, ...] | None:
         """Return the dimensions of a module's tensor that grow with the image's height; None if unknown."""
@@ -302,8 +305,10 @@ def _run(network: nn.Module, images: Tensor, graph: bool, whole: bool) -> DryRun
         raise ValueError('no module in it returns its class scores')
     overwritten = frozenset(place.path for place, t, version in watch.seen if not place.goes_in and t._version != version)
     dropping = (p for p, tensors in outputs.items() if any(_same_memory(t, o) for t in tensors for o in watch.dropped))
-    classifiers = [p for p, tensors in outputs.items() if any(t.data_ptr() == logit.data_ptr() for t in tensors)]
-    linear = next((path for path in classifiers if isinstance(network.get_submodule(path), LINEAR)), None)
+    classes = has_classes(network, output)
+    classifiers = [p for p, tensors in outputs.items() if any(_same_memory(t, logit) for t in tensors)]
+    linears = (path for path in classifiers if isinstance(network.get_submodule(path), LINEAR))
+    linear = next(linears, None) if classes else None
     without_graph = frozenset(watch.without_graph if graph else ())
     height, width = images.shape[2:]
     return DryRun(
@@ -322,6 +327,7 @@ def _run(network: nn.Module, images: Tensor, graph: bool, whole: bool) -> DryRun
         ways=_counted(count, watch, logit) if count else {},
         without_graph=without_graph,
         mixing=_mixing(network, watch),
+        has_classes=classes,
     )
 
 
@@ -395,8 +401,13 @@ def _mixed(module: nn.Module, images: Tensor) -> str:
 
 
 def scores(output: Any) -> Tensor:
-    """Return the logits in a network's output: a tensor, or an object with ``logits``."""
+    """Return the logits in a network's output, or its embedding: a tensor, or an object that has one of them."""
     found = getattr(output, 'logits', output)
     if not isinstance(found, Tensor):
-        raise ValueError(f'a classifier has to return a tensor of class scores, or `logits`, but returns {type(output)}')
+        found = pooled_in(output)
+    if found is None:
+        raise ValueError(
+            f'a classifier has to return a tensor of class scores, or `logits`, but returns {type(output)}; wrap a network '
+            'without classes into mmcls_kd.EmbeddingNetwork'
+        )
     return found

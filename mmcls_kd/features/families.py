@@ -6,12 +6,14 @@ import math
 import re
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .dry_run import DryRun, evaluating
+from .embedding import has_class_token
 from .layouts import Layout, grid
 from .taps import FORM_OF, Tap, record, tap
 
@@ -20,7 +22,7 @@ STAGES = (
     r'backbone\.(layers|stages)\.\d+',  # mmpretrain
     r'model\.incre_modules\.\d',  # HRNet of timm: its four branches
     r'model\.(layer|stage|s)\d',  # ResNet and RegNet of timm, ResNet and ShuffleNet of torchvision
-    r'model\.(stages|layers|blocks)\.\d+',  # ConvNeXt, Swin, ViT, EfficientNet of timm; MaxViT of torchvision
+    r'model\.(stages|layers|layer|blocks)\.\d+',  # ConvNeXt, Swin, ViT, EfficientNet of timm; MaxViT of torchvision
     r'model\.trunk_output\.\w+',  # RegNet of torchvision
     r'model\.encoder\.layers\.\w+',  # ViT of torchvision
     r'model\.\w+\.(encoder\.)?(stages|layers|layer)\.\d+',  # Hugging Face: ResNet, ConvNeXt; Swin; ViT, DeiT, DINOv2
@@ -28,9 +30,8 @@ STAGES = (
     r'model\.features\.denseblock\d',  # DenseNet of timm and torchvision
     r'model\.features\.\d+',  # MobileNet, EfficientNet, ConvNeXt, Swin, VGG of torchvision
 )
-#: Names of the number of prefix tokens, and of the parameter that is the class token.
+#: Names of the number of prefix tokens.
 EXTRA_TOKENS = ('num_extra_tokens', 'num_prefix_tokens')
-CLASS_TOKEN = r'(cls|class)_token$'
 #: Attributes in which a backbone of mmpretrain lists its stages by name.
 LISTS = ('res_layers', 'layers', 'stages')
 
@@ -56,12 +57,12 @@ def default_taps(network: Any, survey: DryRun) -> dict[str, Tap]:
     is the last such map, behind which no layer works on places.
 
     Args:
-        network: A classifier.
+        network: A network; of one without classes, ``vector`` is its embedding, and there is no ``logit``.
         survey: Its dry run.
     """
     outermost = survey.logit_paths[0]
     place = next(i for i, tensor in enumerate(survey.outputs[outermost]) if tensor.shape == survey.logit.shape)
-    taps = {'logit': tap(survey, [outermost], index=place)}
+    taps = {'logit' if survey.has_classes else 'vector': tap(survey, [outermost], index=place)}
     stages = stage_paths(network, survey)
     shapes = {survey.outputs[path][0].shape for path in stages}
     blocks_alike = stages and len(shapes) == 1 and len(next(iter(shapes))) == 3
@@ -81,8 +82,7 @@ def _block_taps(network: nn.Module, survey: DryRun, blocks: list[str]) -> dict[s
     last = _last_map(network, survey, blocks)
     middle = blocks[len(blocks) // 2 - 1]
     extra, extra_last = (survey.layout(path, extra=_extra_tokens(network)).extra for path in (middle, last or middle))
-    has_class_token = any(re.search(CLASS_TOKEN, name) for name, _ in network.named_parameters())
-    pooled = 'class_token' if extra and has_class_token else 'pooled'
+    pooled = 'class_token' if extra and has_class_token(network) else 'pooled'
     quarters = [blocks[math.ceil(len(blocks) * i / 4) - 1] for i in range(1, 5)]
     taps = {
         'feat_mid': tap(survey, [middle], pooled, 0, extra),
@@ -100,7 +100,10 @@ def _block_taps(network: nn.Module, survey: DryRun, blocks: list[str]) -> dict[s
 def _extra_tokens(network: nn.Module) -> int | None:
     """Return the number of prefix tokens that a network states; None if it states none."""
     found = (getattr(module, name, None) for module in network.modules() for name in EXTRA_TOKENS)
-    return next((count for count in found if isinstance(count, int)), None)
+    configs = (getattr(module, 'config', None) for module in network.modules())  # Hugging Face's, beside the class token
+    registers = (getattr(config, 'num_register_tokens', None) for config in configs)
+    stated = (count for count in chain(found, (r + 1 if isinstance(r, int) else None for r in registers)))
+    return next((count for count in stated if isinstance(count, int)), None)
 
 
 def _stage_taps(network: Any, survey: DryRun, stages: list[str]) -> dict[str, Tap]:

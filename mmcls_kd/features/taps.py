@@ -8,7 +8,8 @@ The names, without the ``_s`` (student) or ``_t`` (teacher), and the form of eac
 ``feat_mid``              features of the stage before the last, pooled, (N, C); of a ViT the class token half-way
 ``tokens_low``            a ViT's patch tokens after its first two blocks, (N, 2, L, D)
 ``tokens_high``           patch tokens after the last block and final norm, (N, L, D); of a CNN the places of its last map
-``vector``                input of the classifier, (N, D): the pooled last stage, or the class token
+``vector``                input of the classifier, (N, D): the pooled last stage, or the class token; without classes the
+                          output
 ``stages``                a tuple of feature maps (N, C_i, H_i, W_i), one for each stage, shallow to deep, usually four
 ========================  ===========================================================================================
 

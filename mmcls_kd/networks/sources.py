@@ -36,6 +36,7 @@ LIBRARIES = {
 OWN_WEIGHTS: dict[str, dict[str, Any]] = {
     'TimmClassifier': dict(pretrained=True),
     'HuggingFaceClassifier': dict(pretrained=True),
+    'HuggingFaceTower': dict(pretrained=True),
     'TorchvisionClassifier': dict(weights='DEFAULT'),
     'ZeroShotClassifier': {},
 }
@@ -217,8 +218,14 @@ def _wrapped(cfg: ConfigDict) -> ConfigDict:
     if inspect.isclass(known) and issubclass(known, BaseClassifier):
         if check := CHECKS.get(kind_of(cfg)):
             check(cfg)
+        if kind_of(cfg) == 'ImageClassifier' and not cfg.get('head'):
+            kept = {key: cfg[key] for key in ('backbone', 'train_cfg', 'data_preprocessor') if key in cfg}
+            return ConfigDict(type='BackboneNetwork', **kept)
         return cfg
-    if inspect.isclass(known) and (known.__module__.startswith('mmpretrain.') or issubclass(known, BaseBackbone)):
+    if inspect.isclass(known) and issubclass(known, BaseBackbone):
+        around = {key: cfg.pop(key) for key in ('train_cfg', 'data_preprocessor') if key in cfg}
+        return ConfigDict(type='BackboneNetwork', backbone=cfg, **around)
+    if inspect.isclass(known) and known.__module__.startswith('mmpretrain.'):
         raise ValueError(
             f'{kind_of(cfg)} of mmpretrain is no classifier that gives class scores, only a part of one or another kind of '
             "model: give dict(type='ImageClassifier', backbone=..., neck=..., head=...), or a classifier’s config or name"
@@ -267,6 +274,7 @@ CHECKS: dict[str, Callable[[ConfigDict], None]] = {
     'TimmClassifier': _check_timm,
     'HuggingFaceClassifier': _check_hugging_face,
     'ZeroShotClassifier': settle,
+    'HuggingFaceTower': _check_hugging_face,
 }
 
 

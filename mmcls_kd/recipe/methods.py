@@ -344,6 +344,36 @@ def _short(name: str) -> str:
     return (name.replace('_', '').removesuffix('Loss') or name).lower()
 
 
+def check_class_scores(methods: Iterable[Method], available: Sequence[str], student: int, teacher: int | None) -> None:
+    """Refuse methods that need class scores of a network without classes, and list those that fit.
+
+    Args:
+        methods: The methods.
+        available: Names of the available inputs.
+        student: The student's number of classes; 0 if it has none.
+        teacher: The teacher's; None without a teacher.
+
+    Raises:
+        ValueError: Names the method, the network without classes, and the methods whose inputs are all available.
+    """
+    lacking = {'logit_s': 'student', GT_LABEL: 'student'} if student == 0 else {}
+    lacking |= dict.fromkeys(('logit_t', TEACHER_HEAD), 'teacher') if teacher == 0 else {}
+    for method in methods:
+        if name := next((name for name in (*method.inputs, *_facts(method.kind)) if name in lacking), None):
+            known = {*available, *ALIASES} - {*lacking}
+            needs = {kind: {*parameters_of(loss.forward), *({*_facts(loss)} & {*lacking})} for kind, loss in LOSSES.items()}
+            fitting = [_short(kind) for kind, names in needs.items() if names <= known]
+            raise ValueError(
+                f'{method.name} ({method.kind.__name__}) needs {name!r}, and the {lacking[name]} has no classes: choose '
+                f'losses that compare features, of which these fit: {", ".join(fitting)}'
+            )
+
+
+def _facts(kind: type) -> list[str]:
+    """List the names of the facts that a loss may need."""
+    return [fact if isinstance(fact, str) else fact[0] for fact in getattr(kind, 'facts', {}).values()]
+
+
 def check_inputs(methods: Iterable[Method], available: Sequence[str]) -> None:
     """Refuse methods with an unknown input.
 

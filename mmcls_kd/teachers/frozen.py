@@ -28,8 +28,8 @@ class FrozenTeacher:
     it.
 
     Args:
-        network: A classifier: it takes images, (N, C, H, W), and returns logits, (N, C), or an object with ``logits``. It is
-            frozen in place.
+        network: A classifier: it takes images, (N, C, H, W), and returns logits, (N, C), or an object with ``logits``; or a
+            network without classes that returns embeddings. It is frozen in place.
         given: Input preprocessing of the images that it receives, that of the student.
         wanted: Input preprocessing that the network was trained with; ``given`` if None.
         class_map: Index of the teacher's class for each class of the student; None if the label spaces are identical.
@@ -44,7 +44,7 @@ class FrozenTeacher:
         dry_run: Its :class:`~mmcls_kd.features.dry_run.DryRun`.
         taps: Taps of its features, by name.
         shapes: Shape of each feature for two images, by name.
-        num_classes: Number of classes of its logits: the student's, where there is a class map.
+        num_classes: Number of classes of its logits: the student's, where there is a class map; 0 without classes.
 
     Raises:
         ValueError: If mode or precision are unknown, the network does not run, or a tap does not fit.
@@ -80,6 +80,11 @@ class FrozenTeacher:
             class_map: Index of the teacher's class for each class of the student; None for all of them in their order.
         """
         count = self.dry_run.num_classes
+        self.num_classes, self._index = count, None
+        if not count and class_map is not None:
+            raise ValueError('class_map: the teacher has no classes: leave it out')
+        if not count:
+            return
         indices: Any = class_map
         if hasattr(indices, 'tolist'):
             indices = indices.tolist()

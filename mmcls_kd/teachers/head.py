@@ -33,7 +33,7 @@ class Head(nn.Module):
 
 def find_head(network: nn.Module, found: DryRun, taps: Mapping[str, Tap]) -> nn.Module | None:
     """Find the head behind ``feat``: candidates are tried, and one is kept only if it reproduces the network's logits."""
-    if 'feat' not in taps:
+    if 'feat' not in taps or 'logit' not in taps:
         return None
     candidates: list[nn.Module | None] = [own_head(network)]
     behind = modules_behind(network, found, taps['feat'].modules[-1])

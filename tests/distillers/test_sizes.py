@@ -15,6 +15,8 @@ STAGES = dict(student_channels=(4, 8, 16, 32))
 SIZES = {
     'CCLoss': VECTORS,
     'CRDLoss': VECTORS,
+    'EmbeddingLoss': VECTORS,
+    'QueueLoss': VECTORS,
     'FitNetLoss': MAPS,
     'OFALoss': dict(**STAGES, student_sizes=(32, 16, 8, 8), num_classes=10),
     'ReviewKDLoss': dict(**STAGES, teacher_channels=(8, 16, 32, 64), **VECTORS),

@@ -1,0 +1,149 @@
+"""Validation of embeddings: the accuracy of nearest neighbours, and of a linear probe."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmpretrain.registry import DATASETS, HOOKS
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from ..features.dry_run import dry_run, evaluating
+from ..features.families import default_taps
+from ..features.taps import record
+from ..networks.trial import leaves
+from ..probes import knn_accuracy, linear_probe_accuracy
+from .models import unwrapped
+
+
+@HOOKS.register_module()
+class KNNHook(Hook):
+    """Measure the embeddings of a model, or of a distiller's student, in each validation and test.
+
+    The embedding is ``vector``: the output of a network without classes, else the input of its classifier. Each labelled
+    image of a fixed random subset of the training data, through the pipeline of validation, is a neighbour. ``knn/top1``, in
+    per cent, is then a metric like others (``save_best='knn/top1'``). Each process computes all of it. It draws no numbers
+    from the run's generators.
+
+    Args:
+        k: Number of neighbours.
+        temperature: Temperature of their votes, see :func:`mmcls_kd.probes.knn_scores`.
+        train_images: Number of training images, drawn once; all where there are fewer.
+        linear: Whether to measure a linear probe too, as ``linear/top1``, see
+            :func:`mmcls_kd.probes.linear_probe_accuracy`.
+        seed: Seed of the subset.
+
+    Raises:
+        ValueError: If a number is below 1, or the training data have no labels.
+    """
+
+    priority = 'HIGHEST'  # before the hooks that log the metrics
+
+    def __init__(
+        self, k: int = 20, temperature: float = 0.07, train_images: int = 5000, linear: bool = False, seed: int = 0
+    ) -> None:
+        if k < 1 or train_images < 1 or temperature <= 0:
+            raise ValueError(
+                f'KNNHook(k={k}, train_images={train_images}, temperature={temperature}): k and train_images are at least '
+                '1, and temperature is above 0'
+            )
+        self.k, self.temperature, self.train_images = k, temperature, train_images
+        self.linear, self.seed = linear, seed
+        self._loaders: dict[str, DataLoader] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """The names of its metrics."""
+        return ['knn/top1', *(['linear/top1'] if self.linear else [])]
+
+    def before_run(self, runner: Runner) -> None:
+        """Check that there are training data to compare with."""
+        if not (runner.cfg.get('train_dataloader') or {}).get('dataset'):
+            raise ValueError(
+                'KNNHook: train_dataloader is missing, whose images are the neighbours: keep it, or drop the hook'
+            )
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Add the accuracies to the metrics of a validation."""
+        self._add(runner, 'val_dataloader', metrics)
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Add the accuracies to the metrics of a test."""
+        self._add(runner, 'test_dataloader', metrics)
+
+    def _add(self, runner: Runner, name: str, metrics: dict[str, float] | None) -> None:
+        if metrics is None:
+            return
+        model = unwrapped(runner)
+        test = self._loader(runner, name, name, None)
+        train = self._loader(runner, 'train_dataloader', name, self.train_images)
+        given = (*embeddings(model, train), *embeddings(model, test))
+        metrics['knn/top1'] = 100 * knn_accuracy(*given, self.k, self.temperature)
+        if self.linear:
+            metrics['linear/top1'] = 100 * linear_probe_accuracy(*given)
+
+    def _loader(self, runner: Runner, name: str, like: str, most: int | None) -> DataLoader:
+        """Return a dataloader of the images of one part of the data, through the pipeline of another."""
+        key = f'{name} as {like}'
+        if key not in self._loaders:
+            cfg, other = copy.deepcopy(dict(runner.cfg[name]['dataset'])), runner.cfg[like]
+            pipeline = leaves(other['dataset'])[0]['pipeline']
+            for leaf in leaves(cfg):
+                leaf['pipeline'] = copy.deepcopy(pipeline)  # type: ignore[index]
+            dataset = DATASETS.build(cfg)
+            order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(self.seed))
+            chosen = range(len(dataset)) if most is None else order[:most].tolist()
+            self._loaders[key] = DataLoader(
+                Subset(dataset, chosen),
+                batch_size=other.get('batch_size', 32),
+                num_workers=other.get('num_workers', 0),
+                collate_fn=_together,
+                generator=torch.Generator(),  # else it would draw from the run's
+            )
+        return self._loaders[key]
+
+
+def _together(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Collect samples in lists, as data preprocessors take them."""
+    return {key: [sample[key] for sample in samples] for key in samples[0]}
+
+
+@torch.no_grad()
+def embeddings(model: Any, loader: DataLoader) -> tuple[Tensor, Tensor]:
+    """Compute the embeddings, (N, D), and the labels, (N,), of all labelled images of a dataloader.
+
+    Args:
+        model: A classifier, or a distiller, whose student is run.
+        loader: A dataloader of images with labels.
+
+    Raises:
+        ValueError: If the model has no embedding, or no image has one label.
+    """
+    network: nn.Module = getattr(model, 'student', model)
+    taps = default_taps(network, dry_run(network, 'network', whole=True)) | getattr(model, 'student_taps', {})
+    if 'vector' not in taps:
+        raise ValueError('KNNHook: no embedding is found in this network: name the module by model.taps.vector_s')
+    taps = {'vector': taps['vector']}
+    vectors, labels = [], []
+    with evaluating(model):
+        for batch in loader:
+            data = model.data_preprocessor(batch, False)
+            with record(network, taps) as seen:
+                network(data['inputs'])
+            label = torch.stack([_label(sample) for sample in data['data_samples']])
+            vectors.append(seen['vector'].float().cpu()[label >= 0])
+            labels.append(label[label >= 0])
+    if not sum(map(len, labels)):
+        raise ValueError(f'KNNHook: none of {len(loader.dataset)} images has one label, so neighbours have no votes')  # type: ignore
+    return torch.cat(vectors), torch.cat(labels)
+
+
+def _label(sample: Any) -> Tensor:
+    """Return the label of a sample; -1 if it has none, or several."""
+    label = sample.get('gt_label')
+    return label.cpu().reshape(()) if label is not None and label.numel() == 1 else torch.tensor(-1)
