@@ -27,6 +27,7 @@ from .recipe.methods import (
     Method,
     check_class_scores,
     check_inputs,
+    check_several,
     method_of,
     needs_teacher,
     parameters_of,
@@ -81,6 +82,8 @@ class BaseDistiller(nn.Module):
         self.inputs = {method.name: method.inputs for method in methods}
         wanted = {ALIASES.get(name, name) for names in self.inputs.values() for name in names}
         available = [GT_LABEL, SAMPLE_IDX, *shapes, *([TEACHER_HEAD] if self.teacher_head else [])]
+        if isinstance(teacher, TeacherGroup) and 'vector_t' in wanted:
+            check_several(methods)
         check_class_scores(methods, available, found.num_classes, teacher.num_classes if teacher else None)
         check_inputs(methods, available)
         self.student_taps = {n: tap for n, tap in taps.items() if f'{n}_s' in wanted}

@@ -35,6 +35,9 @@ def test_its_configs(desk):
     batch = distiller.data_preprocessor(batch, training=True)
     assert set(distiller(**batch, mode='loss')) == {'loss_embedding', 'loss_queue'}
 
+    cfg = training_config(training_parser(None).parse_args(['several.py']))
+    assert set(MODELS.build(cfg.model).train()(**batch, mode='loss')) == {'loss_embedding'}
+
     cfg = training_config(training_parser(None).parse_args(['linear.py']))
     saved = desk / cfg.model.pretrained
     saved.parent.mkdir(parents=True)

@@ -65,7 +65,8 @@ class TeacherReader:
         self.distiller = distiller
         self.teacher: TeacherHolder = distiller.teacher_holder
         need_classes('teacher', self.teacher.num_classes)
-        self.names = [name for name in ('logit', 'vector') if name in self.teacher.shapes]
+        shapes = self.teacher.shapes
+        self.names = [n for n in ('logit', 'vector') if n in shapes and isinstance(shapes[n][0], int)]  # no several vectors
 
     def __call__(self, inputs: Tensor, samples: Sequence[DataSample]) -> dict[str, Tensor]:
         """Read the outputs, see :data:`Reader`."""

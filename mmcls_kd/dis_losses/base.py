@@ -26,6 +26,7 @@ class DistillLoss(nn.Module):
         files: Constructor keywords that may be the path of a file, each with the key of the value in that file.
         task_weight: Factor of the task loss.
         memories: Names of buffers that remember samples; a moving average of the model shares them.
+        several_teachers: Whether ``vector_t`` may be a tuple, one embedding for each of several teachers.
         masks_target: Whether the temperature softens the classes other than the target alone.
         temp: Temperature; only losses that have one have this attribute, and only they can learn it (``curriculum``).
 
@@ -49,6 +50,7 @@ class DistillLoss(nn.Module):
     task_weight: float = 1.0
     memories: tuple[str, ...] = ()
     masks_target: bool = False
+    several_teachers: bool = False
 
     def forward(self, *inputs: Any, **named: Any) -> Tensor:
         """Compute the loss, a scalar."""

@@ -16,7 +16,7 @@ from ..files.paths import absolute, find_file
 from ..networks.classes import compare_order, data_names
 from ..networks.sources import Source, find_network
 from ..networks.trial import Found, pipeline_images
-from ..recipe.methods import Method, MethodList, loss_class, needs_teacher
+from ..recipe.methods import Method, MethodList, check_several, loss_class, needs_teacher
 from ..teachers.several import TeacherGroup
 from .teacher import StoredTeacher, StudentSpec, Teacher, TeacherSettings
 
@@ -137,12 +137,12 @@ class Recipe:
                 or the mode is one whose logits are not stored.
             FileNotFoundError: If config, weights or store are missing.
         """
-        read = [(method.name, name) for method in methods for name in method.inputs if needs_teacher(name)]
+        read = [(method, name) for method in methods for name in method.inputs if needs_teacher(name)]
         settings = self.teachers
         if not read:
             return None
         mode, store = self.model.get('teacher_mode', 'eval'), self.model.get('teacher_store')
-        beyond = next(((method, name) for method, name in read if name != 'logit_t'), None)
+        beyond = next(((method.name, name) for method, name in read if name != 'logit_t'), None)
         if store and mode == 'train':
             raise ValueError("a teacher_store holds logits of teacher_mode='eval'; leave one of the two out")
         if store and beyond:
@@ -151,11 +151,8 @@ class Recipe:
             )
         if store:
             return StoredTeacher(store)
-        if len(settings) > 1 and beyond:
-            raise ValueError(
-                f'several teachers have no common features, and {beyond[0]} needs {beyond[1]!r}: choose methods that need '
-                'logits alone, or one teacher'
-            )
+        if len(settings) > 1:
+            check_several(methods)
         keywords |= dict(mode=mode, precision=self.model.get('teacher_precision'))
         teachers = [Teacher(one, student, **keywords) for one in settings]
         return teachers[0] if len(teachers) == 1 else TeacherGroup(teachers, [one.weight for one in settings])

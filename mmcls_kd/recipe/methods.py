@@ -344,6 +344,17 @@ def _short(name: str) -> str:
     return (name.replace('_', '').removesuffix('Loss') or name).lower()
 
 
+def check_several(methods: Iterable[Method]) -> None:
+    """Refuse methods that need features which several teachers do not have in common."""
+    for method in methods:
+        known = ('logit_t', 'vector_t') if getattr(method.kind, 'several_teachers', False) else ('logit_t',)
+        if beyond := next((name for name in method.inputs if needs_teacher(name) and name not in known), None):
+            raise ValueError(
+                f'several teachers have no common features, and {method.name} needs {beyond!r}: choose methods that need '
+                'logits alone, or one teacher'
+            )
+
+
 def check_class_scores(methods: Iterable[Method], available: Sequence[str], student: int, teacher: int | None) -> None:
     """Refuse methods that need class scores of a network without classes, and list those that fit.
 

@@ -23,8 +23,8 @@ class TeacherGroup:
         weights: Their weights w_k, in units of their sum.
 
     Attributes:
-        shapes: Shape of the logits alone: features of several networks have no mean.
-        num_classes: Their number of classes.
+        shapes: Shapes of the logits and of each teacher's ``vector``: other features of several networks have no mean.
+        num_classes: Their number of classes; 0 if one of them has none.
 
     Raises:
         ValueError: If a weight is not positive, or the numbers of classes differ.
@@ -37,14 +37,16 @@ class TeacherGroup:
         if not all(isinstance(weight, (int, float)) and 0 < weight < math.inf for weight in weights):
             raise ValueError(f'teacher_weights={list(weights)}: each has to be a number above 0')
         counts = [teacher.num_classes for teacher in teachers]
-        if len(set(counts)) > 1:
+        if len({*counts} - {0}) > 1:
             raise ValueError(
                 f'the teachers have {counts} classes: set model.teacher_classes of those that differ, or '
                 'TeacherSpec(class_map=...)'
             )
-        self.teachers, self.num_classes = list(teachers), counts[0]
+        self.teachers, self.num_classes = list(teachers), min(counts)
         self.log_weights = [math.log(weight / sum(weights)) for weight in weights]
-        self.shapes = {'logit': (2, self.num_classes)}
+        self.shapes: dict[str, Any] = {'logit': (2, self.num_classes)} if self.num_classes else {}
+        if all('vector' in teacher.shapes for teacher in teachers):
+            self.shapes['vector'] = tuple(teacher.shapes['vector'] for teacher in teachers)
 
     @property
     def networks(self) -> list[nn.Module]:
@@ -54,11 +56,15 @@ class TeacherGroup:
     def __deepcopy__(self, memo: dict[int, Any]) -> TeacherGroup:
         return self
 
-    def __call__(self, inputs: Tensor, samples: Any, names: Iterable[str]) -> dict[str, Tensor]:
-        """Return the joint logits, (N, C), or nothing; see :class:`.frozen.FrozenTeacher`."""
-        if 'logit' not in names:
-            return {}
-        logits = [teacher(inputs, samples, ['logit'])['logit'] for teacher in self.teachers]
+    def __call__(self, inputs: Tensor, samples: Any, names: Iterable[str]) -> dict[str, Any]:
+        """Return the joint logits, (N, C), and a tuple of each teacher's ``vector``; see :class:`.frozen.FrozenTeacher`."""
+        names = [name for name in names if name in self.shapes]
+        seen = [teacher(inputs, samples, names) for teacher in self.teachers] if names else []
+        vectors = {'vector': tuple(one['vector'] for one in seen)} if 'vector' in names else {}
+        return {**({'logit': self._mean([one['logit'] for one in seen])} if 'logit' in names else {}), **vectors}
+
+    def _mean(self, logits: Sequence[Tensor]) -> Tensor:
+        """Return the logarithm of the weighted mean of the probabilities."""
         logits = [z.float() if z.dtype in PRECISIONS.values() else z for z in logits]  # what autocast may have left
         parts = [z.log_softmax(dim=1) + weight for z, weight in zip(logits, self.log_weights, strict=True)]
-        return {'logit': torch.stack(parts).logsumexp(dim=0)}
+        return torch.stack(parts).logsumexp(dim=0)

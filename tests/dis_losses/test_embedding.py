@@ -9,6 +9,9 @@ from kit import assert_close, logits
 from mmpretrain.registry import MODELS
 from processes import run_in_two
 
+from mmcls_kd.dis_losses import embedding_loss
+from mmcls_kd.dis_losses.embedding import kept_teachers
+
 SIZES = dict(student_dims=3, teacher_dims=4)
 
 
@@ -54,6 +57,30 @@ def test_embedding_is_the_formula(kind, share, count):
     apart = [abs(x - y) for p, e in zip(predicted, wanted, strict=True) for x, y in zip(p, e, strict=True)]
     smooth = sum(d - 0.5 if d > 1 else d * d / 2 for d in apart) / len(apart)
     same_gradients(loss, given, loss(**given), share * cosine + (1 - share) * smooth)
+
+
+def several(**keywords):
+    torch.manual_seed(0)
+    return MODELS.build(dict(type='EmbeddingLoss', student_dims=3, teacher_dims=(4, 2), **keywords)).double()
+
+
+def test_embeddings_of_several_teachers_are_added():
+    loss, vectors = several(drop=0.0), (inputs(5)['vector_t'], logits(5, 2, seed=9))
+    given = inputs(5)['vector_s']
+    parts = [embedding_loss(project(given), vector) for project, vector in zip(loss.project, vectors, strict=True)]
+    assert_close(loss(given, vectors).detach(), sum(parts).detach())
+    assert_close(several(drop=1.0).eval()(given, vectors).detach(), sum(parts).detach())
+
+
+def test_a_teacher_without_the_largest_loss_is_dropped_with_its_probability():
+    values = torch.tensor([[1.0, 5.0, 2.0], [3.0, 4.0, 1.0], [2.0, 1.0, 0.5]]).repeat(1, 2000)
+    largest = torch.tensor([[0.0, 1.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
+    assert torch.equal(kept_teachers(values, 1.0), largest.repeat(1, 2000))
+    assert kept_teachers(values, 0.0).min() == 1
+    torch.manual_seed(0)
+    share = kept_teachers(values, 0.3).view(3, 2000, 3).mean(dim=1)
+    assert (share[largest == 1] == 1).all()
+    assert (share[largest == 0] - 0.7).abs().max() < 0.05
 
 
 def divergence(predicted, wanted, entries, tau):
@@ -116,6 +143,7 @@ def test_a_checkpoint_with_another_queue_starts_it_anew(caplog):
     ('loss_type', 'keywords', 'message'),
     [
         ('EmbeddingLoss', dict(kind='cosin'), r"kind='cosin'\): choose one of 'cosine', 'smooth_l1', 'both'; did you mean"),
+        ('EmbeddingLoss', dict(drop=2), r'drop=2\): give a probability'),
         ('QueueLoss', dict(queue_size=0), 'queue_size=0, tau=0.07'),
         ('QueueLoss', dict(tau=0), 'tau above 0'),
     ],

@@ -532,7 +532,7 @@ DEFAULTS |= {
 }
 DEFAULTS |= {
     'CRDLoss': dict(student_dims=..., teacher_dims=..., num_samples=None, feat_dim=128, nce_k=16384, nce_t=0.07, nce_m=0.5),
-    'EmbeddingLoss': dict(student_dims=..., teacher_dims=..., kind='cosine'),
+    'EmbeddingLoss': dict(student_dims=..., teacher_dims=..., kind='cosine', drop=0.5),
     'QueueLoss': dict(student_dims=..., teacher_dims=..., queue_size=8192, tau=0.07),
     'OFALoss': dict(student_channels=..., student_sizes=..., num_classes=..., eps=1.5, temp=1.0, kind=None),
 }

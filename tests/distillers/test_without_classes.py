@@ -141,6 +141,39 @@ class TestOtherLibraries:
         assert Pooling(class_token)(output).tolist() == expected
 
 
+class TestSeveral:
+    """Several teachers, with and without classes: each has a projection of its own."""
+
+    def test_in_a_config(self, towers):
+        teachers = [f'hf:{towers["dinov2"][0]}', f'hf:{towers["clip"][0]}', resnet(8)]
+        distiller = build(EMBEDDING, teacher=teachers, teacher_pretrained=[True, True, False])
+        holder = distiller.teacher_holder
+        assert holder.shapes == dict(vector=((2, 16), (2, 12), (2, 64)))
+        assert [layer.out_features for layer in distiller.distill_losses['loss_embedding'].project] == [16, 12, 64]
+        with torch.no_grad():
+            vectors = holder(images(), None, ['vector'])['vector']
+        for vector, teacher in zip(vectors, holder.teachers, strict=True):
+            assert_close(vector, teacher(images(), None, ['vector'])['vector'])
+        check_losses(distiller, ['ori_loss', 'loss_embedding'])
+
+    def test_logits_and_embeddings_of_classifiers(self):
+        distiller = Distiller(CNN(), [CNN(8), CNN(6)], ['kd', 'embedding'])
+        assert set(distiller(images(), torch.arange(4))) == {'loss', 'task', 'kd', 'embedding'}
+
+    def test_other_losses_of_embeddings_are_refused(self):
+        for make in (
+            lambda: build(QUEUE, teacher=[resnet(8), resnet(8)], teacher_pretrained=False),
+            lambda: Distiller(CNN(), [CNN(8), CNN(6)], 'queue'),
+        ):
+            with pytest.raises(ValueError, match=r"several teachers have no common features, and \w+ needs 'vector_t'"):
+                make()
+
+    def test_logits_of_several_of_which_one_has_no_classes(self):
+        student = timm.create_model('test_resnet', num_classes=0)
+        with pytest.raises(ValueError, match="nkd .* needs 'logit_t', and the teacher has no classes"):
+            Distiller(CNN(), [CNN(8), student], 'nkd')
+
+
 class TestStudents:
     """Students without classes: they learn embeddings alone."""
 
