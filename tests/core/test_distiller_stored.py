@@ -45,10 +45,14 @@ def test_the_logits_are_the_live_teachers(tmp_path, data):
     assert teacher.training  # as it was
     indices = torch.randperm(COUNT)[:9]
     expected = seen(teacher, data, indices)
-    for store in (stored, StoredTeacher(tmp_path / 'store'), StoredTeacher(str(tmp_path / 'store'))):
-        assert torch.equal(seen(store, data, indices), expected.half().float())
+    first = seen(stored, data, indices)
+    assert torch.equal(first, first.half().float())
+    # the live ones are of another batch, whose sums may round otherwise: then half precision may, too
+    torch.testing.assert_close(first, expected, rtol=2**-10, atol=1e-6)
+    for store in (StoredTeacher(tmp_path / 'store'), StoredTeacher(str(tmp_path / 'store'))):
+        assert torch.equal(seen(store, data, indices), first)
     for form in (indices.tolist(), indices.numpy(), indices.int()):
-        assert torch.equal(seen(stored, data, form), expected.half().float())
+        assert torch.equal(seen(stored, data, form), first)
     assert sum(path.stat().st_size for path in (tmp_path / 'store').rglob('*.npy')) < 2 * COUNT * CLASSES + 200
 
 
