@@ -17,12 +17,13 @@ from ..configs.reading import in_scope, read_config
 from ..engine.config import student_only
 from ..engine.data import image_fault
 from ..export import load_classifier
-from ..export.network import tested_dataset
+from ..export.network import IN_MEMORY, tested_dataset
 from ..features.dry_run import scores
 from ..files.checkpoint import read_checkpoint
 from ..files.plain_data import plain_config
 from ..networks.classes import names_in
 from ..networks.loading import fetch
+from ..networks.sources import find_network
 
 
 class Predictor:
@@ -34,7 +35,7 @@ class Predictor:
             config in their folder.
 
     Attributes:
-        classes: Names of the classes, by label; their numbers if unknown.
+        classes: Names of the classes, by label, from the weights or the config's data set; None if unknown.
         classifier: The classifier, in eval mode.
 
     Raises:
@@ -53,14 +54,9 @@ class Predictor:
         cfg = read_config(str(config)) if config is not None else _own_config(Path(student), meta)
         student_only(cfg)
         self.classifier: Any = load_classifier(cfg, str(student))
-        steps = tested_dataset(cfg)['pipeline']
-        if not str(steps[0]['type']).rsplit('.', 1)[-1].startswith('Load'):
-            raise ValueError(
-                f'the test pipeline begins with {steps[0]["type"]}, which reads no image file: use the inferencer'
-            )
         with in_scope(cfg):
-            self.pipeline = Compose([TRANSFORMS.build(step) for step in steps])
-        self.classes = names_in(meta)
+            self.pipeline = Compose([TRANSFORMS.build(step) for step in _steps(tested_dataset(cfg))])
+        self.classes = names_in(meta) or find_network(cfg).class_names
 
     @torch.no_grad()
     def __call__(self, image: str | Path) -> list[tuple[str, float]]:
@@ -86,6 +82,20 @@ class Predictor:
             self.classes if self.classes and len(self.classes) == len(probability) else [*map(str, range(len(probability)))]
         )
         return sorted(zip(names, probability.tolist(), strict=True), key=lambda pair: -pair[1])
+
+
+def _steps(dataset: Mapping[str, Any]) -> list[Any]:
+    """Return the test pipeline of a data set's config, for image files; for MNIST's kind, grey and of its size."""
+    steps = list(dataset['pipeline'])
+    if str(steps[0]['type']).rsplit('.', 1)[-1].startswith('Load'):
+        return steps
+    channels, height, width = IN_MEMORY.get(dataset['type'], (3, 0, 0))
+    if channels != 1:
+        raise ValueError(
+            f'the test pipeline of {dataset["type"]} begins with {steps[0]["type"]}, which reads no image file: put '
+            "dict(type='LoadImageFromFile') before it in test_dataloader.dataset.pipeline of the config"
+        )
+    return [dict(type='LoadImageFromFile', color_type='grayscale'), dict(type='Resize', scale=(width, height)), *steps]
 
 
 def _own_config(student: Path, meta: Mapping[str, Any]) -> Config:

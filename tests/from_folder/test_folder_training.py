@@ -14,6 +14,7 @@ from PIL import Image
 
 import mmcls_kd
 from mmcls_kd.command import predict, train
+from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.files.plain_data import read_plain_config
 from mmcls_kd.from_folder.making import Order, chosen_methods, make
 from mmcls_kd.networks.cost import count_flops, count_parameters
@@ -293,6 +294,20 @@ def test_classes_of_a_teacher_are_found_by_name_and_others_refused_before_traini
     train.main([*common, '--teacher-weights', weights(tmp_path / 'b.pth', 4, names), '--work-dir', str(tmp_path / 'out')])
     log = ''.join(path.read_text() for path in (tmp_path / 'out' / 'distilled').rglob('*.log'))
     assert "taken in the order of the data’s, by name: 'ant' is class 0 of the data and 3 of the teacher" in log
+
+
+def test_a_student_of_grey_images_in_memory_takes_files_too(tmp_path):
+    """The oracle: the network itself, on the pixels normalised by hand."""
+    pixels = np.random.RandomState(0).randint(0, 256, (28, 28)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / 'grey.png')
+    config, weights = (TOOLBOX / 'configs/fashion_mnist' / name for name in ('resnet18-w16_9e.py', 'teacher.pth'))
+    predictor = mmcls_kd.Predictor(weights, config)
+    normal = Config.fromfile(config).data_preprocessor
+    inputs = (torch.tensor(pixels)[None, None].float() - normal.mean[0]) / normal.std[0]
+    expected = predictor.classifier(inputs)[0].softmax(0).sort(descending=True).values
+    found = predictor(tmp_path / 'grey.png')
+    assert [probability for _, probability in found] == pytest.approx(expected.tolist(), rel=1e-4)
+    assert 'Ankle boot' in dict(found)
 
 
 def test_costs():
