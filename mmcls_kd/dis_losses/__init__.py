@@ -19,6 +19,7 @@ from .pkt import PKTLoss, pkt_loss
 from .queue import QueueLoss, queue_loss
 from .reviewkd import ReviewKDLoss, hcl_loss
 from .rkd import RKDLoss, rkd_loss
+from .sigmoid_kd import SigmoidKDLoss, sigmoid_kd_loss
 from .simkd import SimKD, simkd_loss
 from .sp import SPLoss, sp_loss
 from .srrl import SRRLLoss, srrl_loss
@@ -53,6 +54,7 @@ __all__ = [
     'ReviewKDLoss',
     'SPLoss',
     'SRRLLoss',
+    'SigmoidKDLoss',
     'SimKD',
     'TFNKDLoss',
     'TTMLoss',
@@ -81,6 +83,7 @@ __all__ = [
     'pkt_loss',
     'queue_loss',
     'rkd_loss',
+    'sigmoid_kd_loss',
     'simkd_loss',
     'sp_loss',
     'srrl_loss',

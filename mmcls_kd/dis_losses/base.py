@@ -25,6 +25,8 @@ class DistillLoss(nn.Module):
         needed_facts: Those of them that the loss requires, each with the error message.
         files: Constructor keywords that may be the path of a file, each with the key of the value in that file.
         task_weight: Factor of the task loss.
+        needs: ``'softmax'`` for a loss that compares or predicts probabilities of classes that exclude each other: a student
+            with several labels an image, or with one logit, refuses it. None for a loss that fits all.
         memories: Names of buffers that remember samples; a moving average of the model shares them.
         several_teachers: Whether ``vector_t`` may be a tuple, one embedding for each of several teachers.
         masks_target: Whether the temperature softens the classes other than the target alone.
@@ -48,6 +50,7 @@ class DistillLoss(nn.Module):
     needed_facts: Mapping[str, str] = {}
     files: Mapping[str, str] = {}
     task_weight: float = 1.0
+    needs: str | None = None
     memories: tuple[str, ...] = ()
     masks_target: bool = False
     several_teachers: bool = False

@@ -67,6 +67,8 @@ class DISTLoss(DistillLoss):
         loss_weight: Weight of this loss.
     """
 
+    needs = 'softmax'
+
     def __init__(
         self, temp: float = 1.0, beta: float = 1.0, gamma: float = 1.0, sync_batch: bool = False, loss_weight: float = 1.0
     ) -> None:

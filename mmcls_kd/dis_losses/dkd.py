@@ -66,6 +66,7 @@ class DKDLoss(DistillLoss):
         standardize: Standardise both logits over the classes first.
     """
 
+    needs = 'softmax'
     masks_target = True  # the temperature softens the other classes by themselves
 
     def __init__(self, temp: float = 4.0, alpha: float = 1.0, beta: float = 6.0, standardize: bool = False) -> None:

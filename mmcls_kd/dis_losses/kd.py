@@ -56,6 +56,8 @@ class KDLoss(DistillLoss):
         divergence: Give the KL divergence, as a learnt temperature needs it.
     """
 
+    needs = 'softmax'
+
     def __init__(self, temp: float = 4.0, alpha: float = 0.5, standardize: bool = False, divergence: bool = False) -> None:
         super().__init__()
         self.temp = temp

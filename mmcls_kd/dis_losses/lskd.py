@@ -39,6 +39,8 @@ class LSKDLoss(DistillLoss):
         loss_weight: Weight of this loss.
     """
 
+    needs = 'softmax'
+
     standardize = True  # as of losses with a keyword for it
 
     def __init__(self, temp: float = 2.0, loss_weight: float = 1.0) -> None:

@@ -68,6 +68,7 @@ class NKDLoss(DistillLoss):
         standardize: Standardise both logits over the classes first.
     """
 
+    needs = 'softmax'
     masks_target = True  # the temperature softens the other classes by themselves
 
     def __init__(self, temp: float = 1.0, gamma: float = 1.5, standardize: bool = False) -> None:

@@ -44,6 +44,8 @@ class OFALogitLoss(DistillLoss):
         loss_weight: Weight of this loss.
     """
 
+    needs = 'softmax'
+
     def __init__(self, eps: float = 1.5, temp: float = 1.0, loss_weight: float = 1.0) -> None:
         super().__init__()
         self.eps = eps

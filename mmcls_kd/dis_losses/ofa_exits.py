@@ -121,6 +121,7 @@ class OFALoss(DistillLoss):
         ValueError: If ``kind`` is neither, widths and heights are not equally many, or stages or logits have other widths.
     """
 
+    needs = 'softmax'
     sizes = {'student_channels': ('stages_s', 1), 'student_sizes': ('stages_s', 2), 'num_classes': ('logit_s', 1)}
 
     def __init__(

@@ -104,6 +104,7 @@ class SimKD(DistillLoss):
         ValueError: If the features have other channels, or a prediction is needed without a head.
     """
 
+    needs = 'softmax'
     sizes = {'student_channels': ('feat_s', 1), 'teacher_channels': ('feat_t', 1)}
     facts = {'head': 'teacher_head'}
     #: The error message if the fact is missing.

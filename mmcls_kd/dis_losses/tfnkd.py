@@ -44,6 +44,8 @@ class TFNKDLoss(DistillLoss):
             the same however a batch is divided among them. Gradient accumulation divides it all the same.
     """
 
+    needs = 'softmax'
+
     def __init__(self, loss_weight: float = 1.0, sync_batch_mean: bool = False) -> None:
         super().__init__()
         self.loss_weight = loss_weight

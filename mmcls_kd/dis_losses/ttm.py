@@ -68,6 +68,8 @@ class TTMLoss(DistillLoss):
         loss_weight: Weight of this loss.
     """
 
+    needs = 'softmax'
+
     def __init__(self, gamma: float = 0.1, loss_weight: float = 1.0) -> None:
         super().__init__()
         self.gamma = gamma

@@ -108,6 +108,7 @@ class USKDLoss(DistillLoss):
         ValueError: If ``rank_by`` is neither, or features or logits have another width.
     """
 
+    needs = 'softmax'
     sizes = {'channel': ('feat_mid', 1), 'num_classes': ('logit_s', 1)}
 
     def __init__(

@@ -135,6 +135,7 @@ class WKDLogitLoss(DistillLoss):
         ValueError: If there is no cost, or it is not a square of finite numbers.
     """
 
+    needs = 'softmax'
     facts = {'cost': ('teacher_weight', class_cost)}
     files = {'cost': 'cost'}
     masks_target = True  # the temperature softens the other classes by themselves

@@ -53,6 +53,7 @@ class WSLDLoss(DistillLoss):
         ValueError: If the logits have another number of classes.
     """
 
+    needs = 'softmax'
     sizes = {'num_classes': ('logit_s', 1)}
 
     def __init__(self, temp: float = 4.0, alpha: float = 2.25, num_classes: int = 100) -> None:

@@ -276,6 +276,7 @@ FORWARD |= {
     'CRDLoss': ['vector_s', 'vector_t', 'sample_idx'],
     **{name: ['vector_s', 'vector_t'] for name in ('EmbeddingLoss', 'QueueLoss')},
     'OFALoss': ['stages_s', 'logit_s', 'logit_t', 'gt_label'],
+    'SigmoidKDLoss': ['logit_s', 'logit_t'],
 }
 each_registered_loss = pytest.mark.parametrize('loss_type', FORWARD)
 each_registered_loss_and_label = pytest.mark.parametrize(
@@ -535,6 +536,7 @@ DEFAULTS |= {
     'EmbeddingLoss': dict(student_dims=..., teacher_dims=..., kind='cosine', drop=0.5),
     'QueueLoss': dict(student_dims=..., teacher_dims=..., queue_size=8192, tau=0.07),
     'OFALoss': dict(student_channels=..., student_sizes=..., num_classes=..., eps=1.5, temp=1.0, kind=None),
+    'SigmoidKDLoss': dict(temp=1.0, reduction='sum'),
 }
 for _name in LATER:
     DEFAULTS[_name]['loss_weight'] = 1.0
