@@ -10,15 +10,26 @@ from importlib import import_module
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .dis_losses.common import HALF, entropy_target
+from .dis_losses.common import HALF
 from .errors import close_names, need_library, refusals_named
 from .features.dry_run import DryRun, dry_run, evaluating, scores
 from .features.families import default_taps
 from .features.taps import Tap, check_names, given_taps, lays_tokens, record, shapes_of
 from .patches import without_reentry
+from .recipe.labels import (
+    check_range,
+    check_scores,
+    check_stored,
+    check_substitute,
+    check_unlabelled,
+    filled,
+    is_labelled,
+    one_logit,
+    task_loss,
+    unlabelled,
+)
 from .recipe.methods import (
     ALIASES,
     GT_LABEL,
@@ -57,8 +68,12 @@ class BaseDistiller(nn.Module):
         predictor: The name of the loss that makes the predictions; None for the student's classifier.
         progress: Place in the training, for schedules.
         num_samples: Number of training samples; None if unknown.
+        multi_label: Whether the student's labels do not exclude each other (sigmoid instead of softmax).
+        label: ``'teacher'`` where the teacher's class takes the place of a missing label; None for nothing.
     """
 
+    multi_label = False
+    label: str | None = None
     student: nn.Module
     progress: Progress
     num_samples: int | None
@@ -80,7 +95,9 @@ class BaseDistiller(nn.Module):
         shapes |= {f'{name}_t': shape for name, shape in (teacher.shapes if teacher else {}).items()}
         shapes |= {alias: shapes[name] for alias, name in ALIASES.items() if name in shapes}
         self.inputs = {method.name: method.inputs for method in methods}
+        self._fit_labels(methods)
         wanted = {ALIASES.get(name, name) for names in self.inputs.values() for name in names}
+        wanted |= {'logit_t'} if self.label and GT_LABEL in wanted else set()
         available = [GT_LABEL, SAMPLE_IDX, *shapes, *([TEACHER_HEAD] if self.teacher_head else [])]
         if isinstance(teacher, TeacherGroup) and 'vector_t' in wanted:
             check_several(methods)
@@ -97,6 +114,15 @@ class BaseDistiller(nn.Module):
         if len(predictors) > 1:
             raise ValueError(f'{" and ".join(predictors)} both make the predictions: choose one of them')
         self.predictor = predictors[0] if predictors else None
+
+    def _fit_labels(self, methods: Sequence[Method]) -> None:
+        """Refuse methods and teachers that do not fit the kind of labels, and tell several teachers their mean."""
+        if self.multi_label:
+            check_scores(methods)
+        check_substitute(self.label, [m.name for m in methods if GT_LABEL in m.inputs], self.teacher_holder is not None)
+        check_stored(self.teacher_holder, self.multi_label)
+        if isinstance(self.teacher_holder, TeacherGroup):
+            self.teacher_holder.multi_label = self.multi_label
 
     @property
     def teacher_head(self) -> nn.Module | None:
@@ -133,6 +159,8 @@ class BaseDistiller(nn.Module):
             seen = self.teacher_holder(inputs, samples, self.teacher_names)
             tensors |= {f'{name}_t': tensor for name, tensor in seen.items()}
         tensors[TEACHER_HEAD] = self.teacher_head
+        if self.label and 'logit_t' in tensors:
+            tensors[GT_LABEL] = filled(tensors[GT_LABEL], tensors['logit_t'], self.multi_label)
         losses = {}
         for name, loss in self.distill_losses.items():
             value = loss(**{n: tensors[ALIASES.get(n, n)] for n in self.inputs[name]})
@@ -199,12 +227,17 @@ class Distiller(BaseDistiller):
             ``stages`` and ``curriculum`` as in a config.
         taps: Taps by name with ``_s`` (student) or ``_t`` (teacher), which replace or extend the defaults: the path of a
             module, or ``dict(path, form, index, extra)``, see :func:`mmcls_kd.features.taps.given_taps`.
-        task_loss: Loss of logits, (N, C), and labels; cross entropy if None.
+        task_loss: Loss of logits, (N, C), and labels, for samples that have one; cross entropy if None, of several labels
+            the sum of their binary cross entropies.
         inputs: Input preprocessing of the images, as in :class:`TeacherSpec`; needed where a teacher's is given.
         input_size: Height and width of the images (or one number for both); found by trying if None.
         num_samples: Number of training samples, for losses that remember each (CRD).
         teacher_mode: ``'eval'``, or ``'train'`` for batch statistics and drop path in the teacher.
         teacher_precision: ``'bf16'`` or ``'fp16'``; None for float32, or that of autocast.
+        multi_label: Whether labels do not exclude each other: sigmoids instead of softmax. Labels are then multi-hot scores,
+            (N, classes). So it is always of networks with one logit, for two classes; their labels are 0 or 1, (N,).
+        label: ``'teacher'`` to give methods that need a label the teacher's class where a sample has none; None to refuse
+            such samples with those methods.
 
     Raises:
         ValueError: If a loss, name, size or tap does not fit; names the remedy.
@@ -235,6 +268,8 @@ class Distiller(BaseDistiller):
         num_samples: int | None = None,
         teacher_mode: str = 'eval',
         teacher_precision: str | None = None,
+        multi_label: bool = False,
+        label: str | None = None,
     ) -> None:
         super().__init__()
         _check_plain('student', student)
@@ -248,7 +283,8 @@ class Distiller(BaseDistiller):
         self.num_samples, self.progress = num_samples, Progress()
         self._seen_batch = self._told_of_eval = False
         found = dry_run(student, 'student', size, whole=True)
-        self.num_classes = found.num_classes
+        self.num_classes, self.label = found.num_classes, label
+        self.multi_label = multi_label or found.num_classes == 1
         if not any(parameter.requires_grad for parameter in student.parameters()):
             raise ValueError('student: no parameter is trainable (a former teacher?): call student.requires_grad_(True)')
         if not found.num_classes and not methods:
@@ -259,12 +295,12 @@ class Distiller(BaseDistiller):
         if teacher is not None:
             keywords = dict(taps=given, mode=teacher_mode, precision=teacher_precision, size=found.size)
             self.teacher_holder = _teacher(teacher, student, inputs, keywords)
-            counts = {self.teacher_holder.num_classes, found.num_classes}
-            if len(counts) > 1 and 0 not in counts:
+            counts = found.num_classes, self.teacher_holder.num_classes
+            if counts[0] != counts[1] and 0 not in counts:
                 raise ValueError(
-                    f'the student has {found.num_classes} classes and the teacher {self.teacher_holder.num_classes}: give '
-                    'both the same classes, or say by TeacherSpec(network, class_map=[...]) which of the teacher’s classes '
-                    'is which of the student’s'
+                    f'the student has {counts[0]} classes and the teacher {counts[1]}: '
+                    f'{one_logit(*counts)}give both the same classes, or say by TeacherSpec(network, class_map=[...]) which '
+                    'of the teacher’s classes is which of the student’s'
                 )
         self.connect(methods, default_taps(student, found) | given_taps(given, '_s', found), found)
         read = [*self.student_taps.values(), *self._teacher_taps()]
@@ -293,15 +329,18 @@ class Distiller(BaseDistiller):
 
         Args:
             images: Images, (N, C, H, W).
-            labels: Class indices, (N,), or scores, (N, classes); not read by a student without classes.
+            labels: Class indices, (N,), or scores, (N, classes); −1 of a sample that has none, None if all have none. The
+                task loss is the mean over the samples that have one. Not read by a student without classes.
             indices: Index of each sample in the training set, (N,): for stored teachers, and losses that remember samples.
 
         Returns:
             ``'loss'``, the sum to minimise; its terms: ``'task'``, times :attr:`task_weight`, and each loss by name.
 
         Raises:
-            ValueError: If ``indices`` are needed and not given.
+            ValueError: If ``indices`` or labels are needed and not given.
         """
+        if labels is None:
+            labels = unlabelled(len(images), self.num_classes, self.multi_label and self.num_classes > 1, images.device)
         height, width = images.shape[2:]
         if self._ratio and height * self._ratio[1] != width * self._ratio[0]:
             raise ValueError(
@@ -319,30 +358,21 @@ class Distiller(BaseDistiller):
             raise ValueError('the index of each sample is needed: distiller(images, labels, indices)')
         with without_reentry(), record(self.student, self.student_taps) as features:
             logit = scores(self.student(images))
-        terms = self._task(_at_least_float32(logit), labels) if self.num_classes else {}
+        terms = {}
+        if self.num_classes:
+            task = task_loss(_at_least_float32(logit), labels, self.multi_label, self.task_loss)
+            terms['task'] = self.task_weight * task
         terms |= self.distill(images, views, features, {GT_LABEL: labels, SAMPLE_IDX: indices})
         return {'loss': torch.stack([term.mean() for term in terms.values()]).sum(), **terms}
-
-    def _task(self, logit: Tensor, labels: Any) -> dict[str, Tensor]:
-        """Compute the task loss."""
-        task = (
-            self.task_loss(logit, labels) if self.task_loss else F.cross_entropy(logit, entropy_target(labels, logit.dtype))
-        )
-        return {'task': self.task_weight * task}
 
     def _check_batch(self, labels: Tensor | None) -> None:
         """Refuse labels outside of the classes (on a GPU in the first batch alone); warn once of a student in eval mode."""
         if torch.compiler.is_compiling():
             return
-        if (
-            labels is not None
-            and labels.dim() == 1
-            and len(labels)
-            and (labels.device.type == 'cpu' or not self._seen_batch)
-        ):
-            low, high = int(labels.min()), int(labels.max())
-            if low < 0 or high >= self.num_classes:
-                raise ValueError(f'labels go from {low} to {high}, and the student has {self.num_classes} classes, from 0')
+        if labels is not None and len(labels) and (labels.device.type == 'cpu' or not self._seen_batch):
+            check_range(labels, self.num_classes, self.multi_label, shares=self.task_loss is None)
+            if not is_labelled(labels).all():
+                check_unlabelled(self.inputs, self.label)
         if torch.is_grad_enabled() and not self.student.training and not self._told_of_eval:
             self._told_of_eval = True
             logger.warning('the student is in eval mode: call distiller.train() before each epoch of training')

@@ -24,6 +24,7 @@ from PIL import Image
 
 from mmcls_kd.checks.training import check_training
 from mmcls_kd.command.arguments import training_parser
+from mmcls_kd.command.train import closing_line
 from mmcls_kd.configs.reading import RunConfig
 from mmcls_kd.engine.config import count_samples, training_config
 from mmcls_kd.engine.data import images_in
@@ -31,6 +32,7 @@ from mmcls_kd.engine.runtime import build_runner
 from mmcls_kd.engine.views import views_of
 from mmcls_kd.errors import TrainingError
 from mmcls_kd.files.paths import TOOLBOX
+from mmcls_kd.teacher_store.writer import StoreWriter
 
 pytestmark = [
     pytest.mark.filterwarnings('ignore:.*instance named of'),
@@ -491,14 +493,178 @@ def test_gradient_norms_with_checkpointing_are_those_without(trained):
     assert all(np.allclose(norms[0][key], norms[1][key], rtol=1e-4) for key in norms[0])
 
 
-def test_several_labels_an_image_are_refused(data, built):
-    labels = [dict(img_path=f'{name}/0.png', gt_label=[i, (i + 1) % 3][: 1 + i % 2]) for i, name in enumerate(CLASSES)]
-    (data / 'several.json').write_text(json.dumps(dict(metainfo=dict(classes=CLASSES), data_list=labels)))
-    dataset = dict(
-        type='MultiLabelDataset', data_root=str(data), ann_file='several.json', data_prefix=dict(img_path='train')
+def several_labels(data, split='train', labels=None):
+    """A MultiLabelDataset of the images: no, one or two labels each, or those given."""
+    given = labels or [[i, (i + 1) % 3][: (1, 2, 0)[i % 3]] for i in range(3)]
+    infos = [dict(img_path=f'{name}/0.png', gt_label=each) for name, each in zip(CLASSES, given, strict=True)]
+    path = data / f'several_{split}.json'
+    path.write_text(json.dumps(dict(metainfo=dict(classes=CLASSES), data_list=infos)))
+    place = dict(data_root=str(data), ann_file=path.name, data_prefix=dict(img_path=split))
+    return dict(type='MultiLabelDataset', **place, pipeline=[LOAD, PACK])
+
+
+def several_students(head='MultiLabelLinearClsHead', width=2):
+    student = resnet(width, 3)
+    student['head'] = dict(type=head, num_classes=3, in_channels=8 * width)
+    if head == 'CSRAClsHead':
+        del student['neck']
+        student['head'].update(num_heads=1, lam=0.1)
+    return student
+
+
+SIGMOID_KD = dict(type='SigmoidKDLoss', name='loss_sigmoid_kd')
+
+
+def test_several_labels_an_image_need_a_head_for_them(data, built):
+    with pytest.raises(ValueError, match='train_dataloader: the samples have several labels each .MultiLabelDataset.*head='):
+        built(train_dataloader=dict(dataset=several_labels(data)))
+
+
+@pytest.mark.parametrize('head', ['MultiLabelLinearClsHead', 'CSRAClsHead'])
+def test_several_labels_an_image_train_and_the_last_line_has_the_map(head, data, trained):
+    loader = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False))
+    runner = trained(
+        student=several_students(head),
+        methods=(SIGMOID_KD, dict(type='MGDLoss', name='loss_mgd'), dict(type='SPLoss', name='loss_sp')),
+        model=dict(teacher_cfg=several_students(head, 4), data_preprocessor=dict(PREPROCESSOR, to_onehot=False)),
+        train_dataloader=dict(dataset=several_labels(data)),
+        val_dataloader=dict(loader, dataset=several_labels(data, 'val')),
+        val_evaluator=[dict(type='MultiLabelMetric'), dict(type='AveragePrecision')],
+        train_cfg=dict(by_epoch=True, max_epochs=2),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, save_best='multi-label/mAP')),
     )
-    with pytest.raises(ValueError, match='train_dataloader: the samples have several labels each .MultiLabelDataset'):
-        built(train_dataloader=dict(dataset=dict(dataset, pipeline=[LOAD, PACK])))
+    values = runner.message_hub.log_scalars['val/multi-label/mAP'].data[0]
+    assert len(values) == 2
+    line = closing_line(runner).split('. Next:')[0]
+    assert line == f'finished: multi-label/mAP {values[-1]:.2f} (best of 2 validations: {max(values):.2f})'
+
+
+@pytest.mark.parametrize(
+    ('labels', 'said'),
+    [
+        ([[0], [1, 3], [2]], 'outside of the network.s 3 classes .0 to 2.; the first is 3, of sample 1'),
+        ([[0], [1], [2, 1, 2]], r'1 samples name a label twice; the first is sample 2: \[2, 1, 2\]'),
+    ],
+)
+def test_wrong_labels_among_several_are_refused(labels, said, data, built):
+    with pytest.raises(ValueError, match=f'train_dataloader: .*{said}'):
+        built(
+            student=several_students(),
+            methods=(SIGMOID_KD,),
+            model=dict(teacher_cfg=several_students()),
+            train_dataloader=dict(dataset=several_labels(data, labels=labels)),
+        )
+
+
+def test_a_store_of_several_labels_has_all_logits(data, built, tmp_path):
+    runner = built(
+        student=several_students(),
+        methods=(SIGMOID_KD,),
+        model=dict(teacher_cfg=several_students()),
+        train_dataloader=dict(dataset=several_labels(data)),
+    )
+    with pytest.raises(ValueError, match='--top-k 2: of a multi-label teacher all 3 logits are needed'):
+        StoreWriter(runner, tmp_path / 'store', 1, 2)
+    assert StoreWriter(runner, tmp_path / 'store', 1).manifest.k == 3
+
+
+def test_two_classes_with_one_logit(data, trained, tmp_path):
+    for split in ('train', 'val'):
+        for name in ('ant', 'bee'):
+            (tmp_path / split).mkdir(exist_ok=True)
+            (tmp_path / split / name).symlink_to(data / split / name)
+    one = resnet(2) | dict(head=dict(type='BinaryClsHead', in_channels=16))
+    loader = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False))
+    runner = trained(
+        student=one,
+        methods=(SIGMOID_KD,),
+        model=dict(teacher_cfg=one, data_preprocessor=dict(PREPROCESSOR, num_classes=2)),
+        train_dataloader=dict(dataset=images(tmp_path)),
+        val_dataloader=dict(loader, dataset=images(tmp_path, 'val', (LOAD, PACK))),
+    )
+    assert runner.message_hub.get_scalar('val/accuracy/top1').current() in (0, 50, 100)
+
+
+def unlabelled(data, **more):
+    return dict(type='UnlabelledImages', data_root=str(data), data_prefix='train', pipeline=[LOAD, FLIP, PACK], **more)
+
+
+def test_images_without_labels_alone(data, trained):
+    (data / 'list.txt').write_text('bee/0.png\ncat/0.png\n')
+    runner = trained(methods=(dict(type='DISTLoss', name='loss_dist'),), train_dataloader=dict(dataset=unlabelled(data)))
+    assert len(runner.train_dataloader.dataset) == 8
+    assert runner.message_hub.get_scalar('train/ori_loss').data[0].tolist() == [0, 0]
+    assert runner.message_hub.get_scalar('train/loss_dist').current() > 0
+    runner = trained(
+        methods=(dict(type='NKDLoss', name='loss_nkd'),),
+        model=dict(label='teacher'),
+        train_dataloader=dict(dataset=unlabelled(data, ann_file=str(data / 'list.txt'))),
+    )
+    assert len(runner.train_dataloader.dataset) == 2
+
+
+@pytest.mark.parametrize(('ratio', 'labelled', 'without'), [(1, 3 * 3, 8), (0.25, 11 * 3, 8), (2, 3, 8), (6, 3, 2 * 8)])
+def test_images_without_labels_among_others(ratio, labelled, without, data, trained):
+    few = images(data, indices=[0, 4, 7])
+    mixed = dict(type='MixedDataset', datasets=[few, unlabelled(data)], ratio=ratio)
+    methods = (dict(type='DISTLoss', name='loss_dist'), dict(type='CRDLoss', name='loss_crd', nce_k=4))
+    runner = trained(methods=methods, train_dataloader=dict(dataset=mixed))
+    dataset = runner.train_dataloader.dataset
+    assert len(dataset) == labelled + without
+    marks = [dataset[i]['data_samples'].get('unlabelled', False) for i in range(len(dataset))]
+    assert marks == [False] * labelled + [True] * without
+    assert images_in(dataset) == 11
+    assert dataset.metainfo['classes'] == CLASSES
+
+
+def test_the_step_of_a_mixed_batch(data, built):
+    """The task loss is that of the labelled images alone."""
+    mixed = dict(type='MixedDataset', datasets=[images(data, indices=[4]), dict(type='WithoutLabels', dataset=images(data))])
+    runner = built(methods=(dict(type='DISTLoss', name='loss_dist'),), train_dataloader=dict(dataset=mixed))
+    samples = [runner.train_dataloader.dataset[i] for i in (0, 9, 12)]
+    batch = dict(inputs=[s['inputs'] for s in samples], data_samples=[s['data_samples'] for s in samples])
+    model = runner.model.eval()
+    data_of = model.data_preprocessor(batch, training=True)
+    found = model(**data_of, mode='loss')['ori_loss']
+    logit = model.student(data_of['inputs'])
+    torch.testing.assert_close(found, torch.nn.functional.cross_entropy(logit[:1], torch.tensor([1])))
+
+
+REFUSED_UNLABELLED = {
+    'methods that need a label': (
+        dict(methods=(dict(type='NKDLoss', name='loss_nkd'),)),
+        'loss_nkd needs a label: set label=',
+    ),
+    'mixup': (dict(model=dict(train_cfg=dict(augments=MIXUP))), 'mixup or CutMix would mix labelled images with unlabelled'),
+}
+
+
+@pytest.mark.parametrize('name', REFUSED_UNLABELLED)
+def test_images_without_labels_are_refused_where_a_label_is_needed(name, data, built):
+    changes, said = REFUSED_UNLABELLED[name]
+    mixed = dict(type='MixedDataset', datasets=[images(data), unlabelled(data)])
+    with pytest.raises(ValueError, match=f'train_dataloader: .*{said}'):
+        built(train_dataloader=dict(dataset=mixed), **changes)
+
+
+def test_validation_needs_labels(data, built):
+    loader = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False))
+    with pytest.raises(ValueError, match='val_dataloader: images without labels, and the metrics need a label for each'):
+        built(val_dataloader=dict(loader, dataset=unlabelled(data)))
+
+
+@pytest.mark.parametrize(
+    ('keywords', 'said'),
+    [
+        (dict(ratio=0), 'ratio=0 has to be a number above 0'),
+        (dict(datasets=2), 'the second to be of type UnlabelledImages'),
+        (dict(datasets=1), r'datasets=\[labelled, unlabelled\], not 1'),
+    ],
+)
+def test_other_mixtures_are_refused(keywords, said, data, built):
+    parts = [images(data)] * keywords.pop('datasets', 0) or [images(data), unlabelled(data)]
+    with pytest.raises(ValueError, match=f'train_dataloader: .*MixedDataset: .*{said}'):
+        built(train_dataloader=dict(dataset=dict(type='MixedDataset', datasets=parts, **keywords)))
 
 
 def test_no_labels_are_refused(data, built):

@@ -18,6 +18,7 @@ from ..engine.console import Progress
 from ..features.dry_run import dry_run, evaluating, scores
 from ..features.families import default_taps
 from ..features.taps import record
+from ..networks.heads import is_multi_label
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ class ClassifierReader:
     """Reader of a classifier, or of a distiller's student, in eval mode."""
 
     def __init__(self, model: Any) -> None:
+        if is_multi_label(getattr(model, 'student', model)):
+            raise ValueError(
+                'the analysis measures classifiers of one label an image by their softmax, and this head is multi-label or '
+                'has one logit: `python -m mmcls_kd test` gives the metrics of its config'
+            )
         self.model = model
         self.network: nn.Module = getattr(model, 'student', model)
         found = dry_run(self.network, 'network')

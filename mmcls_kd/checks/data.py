@@ -16,6 +16,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.fileio import exists, get, get_file_backend, isdir, join_path
 from mmengine.registry import FUNCTIONS
+from mmpretrain.datasets import MultiLabelDataset
 from mmpretrain.registry import DATASETS
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -256,10 +257,13 @@ class OtherData(ListedData):
     def _sample_findings(self, i: int, info: Mapping) -> Iterator[Finding]:
         self.in_memory += 'img_path' not in info
         labels = np.asarray(info.get('gt_label', []))
-        for label in labels.reshape(-1).tolist() if labels.dtype.kind in 'iu' else ():  # several where an image has several
-            self.labels[label] += 1
-            if fault := label_fault(label, self.classes):
-                yield Finding(self.place, f'sample {i} ({info.get("img_path", "an image without a file")}): {fault}')
+        given = labels.reshape(-1).tolist() if labels.dtype.kind in 'iu' else []  # several where an image has several
+        self.labels.update(given)
+        faults = [fault for label in given if (fault := label_fault(label, self.classes))]
+        if isinstance(self.dataset, MultiLabelDataset) and len(set(given)) < len(given):
+            faults.append(f'the labels {given} name one twice')
+        for fault in faults:
+            yield Finding(self.place, f'sample {i} ({info.get("img_path", "an image without a file")}): {fault}')
 
     def files(self) -> Iterator[ImageFile]:
         """Iterate over the files of those samples that have one."""
@@ -356,10 +360,11 @@ def read_all(files: Iterator[ImageFile], workers: int) -> Generator[tuple[ImageF
 
 
 def model_classes(cfg: Config) -> int | None:
-    """Return the number of classes of a config's classifier, or of its distiller's student; None if unknown."""
+    """Return the number of classes of a config's classifier, or distiller's student, two for one logit; None if unknown."""
     recipe = Recipe.of(cfg)
     model = recipe.student.cfg if recipe else cfg.get('model') or {}
-    return (model.get('head') or model.get('model') or model).get('num_classes')
+    part = model.get('head') or model.get('model') or model
+    return 2 if str(part.get('type')).endswith('BinaryClsHead') else part.get('num_classes')
 
 
 class DataCheck:

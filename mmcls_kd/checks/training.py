@@ -32,13 +32,16 @@ from ..engine.models import unwrapped
 from ..engine.optimizer_state import match_by_name
 from ..engine.rates import scale_rates
 from ..engine.resumption import flattened
+from ..engine.unlabelled import all_unlabelled, has_unlabelled, labelled_datasets
 from ..engine.views import check_store
-from ..errors import ChoiceError, TrainingError, close_names, in_one_line, listed, registered
+from ..errors import ChoiceError, TrainingError, close_names, in_one_line, listed, refusals_named, registered
 from ..features.dry_run import dry_run
 from ..files.checkpoint import read_start
 from ..networks.classes import compare_order, names_in
+from ..networks.heads import label_count
 from ..networks.loading import fetch
 from ..networks.weights import student_weights, weights_of
+from ..recipe.labels import check_unlabelled
 from .features import check_features
 from .images import check_images
 
@@ -46,11 +49,14 @@ from .images import check_images
 def labels_of(dataset: Any, name: str, several: bool) -> tuple[np.ndarray, np.ndarray]:
     """Return all labels of a data set of mmpretrain's kind, and the sample of each; ``several`` permits several a sample."""
     first = dataset.get_data_info(0)
-    if first.get('gt_label') is None:
+    if first.get('gt_label') is None and first.get('gt_score') is None:
         raise ValueError(
             f'{name}: the samples have no label (`gt_label`, only {", ".join(map(str, first))}): set with_label=True in a '
-            'CustomDataset, or name an annotation file with labels'
+            'CustomDataset, or name an annotation file with labels; to train on images without labels, set '
+            "type='UnlabelledImages'"
         )
+    if first.get('gt_label') is None:  # scores, which the network's head compares with its classes
+        return np.empty(0, int), np.empty(0, int)
     if np.ndim(first['gt_label']) == 0:
         own = type(dataset).get_gt_labels is not BaseDataset.get_gt_labels
         labels = np.asarray(dataset.get_gt_labels() if own else [info['gt_label'] for info in sample_infos(dataset)])
@@ -58,15 +64,20 @@ def labels_of(dataset: Any, name: str, several: bool) -> tuple[np.ndarray, np.nd
     if not several:
         raise ValueError(
             f'{name}: the samples have several labels each ({type(dataset).__name__}, the first {first["gt_label"]}), and '
-            'distillation here is for one label an image: give a data set with one class for each'
+            'the student’s head is for one label an image: give it a multi-label head, such as '
+            "head=dict(type='MultiLabelLinearClsHead'), or a data set with one class for each image"
         )
     each = [np.asarray(info['gt_label'], dtype=int) for info in sample_infos(dataset)]
+    if twice := [i for i, labels in enumerate(each) if len(set(labels.tolist())) < len(labels)]:
+        raise ValueError(  # mmpretrain would count it, and its loss goes below 0
+            f'{name}: {len(twice)} samples name a label twice; the first is sample {twice[0]}: {each[twice[0]].tolist()}'
+        )
     return np.concatenate(each), np.repeat(np.arange(len(each)), list(map(len, each)))
 
 
 def check_labels(dataset: Dataset, num_classes: int, name: str, several: bool = False) -> None:
     """Refuse labels outside of the network's classes; every label is checked. Data sets of other kinds pass."""
-    for plain in plain_datasets(dataset):
+    for plain in labelled_datasets(dataset):
         if not hasattr(plain, 'get_gt_labels') or not len(plain):
             continue
         labels, samples = labels_of(plain, name, several)
@@ -78,6 +89,22 @@ def check_labels(dataset: Dataset, num_classes: int, name: str, several: bool = 
                 f'(0 to {num_classes - 1}); the first is {labels[wrong[0]]}, of sample {sample} '
                 f'({plain.get_data_info(sample).get("img_path", "an image without a file")})'
             )
+
+
+def check_unlabelled_data(model: Any, loader: DataLoader, name: str) -> None:
+    """Refuse images without labels where they would teach nothing, or something wrong: see the messages."""
+    if not has_unlabelled(loader.dataset):
+        return
+    if name != 'train_dataloader' or not hasattr(model, 'student'):
+        what = 'a training without a teacher needs' if name == 'train_dataloader' else 'the metrics need'
+        raise ValueError(f'{name}: images without labels, and {what} a label for each: give it a labelled data set')
+    with refusals_named(name):
+        check_unlabelled(model.inputs, model.label)
+    if not all_unlabelled(loader.dataset) and getattr(model.data_preprocessor, 'batch_augments', None):
+        raise ValueError(
+            f'{name}: mixup or CutMix would mix labelled images with unlabelled ones, and the label would be wrong: leave '
+            'batch augmentation (model.train_cfg, or batch_augments) out, or train on the unlabelled images alone'
+        )
 
 
 def check_batches(runner: Runner, loaders: Mapping[str, DataLoader]) -> None:
@@ -288,24 +315,26 @@ def check_resumed(model: nn.Module, source: str, checkpoint: Mapping) -> None:
 
 
 def classes_of(model: Any) -> int | None:
-    """Return the number of classes of a model; None if unknown."""
+    """Return the number of classes of a model, two for one logit; None if unknown."""
     found = getattr(model, 'num_classes', getattr(getattr(model, 'head', None), 'num_classes', None))
     if found is None:
         with suppress(ValueError):
             return dry_run(model, 'model').num_classes
-    return found
+    return label_count(model, found)
 
 
 def check_data(runner: Runner, loaders: Mapping[str, DataLoader]) -> None:
     """Check labels, class names, metrics and images of the data of a run, whose dataloaders are given by name."""
     model = unwrapped(runner)
-    num_classes = classes_of(getattr(model, 'module', model))  # of what test-time augmentation wraps
+    inner = getattr(model, 'module', model)  # of what test-time augmentation wraps
+    num_classes, several = classes_of(inner), not hasattr(inner, 'student') or inner.multi_label
     loops = dict(val_dataloader=('val_loop', 'val_evaluator'), test_dataloader=('test_loop', 'test_evaluator'))
     for text in check_names({name: list(plain_datasets(loader.dataset)) for name, loader in loaders.items()}):
         runner.logger.warning(text)
     for name, loader in loaders.items():
+        check_unlabelled_data(inner, loader, name)
         if num_classes:
-            check_labels(loader.dataset, num_classes, name, several=not hasattr(model, 'student'))
+            check_labels(loader.dataset, num_classes, name, several)
         if name in loops and num_classes is not None:
             loop, evaluator = loops[name]
             metrics = getattr(runner, loop).evaluator.metrics

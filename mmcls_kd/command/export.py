@@ -53,15 +53,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     load_libraries()
     from .. import export
+    from ..networks.heads import is_multi_label
 
     with errors_in_one_line():
         export.check_libraries(args.format)
         paths = export.targets(args.checkpoint, args.format, args.output)
         cfg = plain_config(args)
-        network = export.Deployable(export.load_classifier(cfg, args.checkpoint), export.image_format(cfg, args.size))
+        classifier = export.load_classifier(cfg, args.checkpoint)
+        network = export.Deployable(classifier, export.image_format(cfg, args.size))
         about = export.metadata_of(cfg, args.checkpoint, network)
         for name, path in paths.items():
             print(export.export(network, path, export.FORMATS[name], about, args.batch_size, args.opset), flush=True)
     shape = ', '.join(map(str, about['input_shape']))
     print(f'input: `images`, float32 (N, {shape}), {about["input_order"]}, values from 0 to 255; normalised inside')
-    print(f'output: `logits`, float32 (N, {about["num_classes"]}), before softmax')
+    following = 'sigmoid' if is_multi_label(classifier) else 'softmax'
+    print(f'output: `logits`, float32 (N, {about["num_classes"]}), before {following}')

@@ -120,6 +120,10 @@ def prepare(args: argparse.Namespace, held: ExitStack) -> Any:
     return runner
 
 
+#: Metrics of which the last line shows the best value, too.
+MAIN_METRICS = ('accuracy/top1', 'multi-label/mAP')
+
+
 def closing_line(runner: Any) -> str:
     """Return the result of a finished training and the commands that come next.
 
@@ -130,12 +134,12 @@ def closing_line(runner: Any) -> str:
 
     scalars = runner.message_hub.log_scalars
     metrics = [name for name in scalars if name.startswith('val/') and not name.endswith('time')]
-    metric = next((name for name in metrics if name.endswith('accuracy/top1')), next(iter(metrics), None))
+    metric = next((name for name in metrics if name.endswith(MAIN_METRICS)), next(iter(metrics), None))
     result = 'not validated'
     if metric:
         values = scalars[metric].data[0]
         result = f'{metric.removeprefix("val/")} {values[-1]:.2f}'
-        if len(values) > 1 and metric.endswith('accuracy/top1'):
+        if len(values) > 1 and metric.endswith(MAIN_METRICS):
             result += f' (best of {len(values)} validations: {max(values):.2f})'
     checkpoint = str(runner.message_hub.get_info('last_ckpt', None) or Path(runner.work_dir, 'CHECKPOINT.pth'))
     config = str(Path(runner.work_dir, Path(runner.cfg.filename).name)) if runner.cfg.filename else 'CONFIG'

@@ -25,19 +25,22 @@ from ..networks.sources import Source, brings_weights
 from ..networks.towers import with_embedding
 from ..networks.weights import left_random
 from ..patches import without_reentry
+from ..recipe.labels import check_unlabelled, one_logit
 from ..recipe.methods import ALIASES, GT_LABEL, SAMPLE_IDX
 from ..recipe.schedules import Progress
 from ..teachers.fast import compile_parts
 from ..teachers.store import TeacherStore
+from .labels import (
+    batch_label,
+    compare_heads,
+    labelled,
+    only_labelled,
+    student_labels,
+    task_of_labelled,
+    without_unknown,
+)
 from .recipe import Recipe, read_files
 from .teacher import StoredTeacher, StudentSpec, Teacher, student_images
-
-
-def batch_label(data_samples: Sequence[DataSample]) -> Tensor:
-    """Return the labels of a batch: scores (N, C) where the samples have them (mixup, CutMix), else class indices (N,)."""
-    if 'gt_score' in data_samples[0]:
-        return torch.stack([sample.gt_score for sample in data_samples])
-    return torch.cat([sample.gt_label for sample in data_samples])
 
 
 def sample_indices(data_samples: Sequence[DataSample]) -> Tensor:
@@ -103,7 +106,8 @@ def check_classes(num_classes: int, teacher: TeacherLike | None) -> None:
     """Refuse a teacher and a student with different numbers of classes, naming both, unless one has none."""
     if teacher and teacher.num_classes != num_classes and teacher.num_classes and num_classes:
         raise ValueError(
-            f'the student has {num_classes} classes and the teacher {teacher.num_classes}: set model.student_cfg and '
+            f'the student has {num_classes} classes and the teacher {teacher.num_classes}: '
+            f'{one_logit(num_classes, teacher.num_classes)}set model.student_cfg and '
             'model.teacher_cfg (head.num_classes) to the same data, or say by model.teacher_classes which of the '
             'teacher’s classes is which of the student’s'
         )
@@ -194,6 +198,8 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
             :func:`~mmcls_kd.features.taps.given_taps`. New names define inputs of users' losses.
         channels_last: Keep images and convolutions of the whole distiller in the channels-last memory format.
         num_samples: Number of training images, for losses that remember each (CRD). ``mmcls_kd train`` sets it.
+        label: ``'teacher'`` to give methods that need a label the teacher's class where an image has none; None to refuse
+            such images with those methods.
         compile: Compile the parts of the student in place, and those of the teacher's fast twin; True, or keywords of
             ``torch.compile``.
 
@@ -226,6 +232,7 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
         taps: Mapping[str, Any] | None = None,
         channels_last: bool = False,
         num_samples: int | None = None,
+        label: str | None = None,
         compile: bool | Mapping = False,  # noqa: A002  (as mmengine calls it)
     ) -> None:
         recipe = Recipe(
@@ -253,7 +260,8 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
         super().__init__(init_cfg=init_cfg, data_preprocessor=data_preprocessor)
         self.student, found = build_student(source, student_pretrained)
         self.student.data_preprocessor = self.data_preprocessor  # the one that is used
-        self.num_classes = found.num_classes
+        self.num_classes, self.label = found.num_classes, label
+        self.multi_label = student_labels(self.student, found.num_classes)
 
         compile_options = dict(compile) if isinstance(compile, Mapping) else {} if compile else None
         student = StudentSpec(
@@ -263,6 +271,7 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
         )
         self.teacher_holder = recipe.build_teacher(methods, student, taps=taps, compile_options=compile_options)
         check_classes(self.num_classes, self.teacher_holder)
+        compare_heads(self.student, self.teachers)
         self.num_samples, self.progress = num_samples, RunnerProgress()
         self.connect(methods, default_taps(self.student, found) | given_taps(taps, '_s', found), found)
         drop_unread_outputs(self.student, self.student_taps.values())
@@ -352,10 +361,16 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
         for sample in data_samples:  # integers where batch augmentation left a batch alone; the student's loss takes none
             if 'gt_score' in sample and not sample.gt_score.is_floating_point():
                 sample.set_gt_score(sample.gt_score.float())
-        with without_reentry(), record(self.student, self.student_taps) as seen_s:
+        if not all(known := labelled(data_samples)):
+            check_unlabelled(self.inputs, self.label)
+        head = getattr(self, 'head', None)  # a classifier of the user's own need not have one
+        with task_of_labelled(head, known), without_reentry(), record(self.student, self.student_taps) as seen_s:
             task_losses = self.student(inputs, data_samples, mode='loss' if self.num_classes else 'tensor')
-        task_losses = task_losses if self.num_classes else {}  # a student without classes learns from the teacher alone
-        given: dict[str, Any] = {GT_LABEL: batch_label(data_samples)} if self.num_classes else {}
+        given: dict[str, Any] = {}
+        if self.num_classes:
+            given[GT_LABEL] = without_unknown(batch_label(data_samples, head, self.num_classes), known)
+        # a student without classes learns from the teacher alone
+        task_losses = only_labelled(task_losses, known) if self.num_classes else {}
         if any(SAMPLE_IDX in names for names in self.inputs.values()):
             given[SAMPLE_IDX] = sample_indices(data_samples).to(inputs.device)
         distill_losses = self.distill(inputs, data_samples, seen_s, given)

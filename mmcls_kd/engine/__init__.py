@@ -8,6 +8,7 @@ from .knn_hook import KNNHook
 from .live import LiveProgressHook
 from .loops import ResumableEpochLoop, ResumableIterLoop
 from .termination import BroadcastBuffersHook, TerminationError, TerminationHook
+from .unlabelled import MixedDataset, UnlabelledImages, WithoutLabels
 
 __all__ = [
     'BroadcastBuffersHook',
@@ -15,6 +16,7 @@ __all__ = [
     'ConsoleRunner',
     'KNNHook',
     'LiveProgressHook',
+    'MixedDataset',
     'PlacedSampler',
     'ResumableCheckpointHook',
     'ResumableEpochLoop',
@@ -22,6 +24,8 @@ __all__ = [
     'SeededDataset',
     'TerminationError',
     'TerminationHook',
+    'UnlabelledImages',
+    'WithoutLabels',
     'last_whole_checkpoint',
     'reproducible',
 ]

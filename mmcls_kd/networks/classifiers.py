@@ -8,7 +8,7 @@ from typing import Any
 import torchvision
 from mmengine.model import BaseModule
 from mmpretrain.models.classifiers import BaseClassifier
-from mmpretrain.models.heads import ClsHead
+from mmpretrain.models.heads import ClsHead, MultiLabelClsHead
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
@@ -32,6 +32,8 @@ class ModuleClassifier(BaseClassifier):
         train_cfg: Batch augmentation.
         data_preprocessor: Data preprocessor of the batch.
         init_cfg: As in mmengine.
+        multi_label: Whether an image has several labels: sigmoids and the binary cross entropy, as in mmpretrain's
+            multi-label heads.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class ModuleClassifier(BaseClassifier):
         train_cfg: Mapping | None = None,
         data_preprocessor: Mapping | None = None,
         init_cfg: Mapping | None = None,
+        multi_label: bool = False,
     ) -> None:
         preprocessor = {'type': 'mmpretrain.ClsDataPreprocessor', **(data_preprocessor or {})}
         if train_cfg:
@@ -49,7 +52,8 @@ class ModuleClassifier(BaseClassifier):
         self.model: Any = model if isinstance(model, nn.Module) else MODELS.build(dict(model))
         if not isinstance(self.model, BaseModule):
             self.model.is_init = True  # it made its weights itself, or loaded them; mmengine would call its init_weights
-        self.head = ClsHead(loss=dict(loss or dict(type='CrossEntropyLoss')))
+        own = dict(type='CrossEntropyLoss', **({'use_sigmoid': True} if multi_label else {}))
+        self.head = (MultiLabelClsHead if multi_label else ClsHead)(loss=dict(loss or own))
 
     def forward(
         self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'

@@ -107,6 +107,8 @@ class StoreWriter:
             first = self.logits(first_images(self.loader))
         classes = first.shape[1]
         k = classes if k is None else k
+        if self.model.multi_label and k < classes:
+            raise ValueError(f'--top-k {k}: of a multi-label teacher all {classes} logits are needed: leave it out')
         encode(first, k)
         batches = max(1, SHARD_BYTES // (self.batch_size * record_type(classes, k).itemsize))
         views = views_of(self.runner)

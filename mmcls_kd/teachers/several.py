@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .fast import PRECISIONS
@@ -18,11 +19,15 @@ class TeacherGroup:
 
     .. math:: z = \log \sum_k w_k \, softmax(z_k), \quad \sum_k w_k = 1
 
+    Of labels that do not exclude each other, the logit of the mean of each one's probability:
+    :math:`z = \log p - \log(1 - p)`, :math:`p = \sum_k w_k \, \sigma(z_k)`.
+
     Args:
         teachers: The teachers.
         weights: Their weights w_k, in units of their sum.
 
     Attributes:
+        multi_label: Whether the labels do not exclude each other; the distiller sets it by its student.
         shapes: Shapes of the logits and of each teacher's ``vector``: other features of several networks have no mean.
         num_classes: Their number of classes; 0 if one of them has none.
 
@@ -44,6 +49,7 @@ class TeacherGroup:
             )
         self.teachers, self.num_classes = list(teachers), min(counts)
         self.log_weights = [math.log(weight / sum(weights)) for weight in weights]
+        self.multi_label = False
         self.shapes: dict[str, Any] = {'logit': (2, self.num_classes)} if self.num_classes else {}
         if all('vector' in teacher.shapes for teacher in teachers):
             self.shapes['vector'] = tuple(teacher.shapes['vector'] for teacher in teachers)
@@ -64,7 +70,14 @@ class TeacherGroup:
         return {**({'logit': self._mean([one['logit'] for one in seen])} if 'logit' in names else {}), **vectors}
 
     def _mean(self, logits: Sequence[Tensor]) -> Tensor:
-        """Return the logarithm of the weighted mean of the probabilities."""
+        """Return the joint logits of the teachers'."""
         logits = [z.float() if z.dtype in PRECISIONS.values() else z for z in logits]  # what autocast may have left
-        parts = [z.log_softmax(dim=1) + weight for z, weight in zip(logits, self.log_weights, strict=True)]
+        if self.multi_label:
+            present, absent = (self._log_mean([F.logsigmoid(sign * z) for z in logits]) for sign in (1, -1))
+            return present - absent
+        return self._log_mean([z.log_softmax(dim=1) for z in logits])
+
+    def _log_mean(self, logs: Sequence[Tensor]) -> Tensor:
+        """Return the logarithm of the weighted mean of probabilities, given by their logarithms."""
+        parts = [log + weight for log, weight in zip(logs, self.log_weights, strict=True)]
         return torch.stack(parts).logsumexp(dim=0)

@@ -59,12 +59,31 @@ def rounded(config, folder):
     return folder / 'rounded'
 
 
+UNLABELLED = """
+methods = ['nkd']
+model = dict(label='teacher')
+labelled = dict(_base_.train_dataloader.dataset, indices=9)
+unlabelled = dict(type='WithoutLabels', dataset=_base_.train_dataloader.dataset)
+train_dataloader = dict(dataset=dict(_delete_=True, type='MixedDataset', datasets=[labelled, unlabelled], ratio=4))
+"""
+
+
 class TestSameRun:
     @pytest.mark.parametrize('workers', [0, 2])
     def test_as_under_a_live_teacher_in_float16(self, workers, config, store, rounded, tmp_path):
         train(config, tmp_path / 'run', store, options=[f'train_dataloader.num_workers={workers}'])
         assert_same_run(tmp_path / 'run', rounded)
         assert len(logged(rounded)) == 8
+
+    def test_of_images_without_labels(self, data, tmp_path, watched):
+        """Labels that are the teacher's class, and samples that have none, are the same."""
+        config = write_config(tmp_path / 'config.py', data, UNLABELLED)
+        make(config, tmp_path / 'store')
+        train(config, tmp_path / 'run', tmp_path / 'store')
+        watched.k = 'float16'
+        train(config, tmp_path / 'live')
+        assert_same_run(tmp_path / 'run', tmp_path / 'live')
+        assert len(logged(tmp_path / 'run')) == 2 * 4  # of 3 · 9 + 101 images
 
     def test_not_as_under_one_in_float32(self, config, rounded, tmp_path):
         train(config, tmp_path / 'run')

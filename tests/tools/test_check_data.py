@@ -1,5 +1,6 @@
 """tools/check_data.py names every fault of the data, with its file, and changes nothing."""
 
+import json
 import re
 import sys
 from types import SimpleNamespace
@@ -117,6 +118,36 @@ def test_images_in_memory_that_are_in_order(check, data, config):
     assert (done.code, done.findings, done.last) == (0, [], 'check_data.py: all is well')
     assert re.search(r'train +│ +256 │ +10 │ +10 │ +0 │', done.out)
     assert contents(data) == before
+
+
+def several_labels(root, *labels):
+    infos = [dict(img_path=f'{i}.jpg', gt_label=given) for i, given in enumerate(labels)]
+    for i in range(len(labels)):
+        save_image(root / f'{i}.jpg')
+    (root / 'list.json').write_text(json.dumps(dict(metainfo=dict(classes=['ant', 'bee', 'cat']), data_list=infos)))
+    return dict(type='MultiLabelDataset', data_root=str(root), ann_file='list.json', data_prefix='')
+
+
+def test_several_labels_an_image(check_sets, tmp_path):
+    done = check_sets(several_labels(tmp_path / 'data', [0, 2], [], [1]), num_classes=3)
+    assert (done.code, done.findings) == (0, [])
+    assert re.search(r'train +│ +3 │ +3 │ +3 │ +0 │', done.out)
+    done = check_sets(several_labels(tmp_path / 'wrong', [0, 3], [1, 0, 1]), num_classes=3)
+    assert [line.split('.jpg): ')[1] for line in done.findings if 'sample' in line] == [
+        'label 3 is outside of the 3 classes (0 to 2)',
+        'the labels [1, 0, 1] name one twice',
+    ]
+
+
+def test_images_without_labels(check_sets, tmp_path):
+    root = class_folders(tmp_path / 'data', cat=4, dog=2)
+    more = class_folders(tmp_path / 'more', **{'cat': 1, '2025': 2})
+    mixed = dict(type='MixedDataset', datasets=[folder_set(root), dict(type='UnlabelledImages', data_root=str(more))])
+    done = check_sets(mixed, folder_set(root))
+    assert (done.code, done.findings) == (0, [])
+    assert re.search(r'train 2 +│ +3 │ +0 │ +0 │ +0 │', done.out)
+    (more / '2025' / '1.jpg').write_text('no image')
+    assert check_sets(mixed).findings[0].startswith(f'train 2: {more}/2025/1.jpg: ')
 
 
 def test_images_that_cannot_be_read(check_sets, tmp_path):

@@ -1,0 +1,205 @@
+"""Labels of images: one class, several that do not exclude each other, or none; and the methods that fit them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..dis_losses import LOSSES
+from ..dis_losses.common import entropy_target
+from .methods import GT_LABEL, Method, parameters_of
+
+#: Label of an image that has none; of scores, each of them.
+UNLABELLED = -1
+#: What takes the place of a missing label, in the methods that need one.
+SUBSTITUTES = (None, 'teacher')
+
+
+def check_scores(methods: Iterable[Method]) -> None:
+    """Refuse methods on softmax probabilities for a student whose labels do not exclude each other.
+
+    Args:
+        methods: The methods.
+
+    Raises:
+        ValueError: Names them, and the types of all losses that fit.
+    """
+    if wrong := [method.name for method in methods if getattr(method.kind, 'needs', None) == 'softmax']:
+        fitting = [name for name, kind in LOSSES.items() if kind.needs != 'softmax']
+        raise ValueError(
+            f'{", ".join(wrong)}: for classes that exclude each other (softmax), but the student’s head is multi-label or '
+            f'has one logit (sigmoid): choose among {", ".join(fitting)}'
+        )
+
+
+def check_substitute(label: str | None, reading: Sequence[str], teaching: bool) -> None:
+    """Check the substitute of missing labels.
+
+    Args:
+        label: The substitute.
+        reading: Names of the methods that need a label.
+        teaching: Whether there is a teacher.
+
+    Raises:
+        ValueError: If it is unknown, or comes from a teacher that is not there.
+    """
+    if label not in SUBSTITUTES:
+        raise ValueError(f"label={label!r}: choose 'teacher', for the teacher's class where an image has no label, or None")
+    if label and reading and not teaching:
+        raise ValueError(f"label='teacher': {', '.join(reading)} has no teacher to take the class of: leave it out")
+
+
+def check_unlabelled(inputs: Mapping[str, Sequence[str]], label: str | None) -> None:
+    """Refuse images without labels under methods that need labels.
+
+    Args:
+        inputs: The names of each method's inputs, by its name.
+        label: The substitute of missing labels.
+
+    Raises:
+        ValueError: Names the methods, and the types of all losses that need no label.
+    """
+    if label is None and (reading := [name for name, names in inputs.items() if GT_LABEL in names]):
+        free = [name for name, kind in LOSSES.items() if GT_LABEL not in parameters_of(kind.forward)]
+        raise ValueError(
+            f"images without labels, and {', '.join(reading)} needs a label: set label='teacher' to take the teacher's "
+            f'class, or choose among {", ".join(free)}'
+        )
+
+
+def one_logit(*counts: int) -> str:
+    """Return the hint of a message on two numbers of classes, if the one is a single logit and the other two."""
+    return 'one logit and two logits are two forms of two classes, and do not mix: ' if set(counts) == {1, 2} else ''
+
+
+def check_range(labels: Tensor, num_classes: int, multi_label: bool = False, shares: bool = False) -> None:
+    """Refuse labels outside of the classes, or of another form than the student's.
+
+    Args:
+        labels: Class indices (N,), or scores (N, C); −1 for none.
+        num_classes: Number of the student's logits.
+        multi_label: Whether labels do not exclude each other.
+        shares: Whether scores have to be shares of one label.
+
+    Raises:
+        ValueError: Names the wrong labels, and the form to give.
+    """
+    low, high = labels.min().item(), labels.max().item()
+    if labels.dim() == 1 and multi_label and num_classes > 1 and high >= 0:
+        raise ValueError(
+            f'multi_label: labels are scores (N, {num_classes}), 1 for each label that an image has, not indices (N,)'
+        )
+    last = 1 if multi_label else num_classes - 1
+    if labels.dim() == 1 and (low < UNLABELLED or high > last):
+        raise ValueError(
+            f'labels go from {low} to {high}, and the student has {max(num_classes, 2)} classes, from 0 (−1: no label)'
+        )
+    if labels.dim() == 2 and multi_label and high > 1:
+        raise ValueError(f'multi_label: scores go up to {high}, and a label is there (1) or not (0)')
+    if labels.dim() == 2 and shares and not multi_label and (most := labels.sum(dim=1).max().item()) > 1.5:
+        raise ValueError(
+            f'the scores of an image add up to {most}, and those of one label to 1: set multi_label=True for several labels'
+        )
+
+
+def is_labelled(labels: Tensor) -> Tensor:
+    """Return whether each sample has a label, (N,): its index is not −1, or none of its scores is negative.
+
+    Args:
+        labels: Class indices (N,), or scores (N, C).
+    """
+    return labels >= 0 if labels.dim() == 1 else (labels >= 0).all(dim=1)
+
+
+def unlabelled(count: int, num_classes: int, multi_label: bool, device: torch.device) -> Tensor:
+    """Return the labels of a batch that has none: −1, (N,), or (N, C) for several labels a sample."""
+    return torch.full((count, num_classes) if multi_label else (count,), UNLABELLED, device=device)
+
+
+def filled(labels: Tensor, logit_t: Tensor, multi_label: bool = False) -> Tensor:
+    """Fill in missing labels by the teacher's class; of several labels a sample, by those with a positive logit.
+
+    Args:
+        labels: Class indices (N,), or scores (N, C).
+        logit_t: Teacher logits, (N, C).
+        multi_label: Whether samples have several labels.
+
+    Example:
+        >>> filled(torch.tensor([2, -1]), torch.tensor([[9.0, 0.0, 0.0], [0.0, 5.0, 0.0]]))
+        tensor([2, 1])
+    """
+    known = is_labelled(labels)
+    if labels.dim() == 1:
+        return torch.where(known, labels, logit_t.argmax(dim=1))
+    taught = logit_t > 0 if multi_label else F.one_hot(logit_t.argmax(dim=1), logit_t.shape[1])
+    return torch.where(known[:, None], labels, taught.to(labels.dtype))
+
+
+def binary_target(labels: Tensor, logit: Tensor) -> Tensor:
+    """Return the label of each logit, (N, C), in its type; labels (N,) are those of one logit."""
+    return (labels[:, None] if labels.dim() == 1 else labels).to(logit.dtype)
+
+
+def each_task_loss(logit: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
+    """Return each sample's cross entropy, (N,); of several labels the sum of their binary cross entropies.
+
+    Args:
+        logit: Logits, (N, C).
+        labels: Class indices (N,), or scores (N, C); the value of an unlabelled sample is finite, and means nothing.
+        multi_label: Whether labels do not exclude each other.
+    """
+    if multi_label:
+        return F.binary_cross_entropy_with_logits(logit, binary_target(labels, logit), reduction='none').sum(dim=1)
+    return F.cross_entropy(logit, entropy_target(labels, logit.dtype), reduction='none', ignore_index=UNLABELLED)
+
+
+def task_loss(
+    logit: Tensor, labels: Tensor, multi_label: bool = False, given: Callable[[Tensor, Tensor], Tensor] | None = None
+) -> Tensor:
+    """Return the mean task loss of the samples that have a label; 0 where none has one.
+
+    Args:
+        logit: Logits, (N, C).
+        labels: Class indices (N,), or scores (N, C).
+        multi_label: Whether labels do not exclude each other.
+        given: The task loss; None for the cross entropy.
+    """
+    known = is_labelled(labels)
+    waits = labels.device.type == 'cpu' and not torch.compiler.is_compiling()
+    if given is None and not waits:  # neither a GPU nor a compiled graph has to wait for the labels
+        return (each_task_loss(logit, labels, multi_label) * known).sum() / known.sum().clamp(min=1)
+    if torch.compiler.is_compiling() or known.all():
+        pass
+    elif not known.any():
+        return 0 * logit.sum()
+    else:
+        logit, labels = logit[known], labels[known]
+    if given is not None:
+        return given(logit, labels)
+    return (
+        each_task_loss(logit, labels, True).mean()
+        if multi_label
+        else F.cross_entropy(logit, entropy_target(labels, logit.dtype))
+    )
+
+
+def check_stored(teacher: object, multi_label: bool) -> None:
+    """Refuse stored logits that are not whole for a student whose labels do not exclude each other.
+
+    Args:
+        teacher: The teacher, or several.
+        multi_label: Whether the labels do not exclude each other.
+
+    Raises:
+        ValueError: Names the store, and the remedy.
+    """
+    for one in getattr(teacher, 'teachers', [teacher]):
+        manifest = getattr(getattr(one, 'store', None), 'manifest', None)
+        if multi_label and manifest and manifest.k < manifest.classes:
+            raise ValueError(
+                f'teacher_store {one.store.folder} has the {manifest.k} largest of {manifest.classes} logits, from which '
+                'softmax probabilities are restored, not those of single labels: store all (leave --top-k, or k, out)'
+            )
