@@ -44,6 +44,19 @@ EXPECTED = {
 }
 
 
+def processor(name):
+    """The image processor of a tower's library, for 32 × 32 images; its mean and std are the tower's own."""
+    t, crop = transformers, dict(height=32, width=32)
+    edge = dict(size=dict(shortest_edge=32), crop_size=crop)
+    return {
+        'dinov2': lambda: t.BitImageProcessor(**edge, image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225]),
+        'dinov3': lambda: t.DINOv3ViTImageProcessor(size=crop),
+        'clip': lambda: t.CLIPImageProcessor(**edge),
+        'siglip': lambda: t.SiglipImageProcessor(size=crop),
+        'mae': lambda: t.ViTImageProcessor(size=crop),
+    }[name]()
+
+
 def own_embedding(name, model, images):
     """The embedding that the library itself gives."""
     if name in ('clip', 'siglip'):

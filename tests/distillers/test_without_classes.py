@@ -1,5 +1,7 @@
 """Teachers and students without classes: towers and backbones of each library, their embeddings, taps and refusals."""
 
+import shutil
+
 import pytest
 import timm
 import torch
@@ -7,7 +9,7 @@ from kit import assert_close, seeded
 from mmpretrain.registry import MODELS
 from networks import build, images, method, resnet, samples, vit
 from small_networks import CNN
-from towers import EXPECTED, made, own_embedding
+from towers import EXPECTED, made, own_embedding, processor
 
 from mmcls_kd import Distiller, EmbeddingNetwork, TeacherSpec
 from mmcls_kd.distiller import load_network
@@ -70,6 +72,20 @@ class TestTowers:
             place = output.ids_restore[:, :, None].expand(-1, -1, 16)
             in_order = output.last_hidden_state[:, 1:].gather(1, place)
             assert_close(teacher(images(), None, ['tokens_high'])['tokens_high'], in_order)
+
+    @pytest.mark.parametrize('name', ['dinov2', 'dinov3', 'clip', 'siglip', 'mae'])
+    def test_its_images_are_those_of_its_image_processor(self, towers, name, tmp_path):
+        folder, own = towers[name]
+        shutil.copytree(folder, tmp_path / name)
+        own_processor = processor(name)
+        own_processor.save_pretrained(tmp_path / name)
+        distiller = build(EMBEDDING, teacher=f'hf:{tmp_path / name}', teacher_pretrained=True, rgb_images=True)
+        pixels = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8, generator=seeded(0))
+        with torch.no_grad():
+            given = own_processor(images=list(pixels), return_tensors='pt')['pixel_values']
+            expected = own_embedding(name, own, given)
+            found = distiller.teacher_holder(pixels.float(), None, ['vector'])['vector']
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
     @pytest.mark.parametrize('name', ['dinov3', 'clip', 'mae'])
     def test_plain_pytorch_loads_it_by_name(self, towers, name):
