@@ -19,11 +19,11 @@ from ..configs.reading import as_python, read_config
 from ..distillers.teacher import network_pixels
 from ..errors import close_names, refusals_named
 from ..features.dry_run import dry_run, own_sizes
-from ..files.atomic import atomic_path
+from ..files.atomic import atomic_path, save_atomically
 from ..files.checkpoint import read_checkpoint
 from ..files.paths import absolute
 from ..networks.classes import names_in
-from ..networks.loading import fetch
+from ..networks.loading import fetch, load_strictly
 from ..networks.sources import Source, find_network, kind_of, own_weights
 from ..recipe.methods import Method, MethodList, needs_teacher, offer
 from .choices import Choices, choose, size_of
@@ -37,6 +37,8 @@ IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_
 COUNTS = dict(TimmClassifier='num_classes', TorchvisionClassifier='num_classes', HuggingFaceClassifier='num_labels')
 #: The last checkpoint of a run is named in this file.
 BEGUN = 'last_checkpoint'
+#: File of the weights that a student without a teacher starts from, under its own names.
+START = 'start.pth'
 
 
 @dataclass(frozen=True)
@@ -129,9 +131,15 @@ def make(order: Order) -> Made:
         order.work_dir or Path('work_dirs', f'{_plain(images.root.name)}-{_plain(_named(order.student))}')
     ).resolve()
     name = 'distilled' if entries else 'student'
+    with refusals_named('--student-weights'):
+        started = load_start(student, network, order, len(images.classes))
+    start = dict(load_from=str(folder / START)) if started else {}
     model = _model(order, student, teachers, entries, len(images.classes)) if entries else _alone(student, order)
     values = settings(images, choices, folder, order.seed) | dict(
-        data_preprocessor=preprocessor(network, student), model=model, work_dir=str(folder / name)
+        data_preprocessor=preprocessor(network, student),
+        model=model,
+        work_dir=str(folder / name),
+        **({} if entries else start),
     )
     files = {
         folder / f'{folder.name}.py': _text(values, order, images, choices),
@@ -140,9 +148,11 @@ def make(order: Order) -> Made:
     configs = {name: folder / f'{folder.name}.py'}
     if order.baseline and entries:
         configs['alone'] = folder / f'{folder.name}_alone.py'
-        values = dict(_base_=f'./{folder.name}.py', work_dir=str(folder / 'alone'))
+        values = dict(_base_=f'./{folder.name}.py', work_dir=str(folder / 'alone'), **start)
         files[configs['alone']] = _assigned(values | dict(model=dict(_delete_=True, **_alone(student, order))))
     _write(files, folder)
+    if started:
+        save_atomically({'state_dict': network.state_dict()}, folder / START)
     return Made(folder, configs, images, choices, images.notes)
 
 
@@ -268,12 +278,19 @@ def _weights(given: str) -> str | bool:
 
 
 def _alone(student: Source, order: Order) -> dict[str, Any]:
-    """Return the config of the student without a teacher."""
-    cfg = student.cfg
-    if order.student_weights:
-        cfg, file = student.with_weights(_weights(order.student_weights), 'student')
-        cfg = ConfigDict(cfg, init_cfg=dict(type='Pretrained', checkpoint=file)) if file else own_weights(cfg, 'student')
+    """Return the config of the student without a teacher, which loads its library's weights if these are to start it."""
+    cfg = own_weights(student.cfg, 'student') if order.student_weights == PUBLISHED and not student.weights else student.cfg
     return {key: value for key, value in cfg.items() if key != 'data_preprocessor'}
+
+
+def load_start(student: Source, network: nn.Module, order: Order, count: int) -> bool:
+    """Load the file of weights that the student starts from, as a distiller does; return whether there is one."""
+    if not order.student_weights:
+        return False
+    _, file = student.with_weights(_weights(order.student_weights), 'student')
+    if file:
+        load_strictly(network, file, 'student', count)
+    return bool(file)
 
 
 def settings(images: FolderImages, choices: Choices, folder: Path, seed: int) -> dict[str, Any]:

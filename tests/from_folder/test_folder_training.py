@@ -110,6 +110,16 @@ class TestMade:
         assert {key for key in one if one[key] != other[key]} == {'model', 'work_dir'}
         assert other.model == one.model.student_cfg
 
+    def test_the_baseline_starts_from_the_same_weights(self, images, tmp_path):
+        """All but the classifier, which is of other classes."""
+        given = dict(student_weights=weights(tmp_path / 'start.pth', 7), teacher_weights=[weights(tmp_path / 'one.pth')])
+        made = make(order(images, tmp_path, teachers=[NET], baseline=True, **given))
+        assert model_of(made).student_pretrained == given['student_weights']
+        alone = torch.load(Config.fromfile(made.configs['alone']).load_from)['state_dict']
+        source = torch.load(given['student_weights'])['state_dict']
+        assert all(torch.equal(alone[name], value) for name, value in source.items() if not name.startswith('fc.'))
+        assert alone['fc.weight'].shape[0] == 3
+
     def test_another_config_replaces_it_only_before_a_training(self, images, tmp_path):
         make(order(images, tmp_path))
         make(order(images, tmp_path, epochs=2))
