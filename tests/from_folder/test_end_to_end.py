@@ -61,7 +61,7 @@ def test_from_a_folder_to_a_deployed_student(pictures, tmp_path):
     logits = onnx.run(None, dict(images=np.asarray(resized, np.float32).transpose(2, 0, 1)[None]))[0]
     assert CLASSES[logits.argmax()] == image.parent.name
 
-    program = Path(__file__).with_name('ten_lines.py')
+    program = Path(__file__).with_name('distil_a_folder.py')
     lines = [line for line in program.read_text().splitlines()[1:] if line.strip()]
     assert len(lines) <= 10
     shown = run(program, pictures, weights, image, cwd=tmp_path).stdout.splitlines()[-1]
