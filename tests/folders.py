@@ -28,6 +28,22 @@ def fashion_mnist(folder, train=256, test=100, wrong_label=None):
     return folder
 
 
+def textures(folder, train=640, test=200):
+    """Files as Fashion-MNIST's: five stripe patterns in two contrasts, at random places, under noise."""
+    folder.mkdir(parents=True, exist_ok=True)
+    random = np.random.RandomState(0)
+    y, x = np.mgrid[:28, :28]
+    for split, count in (('train', train), ('t10k', test)):
+        labels, images = np.arange(count) % 10, np.zeros((count, 28, 28))
+        for image, label in zip(images, labels, strict=True):
+            a, b = y + random.randint(8), x + random.randint(8)
+            stripes = (a // 2 % 2, b // 2 % 2, a // 4 % 2, b // 4 % 2, (a // 2 + b // 2) % 2)[label % 5]
+            image += (90 if label < 5 else 220) * stripes + random.randint(0, 30, (28, 28))
+        _write_idx(folder / f'{split}-images-idx3-ubyte', images)
+        _write_idx(folder / f'{split}-labels-idx1-ubyte', labels)
+    return folder
+
+
 def first_images(source, folder, train=5000, test=1000):
     """The first images of Fashion-MNIST's four files, as files of their own."""
     for split, count in (('train', train), ('t10k', test)):

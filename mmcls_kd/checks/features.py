@@ -14,6 +14,7 @@ from ..engine.data import SeededDataset, plain_datasets
 from ..engine.first_batch import check_first_batch, without_a_trace
 from ..engine.knn_hook import KNNHook
 from ..engine.models import unwrapped
+from ..engine.quantisation import FakeQuantHook
 from ..errors import close_names, in_one_line, refusals_named
 
 #: Keys of a recipe of SwitchRecipeHook.
@@ -27,6 +28,8 @@ def check_features(runner: Runner) -> None:
             check_class_numbers(runner, hook)
         if isinstance(hook, SwitchRecipeHook):
             check_recipes(runner, hook)
+        if isinstance(hook, FakeQuantHook):
+            hook.check(runner)
     check_draws(runner)
     check_monitors(runner)
 

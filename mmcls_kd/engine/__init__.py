@@ -7,6 +7,7 @@ from .data import PlacedSampler, SeededDataset, reproducible
 from .knn_hook import KNNHook
 from .live import LiveProgressHook
 from .loops import ResumableEpochLoop, ResumableIterLoop
+from .quantisation import FakeQuantHook
 from .termination import BroadcastBuffersHook, TerminationError, TerminationHook
 from .unlabelled import MixedDataset, UnlabelledImages, WithoutLabels
 
@@ -14,6 +15,7 @@ __all__ = [
     'BroadcastBuffersHook',
     'CPUAmpOptimWrapper',
     'ConsoleRunner',
+    'FakeQuantHook',
     'KNNHook',
     'LiveProgressHook',
     'MixedDataset',

@@ -26,7 +26,7 @@ from .runtime import start_process
 OWN_KEYS = (
     *('methods', 'tta_model', 'tta_pipeline', 'custom_imports'),
     *('model_wrapper_cfg', 'find_unused_parameters', 'sync_bn'),
-    *('compile', 'activation_checkpointing', 'efficient_conv_bn_eval'),
+    *('compile', 'activation_checkpointing', 'efficient_conv_bn_eval', 'fake_quant'),
 )
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 #: Replacements of mmengine's own hooks and loops.
@@ -190,7 +190,10 @@ def complete_dataloaders(cfg: Config, pin_memory: bool, persistent_workers: bool
 def make_resumable(cfg: Config) -> None:
     """Put the loops, the checkpoint hook and the other hooks of this package into a config, in place.
 
-    Loops and checkpoint hooks of the user's own stay.
+    Loops and checkpoint hooks of the user's own stay. The key ``fake_quant`` becomes a ``FakeQuantHook``.
+
+    Raises:
+        ValueError: If ``fake_quant`` is neither True nor a dict.
     """
     loop = cfg.train_cfg
     by_epoch = loop.pop('by_epoch', True)
@@ -200,6 +203,10 @@ def make_resumable(cfg: Config) -> None:
     checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
     checkpoint['type'] = INSTEAD.get(checkpoint['type'], checkpoint['type'])
     own = list(cfg.get('custom_hooks') or [])
+    if (given := cfg.pop('fake_quant', None)) and 'FakeQuantHook' not in [hook.get('type') for hook in own]:
+        if given is not True and not isinstance(given, Mapping):
+            raise ValueError(f'fake_quant={given!r}: set True, or dict(start_epoch=2) to begin after two epochs')
+        own.append(dict(type='FakeQuantHook', **({} if given is True else given)))
     cfg.custom_hooks = own + [dict(type=kind) for kind in HOOKS if kind not in [hook.get('type') for hook in own]]
 
 

@@ -42,6 +42,8 @@ def write_onnx(network: nn.Module, example: Tensor, dynamic: bool, metadata: Map
     written = next(entry.version for entry in model.opset_import if entry.domain in ('', 'ai.onnx'))
     if written != opset:
         raise ValueError(f'torch {torch.__version__} writes this network in opset {written} and not in {opset}')
+    for node in model.graph.node:
+        node.ClearField('metadata_props')  # the exporter's stack traces: a third of a small file, and paths of this machine
     onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.items()})
     path.write_bytes(model.SerializeToString())
 

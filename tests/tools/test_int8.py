@@ -1,0 +1,326 @@
+"""Export to int8: quantised by onnxruntime with the images that the test pipeline makes, measured beside float."""
+
+import re
+import sys
+
+import folders
+import numpy as np
+import pytest
+import torch
+from commands import DISTILLER, accuracy, data_options, run, tool
+from kit import assert_close
+from mmengine.config import Config
+from networks import resnet
+from onnx_files import about_onnx, onnx_session, run_onnx
+from PIL import Image
+from test_export_student import NETWORKS, PIPELINE, SWIN, classifier, pictures, write
+
+from mmcls_kd.export import calibration_images, image_format, measured_images
+from mmcls_kd.export.calibration import Images
+from mmcls_kd.export.int8 import Row, lost, table
+from mmcls_kd.recipe.fake_quant import quantised_weight
+
+pytestmark = pytest.mark.filterwarnings('ignore:Fail to import')
+CLASSES = list('abcdefghij')
+
+
+@pytest.fixture
+def main(monkeypatch, capsys):
+    """Runs the tool in this process and returns what it prints, the error included."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, 'argv', ['export_student.py', *map(str, words)])
+        capsys.readouterr()
+        try:
+            tool('export_student')()
+        except SystemExit as stopped:
+            return capsys.readouterr().err if stopped.code == 2 else str(stopped.code)
+        return capsys.readouterr().out
+
+    return call
+
+
+def images_of(paths_or_array):
+    """Calibration or test images out of an array (N, C, H, W)."""
+    return Images('a test', len(paths_or_array), True, lambda: iter(zip(paths_or_array, range(10), strict=False)))
+
+
+def class_folders(root, size=36, count=2):
+    """Image files in a folder for each class: (N, 3, 32, 32) as a user has them, RGB, and labels."""
+    images, labels = [], []
+    for label, name in enumerate(CLASSES):
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = np.random.RandomState(label * count + i).randint(0, 256, (4, 4, 3))
+            image = np.kron(pixels, np.ones((9, 9, 1))).astype(np.uint8)
+            Image.fromarray(image).resize((size, size), Image.NEAREST).save(root / name / f'{i}.png')
+            images.append(image[2:-2, 2:-2])
+            labels.append(label)
+    return np.stack(images).transpose(0, 3, 1, 2), labels
+
+
+def opened(path):
+    """The nodes and initial values of an ONNX file."""
+    import onnx
+
+    graph = onnx.load(str(path)).graph
+    return graph.node, {value.name: onnx.numpy_helper.to_array(value) for value in graph.initializer}
+
+
+class TestImages:
+    def cfg(self, folder, pipeline=PIPELINE, dataset='CustomDataset'):
+        return Config.fromfile(write(folder, resnet(), pipeline, dataset).config)
+
+    def test_of_a_folder_are_those_of_the_test_pipeline_in_rgb(self, tmp_path):
+        cfg = self.cfg(tmp_path)
+        expected, labels = class_folders(tmp_path / 'images')
+        found = calibration_images(cfg, str(tmp_path / 'images'), image_format(cfg), CLASSES, 300)
+        assert (found.count, found.labelled) == (20, True)
+        [(images, given)] = found.batches(32)
+        assert np.array_equal(images, expected)
+        assert given.tolist() == labels
+
+    def test_of_another_size_are_brought_to_that_of_the_pipeline_and_it_is_said(self, tmp_path):
+        cfg = self.cfg(tmp_path)
+        class_folders(tmp_path / 'images', size=72)
+        Image.new('RGB', (50, 40)).save(tmp_path / 'images' / 'a' / '9.jpg')
+        found = calibration_images(cfg, str(tmp_path / 'images'), image_format(cfg), CLASSES, 300)
+        assert found.source == f'{tmp_path / "images"}, 40 × 50 to 72 × 72, brought to 32 × 32 by the test pipeline'
+        assert {image.shape for image, _ in found.read()} == {(3, 32, 32)}
+
+    def test_of_a_folder_for_a_data_set_in_memory(self, tmp_path):
+        cfg = self.cfg(tmp_path, [dict(type='PackInputs')], 'CIFAR10')
+        expected, _ = class_folders(tmp_path / 'images')
+        for path, image in zip(sorted((tmp_path / 'images').rglob('*.png')), expected, strict=True):
+            Image.fromarray(image.transpose(1, 2, 0)).save(path)
+        found = calibration_images(cfg, str(tmp_path / 'images'), image_format(cfg), CLASSES, 300)
+        assert np.array_equal(next(found.batches(32))[0], expected)
+
+    def test_spread_over_the_folder_if_there_are_more(self, tmp_path):
+        cfg = self.cfg(tmp_path)
+        class_folders(tmp_path / 'images')
+        found = calibration_images(cfg, str(tmp_path / 'images'), image_format(cfg), CLASSES, 10)
+        assert found.count == 10
+        assert len({label for _, label in found.read()}) >= 9
+
+    def test_without_class_folders_have_no_labels(self, tmp_path):
+        cfg = self.cfg(tmp_path)
+        pictures(tmp_path)
+        found, reason = measured_images(cfg, str(tmp_path), image_format(cfg), CLASSES, None)
+        assert found is None
+        assert 'nowhere' in reason
+
+    def test_of_the_training_data(self, tmp_path):
+        root = folders.fashion_mnist(tmp_path / 'data', train=30, test=20)
+        cfg = self.cfg(tmp_path, [dict(type='PackInputs')], 'FashionMNIST')
+        cfg.test_dataloader.dataset.data_root = str(root)
+        augmented = dict(
+            type='FashionMNIST', data_root=str(root), pipeline=[dict(type='RandomFlip'), dict(type='PackInputs')]
+        )
+        cfg.train_dataloader = dict(dataset=dict(type='RepeatDataset', times=2, dataset=augmented))
+        form = image_format(cfg)
+        found = calibration_images(cfg, None, form, None, 7)
+        raw = np.frombuffer((root / 'train-images-idx3-ubyte').read_bytes()[16:], np.uint8).reshape(30, 1, 28, 28)
+        assert np.array_equal(next(found.batches(7))[0], raw[[0, 5, 10, 14, 19, 24, 29]])
+        tested, reason = measured_images(cfg, None, form, None, None)
+        assert (tested.count, tested.labelled, reason) == (20, True, '')
+
+
+class TestRefusals:
+    """One line before any work, and no file."""
+
+    @pytest.fixture
+    def at(self, tmp_path):
+        made = write(tmp_path, resnet())
+        yield made
+        assert not list(tmp_path.glob('*.onnx'))
+
+    def refused(self, main, at, *words):
+        said = main(at.config, at.weights, '--int8', *words)
+        assert said.startswith('export_student.py: error: ')
+        assert len(said.splitlines()) == 1
+        return said
+
+    def test_an_empty_folder(self, at, main):
+        (at.folder / 'empty').mkdir()
+        assert 'empty: there is no image in it or below it (.jpg, ' in self.refused(
+            main, at, '--calibrate', at.folder / 'empty'
+        )
+
+    def test_a_folder_that_is_none(self, at, main):
+        assert 'none: there is no such folder' in self.refused(main, at, '--calibrate', at.folder / 'none')
+        assert 'config.py: a file, not a folder' in self.refused(main, at, '--calibrate', at.config)
+
+    def test_no_folder_and_no_training_data(self, at, main):
+        assert 'name a folder by --calibrate FOLDER (the config has no data set in train_data' in self.refused(main, at)
+
+    def test_a_damaged_image(self, at, main):
+        (at.folder / 'images').mkdir()
+        (at.folder / 'images' / 'bad.png').write_bytes(b'nothing')
+        assert 'calibration image ' in self.refused(main, at, '--calibrate', at.folder / 'images')
+
+    def test_images_that_the_pipeline_does_not_resize(self, tmp_path, main):
+        at = write(tmp_path, resnet(), [PIPELINE[0], dict(type='PackInputs')])
+        pictures(tmp_path)
+        said = self.refused(main, at, '--calibrate', tmp_path, '--size', 32)
+        assert 'in the shape (3, 36, 36), and the export takes (3, 32, 32)' in said
+
+    def test_a_library_that_is_missing(self, at, main, monkeypatch):
+        monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+        assert "needs onnxruntime: pip install 'mmcls_kd[onnx]'" in self.refused(main, at, '--calibrate', at.folder)
+
+    def test_options_that_do_not_go_together(self, at, main):
+        assert 'add onnx to --format' in main(at.config, at.weights, '--int8', '--format', 'torchscript')
+        assert '--calibrate needs --int8' in main(at.config, at.weights, '--calibrate', at.folder)
+
+
+def test_the_table_and_the_loss():
+    rows = [Row('float', 93.0, 100.0, 400_000, 1.5), Row('int8', 91.75, 97.0, 100_000, 0.5)]
+    assert lost(rows) == 1.25
+    assert lost([Row('float', None, 100.0, 1, 1.0), Row('int8', None, 97.5, 1, 1.0)]) == 2.5
+    assert table(rows).splitlines()[2].split() == ['int8', '91.75', '97.00', '100.0', '0.500']
+
+
+@pytest.mark.slow
+@pytest.mark.own_process
+def test_a_quantised_file(tmp_path):
+    at = write(tmp_path, NETWORKS['resnet'])
+    images, labels = class_folders(tmp_path / 'images')
+    words = [at.config, at.weights, '--int8', '--calibrate', tmp_path / 'images']
+    done = run('tools/export_student.py', *words)
+    assert f'calibration images: 20 of {tmp_path / "images"}, 36 × 36, brought to 32 × 32 by the test' in done.stdout
+    nodes, values = opened(tmp_path / 'w.int8.onnx')
+    assert f'w.int8.onnx: {sum(n.op_type in ("Conv", "Gemm") for n in nodes)} layers in 8 bits' in done.stdout
+    assert {'QuantizeLinear', 'DequantizeLinear'} <= {node.op_type for node in nodes}
+    weights = [v for v in values.values() if v.dtype == np.int8 and v.ndim == 4]
+    assert weights
+    assert all(np.abs(w.astype(int)).reshape(len(w), -1).max(1).min() == 127 for w in weights)  # a scale for each channel
+    session, in_float = onnx_session(tmp_path / 'w.int8.onnx'), onnx_session(tmp_path / 'w.onnx')
+    about = about_onnx(session)
+    assert (about['precision'], about['classes']) == ('int8', CLASSES)
+    assert about['calibration']['images'] == 20
+    logits, expected = (run_onnx(one, torch.from_numpy(images).float()) for one in (session, in_float))
+    assert (logits - expected).abs().mean() < 0.1 * expected.std()
+    row = next(line for line in done.stdout.splitlines() if line.startswith('int8')).split()
+    assert float(row[1]) == 100 * np.mean(logits.argmax(1).numpy() == labels)
+    assert float(row[2]) == 100 * np.mean((logits.argmax(1) == expected.argmax(1)).numpy())
+    assert float(row[3]) == round((tmp_path / 'w.int8.onnx').stat().st_size / 1e3, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.own_process
+def test_a_symmetric_file_has_zero_points_of_0_and_the_weights_of_fake_quantisation(tmp_path):
+    at = write(tmp_path, NETWORKS['resnet'])
+    pictures(tmp_path)
+    done = run('tools/export_student.py', at.config, at.weights, '--int8', '--calibrate', tmp_path, '--symmetric')
+    assert 'activations symmetric' in done.stdout
+    assert 'the test data are not used: ' in done.stdout
+    nodes, values = opened(tmp_path / 'w.int8.onnx')
+    zeros = [values[n.input[2]] for n in nodes if n.op_type in ('QuantizeLinear', 'DequantizeLinear') and len(n.input) > 2]
+    assert zeros
+    assert not any(zero.any() for zero in zeros)
+    folded = [v for v in opened(tmp_path / 'w.onnx')[1].values() if v.ndim == 4]
+    made = {n.output[0]: n.input for n in nodes if n.op_type == 'DequantizeLinear'}
+    quantised = [made[n.input[1]] for n in nodes if n.op_type == 'Conv']
+    assert len(folded) == len(quantised)
+    for inputs in quantised:
+        weight, scale = values[inputs[0]].astype(np.float32), values[inputs[1]].reshape(-1, 1, 1, 1)
+        real = next(v for v in folded if v.shape == weight.shape and np.abs(v - weight * scale).max() <= scale.max())
+        assert_close(torch.from_numpy(weight * scale), quantised_weight(torch.from_numpy(real.copy())))
+
+
+@pytest.mark.slow
+@pytest.mark.own_process
+@pytest.mark.parametrize('method', ['minmax', 'percentile'])
+def test_a_file_for_single_images(method, tmp_path):
+    at = write(tmp_path, classifier(SWIN, 16))
+    pictures(tmp_path)
+    words = ['--int8', '--calibrate', tmp_path, '--calibrate-method', method]
+    done = run('tools/export_student.py', at.config, at.weights, *words)
+    assert 'takes batches of 1 alone' in done.stdout
+    assert f'ranges by {method}' in done.stdout
+    assert run_onnx(onnx_session(tmp_path / 'w.int8.onnx'), pictures(tmp_path)[1][:1]).isfinite().all()
+
+
+@pytest.mark.slow
+@pytest.mark.own_process
+def test_a_network_that_cannot_be_quantised(tmp_path):
+    at = write(tmp_path, dict(type='CountingClassifier'))
+    pictures(tmp_path)
+    text = (tmp_path / 'config.py').read_text()
+    (tmp_path / 'config.py').write_text(f"custom_imports = dict(imports=['test_export_student'])\n{text}")
+    done = run('tools/export_student.py', at.config, at.weights, '--int8', '--calibrate', tmp_path, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith('export_student.py: error: ')
+    assert 'finds no convolution or matrix product to quantise' in done.stderr
+    assert not (tmp_path / 'w.int8.onnx').exists()
+
+
+def unequal_channels(path):
+    """Scale channels between the convolutions of each block by up to 30, and back: in float the student stays the same."""
+    checkpoint, generator = torch.load(path, weights_only=True), torch.Generator().manual_seed(0)
+    weights = checkpoint['state_dict']
+    for name in [name for name in weights if '.layer' in name and name.endswith('bn1.weight')]:
+        block = name.removesuffix('bn1.weight')
+        factors = 10 ** (3 * torch.rand(len(weights[name]), generator=generator) - 1.5)
+        weights[name] *= factors
+        weights[f'{block}bn1.bias'] *= factors
+        weights[f'{block}conv2.weight'] /= factors[:, None, None]
+    torch.save(checkpoint, path)
+
+
+@pytest.mark.slow
+def test_quantisation_aware_distillation_mends_a_student_that_int8_would_spoil(tmp_path):
+    data, student = folders.textures(tmp_path / 'data', train=1280, test=1000), tmp_path / 'student.pth'
+    options, places = data_options(data), data_options(data)[:3]
+
+    def train(name, epochs, rate, *more):
+        schedule = [f'train_cfg.max_epochs={epochs}', f'param_scheduler.total_steps={40 * epochs}']
+        words = [
+            '--work-dir',
+            tmp_path / name,
+            '--cfg-options',
+            *options,
+            *schedule,
+            f'param_scheduler.eta_max={rate}',
+            *more,
+        ]
+        done = run('tools/train.py', DISTILLER, *words)
+        run('pth_transfer.py', '--dis_path', tmp_path / name / f'epoch_{epochs}.pth', '--output_path', student)
+        return done.output
+
+    def export():
+        done = run('tools/export_student.py', DISTILLER, student, '--int8', '--cfg-options', *places)
+        rows = dict(re.findall(r'^(float|int8) +([\d.]+)', done.stdout, re.MULTILINE))
+        return float(rows['float']), float(rows['int8']), done.stdout
+
+    logged = train('float', 6, 0.1)
+    unequal_channels(student)
+    in_float, int8, said = export()
+    assert in_float == pytest.approx(accuracy(logged), abs=0.11)
+    assert in_float > 90
+    assert int8 < in_float - 1
+    advised = said.split('export again:')[1].split('--cfg-options ')[1].split('\n')[0].split()
+    assert advised == ['fake_quant=True', f'model.student_pretrained={student}']
+
+    logged = train('int8', 2, 0.02, *advised)
+    assert '22 layers of the student compute in training as in int8 (FakeQuantHook)' in logged
+    in_float, int8, said = export()
+    assert in_float == pytest.approx(accuracy(logged), abs=0.11)
+    assert int8 > 90
+    assert int8 > in_float - 1
+    assert 'warning' not in said
+    assert sum(node.op_type == 'QuantizeLinear' for node in opened(tmp_path / 'student.int8.onnx')[0]) > 20
+
+
+@pytest.mark.slow
+def test_a_loss_of_more_than_a_point_is_followed_by_the_next_command(tmp_path, main, monkeypatch):
+    at = write(tmp_path, resnet())
+    class_folders(tmp_path / 'images')
+    monkeypatch.setattr('mmcls_kd.export.ACCEPTED', -1.0)
+    said = main(at.config, at.weights, '--int8', '--calibrate', tmp_path / 'images').splitlines()
+    warned = next(i for i, line in enumerate(said) if line.startswith('warning: int8 loses '))
+    assert said[warned + 1].endswith(
+        f'train.py DISTILLER_CONFIG --work-dir work_dirs/config_int8 --cfg-options fake_quant=True '
+        f'model.student_pretrained={at.weights}'
+    )
