@@ -15,9 +15,10 @@ from mmengine.dataset import Compose
 from mmpretrain.registry import DATASETS, TRANSFORMS
 from PIL import Image
 
+from ..configs.reading import in_scope
 from ..engine.config import datasets_of
 from ..errors import refusals_named
-from .network import ImageFormat, in_scope, tested_dataset
+from .network import ImageFormat, tested_dataset
 
 #: Suffixes of image files, as mmpretrain's data sets know them, and two more that OpenCV reads.
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
