@@ -124,7 +124,7 @@ def quantise(path: Path, target: Path, images: Images, method: str = 'minmax', s
             quantize_static(
                 f'{folder}/prepared.onnx',
                 str(unfinished),
-                reader,  # type: ignore[arg-type]
+                reader,
                 op_types_to_quantize=list(OPERATORS),
                 calibrate_method=getattr(CalibrationMethod, CALIBRATIONS[method]),
                 extra_options=options,
