@@ -347,8 +347,6 @@ class Distiller(BaseDistiller):
                 f'the images are {height} × {width}, and tokens were laid out for {self._ratio[0]} × {self._ratio[1]}: '
                 f'Distiller(..., input_size=({height}, {width}))'
             )
-        if labels is None and self.num_classes:
-            raise ValueError('the student has classes and learns from labels: distiller(images, labels)')
         self._check_batch(labels if self.num_classes else None)
         views = None
         if indices is not None:

@@ -62,6 +62,9 @@ class HuggingFaceTower(_Embedding, HuggingFaceClassifier):
         ValueError: If the tower of such a model is unknown.
     """
 
+    #: Starts of the names of weights that belong to the text half, or to a masked autoencoder's decoder.
+    other_half = ('text_model.', 'text_projection.', 'logit_scale', 'logit_bias', 'decoder.')
+
     def __init__(
         self,
         model_name: str,

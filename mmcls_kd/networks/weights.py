@@ -130,7 +130,9 @@ def as_in_memory(network: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[s
             output_loading_info=True,
         )
     misshapen = {name: torch.zeros(shape) for name, shape, _ in info['mismatched_keys']}
-    unfit = {name: weights[name] for name in info['unexpected_keys'] if name in weights}
+    other_half = getattr(network, 'other_half', ())
+    unexpected = [name for name in info['unexpected_keys'] if not name.startswith(other_half)]
+    unfit = {name: weights[name] for name in unexpected if name in weights}
     found = {name: value for name, value in made.state_dict().items() if name not in info['missing_keys']}
     return OrderedDict({**found, **misshapen, **unfit})
 

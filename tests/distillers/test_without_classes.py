@@ -56,6 +56,14 @@ class TestTowers:
             assert_close(teacher(given, None, ['vector'])['vector'], own_embedding(name, own, teacher.adapt(given)))
         check_losses(distiller, ['ori_loss', 'loss_embedding', 'loss_queue', 'loss_fitnet', 'loss_pkt'])
 
+    @pytest.mark.parametrize('name', EXPECTED)
+    def test_weights_by_their_folder_are_those_of_the_library(self, towers, name):
+        folder, own = towers[name]
+        teacher = build(EMBEDDING, teacher=f'hf:{folder}', teacher_pretrained=str(folder)).teacher_holder
+        with torch.no_grad():
+            found = teacher(images(), None, ['vector'])['vector']
+            assert_close(found, own_embedding(name, own, teacher.adapt(images())))
+
     def test_prefix_tokens_are_known_where_their_number_fits_another_grid(self, tmp_path):
         """Four patches and five prefix tokens, which could be nine patches."""
         made('dinov3', patch_size=16).save_pretrained(tmp_path)
@@ -241,10 +249,6 @@ class TestRefusals:
         network = timm.create_model('test_resnet', num_classes=0)
         with pytest.raises(ValueError, match='class_map: the teacher has no classes: leave it out'):
             Distiller(CNN(), TeacherSpec(network, class_map=[0]), 'embedding')
-
-    def test_labels_are_still_needed_by_a_classifier(self):
-        with pytest.raises(ValueError, match='the student has classes and learns from labels'):
-            Distiller(CNN(), CNN(8), 'embedding')(images())
 
     def test_an_output_without_an_embedding(self):
         class Two(torch.nn.Module):
