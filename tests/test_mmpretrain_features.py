@@ -261,7 +261,7 @@ REFUSED = {
     ),
     'a backbone alone': (
         dict(student=dict(type='ResNet', depth=18)),
-        'model.student_cfg: ResNet of mmpretrain is no classifier',
+        "loss_kd .* needs 'logit_s', and the student has no classes",
     ),
     'a config without a network': (
         dict(student='configs/_base_/methods/imagenet_cnn.py'),

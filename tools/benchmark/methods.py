@@ -26,7 +26,7 @@ from .timing import Timing, computing, interleave
 
 UNIT = 'kd'
 #: Configs with the entries of the methods; the first entry of each counts.
-ENTRIES = ('imagenet_cnn', 'imagenet_vit', 'imagenet_self', 'multi_label')
+ENTRIES = ('imagenet_cnn', 'imagenet_vit', 'imagenet_self', 'multi_label', 'own_images')
 #: Width and height of each stage of ResNet-18 and ResNet-34 at 224 × 224 pixels.
 STAGES = ((64, 56), (128, 28), (256, 14), (512, 7))
 #: Number and width of the patch tokens of DeiT-Tiny (student) and DeiT-Small (teacher) there.
