@@ -309,6 +309,7 @@ class TestWholeDistiller:
 
     @each_setup
     def test_channels_last_changes_the_layout_alone(self, setup):
+        torch.manual_seed(0)  # of 60 others, 4 put a ReLU so near to 0 that rounding switches it
         wide = CHANNELS_LAST[setup]
         plain, other = self.make(setup, **wide), self.make(setup, **wide, channels_last=True)
         names = list(plain.state_dict())
