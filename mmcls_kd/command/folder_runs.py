@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import listed
 from .arguments import command_line
 from .exits import ended_in_order, errors_in_one_line
 from .loading import load_libraries
@@ -23,7 +24,7 @@ Context = Callable[[], AbstractContextManager]
 def train_on_folder(args: argparse.Namespace) -> None:
     """Train on a folder by the command line's options; print the table and the next commands."""
     from ..analysis.showing import show
-    from ..from_folder.making import make
+    from ..from_folder.making import chosen, make
     from ..from_folder.summary import COLUMNS, table_rows
 
     with errors_in_one_line():
@@ -31,6 +32,7 @@ def train_on_folder(args: argparse.Namespace) -> None:
     for note in made.notes:
         print(f'note: {note}')
     main_config = next(iter(made.configs.values()))
+    print(f'{chosen(made.images, made.choices)}; classes: {listed(made.images.classes)}')
     print(f'config: {main_config}', flush=True)
     if args.config_only:
         print(f'train it by:\n  {shlex.join(command_line("train", "train.py", str(main_config)))}')

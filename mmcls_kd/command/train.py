@@ -44,8 +44,12 @@ def add_folder_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--student', metavar='NAME', help='timm:NAME, torchvision:NAME, hf:NAME, a name of mmpretrain, a config'
     )
-    group.add_argument('--teacher', metavar='NAME', nargs='+', help='the same; without one, the student is trained alone')
-    group.add_argument('--teacher-weights', metavar='FILE', nargs='+', help='(default: the weights published with it)')
+    group.add_argument(
+        '--teacher', metavar='NAME', nargs='+', action='extend', help='the same; without one, the student is trained alone'
+    )
+    group.add_argument(
+        '--teacher-weights', metavar='FILE', nargs='+', action='extend', help='(default: the weights published with it)'
+    )
     group.add_argument('--student-weights', metavar='FILE', help="weights to start from, or 'pretrained' (default: random)")
     group.add_argument('--epochs', type=at_least_one, help='(default: by the number of images)')
     group.add_argument('--size', type=at_least_one, metavar='PIXELS', help='size of the images (default: by the images)')
@@ -69,6 +73,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
             parsed.error('--data is for one process: write the config by --config-only, and give that to the launcher')
         if args.no_validate or args.resume not in (None, 'auto'):
             parsed.error('--data goes with neither --no-validate nor the checkpoint of --resume')
+        if args.config_only and (args.cfg_options or args.amp):
+            parsed.error('--config-only trains nothing: give --cfg-options and --amp to the training of the config')
+        if args.seed is not None and args.seed < 0:
+            parsed.error(f'--seed {args.seed}: give 0 or more')
         args.command = shlex.join([*command_line('train', 'train.py'), *(sys.argv[1:] if argv is None else argv)])
     elif given := [name for name in FOLDER_OPTIONS if getattr(args, name) not in (None, False)]:
         parsed.error(f'--{given[0].replace("_", "-")} goes with --data FOLDER; in a config, it is a key')

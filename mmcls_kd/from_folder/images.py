@@ -21,6 +21,8 @@ from ..errors import close_names, listed
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.pgm', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.avif')
 #: Names of the folder of validation images beside ``train``; the first one that exists counts.
 VALIDATION = ('val', 'valid', 'validation', 'test')
+#: Names of parts of a data set, in small letters: folders that all have such a name are no classes.
+PARTS = {'train', 'training', 'eval', 'testing', *VALIDATION}
 #: Number of images, evenly spread, whose headers are read.
 LOOKED_AT = 20_000
 #: Formats and modes that every build of OpenCV decodes.
@@ -47,6 +49,7 @@ class FolderImages:
         val: Validation images.
         side: Median of the images' shorter sides, in pixels.
         notes: Remarks for the user.
+        divided: Whether the folder has ``train`` with the class folders; else these are its own.
     """
 
     root: Path
@@ -55,6 +58,7 @@ class FolderImages:
     val: Listed
     side: int
     notes: list[str] = field(default_factory=list)
+    divided: bool = False
 
 
 def find_images(folder: str | Path, val_fraction: float = 0.2, seed: int = 0) -> FolderImages:
@@ -88,7 +92,7 @@ def find_images(folder: str | Path, val_fraction: float = 0.2, seed: int = 0) ->
     else:
         parts, other = _split(parts, val_fraction, seed)
     train, val = ([(path, labels[name]) for name, paths in of.items() for path in paths] for of in (parts, other))
-    return FolderImages(root, names, train, val, _check_files([root / path for path, _ in train + val]), notes)
+    return FolderImages(root, names, train, val, _check_files([root / path for path, _ in train + val]), notes, divided)
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -116,11 +120,23 @@ def _class_files(folder: Path, root: Path) -> dict[str, list[str]]:
 
 
 def _images_below(folder: Path) -> Iterable[Path]:
-    return (path for path in folder.rglob('*') if path.suffix.lower() in SUFFIXES and path.is_file())
+    """Return the images in a folder and the folders inside, without hidden files and folders."""
+    return (
+        path
+        for path in folder.rglob('*')
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith('.') for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
 
 
 def _check_classes(names: Sequence[str], root: Path) -> None:
-    """Refuse a single class, and classes whose names differ by case alone."""
+    """Refuse parts of a data set as classes, a single class, and classes whose names differ by case alone."""
+    if PARTS.issuperset(map(str.casefold, names)):
+        raise ValueError(
+            f'--data: the folders in {root} are {listed([*map(repr, names)])}, which are no classes: name the folder of '
+            "training images 'train' and that of validation images 'val', with class folders in both"
+        )
     if len(names) == 1:
         raise ValueError(f'--data: {root} has one class, {names[0]!r}: a classifier needs at least two class folders')
     times = Counter(map(str.casefold, names))

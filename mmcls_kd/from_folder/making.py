@@ -119,7 +119,7 @@ def make(order: Order) -> Made:
     entries = chosen_methods(order)
     with refusals_named('--student'):
         student = find_network(order.student)
-    teachers = [_teacher(network, order) for network in order.teachers]
+    teachers = _teachers(order)
     images = find_images(order.data, order.val_fraction, order.seed)
     student.cfg = with_classes(student.cfg, len(images.classes))
     network = build(student, len(images.classes))
@@ -130,6 +130,7 @@ def make(order: Order) -> Made:
     folder = Path(
         order.work_dir or Path('work_dirs', f'{_plain(images.root.name)}-{_plain(_named(order.student))}')
     ).resolve()
+    _check_folder(folder, images)
     name = 'distilled' if entries else 'student'
     with refusals_named('--student-weights'):
         started = load_start(student, network, order, len(images.classes))
@@ -154,6 +155,14 @@ def make(order: Order) -> Made:
     if started:
         save_atomically({'state_dict': network.state_dict()}, folder / START)
     return Made(folder, configs, images, choices, images.notes)
+
+
+def _check_folder(folder: Path, images: FolderImages) -> None:
+    """Refuse a folder of results that is a file, or would become a class folder."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f'--work-dir {folder} is a file: name a folder')
+    if images.root in (folder, *folder.parents) and not images.divided:
+        raise ValueError(f'the results would be in {folder}, inside of --data: name another --work-dir')
 
 
 def chosen_methods(order: Order) -> list[dict]:
@@ -182,16 +191,21 @@ def _needs_teacher(method: Method) -> bool:
     return any(needs_teacher(name) for name in method.inputs)
 
 
-def _teacher(network: str | Mapping, order: Order) -> tuple[Source, str | bool]:
-    """Return a teacher's network and its weights: True for those published with it."""
-    if len(order.teacher_weights) not in (0, len(order.teachers)):
+def _teachers(order: Order) -> list[tuple[Source, str | bool]]:
+    """Return the teachers' networks, each with its weights."""
+    count, given = len(order.teachers), order.teacher_weights
+    if len(given) not in (0, count):
         raise ValueError(
-            f'--teacher-weights names {len(order.teacher_weights)} files for {len(order.teachers)} teachers: give one for '
+            f'--teacher-weights names {len(given)} files for {count} teachers: give one for '
             f'each, in their order ({PUBLISHED!r} for the weights published with it)'
         )
+    return [_teacher(*pair) for pair in zip(order.teachers, given or [PUBLISHED] * count, strict=True)]
+
+
+def _teacher(network: str | Mapping, weights: str) -> tuple[Source, str | bool]:
+    """Return a teacher's network and its weights: True for those published with it."""
     with refusals_named('--teacher'):
         source = find_network(network)
-    weights = dict(zip(map(str, order.teachers), order.teacher_weights, strict=False)).get(str(network), PUBLISHED)
     if weights != PUBLISHED:
         fetch(weights, 'teacher')
         return source, absolute(weights)
@@ -366,11 +380,18 @@ def _text(values: Mapping[str, Any], order: Order, images: FolderImages, choices
     head = [
         f'made by: {" ".join(order.command.split())}' if order.command else 'made by mmcls_kd.distill',
         'It is complete: edit it, and train it by: python -m mmcls_kd train THIS_FILE',
-        f'{len(images.train):,} training and {len(images.val):,} validation images of {len(images.classes)} classes, '
-        f'shorter side {images.side} pixels: size {choices.size}, batches of {choices.batch_size}, {choices.epochs} epochs, '
-        f'{choices.optimizer["type"]} with learning rate {choices.optimizer["lr"]:g} (docs/own_images.md has the table)',
+        f'{chosen(images, choices)} (docs/own_images.md has the table)',
     ]
     return ''.join(f'# {line}\n' for line in head) + _assigned(values)
+
+
+def chosen(images: FolderImages, choices: Choices) -> str:
+    """Return the images and the chosen settings in one line."""
+    return (
+        f'{len(images.train):,} training and {len(images.val):,} validation images of {len(images.classes)} classes, '
+        f'shorter side {images.side} pixels: size {choices.size}, batches of {choices.batch_size}, {choices.epochs} epochs, '
+        f'{choices.optimizer["type"]} with learning rate {choices.optimizer["lr"]:g}'
+    )
 
 
 def _lines(images: Sequence[tuple[str, int]]) -> str:

@@ -144,7 +144,8 @@ def _zoo_model(name: str, error: FileNotFoundError) -> Any:
         return ModelHub.get(name)
     except ValueError:
         known = close_names(name, list_models())
-        raise FileNotFoundError(f'{error}, and mmpretrain has no model of that name{known}') from error
+        others = f'; other libraries’ names begin with the library: {", ".join(f"{library}:NAME" for library in LIBRARIES)}'
+        raise FileNotFoundError(f'{error}, and mmpretrain has no model of that name{known}{others}') from error
 
 
 def _of_config(cfg: Mapping, name: str, weights: str | None = None) -> Source:

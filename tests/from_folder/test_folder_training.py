@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from folders import class_folders
 from libraries import hugging_face
 from mmengine.config import Config
 from PIL import Image
@@ -103,6 +104,11 @@ class TestMade:
         assert model_of(made).teacher_pretrained == [file, True]
         assert [one.get('num_classes') for one in model_of(made).teacher_cfg] == [3, None]
 
+    def test_two_teachers_of_one_network_have_their_own_weights(self, images, tmp_path):
+        files = [weights(tmp_path / f'{name}.pth') for name in ('one', 'two')]
+        made = make(order(images, tmp_path, teachers=[NET, NET], teacher_weights=files))
+        assert model_of(made).teacher_pretrained == files
+
     def test_the_baseline_differs_in_the_model_alone(self, images, tmp_path):
         file = weights(tmp_path / 'one.pth')
         made = make(order(images, tmp_path, teachers=[NET], teacher_weights=[file], baseline=True))
@@ -144,6 +150,7 @@ class TestMade:
         (dict(methods=['nkd']), '--method nkd needs --teacher NAME'),
         (dict(teachers=[NET], methods=['uskd']), 'needs no teacher'),
         (dict(baseline=True), '--baseline: without --teacher'),
+        (dict(student='resnet18'), 'no model of that name.* begin with the library: timm:NAME, '),
         (dict(student='timm:test_vit', size=33), '--size: the student does not run'),
     ],
 )
@@ -152,6 +159,27 @@ def test_refusals(images, tmp_path, changes, message):
         make(order(images, tmp_path, **changes))
     assert '\n' not in str(caught.value)
     assert not (tmp_path / 'out').exists()
+
+
+def test_a_folder_of_results_that_would_be_a_class_or_is_a_file_is_refused(images, tmp_path):
+    with pytest.raises(ValueError, match='inside of --data: name another --work-dir'):
+        make(order(images, tmp_path, work_dir=str(images / 'out')))
+    (tmp_path / 'out').touch()
+    with pytest.raises(ValueError, match='--work-dir .*out is a file: name a folder'):
+        make(order(images, tmp_path))
+
+
+def test_results_may_be_beside_train_and_val(tmp_path):
+    for part in ('train', 'val'):
+        class_folders(tmp_path / part, ant=4, bee=4)
+    assert make(order(tmp_path, tmp_path)).folder == tmp_path / 'out'
+    assert make(order(tmp_path, tmp_path)).images.classes == ['ant', 'bee']
+
+
+def test_repeated_options_add_up():
+    weights = ['--teacher-weights', 'e', '--teacher-weights', 'f']
+    args = train.parse_args(['--data', 'a', '--student', 'b', '--teacher', 'c', '--teacher', 'd', *weights])
+    assert (args.teacher, args.teacher_weights) == (['c', 'd'], ['e', 'f'])
 
 
 def test_self_distillation_needs_no_teacher():
@@ -169,6 +197,8 @@ def test_self_distillation_needs_no_teacher():
         (['--data', 'a', '--student', 'b', '--teacher-weights', 'c'], '--teacher-weights needs --teacher'),
         (['--data', 'a', '--student', 'b', '--launcher', 'pytorch'], '--config-only'),
         (['--data', 'a', '--student', 'b', '--no-validate'], '--no-validate'),
+        (['--data', 'a', '--student', 'b', '--seed', '-1'], '--seed -1: give 0 or more'),
+        (['--data', 'a', '--student', 'b', '--config-only', '--cfg-options', 'a=1'], 'give --cfg-options'),
     ],
 )
 def test_options_that_do_not_go_together(words, message, capsys):

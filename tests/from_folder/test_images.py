@@ -46,6 +46,20 @@ class TestLayouts:
         assert ('ant/deep/0.jpg', 0) in found.train + found.val
         assert len(found.train + found.val) == 9
 
+    def test_hidden_files_and_folders_inside_of_a_class_are_ignored(self, tmp_path):
+        class_folders(tmp_path, ant=2, bee=2)
+        class_folders(tmp_path / 'ant', **{'.ipynb_checkpoints': 1})
+        (tmp_path / 'bee' / '._0.jpg').write_bytes(b'metadata of another system')
+        found = find_images(tmp_path)
+        assert len(found.train + found.val) == 4
+
+    @pytest.mark.parametrize('names', [('training', 'validation'), ('Train', 'Val'), ('train', 'testing'), ('val',)])
+    def test_parts_of_a_data_set_are_no_classes(self, tmp_path, names):
+        for name in names:
+            class_folders(tmp_path / name, ant=2, bee=2)
+        with pytest.raises(ValueError, match="which are no classes: name the folder of training images 'train'"):
+            find_images(tmp_path)
+
     def test_a_class_without_validation_images_is_noted_and_keeps_the_labels(self, tmp_path):
         class_folders(tmp_path / 'train', ant=2, bee=2, cat=2)
         class_folders(tmp_path / 'val', ant=1, cat=1)
