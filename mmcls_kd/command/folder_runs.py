@@ -35,13 +35,28 @@ def train_on_folder(args: argparse.Namespace) -> None:
     print(f'{chosen(made.images, made.choices)}; classes: {listed(made.images.classes)}')
     print(f'config: {main_config}', flush=True)
     if args.config_only:
-        print(f'train it by:\n  {shlex.join(command_line("train", "train.py", str(main_config)))}')
+        print('train it by:', *(f'  {shlex.join(command)}' for command in training_commands(made)), sep='\n')
         return
     result = run(made, args, errors_in_one_line, ended_in_order)
     show(f'{len(made.images.val):,} validation images', COLUMNS, table_rows(result.rows))
     print(f'curves: {result.figure}\nstudent: {result.student_file}\nNext:')
     for command in next_commands(made, result):
         print(f'  {shlex.join(command)}')
+    if made.lacks_classes:
+        print('The student has no classes. A head for it (or --then finetune, which trains all of it):')
+        print(f'  {args.command} --then linear --resume')
+
+
+def training_commands(made: Made) -> list[list[str]]:
+    """Return the commands that train the made configs, one after the other: of a student with a head, both stages."""
+    first = next(iter(made.configs))
+    commands = [command_line('train', 'train.py', str(made.configs[first]))]
+    if made.final != first:
+        last = str(made.run_folder(first) / f'epoch_{made.choices.epochs}.pth')
+        backbone = str(made.backbone)
+        commands.append(command_line('transfer', 'pth_transfer.py', '--dis_path', last, '--output_path', backbone))
+        commands.append(command_line('train', 'train.py', str(made.configs[made.final])))
+    return commands
 
 
 def order_of(args: argparse.Namespace) -> Order:
@@ -56,6 +71,8 @@ def order_of(args: argparse.Namespace) -> Order:
         student_weights=args.student_weights,
         methods=args.methods or (),
         epochs=args.epochs,
+        then=args.then,
+        then_epochs=args.then_epochs,
         size=args.size,
         val_fraction=0.2 if args.val_fraction is None else args.val_fraction,
         seed=args.seed or 0,
@@ -86,8 +103,12 @@ def run(made: Made, args: argparse.Namespace, building: Context = nullcontext, g
             with going():
                 runner.train()
                 rows |= measure(runner, name)
+        if name != made.final and name != 'alone':  # a head comes next, which starts from it
+            with building():
+                run_of = read_runs({name: made.run_folder(name)})[name]
+                write_student(run_of.checkpoints[run_of.last], made.backbone)
     with building():
-        name = next(iter(made.configs))
+        name = made.final
         runs = read_runs({name: made.run_folder(name) for name in made.configs})
         student = write_student(runs[name].checkpoints[runs[name].last], made.folder / 'student.pth')
         draw_curves(runs, rows, made.folder / 'curves.png')
@@ -126,6 +147,8 @@ def next_commands(made: Made, result: Result) -> list[list[str]]:
     """Return the commands that come next: classify, export, test."""
     config, student = str(result.config), str(result.student_file)
     image = str(made.images.root / made.images.val[0][0])
+    if made.lacks_classes:
+        return [command_line('test', 'test.py', config, student)]
     return [
         command_line('predict', 'predict.py', student, image),
         command_line('export', 'export_student.py', config, student),
@@ -137,9 +160,11 @@ def distill(
     student: str | Mapping,
     teacher: str | Mapping | Sequence[str | Mapping] | None,
     data: str | Path,
-    method: str | Sequence[str] = 'nkd',
+    method: str | Sequence[str] | None = None,
     epochs: int | None = None,
     *,
+    then: str | None = None,
+    then_epochs: int | None = None,
     teacher_weights: str | Sequence[str] | None = None,
     student_weights: str | None = None,
     size: int | None = None,
@@ -156,8 +181,11 @@ def distill(
         student: ``timm:NAME``, ``torchvision:NAME``, ``hf:NAME``, a name of mmpretrain's zoo, a config or its path.
         teacher: The same, or several; None to train the student alone.
         data: Class folders, below ``train`` and ``val`` or to be split.
-        method: A method, or several.
+        method: A method, or several; None for ``nkd``, or ``embedding`` if the teacher has no classes.
         epochs: Number of epochs; None to choose it by the number of images.
+        then: ``'linear'`` to put a linear classifier on the trained student of a teacher without classes, ``'finetune'`` to
+            train all of it too; None to return the student without classes.
+        then_epochs: Number of epochs of that; None for that of the distillation.
         teacher_weights: File, folder or address of the teacher's weights, one for each teacher; None for those that are
             published with it.
         student_weights: The same of the student, ``'pretrained'`` for the published ones; None for random weights.
@@ -193,6 +221,8 @@ def distill(
         student_weights=student_weights,
         methods=as_list(method) if teacher is not None or method != 'nkd' else (),
         epochs=epochs,
+        then=then,
+        then_epochs=then_epochs,
         size=size,
         val_fraction=val_fraction,
         seed=seed,

@@ -16,7 +16,7 @@ from .loading import load_libraries
 
 #: Options that need ``--data``.
 FOLDER_OPTIONS = (
-    *('student', 'teacher', 'teacher_weights', 'student_weights', 'epochs', 'size'),
+    *('student', 'teacher', 'teacher_weights', 'student_weights', 'epochs', 'then', 'then_epochs', 'size'),
     *('val_fraction', 'seed', 'baseline', 'config_only'),
 )
 BUSY = 'another training is running in this folder; wait for its end, or give this one a folder of its own (--work-dir)'
@@ -52,6 +52,10 @@ def add_folder_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument('--student-weights', metavar='FILE', help="weights to start from, or 'pretrained' (default: random)")
     group.add_argument('--epochs', type=at_least_one, help='(default: by the number of images)')
+    group.add_argument(
+        '--then', choices=('linear', 'finetune'), help='put a classifier on the student of a teacher without classes'
+    )
+    group.add_argument('--then-epochs', type=at_least_one, metavar='N', help='(default: as many as of the distillation)')
     group.add_argument('--size', type=at_least_one, metavar='PIXELS', help='size of the images (default: by the images)')
     group.add_argument('--val-fraction', type=float, metavar='SHARE', help='share of a split for validation (default: 0.2)')
     group.add_argument('--seed', type=int, help='seed of split and training (default: 0)')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -80,12 +80,32 @@ class KNNHook(Hook):
         if metrics is None:
             return
         model = unwrapped(runner)
-        test = self._loader(runner, name, name, None)
-        train = self._loader(runner, 'train_dataloader', name, self.train_images)
+        train, test = self._loaders_of(runner, name)
         given = (*embeddings(model, train), *embeddings(model, test))
         metrics['knn/top1'] = 100 * knn_accuracy(*given, self.k, self.temperature)
         if self.linear:
             metrics['linear/top1'] = 100 * linear_probe_accuracy(*given)
+
+    def teacher_top1(self, runner: Runner) -> float:
+        """Measure the embeddings of a distiller's teacher on the validation images: as ``knn/top1``.
+
+        Those of several teachers are normalized and joined.
+        """
+        model = unwrapped(runner)
+        holder = model.teacher_holder
+
+        def embed(images: Tensor) -> Tensor:
+            vectors = [one(images, None, ['vector'])['vector'].float() for one in getattr(holder, 'teachers', [holder])]
+            return torch.cat([nn.functional.normalize(vector, dim=1) for vector in vectors], 1)
+
+        with evaluating(nn.ModuleList(holder.networks)):
+            pairs = [_labelled(model, loader, embed) for loader in self._loaders_of(runner, 'val_dataloader')]
+        return 100 * knn_accuracy(*pairs[0], *pairs[1], self.k, self.temperature)
+
+    def _loaders_of(self, runner: Runner, name: str) -> tuple[DataLoader, DataLoader]:
+        """Return the dataloaders of the neighbours and of the images to measure."""
+        train = self._loader(runner, 'train_dataloader', name, self.train_images)
+        return train, self._loader(runner, name, name, None)
 
     def _loader(self, runner: Runner, name: str, like: str, most: int | None) -> DataLoader:
         """Return a dataloader of the images of one part of the data, through the pipeline of another."""
@@ -129,15 +149,25 @@ def embeddings(model: Any, loader: DataLoader) -> tuple[Tensor, Tensor]:
     if 'vector' not in taps:
         raise ValueError('KNNHook: no embedding is found in this network: name the module by model.taps.vector_s')
     taps = {'vector': taps['vector']}
-    vectors, labels = [], []
+
+    def embed(images: Tensor) -> Tensor:
+        with record(network, taps) as seen:
+            network(images)
+        return seen['vector']
+
     with evaluating(model):
-        for batch in loader:
-            data = model.data_preprocessor(batch, False)
-            with record(network, taps) as seen:
-                network(data['inputs'])
-            label = torch.stack([_label(sample) for sample in data['data_samples']])
-            vectors.append(seen['vector'].float().cpu()[label >= 0])
-            labels.append(label[label >= 0])
+        return _labelled(model, loader, embed)
+
+
+@torch.no_grad()
+def _labelled(model: Any, loader: DataLoader, embed: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """Compute embeddings and labels of the labelled images, preprocessed by a model, as :func:`embeddings`."""
+    vectors, labels = [], []
+    for batch in loader:
+        data = model.data_preprocessor(batch, False)
+        label = torch.stack([_label(sample) for sample in data['data_samples']])
+        vectors.append(embed(data['inputs']).float().cpu()[label >= 0])
+        labels.append(label[label >= 0])
     if not sum(map(len, labels)):
         raise ValueError(f'KNNHook: none of {len(loader.dataset)} images has one label, so neighbours have no votes')  # type: ignore
     return torch.cat(vectors), torch.cat(labels)

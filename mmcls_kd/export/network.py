@@ -25,7 +25,7 @@ from ..engine.first_batch import misfits_named
 from ..files.checkpoint import read_checkpoint
 from ..networks.classes import compare_order, names_in
 from ..networks.loading import fetch, load_strictly
-from ..networks.sources import Source, declared_classes, network_cfg
+from ..networks.sources import Source, declared_classes, kind_of, network_cfg
 
 #: Image shapes (C, H, W) of mmpretrain's data sets that do not read image files.
 IN_MEMORY = dict(MNIST=(1, 28, 28), FashionMNIST=(1, 28, 28), CIFAR10=(3, 32, 32), CIFAR100=(3, 32, 32))
@@ -104,7 +104,10 @@ def image_format(cfg: Config, size: Sequence[int] | None = None) -> ImageFormat:
 def load_classifier(cfg: Config, checkpoint: str) -> Any:
     """Build a config's classifier with weights (of a distiller's checkpoint the student's), in eval mode, on the CPU."""
     with in_scope(cfg):
-        classifier = MODELS.build(network_cfg(cfg))
+        network = network_cfg(cfg)
+        if kind_of(network) == 'LinearHeadClassifier':
+            network.pop('pretrained', None)  # the checkpoint has them, and the file of the backbone may be gone
+        classifier = MODELS.build(network)
     load_strictly(classifier, checkpoint, 'student')
     return classifier.eval()
 

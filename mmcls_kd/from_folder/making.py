@@ -24,7 +24,8 @@ from ..files.checkpoint import read_checkpoint
 from ..files.paths import absolute
 from ..networks.classes import names_in
 from ..networks.loading import fetch, load_strictly
-from ..networks.sources import Source, find_network, kind_of, own_weights
+from ..networks.sources import OWN_WEIGHTS, Source, find_network, kind_of, own_weights
+from ..networks.towers import find_teacher, lacks_classes, without_classes
 from ..recipe.methods import Method, MethodList, needs_teacher, offer
 from .choices import Choices, choose, size_of
 from .images import FolderImages, find_images
@@ -35,10 +36,16 @@ PUBLISHED = 'pretrained'
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 #: Keyword of each library's classifier for its number of classes.
 COUNTS = dict(TimmClassifier='num_classes', TorchvisionClassifier='num_classes', HuggingFaceClassifier='num_labels')
+#: Settings of a training of a student without classes: no metric of predictions, but nearest neighbours.
+EMBEDDED = dict(val_evaluator=[], test_evaluator=[], custom_hooks=[dict(type='LiveProgressHook'), dict(type='KNNHook')])
 #: The last checkpoint of a run is named in this file.
 BEGUN = 'last_checkpoint'
 #: File of the weights that a student without a teacher starts from, under its own names.
 START = 'start.pth'
+#: File of the weights of a student without classes on which a head is put.
+BACKBONE = 'backbone.pth'
+#: Trainings of a head on such a student.
+THEN = ('linear', 'finetune')
 
 
 @dataclass(frozen=True)
@@ -61,8 +68,11 @@ class Order:
         teachers: The teachers' networks; none to train the student alone.
         teacher_weights: For each teacher a file, folder or address of weights, or ``'pretrained'``; none for that of all.
         student_weights: The same of the student; None for random weights.
-        methods: Distillation methods; none for ``nkd`` if there is a teacher.
+        methods: Distillation methods; none for ``nkd`` if there is a teacher, ``embedding`` if it has no classes.
         epochs: Number of epochs; None for the table's.
+        then: ``'linear'`` to train a linear classifier on the student of a teacher without classes, ``'finetune'`` to train
+            all of it; None for neither.
+        then_epochs: Number of epochs of that; None for that of the distillation.
         size: Size of images in training; None for the table's.
         val_fraction: Share of images for validation, if the folder has none.
         seed: Seed of the split and of the training.
@@ -78,6 +88,8 @@ class Order:
     student_weights: str | None = None
     methods: Sequence[str] = ()
     epochs: int | None = None
+    then: str | None = None
+    then_epochs: int | None = None
     size: int | None = None
     val_fraction: float = 0.2
     seed: int = 0
@@ -92,10 +104,12 @@ class Made:
 
     Attributes:
         folder: Folder of the results.
-        configs: Config of each training, by its name in results: ``'distilled'`` or ``'student'``, and ``'alone'``.
+        configs: Config of each training, by its name in results: ``'distilled'`` or ``'student'``, ``'linear'`` or
+            ``'finetune'``, and ``'alone'``.
         images: The images.
         choices: The chosen settings.
         notes: Remarks for the user.
+        lacks_classes: Whether the final student has no classes.
     """
 
     folder: Path
@@ -103,6 +117,17 @@ class Made:
     images: FolderImages
     choices: Choices
     notes: list[str] = field(default_factory=list)
+    lacks_classes: bool = False
+
+    @property
+    def final(self) -> str:
+        """The name of the training that ends with the student."""
+        return next((name for name in THEN if name in self.configs), next(iter(self.configs)))
+
+    @property
+    def backbone(self) -> Path:
+        """File of the weights of a student without classes on which a head is put."""
+        return self.folder / BACKBONE
 
     def run_folder(self, name: str) -> Path:
         """Return the work directory of a training."""
@@ -116,13 +141,16 @@ def make(order: Order) -> Made:
         FileNotFoundError: If the folder or a file of weights is missing.
         ValueError: If an entry is unknown, the folder is unusable, or the folder of results has another training.
     """
-    entries = chosen_methods(order)
+    teachers = _teachers(order)
+    bare = bool(teachers) and all(lacks_classes(source.cfg) for source, _ in teachers)
+    check_then(order, bare)
+    entries = chosen_methods(order, 'embedding' if bare else 'nkd')
+    images = find_images(order.data, order.val_fraction, order.seed)
+    count = 0 if bare else len(images.classes)
     with refusals_named('--student'):
         student = find_network(order.student)
-    teachers = _teachers(order)
-    images = find_images(order.data, order.val_fraction, order.seed)
-    student.cfg = with_classes(student.cfg, len(images.classes))
-    network = build(student, len(images.classes))
+        student.cfg = without_classes(student.cfg) if bare else with_classes(student.cfg, count)
+    network = build(student, count)
     size = order.size or next((size[0] for size in own_sizes(network)), size_of(images.side))
     with refusals_named('--size' if order.size else '--student'):
         dry_run(network, 'student', (size, size))
@@ -133,7 +161,7 @@ def make(order: Order) -> Made:
     _check_folder(folder, images)
     name = 'distilled' if entries else 'student'
     with refusals_named('--student-weights'):
-        started = load_start(student, network, order, len(images.classes))
+        started = load_start(student, network, order, count) and not bare
     start = dict(load_from=str(folder / START)) if started else {}
     model = _model(order, student, teachers, entries, len(images.classes)) if entries else _alone(student, order)
     values = settings(images, choices, folder, order.seed) | dict(
@@ -141,20 +169,24 @@ def make(order: Order) -> Made:
         model=model,
         work_dir=str(folder / name),
         **({} if entries else start),
+        **(EMBEDDED if bare else {}),
     )
     files = {
         folder / f'{folder.name}.py': _text(values, order, images, choices),
         **{folder / f'{part}.txt': _lines(getattr(images, part)) for part in ('train', 'val')},
     }
     configs = {name: folder / f'{folder.name}.py'}
-    if order.baseline and entries:
+    for later, (inner, chosen) in (on_labels(order, student, network, images, choices, folder) if bare else {}).items():
+        configs[later] = folder / f'{folder.name}_{later}.py'
+        files[configs[later]] = _text(inner, order, images, chosen)
+    if order.baseline and entries and not bare:
         configs['alone'] = folder / f'{folder.name}_alone.py'
         values = dict(_base_=f'./{folder.name}.py', work_dir=str(folder / 'alone'), **start)
         files[configs['alone']] = _assigned(values | dict(model=dict(_delete_=True, **_alone(student, order))))
     _write(files, folder)
     if started:
         save_atomically({'state_dict': network.state_dict()}, folder / START)
-    return Made(folder, configs, images, choices, images.notes)
+    return Made(folder, configs, images, choices, images.notes, bare and not order.then)
 
 
 def _check_folder(folder: Path, images: FolderImages) -> None:
@@ -165,9 +197,52 @@ def _check_folder(folder: Path, images: FolderImages) -> None:
         raise ValueError(f'the results would be in {folder}, inside of --data: name another --work-dir')
 
 
-def chosen_methods(order: Order) -> list[dict]:
+def check_then(order: Order, bare: bool) -> None:
+    """Refuse a head that is unknown, or for a student that has classes."""
+    if order.then is not None and order.then not in THEN:
+        raise ValueError(f'--then {order.then!r}: choose one of {", ".join(THEN)}')
+    if order.then_epochs and not order.then:
+        raise ValueError('--then-epochs needs --then linear or --then finetune')
+    if order.then and not bare:
+        raise ValueError(
+            f'--then {order.then} puts a classifier on a student without classes, and this one has classes: leave it out, '
+            'or give a --teacher without classes (hf:facebook/dinov2-small, timm:vit_small_patch14_dinov2.lvd142m)'
+        )
+
+
+def on_labels(
+    order: Order, student: Source, network: nn.Module, images: FolderImages, choices: Choices, folder: Path
+) -> dict[str, tuple[dict[str, Any], Choices]]:
+    """Return settings and choices of the trainings on labels beside a student without classes: its head, the baseline.
+
+    The baseline has the epochs of the distillation and of the head.
+    """
+    made: dict[str, tuple[dict[str, Any], Choices]] = {}
+
+    def add(name: str, epochs: int, pretrained: str | bool | None, low_rate: bool) -> None:
+        chosen = choose(len(images.train), choices.size, network, low_rate, epochs)
+        model = dict(
+            type='LinearHeadClassifier',
+            network=student.in_full,
+            num_classes=len(images.classes),
+            pretrained=pretrained,
+            frozen=name == 'linear',
+        )
+        around = dict(data_preprocessor=preprocessor(network, student), model=model, work_dir=str(folder / name))
+        made[name] = settings(images, chosen, folder, order.seed) | around, chosen
+
+    epochs = (order.then_epochs or choices.epochs) if order.then else 0
+    if order.then:
+        add(order.then, epochs, str(folder / BACKBONE), order.then == 'finetune')
+    if order.baseline:
+        start = order.student_weights
+        add('alone', choices.epochs + epochs, _weights(start) if start else None, bool(start))
+    return made
+
+
+def chosen_methods(order: Order, default: str = 'nkd') -> list[dict]:
     """Return the ``distill_cfg`` of the chosen methods; empty for a training of the student alone."""
-    names = list(order.methods) or (['nkd'] if order.teachers else [])
+    names = list(order.methods) or ([default] if order.teachers else [])
     own, alone = (read_config(f'mmcls_kd::_base_/methods/{name}.py').offered for name in ('own_images', 'imagenet_self'))
     alone.uskd.pop('num_classes')  # found by the dry run
     offered = {**own, **alone}
@@ -205,11 +280,11 @@ def _teachers(order: Order) -> list[tuple[Source, str | bool]]:
 def _teacher(network: str | Mapping, weights: str) -> tuple[Source, str | bool]:
     """Return a teacher's network and its weights: True for those published with it."""
     with refusals_named('--teacher'):
-        source = find_network(network)
+        source = find_teacher(network)
     if weights != PUBLISHED:
         fetch(weights, 'teacher')
         return source, absolute(weights)
-    if not source.weights and kind_of(source.cfg) not in COUNTS:
+    if not source.weights and kind_of(source.cfg) not in OWN_WEIGHTS:
         raise ValueError(
             f'--teacher {network}: no weights are published with it: give --teacher-weights FILE. A training of it on the '
             'same folder makes one: train --data FOLDER --student NETWORK'
@@ -275,7 +350,8 @@ def _model(
     for source, file in teachers:
         if isinstance(file, str):
             known = names_in(read_checkpoint(fetch(file, 'teacher')).get('meta'))
-            source.cfg = with_classes(source.cfg, len(known) if known else count)
+            if not lacks_classes(source.cfg):
+                source.cfg = with_classes(source.cfg, len(known) if known else count)
         networks.append(source.in_full)
         weights.append(file)
     of_student = dict(student_pretrained=_weights(order.student_weights)) if order.student_weights else {}
@@ -400,7 +476,7 @@ def _lines(images: Sequence[tuple[str, int]]) -> str:
 
 def _write(files: Mapping[Path, str], folder: Path) -> None:
     """Write files; refuse to replace one that differs where a training has begun."""
-    begun = any((folder / run / BEGUN).exists() for run in ('distilled', 'student', 'alone'))
+    begun = any((folder / run / BEGUN).exists() for run in ('distilled', 'student', 'alone', *THEN))
     for path, text in files.items():
         if begun and path.is_file() and _body(path.read_text()) != _body(text):
             raise ValueError(

@@ -24,6 +24,7 @@ from ..files.plain_data import plain_config
 from ..networks.classes import names_in
 from ..networks.loading import fetch
 from ..networks.sources import find_network
+from ..networks.towers import lacks_classes
 
 
 class Predictor:
@@ -53,6 +54,7 @@ class Predictor:
         meta = meta if isinstance(meta, Mapping) else {}
         cfg = read_config(str(config)) if config is not None else _own_config(Path(student), meta)
         student_only(cfg)
+        self._lacks_classes = lacks_classes(cfg.model)
         self.classifier: Any = load_classifier(cfg, str(student))
         with in_scope(cfg):
             self.pipeline = Compose([TRANSFORMS.build(step) for step in _steps(tested_dataset(cfg))])
@@ -67,8 +69,10 @@ class Predictor:
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If it cannot be decoded.
+            ValueError: If it cannot be decoded, or the student has no classes.
         """
+        if self._lacks_classes:
+            raise ValueError('the student has no classes to predict: train it with a head (train --data ... --then linear)')
         if not Path(image).is_file():
             raise FileNotFoundError(f'image {image}: no such file')
         try:

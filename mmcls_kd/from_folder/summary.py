@@ -13,14 +13,20 @@ from mmengine.runner import Runner
 from ..analysis.figures import new_figure, save
 from ..analysis.outputs import TeacherReader, collect
 from ..analysis.runs import Run, read_run
+from ..engine.knn_hook import KNNHook
 from ..engine.models import unwrapped
 from ..features.dry_run import evaluating
 from ..files.drawing import drawing
 from ..networks.cost import count_flops, count_parameters, milliseconds
 
 COLUMNS = ('network', 'top-1 (%)', 'parameters', 'MACs', 'ms/image')
-LABELS = dict(distilled='student, distilled', alone='student alone', student='student', teacher='teacher')
-COLOURS = dict(distilled='#0b62a4', student='#0b62a4', alone='#888888', teacher='#c2410c')
+LABELS = dict(
+    distilled='student, distilled', alone='student alone', student='student', teacher='teacher',
+    linear='student, linear head', finetune='student, fine-tuned',
+)  # fmt: skip
+COLOURS = dict(
+    distilled='#0b62a4', student='#0b62a4', alone='#888888', teacher='#c2410c', linear='#15803d', finetune='#15803d'
+)
 
 
 @dataclass(frozen=True)
@@ -32,16 +38,23 @@ class Row:
         parameters: Number of parameters.
         macs: Multiply-adds of one image.
         milliseconds: Shortest time of one image, in ms, on the device of the training.
+        knn: Whether the accuracy is that of nearest neighbours, of a network without classes.
     """
 
     top1: float
     parameters: int
     macs: int
     milliseconds: float
+    knn: bool = False
+
+    @property
+    def accuracy(self) -> str:
+        """The accuracy in words of a table."""
+        return f'{self.top1:.2f}{" (kNN)" if self.knn else ""}'
 
     def cells(self) -> tuple[str, ...]:
         """Return the cells of the table."""
-        return f'{self.top1:.2f}', f'{self.parameters:,}', _short(self.macs), f'{self.milliseconds:.2f}'
+        return self.accuracy, f'{self.parameters:,}', _short(self.macs), f'{self.milliseconds:.2f}'
 
 
 def _short(count: int) -> str:
@@ -53,11 +66,13 @@ class Result:
     """The result of a training on a folder.
 
     Attributes:
-        top1: Top-1 accuracy of the student on the validation images after the last epoch, in percent.
+        top1: Top-1 accuracy of the student on the validation images after the last epoch, in percent; that of nearest
+            neighbours if the student has no classes.
         student_file: Its weights.
         config: The config that was made.
         figure: The figure of the curves.
-        curves: Validation accuracy by epoch, for ``'distilled'`` or ``'student'``, and ``'alone'``.
+        curves: Validation accuracy by epoch, for ``'distilled'`` or ``'student'``, ``'linear'`` or ``'finetune'``, and
+            ``'alone'``.
         rows: Accuracy and cost of each network, by the same names and ``'teacher'``.
     """
 
@@ -74,20 +89,26 @@ def measure(runner: Runner, name: str) -> dict[str, Row]:
     model = unwrapped(runner)
     batch = model.data_preprocessor(next(iter(runner.val_dataloader)), False)
     image = batch['inputs'][:1]
-    top1 = runner.message_hub.get_scalar('val/accuracy/top1').current()
+    hook = next((hook for hook in runner.hooks if isinstance(hook, KNNHook)), None)
+    top1 = runner.message_hub.get_scalar('val/knn/top1' if hook else 'val/accuracy/top1').current()
     student = getattr(model, 'student', model)
     with evaluating(student):
-        rows = {name: Row(float(top1), *_cost([(student, image)]))}
+        rows = {name: Row(float(top1), *_cost([(student, image)]), knn=hook is not None)}
     teacher = getattr(model, 'teacher_holder', None)
     if teacher is None:
         return rows
-    outputs = collect({'teacher': TeacherReader(model)}, runner.val_dataloader, model.data_preprocessor, runner.logger.info)
-    found = outputs['teacher']
-    accuracy = 100 * (found.logit.argmax(1) == found.label).float().mean().item()
+    accuracy = hook.teacher_top1(runner) if hook else teacher_accuracy(runner, model)
     members = getattr(teacher, 'teachers', [teacher])
     with evaluating(torch.nn.ModuleList(teacher.networks)):
         pairs = [(one.network, one.adapt(image)) for one in members]
-        return {'teacher': Row(accuracy, *_cost(pairs)), **rows}
+        return {'teacher': Row(accuracy, *_cost(pairs), knn=hook is not None), **rows}
+
+
+def teacher_accuracy(runner: Runner, model: Any) -> float:
+    """Measure the top-1 accuracy of a distiller's teacher on the validation images, in percent."""
+    outputs = collect({'teacher': TeacherReader(model)}, runner.val_dataloader, model.data_preprocessor, runner.logger.info)
+    found = outputs['teacher']
+    return 100 * (found.logit.argmax(1) == found.label).float().mean().item()
 
 
 def _cost(pairs: Sequence[tuple[torch.nn.Module, torch.Tensor]]) -> tuple[int, int, float]:
@@ -111,11 +132,11 @@ def draw_curves(runs: Mapping[str, Run], rows: Mapping[str, Row], path: Path) ->
         above, below = figure.subplots(2, 1)
         for name, run in runs.items():
             epochs, values = zip(*run.accuracies(), strict=True)
-            label = f'{LABELS[name]} ({values[-1]:.2f})'
+            label = f'{LABELS[name]} ({values[-1]:.2f}{" kNN" if rows[name].knn else ""})'
             above.plot(epochs, values, color=COLOURS[name], marker='o', markersize=4, label=label)
         if 'teacher' in rows:
-            top1 = rows['teacher'].top1
-            above.axhline(top1, color=COLOURS['teacher'], linestyle='--', label=f'teacher ({top1:.2f})')
+            top1, kind = rows['teacher'].top1, ' kNN' if rows['teacher'].knn else ''
+            above.axhline(top1, color=COLOURS['teacher'], linestyle='--', label=f'teacher ({top1:.2f}{kind})')
         above.set(xlabel='epoch', ylabel='validation top-1 (%)')
         first = next(iter(runs.values()))
         for term, points in first.terms().items():
@@ -127,6 +148,6 @@ def draw_curves(runs: Mapping[str, Run], rows: Mapping[str, Row], path: Path) ->
 
 
 def table_rows(rows: Mapping[str, Row]) -> list[tuple[Any, ...]]:
-    """Return the rows of the table: teacher, student alone, student."""
-    order = [name for name in ('teacher', 'alone', 'distilled', 'student') if name in rows]
+    """Return the rows of the table: teacher, student alone, student, student with a head."""
+    order = [name for name in ('teacher', 'alone', 'distilled', 'student', 'linear', 'finetune') if name in rows]
     return [(LABELS[name], *rows[name].cells()) for name in order]

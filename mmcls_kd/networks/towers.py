@@ -18,7 +18,7 @@ from ..probes import with_linear_head
 from ..towers import in_order, is_tower, load_tower
 from .classifiers import ModuleClassifier
 from .loading import load_strictly
-from .sources import Source, find_network
+from .sources import Source, find_network, kind_of
 
 
 class _Embedding:
@@ -153,10 +153,46 @@ def _tower_or_classifier(cfg: ConfigDict) -> ConfigDict:
     """Return the config of a tower, if the model was saved as one; else the given one."""
     import transformers
 
-    if not is_tower(transformers, cfg.model_name):
-        return cfg
-    return ConfigDict(
-        {**{key: value for key, value in cfg.items() if key not in ('loss', 'with_cp')}, 'type': 'HuggingFaceTower'}
+    return _as_tower(cfg) if is_tower(transformers, cfg.model_name) else cfg
+
+
+def _as_tower(cfg: Mapping) -> ConfigDict:
+    """Return the config of a model of Hugging Face as that of its tower."""
+    left_out = ('loss', 'with_cp', 'num_labels')
+    return ConfigDict({**{key: value for key, value in cfg.items() if key not in left_out}, 'type': 'HuggingFaceTower'})
+
+
+def lacks_classes(cfg: Mapping) -> bool:
+    """Check whether the network of a config has no classes, without building it; False if unknown."""
+    kind = kind_of(cfg)
+    if kind != 'TimmClassifier':
+        return kind in ('HuggingFaceTower', 'BackboneNetwork')
+    if 'num_classes' in cfg:
+        return cfg['num_classes'] == 0
+    import timm
+
+    published = timm.models.get_pretrained_cfg(str(cfg.get('model_name')))
+    return published is not None and published.num_classes == 0
+
+
+def without_classes(cfg: Mapping) -> ConfigDict:
+    """Return the config of a network without its classifier.
+
+    Raises:
+        ValueError: If there is no such form of this kind of network.
+    """
+    kind = kind_of(cfg)
+    if kind == 'TimmClassifier':
+        return ConfigDict({**cfg, 'num_classes': 0})
+    if kind == 'HuggingFaceClassifier':
+        return _as_tower(cfg)
+    if kind == 'ImageClassifier':
+        return find_network({**cfg, 'head': None}).cfg
+    if lacks_classes(cfg):
+        return ConfigDict(cfg)
+    raise ValueError(
+        f'the student of a teacher without classes has none either, and a {kind} has no form without: give a network of '
+        'timm (`timm:NAME`), Hugging Face (`hf:NAME`) or mmpretrain (its name)'
     )
 
 
