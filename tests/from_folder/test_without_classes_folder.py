@@ -12,7 +12,7 @@ from PIL import Image
 from towers import made as tower
 
 import mmcls_kd
-from mmcls_kd.command import predict, train
+from mmcls_kd.command import export, predict, train
 from mmcls_kd.from_folder.making import Order, make
 from mmcls_kd.networks.towers import lacks_classes
 
@@ -158,7 +158,7 @@ def test_from_a_tower_to_a_classifier(images, dinov2, tmp_path, monkeypatch, cap
     first, last = (
         torch.load(path, weights_only=True)['state_dict'] for path in (folder / 'backbone.pth', tmp_path / 'moved.pth')
     )
-    body = {key.removeprefix('model.backbone.'): value for key, value in last.items() if 'backbone' in key}
+    body = {key.removeprefix('model.backbone.model.'): value for key, value in last.items() if 'backbone' in key}
     assert body.keys() == first.keys()
     assert all(torch.equal(body[key], value) for key, value in first.items())  # it is frozen
 
@@ -167,6 +167,9 @@ def test_from_a_tower_to_a_classifier(images, dinov2, tmp_path, monkeypatch, cap
     lines = (folder / 'val.txt').read_text().splitlines()
     right = [predictor(images / line.rsplit(' ', 1)[0])[0][0] == line.split('/')[0] for line in lines]
     assert 100 * sum(right) / len(right) == pytest.approx(float(found['student, linear head']), abs=0.01)
+    pytest.importorskip('onnx')
+    export.main([str(folder / 'out_linear.py'), str(tmp_path / 'moved.pth')])
+    assert (tmp_path / 'moved.onnx').stat().st_size > 0
 
 
 @pytest.mark.slow
