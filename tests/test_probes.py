@@ -86,6 +86,9 @@ class TestHeads:
         assert own.keys() == kept.keys()
         assert all(torch.equal(kept[name], tensor) for name, tensor in own.items())
         assert network(images()).shape == (4, 5)
+        other = MODELS.build({**cfg, 'pretrained': None})
+        other.load_state_dict(network.state_dict())  # strict: saved names are those that are loaded
+        assert all(torch.equal(a, b) for a, b in zip(other.parameters(), network.parameters(), strict=True))
         with pytest.raises(FileNotFoundError, match='student weights nowhere'):
             MODELS.build({**cfg, 'pretrained': 'nowhere.pth'})
 

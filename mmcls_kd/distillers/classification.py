@@ -23,7 +23,7 @@ from ..networks.classes import compare_order, data_names, names_in
 from ..networks.loading import load_strictly
 from ..networks.sources import Source, brings_weights
 from ..networks.towers import with_embedding
-from ..networks.weights import left_random
+from ..networks.weights import left_random, rename_to_own
 from ..patches import without_reentry
 from ..recipe.labels import check_unlabelled, one_logit
 from ..recipe.methods import ALIASES, GT_LABEL, SAMPLE_IDX
@@ -83,23 +83,8 @@ def build_student(source: Source, pretrained: str | bool | None) -> tuple[nn.Mod
 
 
 def students_own_names(distiller: ClassificationDistiller, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Rename the student in a state dict to its own names, in place.
-
-    Some classifiers save their weights under other names than those of their modules. torch applies this only to a
-    network that is saved by itself, but to any that is loaded.
-    """
-    start = f'{prefix}student.'
-    names = dict(
-        zip(
-            [key for key in state if key.startswith(start)],
-            [start + key for key in distiller.student.state_dict()],
-            strict=True,
-        )
-    )
-    if any(key != name for key, name in names.items()):
-        items = [(names.get(key, key), value) for key, value in state.items()]
-        state.clear()
-        state.update(items)
+    """Rename the student in a state dict to its own names, in place."""
+    rename_to_own(state, f'{prefix}student.', distiller.student)
 
 
 def check_classes(num_classes: int, teacher: TeacherLike | None) -> None:

@@ -19,6 +19,7 @@ from ..towers import in_order, is_tower, load_tower
 from .classifiers import ModuleClassifier
 from .loading import load_strictly
 from .sources import Source, find_network, kind_of
+from .weights import rename_to_own
 
 
 class _Embedding:
@@ -235,3 +236,9 @@ class LinearHeadClassifier(ModuleClassifier):
         given = data_preprocessor or cfg.get('data_preprocessor')
         super().__init__(with_linear_head(backbone, num_classes, frozen), loss, train_cfg, given, init_cfg)
         self.model.is_init = True
+        self._register_state_dict_hook(_own_names_inside)
+
+
+def _own_names_inside(classifier: LinearHeadClassifier, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Rename the backbone in a state dict to its own names, in place."""
+    rename_to_own(state, f'{prefix}model.backbone.', classifier.model.backbone)

@@ -137,6 +137,25 @@ def as_in_memory(network: nn.Module, weights: Mapping[str, Tensor]) -> Mapping[s
     return OrderedDict({**found, **misshapen, **unfit})
 
 
+def rename_to_own(state: dict[str, Any], start: str, network: nn.Module) -> None:
+    """Rename an inner network in a state dict to its own names, in place.
+
+    Some classifiers save their weights under other names than those of their modules. torch applies this only to a
+    network that is saved by itself, but to any that is loaded.
+
+    Args:
+        state: The state dict.
+        start: The beginning of the network's names.
+        network: The network.
+    """
+    own = [start + key for key in network.state_dict()]
+    names = dict(zip([key for key in state if key.startswith(start)], own, strict=True))
+    if any(key != name for key, name in names.items()):
+        items = [(names.get(key, key), value) for key, value in state.items()]
+        state.clear()
+        state.update(items)
+
+
 def left_random(network: nn.Module) -> list[str]:
     """List the parts of a network that stay random after its library loaded its own weights.
 
