@@ -132,6 +132,7 @@ def table(shown):
 
 
 @pytest.mark.slow
+@pytest.mark.own_process  # it trains
 @pytest.mark.filterwarnings('ignore')
 def test_from_a_tower_to_a_classifier(images, dinov2, tmp_path, monkeypatch, capsys):
     """First without a head, then with one; the student with it predicts without the files beside it."""
@@ -173,6 +174,7 @@ def test_from_a_tower_to_a_classifier(images, dinov2, tmp_path, monkeypatch, cap
 
 
 @pytest.mark.slow
+@pytest.mark.own_process  # it trains
 @pytest.mark.filterwarnings('ignore')
 def test_from_python_with_the_baseline(images, tmp_path):
     student, result = mmcls_kd.distill(
