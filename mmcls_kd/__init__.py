@@ -22,12 +22,12 @@ NAMES = {
     'TeacherSpec': 'distiller',
     'StoredTeacher': 'teachers',
     'DistillLoss': 'dis_losses',
-    'distill': 'command.folder_runs',  # with mmengine and mmpretrain, as the next
-    'Predictor': 'from_folder.predictor',
+    'distill': 'command.from_folder.runs',  # with mmengine and mmpretrain, as the next
+    'Predictor': 'command.from_folder.predictor',
     'EmbeddingNetwork': 'features.embedding',
-    'knn_accuracy': 'probes',
-    'linear_probe_accuracy': 'probes',
-    'with_linear_head': 'probes',
+    'knn_accuracy': 'features.probes',
+    'linear_probe_accuracy': 'features.probes',
+    'with_linear_head': 'features.probes',
 }
 #: Modules under their names in earlier versions; a module may have been divided.
 MOVED = {

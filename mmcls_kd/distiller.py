@@ -49,7 +49,7 @@ from .teachers.frozen import FrozenTeacher, check_run
 from .teachers.inputs import InputSpec, changed
 from .teachers.several import TeacherGroup
 from .teachers.stored import StoredTeacher
-from .towers import Tower, is_tower, load_tower
+from .teachers.towers import Tower, is_tower, load_tower
 
 logger = logging.getLogger(__name__)
 TeacherLike = FrozenTeacher | TeacherGroup | StoredTeacher

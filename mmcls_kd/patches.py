@@ -41,10 +41,8 @@ def join_registries(registry: ModuleType) -> None:
     """
     for found in vars(registry).values():
         if getattr(found, 'scope', None) == 'mmpretrain':
-            if found._imported:
-                import_module('mmcls_kd.registry')
-                return
             found._locations.append('mmcls_kd.registry')
+            found._imported = False  # also where it has looked into the others already
 
 
 # ---- while networks run

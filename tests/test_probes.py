@@ -16,7 +16,7 @@ from small_networks import CNN
 
 from mmcls_kd import EmbeddingNetwork, knn_accuracy, linear_probe_accuracy, with_linear_head
 from mmcls_kd.engine import KNNHook
-from mmcls_kd.probes import knn_scores
+from mmcls_kd.features.probes import knn_scores
 
 TIMM = dict(type='TimmClassifier', model_name='test_resnet', num_classes=0)
 

@@ -19,13 +19,13 @@ from torch import Tensor
 from ..engine.config import need
 from ..engine.data import batches_from
 from ..engine.models import unwrapped
+from ..files.showing import table
 from ..teachers.inputs import InputAdapter
 from ..teachers.stored import StoredTeacher
 from .advice import Advice, advise, on_size
 from .gradients import TASK, Term, gradient_terms
 from .measures import Summary, agreement, divergence, summary
 from .outputs import ClassifierReader, Reader, TeacherReader, collect, spread
-from .showing import table
 from .teacher_entropy import softened, temperatures
 
 STORED = (

@@ -66,8 +66,8 @@ def of_studies(args: argparse.Namespace) -> bool:
 
 def compare_studies(args: argparse.Namespace) -> None:
     """Compare rows of studies, of which there are no checkpoints any more."""
-    from ..analysis.showing import show
     from ..files.atomic import atomic_path
+    from ..files.showing import show
     from ..study.curves import COLUMNS, compare_rows, draw_curves, read_rows
 
     rows = read_rows(args.work_dirs, args.rows)
@@ -122,7 +122,7 @@ def compare_trainings(args: argparse.Namespace, entrants: Any, distillers: Any) 
     from ..analysis.compare import compare
     from ..analysis.figures import draw
     from ..analysis.page import COLUMNS, cells, write_page
-    from ..analysis.showing import show, write_json
+    from ..files.showing import show, write_json
 
     def tell(line: str) -> None:
         print(line, file=sys.stderr)

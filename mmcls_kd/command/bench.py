@@ -60,8 +60,8 @@ def measure_step(args: argparse.Namespace) -> dict:
     """Measure training steps: times, their ratios, and peak memory."""
     from benchmark.step import Bench, measure_memory, measure_steps, profile, ratios, show_steps
 
-    from ..analysis.showing import show
     from ..engine.config import training_config
+    from ..files.showing import show
 
     cfg = training_config(args)
     with Bench(cfg, args.image_size, args.device) as bench:
@@ -152,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from benchmark.timing import machine
 
-    from ..analysis.showing import write_json
+    from ..files.showing import write_json
 
     MMLogger.get_current_instance().setLevel('WARNING')  # the optimizer tells each parameter's options
     args.device = getattr(args, 'device', None) or ('cuda' if torch.cuda.is_available() and args.part != 'store' else 'cpu')

@@ -100,7 +100,7 @@ def test(config: str, checkpoint: str | Path, folder: Path) -> tuple[float, int]
 
 def show(rows: Sequence[tuple[str, float, int, str]]) -> None:
     """Print the table of results."""
-    from ..analysis.showing import show
+    from ..files.showing import show
 
     cells = [(name, f'{parameters:,}', f'{accuracy:.2f}', took) for name, accuracy, parameters, took in rows]
     show('Fashion-MNIST, 10,000 test images', ('model', 'parameters', 'top-1 (%)', 'training time'), cells)

@@ -39,8 +39,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     load_libraries()
     from ..engine.console import hide_platform_warnings
-    from ..from_folder.predictor import Predictor
     from ..networks.loading import guard_loading
+    from .from_folder.predictor import Predictor
 
     with errors_in_one_line():
         hide_platform_warnings()

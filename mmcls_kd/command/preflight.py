@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         with errors_in_one_line():
             need_library('torchmetrics', program(), extra='analysis')
             from ..analysis.preflight import look, prepare, show
-            from ..analysis.showing import screen, write_json
+            from ..files.showing import screen, write_json
 
             if args.json and args.json.is_dir():
                 raise ValueError(f'--json {args.json} is a folder: name a file in it')

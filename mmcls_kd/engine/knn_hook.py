@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, Subset
 
 from ..features.dry_run import dry_run, evaluating
 from ..features.families import default_taps
+from ..features.probes import knn_accuracy, linear_probe_accuracy
 from ..features.taps import record
 from ..networks.trial import leaves
-from ..probes import knn_accuracy, linear_probe_accuracy
 from .models import unwrapped
 
 
@@ -32,10 +32,10 @@ class KNNHook(Hook):
 
     Args:
         k: Number of neighbours.
-        temperature: Temperature of their votes, see :func:`mmcls_kd.probes.knn_scores`.
+        temperature: Temperature of their votes, see :func:`mmcls_kd.features.probes.knn_scores`.
         train_images: Number of training images, drawn once; all where there are fewer.
         linear: Whether to measure a linear probe too, as ``linear/top1``, see
-            :func:`mmcls_kd.probes.linear_probe_accuracy`.
+            :func:`mmcls_kd.features.probes.linear_probe_accuracy`.
         seed: Seed of the subset.
 
     Raises:

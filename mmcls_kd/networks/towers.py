@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..errors import need_library
 from ..features.embedding import Pooling, has_class_token
-from ..probes import with_linear_head
-from ..towers import in_order, is_tower, load_tower
+from ..features.probes import with_linear_head
+from ..teachers.towers import in_order, is_tower, load_tower
 from .classifiers import ModuleClassifier
 from .loading import load_strictly
 from .sources import Source, find_network, kind_of

@@ -13,9 +13,9 @@ from mmcls_kd.analysis.advice import AT_THE_START, Advice
 from mmcls_kd.analysis.gradients import TASK, Term
 from mmcls_kd.analysis.measures import Summary
 from mmcls_kd.analysis.preflight import Look, show
-from mmcls_kd.analysis.showing import screen
 from mmcls_kd.configs.reading import read_config
 from mmcls_kd.files.paths import TOOLBOX
+from mmcls_kd.files.showing import screen
 from mmcls_kd.networks.loading import load_strictly
 from mmcls_kd.networks.sources import network_cfg
 from mmcls_kd.recipe.methods import MethodList

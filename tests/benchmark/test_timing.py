@@ -7,7 +7,7 @@ import pytest
 
 from benchmark import timing
 from benchmark.timing import Timing, clock, interleave, machine
-from mmcls_kd.analysis.showing import show, write_json
+from mmcls_kd.files.showing import show, write_json
 
 
 @pytest.mark.parametrize('rounds', [1, 2, 3, 4, 5, 20])

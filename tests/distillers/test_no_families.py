@@ -19,9 +19,9 @@ NAMED = re.compile(
     r'goog_?le_?net\w*|inception\w*|vgg\w*|squeeze_?net\w*|dino\w*|eva)(?![a-z])',
     re.IGNORECASE,
 )
-#: The table of families, those of the libraries' ways to resize and of their models of images and texts, and the original's
-#: keyword.
-TABLES, LEGACY = ('families.py', 'resizing.py', 'zero_shot.py'), 'is_vit'
+#: The table of families, those of the libraries' ways to resize, of their image towers and of their models of images and
+#: texts, and the original's keyword.
+TABLES, LEGACY = ('families.py', 'resizing.py', 'towers.py', 'zero_shot.py'), 'is_vit'
 FILES = [
     path
     for package in (mmcls_kd.distillers, mmcls_kd.dis_losses, mmcls_kd.features, mmcls_kd.recipe, mmcls_kd.teachers)

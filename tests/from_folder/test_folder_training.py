@@ -15,9 +15,9 @@ from PIL import Image
 
 import mmcls_kd
 from mmcls_kd.command import predict, train
+from mmcls_kd.command.from_folder.making import Order, chosen_methods, make
 from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.files.plain_data import read_plain_config
-from mmcls_kd.from_folder.making import Order, chosen_methods, make
 from mmcls_kd.networks.cost import count_flops, count_parameters
 
 NET = 'timm:test_resnet'

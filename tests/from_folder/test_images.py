@@ -9,9 +9,9 @@ from mmpretrain.registry import TRANSFORMS
 from PIL import Image
 from small_networks import CNN
 
+from mmcls_kd.command.from_folder.choices import BY_IMAGES, SIZES, WITH_BATCH_NORM, WITHOUT, choose, size_of
+from mmcls_kd.command.from_folder.images import find_images
 from mmcls_kd.files.paths import TOOLBOX
-from mmcls_kd.from_folder.choices import BY_IMAGES, SIZES, WITH_BATCH_NORM, WITHOUT, choose, size_of
-from mmcls_kd.from_folder.images import find_images
 
 RED = (200, 30, 60)
 

@@ -13,7 +13,7 @@ from towers import made as tower
 
 import mmcls_kd
 from mmcls_kd.command import export, predict, train
-from mmcls_kd.from_folder.making import Order, make
+from mmcls_kd.command.from_folder.making import Order, make
 from mmcls_kd.networks.towers import lacks_classes
 
 NET = 'timm:test_resnet'

@@ -13,9 +13,9 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from mmcls_kd.analysis.showing import show
 from mmcls_kd.engine.config import datasets_of
 from mmcls_kd.engine.data import reproducible
+from mmcls_kd.files.showing import show
 
 from .timing import Timing, interleave
 

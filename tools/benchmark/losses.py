@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmcls_kd.analysis.showing import show
 from mmcls_kd.dis_losses import dkd_loss, kd_loss, nkd_loss, tfnkd_loss, uskd_loss, wsld_loss
+from mmcls_kd.files.showing import show
 from mmcls_kd.teachers.records import decode, encode
 
 from .timing import Timing, computing, interleave

@@ -14,11 +14,11 @@ from mmengine.config import Config
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity
 
-from mmcls_kd.analysis.showing import show
 from mmcls_kd.dis_losses import LOSSES
 from mmcls_kd.errors import close_names
 from mmcls_kd.features.taps import Shape, shape_of
 from mmcls_kd.files.paths import TOOLBOX
+from mmcls_kd.files.showing import show
 from mmcls_kd.recipe.methods import Method, MethodList
 
 from .losses import random_labels

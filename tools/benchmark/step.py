@@ -27,12 +27,12 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from mmcls_kd.analysis.showing import show
 from mmcls_kd.distillers.classification import refuse_narrow
 from mmcls_kd.distillers.recipe import is_distiller
 from mmcls_kd.engine.config import take_precision
 from mmcls_kd.engine.views import preprocessing_of
 from mmcls_kd.features.dry_run import dry_run
+from mmcls_kd.files.showing import show
 from mmcls_kd.networks.sources import network_cfg
 from mmcls_kd.recipe.methods import GT_LABEL, MethodList
 from mmcls_kd.recipe.schedules import Progress

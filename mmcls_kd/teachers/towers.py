@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .features.embedding import EmbeddingNetwork
+from ..features.embedding import EmbeddingNetwork
 
 #: The class of the image tower in a model of images and texts, by its ``model_type``.
 IMAGE_TOWERS = {

@@ -9,23 +9,23 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import listed
-from .arguments import command_line
-from .exits import ended_in_order, errors_in_one_line
-from .loading import load_libraries
+from ...errors import listed
+from ..arguments import command_line
+from ..exits import ended_in_order, errors_in_one_line
+from ..loading import load_libraries
 
 if TYPE_CHECKING:
-    from ..from_folder.making import Made, Order
-    from ..from_folder.summary import Result
+    from .making import Made, Order
+    from .summary import Result
 
 Context = Callable[[], AbstractContextManager]
 
 
 def train_on_folder(args: argparse.Namespace) -> None:
     """Train on a folder by the command line's options; print the table and the next commands."""
-    from ..analysis.showing import show
-    from ..from_folder.making import chosen, make
-    from ..from_folder.summary import COLUMNS, table_rows
+    from ...files.showing import show
+    from .making import chosen, make
+    from .summary import COLUMNS, table_rows
 
     with errors_in_one_line():
         made = make(order_of(args))
@@ -61,7 +61,7 @@ def training_commands(made: Made) -> list[list[str]]:
 
 def order_of(args: argparse.Namespace) -> Order:
     """Return the order of a command line."""
-    from ..from_folder.making import Order
+    from .making import Order
 
     return Order(
         data=args.data,
@@ -91,7 +91,7 @@ def run(made: Made, args: argparse.Namespace, building: Context = nullcontext, g
         building: Context of the checks before a training.
         going: Context of a training.
     """
-    from ..from_folder.summary import Result, draw_curves, measure, read_runs
+    from .summary import Result, draw_curves, measure, read_runs
 
     rows: dict[str, Any] = {}
     for name, config in made.configs.items():
@@ -118,7 +118,7 @@ def run(made: Made, args: argparse.Namespace, building: Context = nullcontext, g
 
 def _prepared(args: argparse.Namespace, held: ExitStack) -> Any:
     """Return the runner of a made config; errors name the config, where their remedies are keys of it."""
-    from .train import prepare
+    from ..training import prepare
 
     try:
         return prepare(args, held)
@@ -130,10 +130,10 @@ def _prepared(args: argparse.Namespace, held: ExitStack) -> Any:
 
 def write_student(checkpoint: Path, path: Path) -> Path:
     """Write the student of a checkpoint as a file of its own: a distiller's transferred, else the weights; return it."""
-    from ..files.atomic import save_atomically
-    from ..files.checkpoint import plain, read_checkpoint
-    from ..networks.transfer import transfer
-    from ..networks.weights import student_weights, weights_of
+    from ...files.atomic import save_atomically
+    from ...files.checkpoint import plain, read_checkpoint
+    from ...networks.transfer import transfer
+    from ...networks.weights import student_weights, weights_of
 
     content = read_checkpoint(checkpoint)
     if student_weights(weights_of(content)):
@@ -199,16 +199,16 @@ def distill(
 
     Returns:
         The student, the module of its own library in eval mode, for images as its config's ``data_preprocessor`` makes them
-        (:class:`mmcls_kd.Predictor` takes files); and the :class:`~mmcls_kd.from_folder.summary.Result`.
+        (:class:`mmcls_kd.Predictor` takes files); and the :class:`~mmcls_kd.command.from_folder.summary.Result`.
 
     Raises:
         FileNotFoundError: If the folder or a file is missing.
         ValueError: If an argument is unknown, or folder and networks do not fit.
     """
     load_libraries()
-    from ..from_folder.making import Order, make
-    from ..from_folder.predictor import Predictor
-    from .train import parser
+    from ..training import parser
+    from .making import Order, make
+    from .predictor import Predictor
 
     def as_list(value: Any) -> list:
         return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]

@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .dis_losses.common import unit
-from .features.dry_run import dry_run
+from .dry_run import dry_run
 
 #: Number of test embeddings that are compared at once.
 ROWS = 1024
@@ -34,9 +33,9 @@ def knn_scores(train: Tensor, labels: Tensor, test: Tensor, k: int = 20, tempera
         >>> knn_scores(torch.eye(2), torch.tensor([0, 1]), torch.tensor([[1.0, 0.0]]), temperature=1.0)
         tensor([[1.0000, 0.3679]], dtype=torch.float64)
     """
-    train, votes = unit(train.double()), F.one_hot(labels.long()).double()
+    train, votes = F.normalize(train.double()), F.one_hot(labels.long()).double()
     rows = []
-    for part in unit(test.double()).split(ROWS):
+    for part in F.normalize(test.double()).split(ROWS):
         alike, nearest = (part @ train.T).topk(min(k, len(train)), dim=1)
         weights = ((alike - 1) / temperature).exp()
         rows.append((weights[:, :, None] * votes[nearest]).sum(dim=1))

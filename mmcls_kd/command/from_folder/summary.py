@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from mmengine.runner import Runner
 
-from ..analysis.figures import new_figure, save
-from ..analysis.outputs import TeacherReader, collect
-from ..analysis.runs import Run, read_run
-from ..engine.knn_hook import KNNHook
-from ..engine.models import unwrapped
-from ..features.dry_run import evaluating
-from ..files.drawing import drawing
-from ..networks.cost import count_flops, count_parameters, milliseconds
+from ...analysis.figures import new_figure, save
+from ...analysis.outputs import TeacherReader, collect
+from ...analysis.runs import Run, read_run
+from ...engine.knn_hook import KNNHook
+from ...engine.models import unwrapped
+from ...features.dry_run import evaluating
+from ...files.drawing import drawing
+from ...networks.cost import count_flops, count_parameters, milliseconds
 
 COLUMNS = ('network', 'top-1 (%)', 'parameters', 'MACs', 'ms/image')
 LABELS = dict(

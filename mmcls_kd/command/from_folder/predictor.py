@@ -13,18 +13,18 @@ from mmpretrain.registry import TRANSFORMS
 
 import mmcls_kd.registry  # noqa: F401  (networks by name)
 
-from ..configs.reading import in_scope, read_config
-from ..engine.config import student_only
-from ..engine.data import image_fault
-from ..export import load_classifier
-from ..export.network import IN_MEMORY, tested_dataset
-from ..features.dry_run import scores
-from ..files.checkpoint import read_checkpoint
-from ..files.plain_data import plain_config
-from ..networks.classes import names_in
-from ..networks.loading import fetch
-from ..networks.sources import find_network
-from ..networks.towers import lacks_classes
+from ...configs.reading import in_scope, read_config
+from ...engine.config import student_only
+from ...engine.data import image_fault
+from ...export import load_classifier
+from ...export.network import IN_MEMORY, tested_dataset
+from ...features.dry_run import scores
+from ...files.checkpoint import read_checkpoint
+from ...files.plain_data import plain_config
+from ...networks.classes import names_in
+from ...networks.loading import fetch
+from ...networks.sources import find_network
+from ...networks.towers import lacks_classes
 
 
 class Predictor:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import mmcv
 from PIL import Image
 
-from ..errors import close_names, listed
+from ...errors import close_names, listed
 
 #: Suffixes of image files; other files are ignored.
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.pgm', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.avif')

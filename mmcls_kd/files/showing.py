@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..files.atomic import atomic_path
+from .atomic import atomic_path
 
 
 def screen() -> Console:

@@ -15,18 +15,18 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from ..configs.reading import as_python, read_config
-from ..distillers.teacher import network_pixels
-from ..errors import close_names, refusals_named
-from ..features.dry_run import dry_run, own_sizes
-from ..files.atomic import atomic_path, save_atomically
-from ..files.checkpoint import read_checkpoint
-from ..files.paths import absolute
-from ..networks.classes import names_in
-from ..networks.loading import fetch, load_strictly
-from ..networks.sources import OWN_WEIGHTS, Source, find_network, kind_of, own_weights
-from ..networks.towers import find_teacher, lacks_classes, without_classes
-from ..recipe.methods import Method, MethodList, needs_teacher, offer
+from ...configs.reading import as_python, read_config
+from ...distillers.teacher import network_pixels
+from ...errors import close_names, refusals_named
+from ...features.dry_run import dry_run, own_sizes
+from ...files.atomic import atomic_path, save_atomically
+from ...files.checkpoint import read_checkpoint
+from ...files.paths import absolute
+from ...networks.classes import names_in
+from ...networks.loading import fetch, load_strictly
+from ...networks.sources import OWN_WEIGHTS, Source, find_network, kind_of, own_weights
+from ...networks.towers import find_teacher, lacks_classes, without_classes
+from ...recipe.methods import Method, MethodList, needs_teacher, offer
 from .choices import Choices, choose, size_of
 from .images import FolderImages, find_images
 

@@ -2,7 +2,7 @@
 
 import json
 
-from mmcls_kd.analysis.showing import screen, table, write_json
+from mmcls_kd.files.showing import screen, table, write_json
 
 
 def test_cells_are_text_and_no_markup(capsys):
