@@ -1,4 +1,4 @@
-"""The recipe of a distillation: the ``model`` of a distiller's config, and the only reader of its keys."""
+"""The recipe of a distillation: the ``model`` of a distiller's config, read and completed."""
 
 from __future__ import annotations
 
@@ -64,11 +64,6 @@ class Recipe:
         with refusals_named('model.student_cfg'):
             return find_network(self.model['student_cfg'])
 
-    @property
-    def several_teachers(self) -> bool:
-        """Whether the teachers are given in a list."""
-        return isinstance(self.model.get('teacher_cfg'), (list, tuple))
-
     def of_each_teacher(self, key: str) -> list[Any]:
         """Return the value of a key for each teacher."""
         value = self.model.get(key)
@@ -87,7 +82,7 @@ class Recipe:
         given = {field: self.model.get(key) for field, key in TEACHER_KEYS.items()}
         if cfg is None:  # a store takes the teacher's place, whatever else is still said of it
             return [TeacherSettings(None)]
-        if not self.several_teachers:
+        if not isinstance(cfg, (list, tuple)):
             for field in ('pretrained', 'pixels', 'weight'):
                 if isinstance(given[field], (list, tuple)):
                     raise ValueError(
@@ -114,7 +109,7 @@ class Recipe:
         """Return the config of the data preprocessor, with mixup and CutMix.
 
         Args:
-            given: That of the run's config; by default the distiller's, else the student's.
+            given: That of the run's config, for a distiller without one of its own; the student's is the last choice.
         """
         own = self.student.cfg
         cfg = {

@@ -1,7 +1,5 @@
 """Students without labels learn the embeddings of towers trained on Fashion-MNIST: the accuracy of neighbours rises."""
 
-from pathlib import Path
-
 import pytest
 import timm
 import torch
@@ -13,7 +11,6 @@ from towers import SIZES, made
 from mmcls_kd import Distiller, knn_accuracy, linear_probe_accuracy
 from mmcls_kd.distiller import load_network
 
-DATA = Path(__file__).resolve().parents[2] / 'data' / 'fashion_mnist'
 TOWERS = ('dinov2', 'dinov3', 'clip', 'siglip')
 STUDENTS = {
     'cnn': lambda: timm.create_model('test_resnet', num_classes=0),
@@ -80,11 +77,9 @@ def rise(teacher, student, train, test, epochs):
 
 @pytest.mark.acceptance
 @pytest.mark.parametrize('name', TOWERS)
-def test_the_accuracy_of_neighbours_rises(name, tmp_path, capsys):
-    if not DATA.is_dir():
-        pytest.skip(f'{DATA} is not there: python tools/fetch_fashion_mnist.py fetches it')
+def test_the_accuracy_of_neighbours_rises(fashion_mnist, name, tmp_path, capsys):
     torch.manual_seed(0)
-    train, test = data(DATA, 'train', 2000), data(DATA, 't10k', 1000)
+    train, test = data(fashion_mnist, 'train', 2000), data(fashion_mnist, 't10k', 1000)
     teacher = trained(name, tmp_path, *train, epochs=6)
     own = measures(teacher, train, test)
     for student in STUDENTS:

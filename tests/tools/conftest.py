@@ -1,7 +1,8 @@
+import sys
 from types import SimpleNamespace
 
 import pytest
-from commands import DISTILLER, data_options, run
+from commands import DISTILLER, data_options, run, tool
 
 from mmcls_kd.files.paths import TOOLBOX
 
@@ -24,3 +25,19 @@ def exported(trained):
     path = trained.work_dir / 'student.pth'
     done = run('pth_transfer.py', '--dis_path', trained.checkpoint, '--output_path', path)
     return SimpleNamespace(path=path, output=done.output)
+
+
+@pytest.fixture
+def main(monkeypatch, capsys):
+    """Runs export_student.py in this process and returns what it prints, the error included."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, 'argv', ['export_student.py', *map(str, words)])
+        capsys.readouterr()
+        try:
+            tool('export_student')()
+        except SystemExit as stopped:
+            return capsys.readouterr().err if stopped.code == 2 else str(stopped.code)
+        return capsys.readouterr().out
+
+    return call

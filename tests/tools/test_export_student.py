@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from commands import run, tool
+from commands import run
 from kit import assert_close
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
@@ -129,22 +129,6 @@ def about_torchscript(path):
     files = {'metadata.json': ''}
     torch.jit.load(str(path), _extra_files=files)
     return json.loads(files['metadata.json'])
-
-
-@pytest.fixture
-def main(monkeypatch, capsys):
-    """Runs the tool in this process and returns what it prints, the error included."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, 'argv', ['export_student.py', *map(str, words)])
-        capsys.readouterr()
-        try:
-            tool('export_student')()
-        except SystemExit as stopped:
-            return str(stopped.code)
-        return capsys.readouterr().out
-
-    return call
 
 
 def left_behind(folder):

@@ -7,7 +7,7 @@ import folders
 import numpy as np
 import pytest
 import torch
-from commands import DISTILLER, accuracy, data_options, run, tool
+from commands import DISTILLER, accuracy, data_options, run
 from kit import assert_close
 from mmengine.config import Config
 from networks import resnet
@@ -22,22 +22,6 @@ from mmcls_kd.recipe.fake_quant import quantised_weight
 
 pytestmark = pytest.mark.filterwarnings('ignore:Fail to import')
 CLASSES = list('abcdefghij')
-
-
-@pytest.fixture
-def main(monkeypatch, capsys):
-    """Runs the tool in this process and returns what it prints, the error included."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, 'argv', ['export_student.py', *map(str, words)])
-        capsys.readouterr()
-        try:
-            tool('export_student')()
-        except SystemExit as stopped:
-            return capsys.readouterr().err if stopped.code == 2 else str(stopped.code)
-        return capsys.readouterr().out
-
-    return call
 
 
 def images_of(paths_or_array):
