@@ -6,7 +6,9 @@ import os
 import pickle
 import subprocess
 import sys
+import weakref
 from collections import OrderedDict
+from tempfile import NamedTemporaryFile
 
 import numpy as np
 import pytest
@@ -290,7 +292,17 @@ class TestCustomImports:
                     read(tmp_path / 'c.py')
 
     @pytest.mark.parametrize('line', ['1 / 0', 'None.a', 'raise RuntimeError("no")'])
-    def test_a_config_that_raises(self, line, tmp_path):
+    def test_a_config_that_raises(self, line, tmp_path, monkeypatch):
         (tmp_path / 'c.py').write_text(f'{line}\n')
-        with pytest.raises(ValueError, match=r'config .*c\.py cannot be read: \w+Error: '):
+        copies = []
+
+        def remember(*args, **kwargs):
+            file = NamedTemporaryFile(*args, **kwargs)  # noqa: SIM115 (it is about who closes it)
+            copies.append(weakref.ref(file))
+            return file
+
+        monkeypatch.setattr('tempfile.NamedTemporaryFile', remember)
+        with pytest.raises(ValueError, match=r'config .*c\.py cannot be read: \w+Error: ') as raised:
             read_config(str(tmp_path / 'c.py'))
+        assert raised.value.__cause__  # it is closed while the error is still held
+        assert [copy() for copy in copies] == [None]

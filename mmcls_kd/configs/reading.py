@@ -17,7 +17,7 @@ from mmengine.utils import import_modules_from_strings
 
 from ..files import plain_data
 from ..files.paths import TOOLBOX, _found
-from ..files.plain_data import files_guarded, read_plain_config, refuse_calls
+from ..files.plain_data import read_plain_config, refuse_calls, run_config
 
 #: Line length of a config's text.
 LINE = 100
@@ -32,8 +32,7 @@ def read_config(path: str) -> Config:
     """
     if '::' not in path and (found := _found(path)):
         try:
-            with files_guarded():
-                cfg = Config.fromfile(found)
+            cfg = run_config(found)
         except FileNotFoundError:
             raise
         except Exception as error:  # a program may raise anything
@@ -43,7 +42,7 @@ def read_config(path: str) -> Config:
         return cfg
     try:
         name = path if '::' in path else f'mmpretrain::{path.removeprefix("configs/")}'
-        return Config.fromfile(Config._get_cfg_path(name, '')[0])
+        return run_config(Config._get_cfg_path(name, '')[0])
     except (FileNotFoundError, ValueError, AssertionError) as error:
         raise FileNotFoundError(
             f'config {path}: neither in the working directory nor in the toolbox ({TOOLBOX}) nor in mmpretrain'

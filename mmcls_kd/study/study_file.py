@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from mmengine.config import Config
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, ValidationError, model_validator
 
 from ..errors import close_names
 from ..files.paths import find_file
-from ..files.plain_data import files_guarded
+from ..files.plain_data import run_config
 
 #: The student alone and KD, with which every other row of a pair is compared; and the row of the teacher alone.
 BASELINE, KD, TEACHER = 'baseline', 'kd', 'teacher'
@@ -227,8 +226,7 @@ def read_study(path: str | Path) -> Study:
     """
     found = find_file(path)
     try:
-        with files_guarded():
-            content = Config.fromfile(found)._cfg_dict.to_dict()
+        content = run_config(found)._cfg_dict.to_dict()
     except Exception as error:  # a program may raise anything
         raise ValueError(f'study {path} cannot be read: {type(error).__name__}: {error}') from error
     content = {key: value for key, value in content.items() if not key.startswith('_')} | {'path': found}
