@@ -71,3 +71,12 @@ def fashion(tmp_path_factory):
         patch.setattr('sys.argv', ['fetch_fashion_mnist.py', '--root', str(whole)])
         tool('fetch_fashion_mnist')()
     return folders.first_images(whole, folder)
+
+
+@pytest.fixture(scope='session')
+def fashion_mnist():
+    """The folder of the whole data set."""
+    folder = TOOLBOX / 'data' / 'fashion_mnist'
+    if not folder.is_dir():
+        pytest.skip(f'{folder} is not there: python tools/fetch_fashion_mnist.py fetches it')
+    return folder
