@@ -11,11 +11,13 @@ from mmengine.registry import Registry
 from mmpretrain import registry as mmpretrain_registry
 from mmpretrain.registry import MODELS
 
-from . import backbones, dis_losses, distillers, engine, networks, readers
+from . import dis_losses, distillers, engine, networks, readers
+from .backbones.deit3 import DeiT3
+from .backbones.mobilenet_v1 import MobileNetV1
 from .patches import replace_deit3
 from .recipe.methods import FINDERS
 
-__all__ = ['backbones', 'distillers', 'engine', 'networks', 'readers']
+__all__ = ['DeiT3', 'MobileNetV1', 'distillers', 'engine', 'networks', 'readers']
 LOCATIONS = [f'mmpretrain.{part}' for part in ('datasets', 'engine', 'evaluation', 'models', 'visualization')]
 
 
@@ -32,7 +34,7 @@ logging.getLogger('mmcls_kd').setLevel(logging.INFO)
 logging.getLogger('mmcls_kd').propagate = False
 for loss in dis_losses.LOSSES.values():
     MODELS.register_module(module=loss)
-replace_deit3(MODELS, backbones.DeiT3)
+replace_deit3(MODELS, DeiT3)
 FINDERS.insert(0, MODELS.get)
 for parent in [value for value in vars(mmpretrain_registry).values() if isinstance(value, Registry)]:
     if parent.scope == 'mmpretrain':  # not mmengine's, which are imported there
