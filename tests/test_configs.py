@@ -25,6 +25,7 @@ from mmcls_kd.recipe.methods import MethodList, offer
 FOLDER = TOOLBOX / 'configs' / 'distillers'
 VECTORS = ['rkd', 'pkt', 'cc', 'crd']
 LATER = ['dist', 'lskd', 'ttm', 'wttm', 'ctkd', 'ofa_logit', 'ofa', 'wkd_logit', *VECTORS]  # beyond those of the original
+LATER += ['normkd', 'normdkd', 'rld', 'abkd', 'luminet']
 MAPS = ['at', 'sp', 'nst', 'vid', 'fitnet', 'wkd_feature', 'reviewkd', 'simkd']  # and of convolutional networks
 CNN = ['srrl', 'mgd', 'wsld', 'dkd', 'kd', 'nkd', *LATER, *MAPS]
 VIT = ['vitkd', 'wsld', 'dkd', 'nkd', 'kd', *LATER]
@@ -59,15 +60,29 @@ PUBLISHED_LATER = {
     'wttm': dict(gamma=0.1),
     'ctkd': dict(alpha=0.9, divergence=True, curriculum=dict(start=1, range=20, epochs=10)),
     'wkd_logit': dict(temp=2, gamma=30),
+    'normdkd': dict(temp=2, alpha=1, beta=8, loss_weight=dict(value=1, warmup=20)),
+    'abkd': dict(alpha=0.8, beta=0.3, temp=4, loss_weight=64),
+    'luminet': dict(temp=4, alpha=33, loss_weight=dict(value=0.5, warmup=20)),
     'rkd': dict(distance_weight=25, angle_weight=50),
     'pkt': dict(loss_weight=30000),
     'cc': dict(loss_weight=0.02),
     'crd': dict(loss_weight=0.8, nce_k=16384, nce_t=0.07, nce_m=0.5),
 }
+RLD = dict(temp=4, tau_alpha=1, alpha=1, beta=8)
 ON_IMAGENET = dict(
-    dist=dict(temp=1, beta=1, gamma=1, loss_weight=2), ofa_logit=dict(eps=1.5, temp=1), ofa=dict(eps=1.5, temp=1)
+    dist=dict(temp=1, beta=1, gamma=1, loss_weight=2),
+    ofa_logit=dict(eps=1.5, temp=1),
+    ofa=dict(eps=1.5, temp=1),
+    normkd=dict(temp=1),
+    rld=dict(**RLD, loss_weight=dict(value=1, warmup=1)),
 )
-ON_CIFAR = dict(dist=dict(temp=4, beta=1, gamma=1, loss_weight=2), ofa_logit=dict(eps=1, temp=1), ofa=dict(eps=1, temp=1))
+ON_CIFAR = dict(
+    dist=dict(temp=4, beta=1, gamma=1, loss_weight=2),
+    ofa_logit=dict(eps=1, temp=1),
+    ofa=dict(eps=1, temp=1),
+    normkd=dict(temp=2, loss_weight=9),
+    rld=dict(**RLD, loss_weight=dict(value=1, warmup=20)),
+)
 EVERY_STAGE = [1, 2, 3, 4]
 PUBLISHED_MAPS = {
     'at': dict(loss_weight=1000, stages=EVERY_STAGE),
@@ -287,6 +302,8 @@ FUNCTIONS = {
     'wttm': losses.wttm_loss,
     'ofa_logit': losses.ofa_logit_loss,
     'wkd_logit': losses.wkd_logit_loss,
+    'normkd': losses.normkd_loss,
+    'abkd': losses.abkd_loss,
 }
 
 

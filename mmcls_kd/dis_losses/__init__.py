@@ -1,5 +1,6 @@
 """The distillation losses, one method a file: a pure function and the thin registered module around it."""
 
+from .abkd import ABKDLoss, abkd_loss
 from .at import ATLoss, at_loss
 from .base import DistillLoss
 from .cc import CCLoss, cc_loss
@@ -10,8 +11,10 @@ from .embedding import EmbeddingLoss, embedding_loss
 from .fitnet import FitNetLoss, fitnet_loss
 from .kd import KDLoss, kd_loss
 from .lskd import LSKDLoss, lskd_loss
+from .luminet import LumiNetLoss, luminet_loss
 from .mgd import MGDLoss, mgd_loss
 from .nkd import NKDLoss, nkd_loss
+from .normkd import NormDKDLoss, NormKDLoss, normdkd_loss, normkd_loss
 from .nst import NSTLoss, nst_loss
 from .ofa import OFALogitLoss, ofa_logit_loss
 from .ofa_exits import OFALoss, ofa_loss
@@ -19,6 +22,7 @@ from .pkt import PKTLoss, pkt_loss
 from .queue import QueueLoss, queue_loss
 from .reviewkd import ReviewKDLoss, hcl_loss
 from .rkd import RKDLoss, rkd_loss
+from .rld import RLDLoss, rld_loss
 from .sigmoid_kd import SigmoidKDLoss, sigmoid_kd_loss
 from .simkd import SimKD, simkd_loss
 from .sp import SPLoss, sp_loss
@@ -33,6 +37,7 @@ from .wkd_logit import WKDLogitLoss, wkd_logit_loss
 from .wsld import WSLDLoss, wsld_loss
 
 __all__ = [
+    'ABKDLoss',
     'ATLoss',
     'CCLoss',
     'CRDLoss',
@@ -43,14 +48,18 @@ __all__ = [
     'FitNetLoss',
     'KDLoss',
     'LSKDLoss',
+    'LumiNetLoss',
     'MGDLoss',
     'NKDLoss',
     'NSTLoss',
+    'NormDKDLoss',
+    'NormKDLoss',
     'OFALogitLoss',
     'OFALoss',
     'PKTLoss',
     'QueueLoss',
     'RKDLoss',
+    'RLDLoss',
     'ReviewKDLoss',
     'SPLoss',
     'SRRLLoss',
@@ -65,6 +74,7 @@ __all__ = [
     'WKDLogitLoss',
     'WSLDLoss',
     'WTTMLoss',
+    'abkd_loss',
     'at_loss',
     'cc_loss',
     'dist_loss',
@@ -74,15 +84,19 @@ __all__ = [
     'hcl_loss',
     'kd_loss',
     'lskd_loss',
+    'luminet_loss',
     'mgd_loss',
     'nce_loss',
     'nkd_loss',
+    'normdkd_loss',
+    'normkd_loss',
     'nst_loss',
     'ofa_logit_loss',
     'ofa_loss',
     'pkt_loss',
     'queue_loss',
     'rkd_loss',
+    'rld_loss',
     'sigmoid_kd_loss',
     'simkd_loss',
     'sp_loss',

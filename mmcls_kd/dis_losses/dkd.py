@@ -8,6 +8,18 @@ from .base import DistillLoss
 from .common import full_precision, hard_label, mask_classes, standardize_classes
 
 
+def decoupled(logit: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the log-probabilities (target, all others), (N, 2), and those among the others, (N, C).
+
+    Args:
+        logit: Logits, divided by the temperature, (N, C).
+        target: Class index of each sample, (N, 1).
+    """
+    others = mask_classes(logit, target)
+    binary = torch.cat([logit.gather(1, target), others.logsumexp(dim=1, keepdim=True)], dim=1)
+    return binary.log_softmax(dim=1), others.log_softmax(dim=1)
+
+
 def dkd_loss(
     logit_s: Tensor,
     logit_t: Tensor,
@@ -43,14 +55,8 @@ def dkd_loss(
     if standardize:
         logit_s, logit_t = standardize_classes(logit_s), standardize_classes(logit_t)
     target = hard_label(gt_label)[:, None]
-
-    def decoupled(logit: Tensor) -> tuple[Tensor, Tensor]:
-        others = mask_classes(logit, target)
-        binary = torch.cat([logit.gather(1, target), others.logsumexp(dim=1, keepdim=True)], dim=1)
-        return binary.log_softmax(dim=1), others.log_softmax(dim=1)
-
-    target_s, other_s = decoupled(logit_s / temp)
-    target_t, other_t = decoupled(logit_t / temp)
+    target_s, other_s = decoupled(logit_s / temp, target)
+    target_t, other_t = decoupled(logit_t / temp, target)
     target_term = F.kl_div(target_s, target_t, reduction='batchmean', log_target=True)
     other_term = F.kl_div(other_s, other_t, reduction='batchmean', log_target=True)
     return temp**2 * (alpha * target_term + beta * other_term)

@@ -41,6 +41,7 @@ METHODS = offered(SELF) | offered(DISTILLER)
 TOGETHER = {
     'without a teacher': ['uskd', 'tfnkd'],
     'logits': ['wsld', 'dkd', 'kd', 'nkd', 'dist', 'lskd', 'ttm', 'wttm', 'ctkd', 'ofa_logit', 'wkd_logit'],
+    'later logits': ['normkd', 'normdkd', 'rld', 'abkd', 'luminet'],
     'features': ['srrl', 'mgd', 'ofa', 'rkd', 'pkt', 'cc', 'at', 'sp', 'nst', 'vid', 'fitnet', 'wkd_feature', 'reviewkd'],
     'simkd': ['simkd'],
     'crd': ['crd'],

@@ -90,3 +90,86 @@ def sinkhorn(w1, w2, price, reg, iterations):
         v = [w2[j] / (sum(kernel[i][j] * u[i] for i in places) + 1e-8) for j in places]
         u = [w1[i] / (sum(kernel[i][j] * v[j] for j in places) + 1e-8) for i in places]
     return sum(u[i] * kernel[i][j] * v[j] * price[i][j] for i in places for j in places)
+
+
+# ---- the second set
+
+
+def spread(z):
+    """The unbiased standard deviation of some numbers."""
+    return torch.sqrt(sum((x - mean(z)) ** 2 for x in z) / (len(z) - 1))
+
+
+def normkd(logit_s, logit_t, temp=2.0):
+    terms = []
+    for z_s, z_t in zip(numbers(logit_s), numbers(logit_t), strict=True):
+        tau_s, tau_t = temp * spread(z_s), temp * spread(z_t)
+        terms.append(tau_t**2 * kl(softmax(z_t, tau_t).values(), softmax(z_s, tau_s).values()))
+    return mean(terms)
+
+
+def normdkd(logit_s, logit_t, gt_label, temp=2.0, alpha=1.0, beta=8.0):
+    terms = []
+    for z_s, z_t, label in zip(numbers(logit_s), numbers(logit_t), gt_label.tolist(), strict=True):
+        y, tau_s, tau_t = target_class(label), temp * spread(z_s), temp * spread(z_t)
+        q, p = softmax(z_s, tau_s), softmax(z_t, tau_t)
+        of_others = kl(softmax(z_t, tau_t, leave_out=[y]).values(), softmax(z_s, tau_s, leave_out=[y]).values())
+        terms.append(tau_t**2 * (alpha * binary(p, y, q, y) + beta * of_others))
+    return mean(terms)
+
+
+def binary(p, i, q, j):
+    """KL of (p_i, the others) and (q_j, the others); the others are summed, not subtracted from 1."""
+    sums = [[x[k], sum(value for place, value in x.items() if place != k)] for x, k in ((p, i), (q, j))]
+    return kl(*sums)
+
+
+def rld(logit_s, logit_t, gt_label, temp=4.0, tau_alpha=1.0, alpha=1.0, beta=8.0, standardize=False):
+    if standardize:
+        logit_s, logit_t = standardized(logit_s), standardized(logit_t)
+    terms = []
+    for z_s, z_t, label in zip(numbers(logit_s), numbers(logit_t), gt_label.tolist(), strict=True):
+        y, classes = target_class(label), range(len(z_t))
+        largest = max(classes, key=lambda i, z=z_t: z[i].item())
+        of_target = binary(softmax(z_t, tau_alpha), largest, softmax(z_s, tau_alpha), y)
+        out = [i for i in classes if not z_t[i].item() < z_t[y].item()]
+        below = 0.0
+        if len(out) < len(z_t):
+            below = kl(softmax(z_t, temp, leave_out=out).values(), softmax(z_s, temp, leave_out=out).values())
+        terms.append(alpha * tau_alpha**2 * of_target + beta * temp**2 * below)
+    return mean(terms)
+
+
+def abkd(logit_s, logit_t, alpha=0.8, beta=0.3, temp=4.0):
+    """The general formula; at a limit each summand is its own one, from the derivative by the exponent."""
+    terms = []
+    for z_s, z_t in zip(numbers(logit_s), numbers(logit_t), strict=True):
+        for q, p in zip(softmax(z_s, temp).values(), softmax(z_t, temp).values(), strict=True):
+            if alpha and beta and alpha + beta:
+                whole = alpha + beta
+                inner = p**alpha * q**beta - alpha / whole * p**whole - beta / whole * q**whole
+                terms.append(-inner / (alpha * beta))
+            elif alpha and beta:
+                terms.append((torch.log(q**alpha / p**alpha) + p**alpha / q**alpha - 1) / alpha**2)
+            elif alpha:
+                terms.append((p**alpha * torch.log(p**alpha / q**alpha) - p**alpha + q**alpha) / alpha**2)
+            elif beta:
+                terms.append((q**beta * torch.log(q**beta / p**beta) - q**beta + p**beta) / beta**2)
+            else:
+                terms.append((torch.log(p) - torch.log(q)) ** 2 / 2)
+    return sum(terms) / len(logit_s)
+
+
+def luminet(logit_s, logit_t, temp=4.0, alpha=None):
+    def in_the_batch(logit):
+        columns = [list(column) for column in zip(*numbers(logit), strict=True)]
+        changed = []
+        for column in columns:
+            variance = mean([(z - mean(column)) ** 2 for z in column])
+            changed.append([(z - mean(column)) / (variance + 1e-5) ** 0.5 for z in column])
+        return list(zip(*changed, strict=True))
+
+    pairs = zip(in_the_batch(logit_s), in_the_batch(logit_t), strict=True)
+    return (temp if alpha is None else alpha) ** 2 * mean(
+        [kl(softmax(u_t, temp).values(), softmax(u_s, temp).values()) for u_s, u_t in pairs]
+    )

@@ -12,12 +12,17 @@ from kit import TOLERANCE, assert_close, labels, logits, seeded
 from mmpretrain.registry import MODELS
 
 from mmcls_kd.dis_losses import (
+    abkd_loss,
     dist_loss,
     dkd_loss,
     kd_loss,
     lskd_loss,
+    luminet_loss,
     nkd_loss,
+    normdkd_loss,
+    normkd_loss,
     ofa_logit_loss,
+    rld_loss,
     ttm_loss,
     wkd_logit_loss,
     wttm_loss,
@@ -91,10 +96,10 @@ shapes = pytest.mark.parametrize(
 )
 
 
-def assert_same(value, expected, logit_s):
+def assert_same(value, expected, logit_s, scale=None):
     assert value.shape == ()
     assert_close(value.detach(), expected.detach())
-    assert_close(gradient(value, logit_s), gradient(expected, logit_s))
+    assert_close(gradient(value, logit_s), gradient(expected, logit_s), scale)
 
 
 @shapes
@@ -109,6 +114,8 @@ def assert_same(value, expected, logit_s):
         *(('TTMLoss', oracles.ttm, keywords) for keywords in ({}, dict(gamma=0.6), dict(gamma=1.5))),
         *(('WTTMLoss', oracles.wttm, keywords) for keywords in ({}, dict(gamma=0.6), dict(gamma=1.5))),
         ('KDLoss', first_oracles.kd, dict(temp=0.7, alpha=0.3, standardize=True)),
+        *(('NormKDLoss', oracles.normkd, keywords) for keywords in ({}, dict(temp=0.7))),
+        *(('LumiNetLoss', oracles.luminet, keywords) for keywords in ({}, dict(temp=1.0, alpha=33.0))),
     ],
 )
 def test_losses_of_logits_alone(kind, oracle, keywords, n, c, scale):
@@ -132,6 +139,8 @@ def test_losses_of_logits_alone(kind, oracle, keywords, n, c, scale):
             ('WKDLogitLoss', oracles.wkd_logit, keywords)
             for keywords in ({}, dict(temp=1.0, gamma=3.0, sinkhorn_reg=0.3, sinkhorn_iter=2))
         ),
+        *(('NormDKDLoss', oracles.normdkd, keywords) for keywords in ({}, dict(temp=0.7, alpha=2.0, beta=0.5))),
+        *(('RLDLoss', oracles.rld, keywords) for keywords in ({}, dict(temp=1.0, tau_alpha=2.0, alpha=0.3, beta=2.0))),
     ],
 )
 def test_losses_of_logits_and_the_label(kind, oracle, keywords, label, n, c, scale):
@@ -140,7 +149,19 @@ def test_losses_of_logits_and_the_label(kind, oracle, keywords, label, n, c, sca
     if kind == 'WKDLogitLoss':
         keywords = dict(keywords, cost=random_cost(c))
     value = build(kind, **keywords)(logit_s, logit_t, gt_label)
-    assert_same(value, oracle(logit_s, logit_t, gt_label, **keywords), logit_s)
+    # of two classes a normalised gradient is what rounding leaves of 0
+    scale = 1.0 if kind == 'NormDKDLoss' and c == 2 else None
+    assert_same(value, oracle(logit_s, logit_t, gt_label, **keywords), logit_s, scale)
+
+
+@pytest.mark.parametrize(('n', 'c', 'scale'), [(1, 2, 1.0), (3, 3, 4.0), (5, 4, 1.0)])
+@pytest.mark.parametrize(
+    ('alpha', 'beta'), [(0.8, 0.3), (2.0, -0.5), (1.0, 0.0), (0.3, 0.0), (0.0, 1.0), (0.0, 0.4), (0.6, -0.6), (0.0, 0.0)]
+)
+def test_abkd_and_its_limits(alpha, beta, n, c, scale):
+    logit_s, logit_t = pair(n, c, scale)
+    value = build('ABKDLoss', alpha=alpha, beta=beta, temp=2.0)(logit_s, logit_t)
+    assert_same(value, oracles.abkd(logit_s, logit_t, alpha, beta, temp=2.0), logit_s)
 
 
 # ---- standardised logits
@@ -418,3 +439,77 @@ class TestCost:
     def test_one_for_other_classes_is_refused(self):
         with pytest.raises(ValueError, match='for 4 classes, but the logits have 3'):
             build('WKDLogitLoss', cost=torch.ones(4, 4))(**self.LOSS)
+
+
+# ---- NormKD, RLD, ABKD, LumiNet
+
+
+def test_normkd_is_kds_divergence_at_the_temperatures_of_equal_deviations():
+    logit_s, logit_t = logits(1, 9, seed=1), logits(1, 9, seed=2)
+    logit_s, logit_t = (2 * z / z.std() for z in (logit_s, logit_t))
+    assert_close(normkd_loss(logit_s, logit_t, temp=1.5), kd_loss(logit_s, logit_t, temp=3.0, alpha=1.0, divergence=True))
+
+
+@pytest.mark.parametrize('value', [0.0, 3.1383657, 200.0])
+def test_equal_logits_have_no_gradient_in_normkd_and_a_teachers_no_weight(value):
+    other, gt_label = logits(3, 7, dtype=torch.float32), labels('hard', 3, 7)
+    equal = torch.full((3, 7), value, requires_grad=True)
+    for found in (normkd_loss(equal, other), normdkd_loss(equal, other, gt_label)):
+        assert found.isfinite()
+        assert gradient(found, equal).abs().max() < 1e-3
+    for found in (normkd_loss(other, equal.detach()), normdkd_loss(other, equal.detach(), gt_label)):
+        assert found < 1e-6
+
+
+def test_rld_leaves_out_ties_and_is_its_first_term_where_none_or_one_class_is_below():
+    logit_s = logits(3, 4, seed=1).requires_grad_()
+    logit_t = torch.tensor([[0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 2.0, 3.0], [2.0, 2.0, 2.0, 2.0]], dtype=torch.float64)
+    gt_label = torch.tensor([0, 1, 2])
+    both, first = (rld_loss(logit_s, logit_t, gt_label, beta=beta) for beta in (100.0, 0.0))
+    assert torch.equal(both, first)
+    assert torch.equal(gradient(both, logit_s), gradient(first, logit_s))
+
+
+def test_rld_raises_the_true_class_to_the_teachers_largest_probability_where_the_teacher_errs():
+    logit_t = torch.tensor([[3.0, 0.0, -1.0]], dtype=torch.float64)
+    swapped = logit_t[:, [1, 0, 2]].requires_grad_()
+    value = rld_loss(swapped, logit_t, torch.tensor([1]), beta=0.0)
+    assert_close(value.detach(), torch.zeros((), dtype=torch.float64))
+    assert rld_loss(logit_t, logit_t, torch.tensor([1]), beta=0.0) > 1
+
+
+@pytest.mark.parametrize(('alpha', 'beta'), [(0.5, 0.0), (0.0, 0.5), (0.5, -0.5), (0.0, 0.0)])
+def test_abkds_limits_are_those_of_the_values_beside_them(alpha, beta):
+    logit_s, logit_t = logits(4, 6, seed=1), logits(4, 6, seed=2)
+    beside = abkd_loss(logit_s, logit_t, alpha + 2e-5, beta + 1e-5)
+    torch.testing.assert_close(abkd_loss(logit_s, logit_t, alpha, beta), beside, rtol=1e-3, atol=0)
+
+
+def test_abkd_is_the_divergence_of_kd_at_1_and_0_and_its_reverse_at_0_and_1():
+    logit_s, logit_t = logits(4, 6, seed=1), logits(4, 6, seed=2)
+    for value, a, b in (
+        (abkd_loss(logit_s, logit_t, 1.0, 0.0), logit_s, logit_t),
+        (abkd_loss(logit_s, logit_t, 0.0, 1.0), logit_t, logit_s),
+    ):
+        assert_close(value, kd_loss(a, b, temp=4.0, alpha=1.0, divergence=True) / 4.0**2)
+
+
+def test_luminet_of_one_sample_or_of_equal_ones_is_0_without_gradient():
+    logit_t = logits(3, 5, seed=2)
+    alone = logits(1, 5, seed=1).requires_grad_()
+    for logit_s, teacher in ((alone, logit_t[:1]), (alone.expand(3, 5), logit_t[:1].expand(3, 5))):
+        value = luminet_loss(logit_s, teacher, alpha=50.0)
+        assert value < 1e-9  # the mean of three is another number, by rounding
+        assert gradient(value, alone).abs().max() < 1e-9
+
+
+def test_luminet_does_not_see_the_shift_and_scale_of_a_class():
+    logit_s, logit_t = logits(6, 5, 3.0, seed=1), logits(6, 5, 3.0, seed=2)
+    moved = logit_s * torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]) + torch.arange(5.0)
+    torch.testing.assert_close(luminet_loss(moved, logit_t), luminet_loss(logit_s, logit_t), rtol=1e-4, atol=0)
+
+
+def test_luminets_factor_is_the_temperatures_unless_given():
+    logit_s, logit_t = logits(6, 5, seed=1), logits(6, 5, seed=2)
+    assert torch.equal(luminet_loss(logit_s, logit_t, 3.0), luminet_loss(logit_s, logit_t, 3.0, alpha=3.0))
+    assert_close(luminet_loss(logit_s, logit_t, 3.0, alpha=33.0), 121 * luminet_loss(logit_s, logit_t, 3.0))

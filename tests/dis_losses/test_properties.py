@@ -15,16 +15,21 @@ from mmcls_kd.dis_losses import (
     CRDLoss,
     RKDLoss,
     WKDLogitLoss,
+    abkd_loss,
     dist_loss,
     dkd_loss,
     embedding_loss,
     kd_loss,
     lskd_loss,
+    luminet_loss,
     mgd_loss,
     nkd_loss,
+    normdkd_loss,
+    normkd_loss,
     ofa_logit_loss,
     ofa_loss,
     rkd_loss,
+    rld_loss,
     srrl_loss,
     tfnkd_loss,
     ttm_loss,
@@ -83,7 +88,15 @@ LOGIT_LOSSES |= {
     'ofa': logit_loss(ofa_logit_loss),
     'wkd_T1': logit_loss(wkd_logit, temp=1.0),
     'wkd_T4': logit_loss(wkd_logit, temp=4.0),
+    'normkd': logit_loss(normkd_loss),
+    'normdkd': logit_loss(normdkd_loss),
+    'rld_T1': logit_loss(rld_loss, temp=1.0),
+    'rld_T4': logit_loss(rld_loss),
+    'rld_standardized': logit_loss(rld_loss, standardize=True),
+    'abkd': logit_loss(abkd_loss),
+    'abkd_reverse_kl': logit_loss(abkd_loss, alpha=0.0, beta=1.0),
 }
+NORMALIZED = [LOGIT_LOSSES['normkd'], LOGIT_LOSSES['normdkd']]
 each_logit_loss = pytest.mark.parametrize('loss', LOGIT_LOSSES.values(), ids=LOGIT_LOSSES)
 WITH_TEACHER = {name: loss for name, loss in LOGIT_LOSSES.items() if not name.startswith(('tfnkd', 'uskd'))}
 
@@ -187,6 +200,8 @@ def test_srrl_is_0_where_the_pairs_are_equal_positive_elsewhere_and_blind_to_ord
         (uskd_loss, dict(beta=0.5, mu=0.1), 2),
         (ofa_logit_loss, {}, 5),
         (wkd_logit, {}, 5),
+        (normdkd_loss, {}, 5),
+        (rld_loss, {}, 5),
     ],
 )
 @pytest.mark.parametrize('scale', [1.0, 20.0])
@@ -278,6 +293,8 @@ FORWARD |= {
     'OFALoss': ['stages_s', 'logit_s', 'logit_t', 'gt_label'],
     'SigmoidKDLoss': ['logit_s', 'logit_t'],
 }
+FORWARD |= {name: ['logit_s', 'logit_t'] for name in ('NormKDLoss', 'ABKDLoss', 'LumiNetLoss')}
+FORWARD |= {name: ['logit_s', 'logit_t', 'gt_label'] for name in ('NormDKDLoss', 'RLDLoss')}
 each_registered_loss = pytest.mark.parametrize('loss_type', FORWARD)
 each_registered_loss_and_label = pytest.mark.parametrize(
     ('loss_type', 'label'),
@@ -377,6 +394,8 @@ CONSTANT |= {name: {'vector_t'} for name in ('EmbeddingLoss', 'QueueLoss')}
         *((loss_type, 'hard') for loss_type in ('RKDLoss', 'PKTLoss', 'CCLoss', 'ATLoss', 'SPLoss', 'NSTLoss')),
         *((loss_type, 'hard') for loss_type in ('VIDLoss', 'FitNetLoss', 'WKDFeatureLoss', 'ReviewKDLoss', 'SimKD')),
         *((loss_type, 'hard') for loss_type in ('EmbeddingLoss', 'QueueLoss')),
+        *((loss_type, 'hard') for loss_type in ('NormKDLoss', 'ABKDLoss', 'LumiNetLoss')),
+        *((loss_type, label) for loss_type in ('NormDKDLoss', 'RLDLoss') for label in ('hard', 'mixup')),
     ],
 )
 def test_gradient_is_the_derivative_where_nothing_stops_it(loss_type, label):
@@ -417,8 +436,10 @@ def test_value_and_students_gradient_are_right_at_logits_of_200_in_float32(loss,
     trained = [tensor for tensor in (logit_s, other) if tensor.requires_grad]
     assert value.isfinite()
     assert_close(value.detach(), double.detach().float())
+    # of two classes NormKD's gradient is what rounding leaves of 0, in units of its weight, the squared temperature
+    scale = 200.0**2 if classes == 2 and loss in NORMALIZED else None
     for gradient, expected in zip(gradients(value, trained), gradients(double, trained), strict=True):
-        assert_close(gradient, expected)
+        assert_close(gradient, expected, scale)
 
 
 @pytest.mark.parametrize('loss', WITH_TEACHER.values(), ids=WITH_TEACHER)
@@ -433,7 +454,8 @@ def test_teachers_gradient_is_finite_at_logits_of_200_in_float32(loss, classes):
 @pytest.mark.parametrize('scale', [1.0, 200.0])
 @pytest.mark.parametrize('dtype', TOLERANCE, ids=str)
 @pytest.mark.parametrize(
-    ('function', 'weight'), [(dkd_loss, 'beta'), (nkd_loss, 'gamma'), (uskd_loss, 'beta')], ids=['dkd', 'nkd', 'uskd']
+    ('function', 'weight'),
+    [(dkd_loss, 'beta'), (nkd_loss, 'gamma'), (uskd_loss, 'beta'), (normdkd_loss, 'beta'), (rld_loss, 'beta')],
 )
 def test_with_two_classes_the_other_classes_term_is_exactly_0(function, weight, dtype, scale, label):
     logit_s, other = (logits(5, 2, scale, seed=seed, dtype=dtype).requires_grad_() for seed in (1, 2))
@@ -538,9 +560,16 @@ DEFAULTS |= {
     'OFALoss': dict(student_channels=..., student_sizes=..., num_classes=..., eps=1.5, temp=1.0, kind=None),
     'SigmoidKDLoss': dict(temp=1.0, reduction='sum'),
 }
+DEFAULTS |= {
+    'NormKDLoss': dict(temp=2.0),
+    'NormDKDLoss': dict(temp=2.0, alpha=1.0, beta=8.0),
+    'RLDLoss': dict(temp=4.0, tau_alpha=1.0, alpha=1.0, beta=8.0, standardize=False),
+    'ABKDLoss': dict(alpha=0.8, beta=0.3, temp=4.0, released=False),
+    'LumiNetLoss': dict(temp=4.0, alpha=None),
+}
 for _name in LATER:
     DEFAULTS[_name]['loss_weight'] = 1.0
-for _name in ('RKDLoss', 'PKTLoss', 'CCLoss', 'SPLoss', 'DISTLoss'):
+for _name in ('RKDLoss', 'PKTLoss', 'CCLoss', 'SPLoss', 'DISTLoss', 'LumiNetLoss'):
     DEFAULTS[_name]['sync_batch'] = False
 
 
@@ -580,6 +609,11 @@ def test_loss_weight_stands_last_and_multiplies_the_value(loss_type):
         (ofa_loss, 'OFALoss', {}),
         (wkd_feature_loss, 'WKDFeatureLoss', {}),
         (embedding_loss, 'EmbeddingLoss', {}),
+        (normkd_loss, 'NormKDLoss', {}),
+        (normdkd_loss, 'NormDKDLoss', {}),
+        (rld_loss, 'RLDLoss', {}),
+        (abkd_loss, 'ABKDLoss', {}),
+        (luminet_loss, 'LumiNetLoss', {}),
     ],
 )
 def test_the_function_has_the_defaults_of_its_module(function, loss_type, renamed):
@@ -699,7 +733,17 @@ def test_the_memory_of_this_machine():
     assert 2**28 < memory_at_most() < 2**46
 
 
-@pytest.mark.parametrize('loss', ['lskd', 'dist', 'kd_standardized', 'dkd_standardized', 'nkd_standardized'])
+#: Beside those of the table.
+FLAT_TOO = {'dist': logit_loss(dist_loss), 'luminet': logit_loss(luminet_loss)}
+
+
+@pytest.mark.parametrize(
+    'loss',
+    [
+        *('lskd', 'dist', 'kd_standardized', 'dkd_standardized', 'nkd_standardized'),
+        *('normkd', 'normdkd', 'rld_standardized', 'luminet'),
+    ],
+)
 @pytest.mark.parametrize('flat', [lambda z: 0 * z, lambda z: 1e-4 * z, lambda z: 0 * z + z[:1], lambda z: z.clone()])
 def test_flat_logits_have_a_gradient_of_the_usual_size(loss, flat):
     """All equal, nearly equal, the same for every sample; logits that are not flat keep the exact gradient."""
@@ -707,7 +751,7 @@ def test_flat_logits_have_a_gradient_of_the_usual_size(loss, flat):
     norms = []
     for logit in (flat(usual), usual):
         logit = logit.clone().requires_grad_()
-        value = (WITH_TEACHER | {'dist': lambda s, t, _: dist_loss(s, t)})[loss](logit, other.float(), label)
+        value = (WITH_TEACHER | FLAT_TOO)[loss](logit, other.float(), label)
         norms.append(gradients(value, [logit])[0].norm())
     assert norms[0].isfinite()
     assert norms[0] < 20 * norms[1]

@@ -32,6 +32,7 @@ LARGER = ('imagenet/deit-b3', 'imagenet/deit-l3', 'imagenet/res50_sd', 'imagenet
 # Without parameters of their own, on networks of which the task's loss reaches all: only KD of these runs alone, the others
 # in acceptance tests.
 ALIKE = ('wsld', 'dkd', 'nkd', 'dist', 'lskd', 'ttm', 'wttm', 'ofa_logit', 'wkd_logit', 'rkd', 'pkt')
+ALIKE += ('normkd', 'normdkd', 'rld', 'abkd', 'luminet')
 ALIKE += ('at', 'sp', 'nst', 'wkd_feature')
 DEFAULT = ('imagenet/res18_sd_img', 'cifar100/res34_distill_res18_cifar')
 

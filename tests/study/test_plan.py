@@ -142,7 +142,7 @@ class TestSweep:
         _, planner = plan
         records = [made_up(run) for run in planner.runs()]
         found = sweep_results(records)
-        scheduled = {'cnn/reviewkd'}  # whose weight is no number
+        scheduled = {'cnn/reviewkd', 'cnn/rld', 'cnn/normdkd', 'cnn/luminet'}  # whose weight is no number
         assert set(found) == {f'cnn/{name}' for name in planner.offers['cnn']} - scheduled
         held_out = {r['key']: r['held_out_accuracy'] for r in records}
         assert found['cnn/kd'] == {

@@ -15,5 +15,11 @@ offered = dict(
     rkd=dict(type='RKDLoss', distance_weight=25.0, angle_weight=50.0),
     pkt=dict(type='PKTLoss', loss_weight=30000.0),
     cc=dict(type='CCLoss', loss_weight=0.02),
+    normkd=dict(type='NormKDLoss', temp=1.0),
+    normdkd=dict(type='NormDKDLoss', temp=2.0, alpha=1.0, beta=8.0, loss_weight=dict(value=1.0, warmup=20)),
+    rld=dict(type='RLDLoss', temp=4.0, tau_alpha=1.0, alpha=1.0, beta=8.0, loss_weight=dict(value=1.0, warmup=1)),
+    abkd=dict(type='ABKDLoss', alpha=0.8, beta=0.3, temp=4.0, loss_weight=64.0),  # of ResNet-56 and ResNet-20 on CIFAR-100
+    # the smallest of the authors' alphas, 33 to 75 by pair, beside a task loss of weight 2
+    luminet=dict(type='LumiNetLoss', temp=4.0, alpha=33.0, loss_weight=dict(value=0.5, warmup=20)),
     crd=dict(type='CRDLoss', nce_k=16384, nce_t=0.07, nce_m=0.5, loss_weight=0.8),
 )
