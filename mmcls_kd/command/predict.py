@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import mimetypes
 from collections.abc import Sequence
 
 from .arguments import add_trust, at_least_one, new_parser
@@ -27,11 +28,27 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line: a config, if there is one, weights, images."""
     args = (parsed := parser()).parse_args(argv)
     words = list(args.words)
-    args.config = words.pop(0) if words[0].endswith(('.py', '.json', '.yaml', '.yml')) or '::' in words[0] else None
+    args.config = words.pop(0) if _is_config(words[0]) else None
     if len(words) < 2:
         parsed.error('give the weights of a student, and at least one image')
     args.student, *args.images = words
+    if _is_image(args.student):
+        others = [word for word in args.images if not _is_image(word)]
+        order = (
+            [*others, args.student, *(word for word in args.images if _is_image(word))] if others else ['STUDENT', *words]
+        )
+        parsed.error(f'{args.student} is an image, and the student comes before the images: {" ".join(order)}')
+    if configs := [word for word in args.images if _is_config(word)]:
+        parsed.error(f'{configs[0]} is a config, which comes before the student: CONFIG STUDENT IMAGE')
     return args
+
+
+def _is_image(word: str) -> bool:
+    return (mimetypes.guess_type(word)[0] or '').startswith('image/')
+
+
+def _is_config(word: str) -> bool:
+    return word.endswith(('.py', '.json', '.yaml', '.yml')) or '::' in word
 
 
 def main(argv: Sequence[str] | None = None) -> None:

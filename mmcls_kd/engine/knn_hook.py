@@ -86,8 +86,8 @@ class KNNHook(Hook):
         if self.linear:
             metrics['linear/top1'] = 100 * linear_probe_accuracy(*given)
 
-    def teacher_top1(self, runner: Runner) -> float:
-        """Measure the embeddings of a distiller's teacher on the validation images: as ``knn/top1``.
+    def teacher_top1(self, runner: Runner, part: str = 'val_dataloader') -> float:
+        """Measure the embeddings of a distiller's teacher on the images of a dataloader: as ``knn/top1``.
 
         Those of several teachers are normalized and joined.
         """
@@ -99,7 +99,7 @@ class KNNHook(Hook):
             return torch.cat([nn.functional.normalize(vector, dim=1) for vector in vectors], 1)
 
         with evaluating(nn.ModuleList(holder.networks)):
-            pairs = [_labelled(model, loader, embed) for loader in self._loaders_of(runner, 'val_dataloader')]
+            pairs = [_labelled(model, loader, embed) for loader in self._loaders_of(runner, part)]
         return 100 * knn_accuracy(*pairs[0], *pairs[1], self.k, self.temperature)
 
     def _loaders_of(self, runner: Runner, name: str) -> tuple[DataLoader, DataLoader]:

@@ -20,10 +20,19 @@ from torch import Tensor
 #: Least time between two updates, in s; reading a loss waits for the device.
 EVERY = 0.25
 
+#: Metrics of validation that the line shows, by the ends of their names, and their short names.
+FIGURES = {
+    'accuracy/top1': 'top-1',
+    'knn/top1': 'kNN',
+    'knn/agreement': 'agreement',
+    'linear/top1': 'linear',
+    'multi-label/mAP': 'mAP',
+}
+
 
 @HOOKS.register_module()
 class LiveProgressHook(Hook):
-    """Show one line that changes: epoch, step, images a second, time left, losses, last top-1.
+    """Show one line that changes: epoch, step, images a second, time left, losses, last accuracies.
 
     It is for a terminal. Without one (a file, a pipe), only the logged lines are written; in a terminal, those of training
     go to the log file alone.
@@ -34,7 +43,7 @@ class LiveProgressHook(Hook):
     def __init__(self) -> None:
         self._bar: Any = None
         self._told = 0.0
-        self._top1 = ''
+        self._figures = ''
         self._streams: list[tuple[Any, Any]] = []
 
     def before_train(self, runner: Runner) -> None:
@@ -79,12 +88,13 @@ class LiveProgressHook(Hook):
         values = {key: value.item() for key, value in outputs.items() if isinstance(value, Tensor) and value.numel() == 1}
         named = {name: 'task' if name == 'ori_loss' else name.removeprefix('loss_') for name in values if 'loss' in name}
         parts += [f'{shown} {values[name]:.3g}' for name, shown in named.items()]
-        return ' · '.join(parts + [self._top1] * bool(self._top1))
+        return ' · '.join(parts + [self._figures] * bool(self._figures))
 
     def after_val_epoch(self, runner: Runner, metrics: Mapping[str, float] | None = None) -> None:  # noqa: ARG002
-        """Keep the last top-1."""
-        if metrics and (name := next((name for name in metrics if name.endswith('accuracy/top1')), None)):
-            self._top1 = f'top-1 {metrics[name]:.2f} %'
+        """Keep the last accuracies: top-1, of nearest neighbours, of a linear probe."""
+        found = {label: name for end, label in FIGURES.items() for name in metrics or {} if name.endswith(end)}
+        if metrics and found:
+            self._figures = ' · '.join(f'{label} {metrics[name]:.2f} %' for label, name in found.items())
 
     def after_train(self, runner: Runner) -> None:  # noqa: ARG002
         """End the line."""

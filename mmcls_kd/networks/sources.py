@@ -42,6 +42,8 @@ OWN_WEIGHTS: dict[str, dict[str, Any]] = {
 }
 #: Further keywords that load weights.
 FURTHER_WEIGHTS = {'TimmClassifier': ('checkpoint_path',), 'ZeroShotClassifier': ('model',)}
+#: Suffixes of files of weights.
+WEIGHTS_SUFFIXES = ('.pth', '.pt', '.ckpt', '.safetensors', '.bin', '.tar', '.onnx')
 #: Key of the published facts in a network's config that was taken out of its file.
 PUBLISHED = 'published'
 #: Settings of a classifier that are not its module's.
@@ -120,6 +122,11 @@ def find_network(source: str | Mapping) -> Source:
         library, _, name = source.partition(':')
         if library in LIBRARIES and name and not name.startswith(':'):
             return Source(_wrapped(ConfigDict(type=LIBRARIES[library][1], model_name=name)))
+        if is_weights(source):
+            raise ValueError(
+                f'{source} is a file of weights, not a network: name the network here (timm:NAME, a config, ...) and the '
+                'file where its weights belong (student_pretrained, teacher_pretrained)'
+            )
         try:
             cfg = read_config(source)
         except FileNotFoundError as error:
@@ -134,6 +141,13 @@ def find_network(source: str | Mapping) -> Source:
         published = model.pop(PUBLISHED, {})
         return Source(_wrapped(model), **published)
     return _of_config(cfg, source if isinstance(source, str) else 'the config')
+
+
+def is_weights(source: Any) -> bool:
+    """Check whether the name of a network is that of a file of weights."""
+    return (
+        isinstance(source, str) and source.lower().endswith(WEIGHTS_SUFFIXES) and source.partition(':')[0] not in LIBRARIES
+    )
 
 
 def _zoo_model(name: str, error: FileNotFoundError) -> Any:

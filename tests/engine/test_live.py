@@ -50,6 +50,11 @@ def test_the_line(runner):
     hook.after_val_epoch(runner, {'accuracy/top1': 87.654})
     assert hook.line(runner, 1, 16, OUTPUTS) == f'{text} · top-1 87.65 %'
 
+    hook.after_val_epoch(runner, {'knn/top1': 61.234, 'linear/top1': 70.0})
+    assert hook.line(runner, 1, 16, OUTPUTS) == f'{text} · kNN 61.23 % · linear 70.00 %'
+    hook.after_val_epoch(runner, {'data_time': 0.1})
+    assert hook.line(runner, 1, 16, OUTPUTS) == f'{text} · kNN 61.23 % · linear 70.00 %'
+
 
 def test_in_a_terminal_it_changes_in_place_and_leaves_all_as_it_was(runner, monkeypatch):
     monkeypatch.setattr(sys, 'stdout', terminal := Terminal())

@@ -14,8 +14,8 @@ from mmengine.config import Config
 from PIL import Image
 
 import mmcls_kd
-from mmcls_kd.command import predict, train
-from mmcls_kd.command.from_folder.making import Order, chosen_methods, make
+from mmcls_kd.command import predict, test, train
+from mmcls_kd.command.from_folder.making import Order, chosen_methods, make, set_queue
 from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.files.plain_data import read_plain_config
 from mmcls_kd.networks.cost import count_flops, count_parameters
@@ -96,7 +96,7 @@ class TestMade:
         file = weights(tmp_path / 'four.pth', 4, names)
         model = model_of(make(order(images, tmp_path, teachers=[NET], teacher_weights=[file])))
         assert (model.teacher_cfg.num_classes, model.student_cfg.num_classes) == (4, 3)
-        assert [e.methods[0].name for e in model.distill_cfg if e.methods[0].use_this] == ['loss_nkd']
+        assert [e.methods[0].name for e in model.distill_cfg if e.methods[0].use_this] == ['loss_dist']
 
     def test_several_teachers_and_weights_published_with_one(self, images, tmp_path):
         file = weights(tmp_path / 'one.pth')
@@ -150,6 +150,14 @@ class TestMade:
         (dict(methods=['nkd']), '--method nkd needs --teacher NAME'),
         (dict(teachers=[NET], methods=['uskd']), 'needs no teacher'),
         (dict(baseline=True), '--baseline: without --teacher'),
+        (
+            dict(student='out/student.pth'),
+            '--student out/student.pth is a file of weights: .*by --student-weights out/student.pth',
+        ),
+        (
+            dict(teachers=['t.safetensors']),
+            '--teacher t.safetensors is a file of weights: .*by --teacher-weights t.safetensors',
+        ),
         (dict(student='resnet18'), 'no model of that name.* begin with the library: timm:NAME, '),
         (dict(student='timm:test_vit', size=33), '--size: the student does not run'),
     ],
@@ -180,6 +188,30 @@ def test_repeated_options_add_up():
     weights = ['--teacher-weights', 'e', '--teacher-weights', 'f']
     args = train.parse_args(['--data', 'a', '--student', 'b', '--teacher', 'c', '--teacher', 'd', *weights])
     assert (args.teacher, args.teacher_weights) == (['c', 'd'], ['e', 'f'])
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['a.JPG', 'b.pth'], 'a.JPG is an image, and the student comes before the images: b.pth a.JPG'),
+        (['c.py', 'a.png', 'b.pth', 'd.png'], 'comes before the images: b.pth a.png d.png'),
+        (['a.png', 'd.png'], 'STUDENT a.png d.png'),
+        (['b.pth', 'c.py', 'a.png'], 'c.py is a config, which comes before the student: CONFIG STUDENT IMAGE'),
+    ],
+)
+def test_words_in_another_order(words, message, capsys):
+    with pytest.raises(SystemExit):
+        predict.parse_args(words)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('images', 'size'), [(2, 2), (24, 8), (100, 32), (4095, 1024), (4096, 2048), (10**6, 8192)])
+def test_the_queue_has_a_quarter_to_half_of_the_images(images, size):
+    entries = chosen_methods(Order('folder', NET, teachers=[NET], methods=['queue', 'dist']))
+    set_queue(entries, images, 2)
+    (queue,) = [e['methods'][0] for e in entries if e['methods'][0]['type'] == 'QueueLoss']
+    assert queue['queue_size'] == size
+    assert 'queue_size' not in next(e['methods'][0] for e in entries if e['methods'][0]['type'] == 'DISTLoss')
 
 
 def test_self_distillation_needs_no_teacher():
@@ -309,6 +341,35 @@ class TestTrained:
             predict.main(words)
 
 
+@pytest.mark.own_process  # it trains
+@pytest.mark.filterwarnings('ignore')
+def test_a_test_set_is_measured_at_the_end(images, tmp_path, monkeypatch, capsys):
+    """The oracle: each image of it by the predictor, and the made config's own test."""
+    for part, of in dict(train='012345', val='67', test='89').items():
+        for name in CLASSES[: 2 if part == 'test' else 3]:
+            (tmp_path / 'data' / part / name).mkdir(parents=True)
+            for i in of:
+                (tmp_path / 'data' / part / name / f'{i}.png').symlink_to(images / name / f'{i}.png')
+    monkeypatch.setattr(sys, 'argv', ['mmcls_kd train'])
+    out = tmp_path / 'out'
+    words = ['--data', str(tmp_path / 'data'), '--student', NET, '--teacher', NET, '--teacher-weights']
+    words += [weights(tmp_path / 'teacher.pth'), '--size', '32', '--epochs', '2', '--work-dir', str(out)]
+    train.main(words)
+    shown = capsys.readouterr().out
+    assert "test: no images of 'cat'" in shown
+    assert '18 training, 6 validation and 4 test images of 3 classes' in shown
+    assert '6 validation and 4 test images' in shown
+    rows = {line.split('│')[1].strip(): line.split('│')[2:-1] for line in shown.splitlines() if line.startswith('│')}
+    for name, file in {'teacher': tmp_path / 'teacher.pth', 'student, distilled': out / 'student.pth'}.items():
+        predictor = mmcls_kd.Predictor(file, out / 'out.py') if name == 'teacher' else mmcls_kd.Predictor(file)
+        lines = (out / 'test.txt').read_text().splitlines()
+        right = [predictor(tmp_path / 'data' / line[:-2])[0][0] == line.split('/')[1] for line in lines]
+        assert float(rows[name][4]) == pytest.approx(100 * np.mean(right), abs=0.01)
+    test.main([str(out / 'out.py'), str(out / 'student.pth'), '--work-dir', str(tmp_path / 'tested')])
+    log = ''.join(path.read_text() for path in (tmp_path / 'tested').rglob('*.log'))
+    assert f'accuracy/top1: {float(rows["student, distilled"][4]):.4f}' in log
+
+
 @pytest.mark.filterwarnings('ignore')
 def test_from_python(images, tmp_path):
     student, result = mmcls_kd.distill(
@@ -321,6 +382,7 @@ def test_from_python(images, tmp_path):
     assert result.config.is_file()
     assert result.curves == dict(distilled=[(1, result.top1)])
     assert 0 <= result.rows['teacher'].top1 <= 100
+    assert result.test_top1 is None
 
 
 @pytest.mark.filterwarnings('ignore')

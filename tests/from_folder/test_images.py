@@ -27,6 +27,37 @@ class TestLayouts:
         assert found.train[0] == ('train/ant/0.jpg', 0)
         assert found.val[-1] == (f'{name}/bee/0.jpg', 1)
 
+    def test_a_test_set_beside_train_and_validation(self, tmp_path):
+        for part, count in dict(train=3, val=2, test=1).items():
+            class_folders(tmp_path / part, ant=count, bee=count)
+        found = find_images(tmp_path)
+        assert [len(part) for part in (found.train, found.val, found.test)] == [6, 4, 2]
+        assert found.test == [('test/ant/0.jpg', 0), ('test/bee/0.jpg', 1)]
+        assert found.notes == []
+
+    def test_without_validation_images_the_test_set_validates_and_this_is_said(self, tmp_path):
+        for part in ('train', 'test'):
+            class_folders(tmp_path / part, ant=2, bee=2)
+        found = find_images(tmp_path)
+        assert (len(found.val), found.test) == (4, [])
+        assert 'test validates after each epoch, as there is no val/' in found.notes[0]
+
+    def test_folders_that_are_not_used_are_said(self, tmp_path):
+        for part in ('train', 'val', 'more'):
+            class_folders(tmp_path / part, ant=2, bee=2)
+        (tmp_path / 'test').mkdir()
+        Image.new('RGB', (8, 8)).save(tmp_path / 'test' / 'a.png')  # a competition's, without labels
+        found = find_images(tmp_path)
+        assert found.test == []
+        assert found.notes == ['not used, beside train/: more, test']
+
+    def test_a_class_of_the_test_set_that_training_lacks_is_refused(self, tmp_path):
+        for part in ('train', 'val'):
+            class_folders(tmp_path / part, ant=2, bee=2)
+        class_folders(tmp_path / 'test', ant=1, wasp=1)
+        with pytest.raises(ValueError, match="test/wasp: the training images have no class 'wasp'"):
+            find_images(tmp_path)
+
     def test_train_alone_is_split(self, tmp_path):
         class_folders(tmp_path / 'train', ant=5, bee=5)
         found = find_images(tmp_path)

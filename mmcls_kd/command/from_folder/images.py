@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +47,7 @@ class FolderImages:
         classes: Names of the classes in the order of their labels.
         train: Training images: path relative to ``root``, and label.
         val: Validation images.
+        test: Images of ``test`` beside both; none where there is no such folder.
         side: Median of the images' shorter sides, in pixels.
         notes: Remarks for the user.
         divided: Whether the folder has ``train`` with the class folders; else these are its own.
@@ -59,10 +60,13 @@ class FolderImages:
     side: int
     notes: list[str] = field(default_factory=list)
     divided: bool = False
+    test: Listed = field(default_factory=list)
 
 
 def find_images(folder: str | Path, val_fraction: float = 0.2, seed: int = 0) -> FolderImages:
     """Find the images of a folder: class folders below ``train`` and ``val``, or class folders that are split here.
+
+    Class folders below ``test`` are a test set where there is another folder of validation images; else these.
 
     Args:
         folder: The folder.
@@ -71,8 +75,8 @@ def find_images(folder: str | Path, val_fraction: float = 0.2, seed: int = 0) ->
 
     Raises:
         FileNotFoundError: If there is no such folder.
-        ValueError: If it has no images, fewer than two classes, a class without images, a class that is in validation alone,
-            or an image that cannot be decoded.
+        ValueError: If it has no images, fewer than two classes, a class without images, a class that training does not
+            have, or an image that cannot be decoded.
     """
     root = Path(folder).expanduser().resolve()
     if not root.is_dir():
@@ -83,16 +87,42 @@ def find_images(folder: str | Path, val_fraction: float = 0.2, seed: int = 0) ->
     parts, notes = _class_files(inside['train'] if divided else root, root), []
     names = [*parts]
     _check_classes(names, root)
-    labels = {name: label for label, name in enumerate(names)}
+    if divided:
+        notes += _about_parts(inside, beside)
     if divided and beside:
-        other = _class_files(inside[beside], root)
-        _check_validation(other, names, inside[beside])
-        if without := [name for name in names if name not in other]:
-            notes.append(f'{inside[beside]}: no images of {listed([*map(repr, without)])}; their accuracy is not measured')
+        val = _held_files(inside[beside], root, names, notes)
     else:
-        parts, other = _split(parts, val_fraction, seed)
-    train, val = ([(path, labels[name]) for name, paths in of.items() for path in paths] for of in (parts, other))
-    return FolderImages(root, names, train, val, _check_files([root / path for path, _ in train + val]), notes, divided)
+        parts, val = _split(parts, val_fraction, seed)
+    tested = divided and beside != 'test' and 'test' in inside and bool(_folders(inside['test']))
+    test = _held_files(inside['test'], root, names, notes) if tested else {}
+    labels = {name: label for label, name in enumerate(names)}
+    lists = [[(path, labels[name]) for name, paths in of.items() for path in paths] for of in (parts, val, test)]
+    side = _check_files([root / path for part in lists for path, _ in part])
+    return FolderImages(root, names, lists[0], lists[1], side, notes, divided, lists[2])
+
+
+def _held_files(folder: Path, root: Path, names: Sequence[str], notes: list[str]) -> dict[str, list[str]]:
+    """Return the images of each class in a folder that does not train; note the classes without any."""
+    found = _class_files(folder, root)
+    _check_known(found, names, folder)
+    if without := [name for name in names if name not in found]:
+        notes.append(f'{folder}: no images of {listed([*map(repr, without)])}; their accuracy is not measured')
+    return found
+
+
+def _about_parts(inside: Mapping[str, Path], beside: str | None) -> list[str]:
+    """Return remarks on the use of the folders beside ``train``."""
+    notes, used = [], {'train', beside}
+    if beside == 'test':
+        notes.append(
+            f'{inside["test"]} validates after each epoch, as there is no val/: its accuracy is not that of a test set'
+        )
+    elif 'test' in inside and _folders(inside['test']):
+        used.add('test')
+    if ignored := [name for name in inside if name not in used]:
+        why = ', as it has no class folders' if ignored == ['test'] else ''
+        notes.append(f'not used, beside train/: {listed(ignored)}{why}')
+    return notes
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -147,8 +177,8 @@ def _check_classes(names: Sequence[str], root: Path) -> None:
         )
 
 
-def _check_validation(found: Iterable[str], names: Sequence[str], folder: Path) -> None:
-    """Refuse a class in validation that training does not have."""
+def _check_known(found: Iterable[str], names: Sequence[str], folder: Path) -> None:
+    """Refuse a class that training does not have."""
     if unknown := [name for name in found if name not in names]:
         more = f', and {len(unknown) - 1} more' if len(unknown) > 1 else ''
         raise ValueError(

@@ -24,7 +24,7 @@ from ...files.checkpoint import read_checkpoint
 from ...files.paths import absolute
 from ...networks.classes import names_in
 from ...networks.loading import fetch, load_strictly
-from ...networks.sources import OWN_WEIGHTS, Source, find_network, kind_of, own_weights
+from ...networks.sources import OWN_WEIGHTS, Source, find_network, is_weights, kind_of, own_weights
 from ...networks.towers import find_teacher, lacks_classes, without_classes
 from ...recipe.methods import Method, MethodList, needs_teacher, offer
 from .choices import Choices, choose, size_of
@@ -44,6 +44,12 @@ BEGUN = 'last_checkpoint'
 START = 'start.pth'
 #: File of the weights of a student without classes on which a head is put.
 BACKBONE = 'backbone.pth'
+#: Parts of the images, each with a list of its own.
+PARTS = ('train', 'val', 'test')
+#: The method under a teacher with classes, and under one without.
+DEFAULT, DEFAULT_BARE = 'dist', 'embedding'
+#: Largest queue of ``QueueLoss``.
+QUEUE = 8192
 #: Trainings of a head on such a student.
 THEN = ('linear', 'finetune')
 
@@ -68,7 +74,7 @@ class Order:
         teachers: The teachers' networks; none to train the student alone.
         teacher_weights: For each teacher a file, folder or address of weights, or ``'pretrained'``; none for that of all.
         student_weights: The same of the student; None for random weights.
-        methods: Distillation methods; none for ``nkd`` if there is a teacher, ``embedding`` if it has no classes.
+        methods: Distillation methods; none for ``dist`` if there is a teacher, ``embedding`` if it has no classes.
         epochs: Number of epochs; None for the table's.
         then: ``'linear'`` to train a linear classifier on the student of a teacher without classes, ``'finetune'`` to train
             all of it; None for neither.
@@ -141,10 +147,11 @@ def make(order: Order) -> Made:
         FileNotFoundError: If the folder or a file of weights is missing.
         ValueError: If an entry is unknown, the folder is unusable, or the folder of results has another training.
     """
+    check_networks(order)
     teachers = _teachers(order)
     bare = bool(teachers) and all(lacks_classes(source.cfg) for source, _ in teachers)
     check_then(order, bare)
-    entries = chosen_methods(order, 'embedding' if bare else 'nkd')
+    entries = chosen_methods(order, DEFAULT_BARE if bare else DEFAULT)
     images = find_images(order.data, order.val_fraction, order.seed)
     count = 0 if bare else len(images.classes)
     with refusals_named('--student'):
@@ -155,6 +162,7 @@ def make(order: Order) -> Made:
     with refusals_named('--size' if order.size else '--student'):
         dry_run(network, 'student', (size, size))
     choices = choose(len(images.train), size, network, bool(order.student_weights), order.epochs)
+    set_queue(entries, len(images.train), choices.batch_size)
     folder = Path(
         order.work_dir or Path('work_dirs', f'{_plain(images.root.name)}-{_plain(_named(order.student))}')
     ).resolve()
@@ -173,7 +181,7 @@ def make(order: Order) -> Made:
     )
     files = {
         folder / f'{folder.name}.py': _text(values, order, images, choices),
-        **{folder / f'{part}.txt': _lines(getattr(images, part)) for part in ('train', 'val')},
+        **{folder / f'{part}.txt': _lines(found) for part in PARTS if (found := getattr(images, part))},
     }
     configs = {name: folder / f'{folder.name}.py'}
     for later, (inner, chosen) in (on_labels(order, student, network, images, choices, folder) if bare else {}).items():
@@ -187,6 +195,17 @@ def make(order: Order) -> Made:
     if started:
         save_atomically({'state_dict': network.state_dict()}, folder / START)
     return Made(folder, configs, images, choices, images.notes, bare and not order.then)
+
+
+def check_networks(order: Order) -> None:
+    """Refuse files of weights in the places of networks."""
+    for role, names in dict(student=[order.student], teacher=order.teachers).items():
+        for name in names:
+            if is_weights(name):
+                raise ValueError(
+                    f'--{role} {name} is a file of weights: name its network (--{role} timm:NAME, or the config beside the '
+                    f'file) and give the file by --{role}-weights {name}'
+                )
 
 
 def _check_folder(folder: Path, images: FolderImages) -> None:
@@ -240,7 +259,7 @@ def on_labels(
     return made
 
 
-def chosen_methods(order: Order, default: str = 'nkd') -> list[dict]:
+def chosen_methods(order: Order, default: str = DEFAULT) -> list[dict]:
     """Return the ``distill_cfg`` of the chosen methods; empty for a training of the student alone."""
     names = list(order.methods) or ([default] if order.teachers else [])
     own, alone = (read_config(f'mmcls_kd::_base_/methods/{name}.py').offered for name in ('own_images', 'imagenet_self'))
@@ -260,6 +279,13 @@ def chosen_methods(order: Order, default: str = 'nkd') -> list[dict]:
     if order.teachers and not needy:
         raise ValueError(f'--method {" ".join(names)} needs no teacher: leave --teacher out, or add a method that needs one')
     return entries
+
+
+def set_queue(entries: Sequence[Mapping], images: int, batch_size: int) -> None:
+    """Set the size of a queue, in place: the power of two from a quarter to half of the images, at most 8,192."""
+    size = min(QUEUE, 2 ** (max(2, images).bit_length() - 2))
+    for entry in (method for group in entries for method in group['methods'] if method['type'] == 'QueueLoss'):
+        entry['queue_size'] = max(size, batch_size)
 
 
 def _needs_teacher(method: Method) -> bool:
@@ -425,7 +451,7 @@ def settings(images: FolderImages, choices: Choices, folder: Path, seed: int) ->
         ],
         train_dataloader=loader('train', cropped, shuffle=True),
         val_dataloader=loader('val', resized, shuffle=False),
-        test_dataloader=Name('val_dataloader'),
+        test_dataloader=loader('test', resized, shuffle=False) if images.test else Name('val_dataloader'),
         val_cfg=dict(),
         test_cfg=dict(),
         val_evaluator=dict(type='Accuracy', topk=(1,)),
@@ -463,8 +489,10 @@ def _text(values: Mapping[str, Any], order: Order, images: FolderImages, choices
 
 def chosen(images: FolderImages, choices: Choices) -> str:
     """Return the images and the chosen settings in one line."""
+    parts = dict(training=images.train, validation=images.val, test=images.test)
+    *first, last = [f'{len(part):,} {name}' for name, part in parts.items() if part]
     return (
-        f'{len(images.train):,} training and {len(images.val):,} validation images of {len(images.classes)} classes, '
+        f'{", ".join(first)} and {last} images of {len(images.classes)} classes, '
         f'shorter side {images.side} pixels: size {choices.size}, batches of {choices.batch_size}, {choices.epochs} epochs, '
         f'{choices.optimizer["type"]} with learning rate {choices.optimizer["lr"]:g}'
     )

@@ -25,7 +25,7 @@ def train_on_folder(args: argparse.Namespace) -> None:
     """Train on a folder by the command line's options; print the table and the next commands."""
     from ...files.showing import show
     from .making import chosen, make
-    from .summary import COLUMNS, table_rows
+    from .summary import COLUMNS, TESTED, table_rows
 
     with errors_in_one_line():
         made = make(order_of(args))
@@ -38,7 +38,10 @@ def train_on_folder(args: argparse.Namespace) -> None:
         print('train it by:', *(f'  {shlex.join(command)}' for command in training_commands(made)), sep='\n')
         return
     result = run(made, args, errors_in_one_line, ended_in_order)
-    show(f'{len(made.images.val):,} validation images', COLUMNS, table_rows(result.rows))
+    count = len(made.images.test)
+    columns = [*COLUMNS, TESTED] if count else [*COLUMNS]
+    tested = f' and {count:,} test' if count else ''
+    show(f'{len(made.images.val):,} validation{tested} images', columns, table_rows(result.rows))
     print(f'curves: {result.figure}\nstudent: {result.student_file}\nNext:')
     for command in next_commands(made, result):
         print(f'  {shlex.join(command)}')
@@ -102,7 +105,7 @@ def run(made: Made, args: argparse.Namespace, building: Context = nullcontext, g
                 runner = _prepared(own, held)
             with going():
                 runner.train()
-                rows |= measure(runner, name)
+                rows |= measure(runner, name, bool(made.images.test))
         if name != made.final and name != 'alone':  # a head comes next, which starts from it
             with building():
                 run_of = read_runs({name: made.run_folder(name)})[name]
@@ -113,7 +116,8 @@ def run(made: Made, args: argparse.Namespace, building: Context = nullcontext, g
         student = write_student(runs[name].checkpoints[runs[name].last], made.folder / 'student.pth')
         draw_curves(runs, rows, made.folder / 'curves.png')
     curves = {name: one.accuracies() for name, one in runs.items()}
-    return Result(rows[name].top1, student, made.configs[name], made.folder / 'curves.png', curves, rows)
+    figure, last = made.folder / 'curves.png', rows[name]
+    return Result(last.top1, student, made.configs[name], figure, curves, rows, last.test)
 
 
 def _prepared(args: argparse.Namespace, held: ExitStack) -> Any:
@@ -180,8 +184,8 @@ def distill(
     Args:
         student: ``timm:NAME``, ``torchvision:NAME``, ``hf:NAME``, a name of mmpretrain's zoo, a config or its path.
         teacher: The same, or several; None to train the student alone.
-        data: Class folders, below ``train`` and ``val`` or to be split.
-        method: A method, or several; None for ``nkd``, or ``embedding`` if the teacher has no classes.
+        data: Class folders, below ``train``, ``val`` and ``test`` or to be split.
+        method: A method, or several; None for ``dist``, or ``embedding`` if the teacher has no classes.
         epochs: Number of epochs; None to choose it by the number of images.
         then: ``'linear'`` to put a linear classifier on the trained student of a teacher without classes, ``'finetune'`` to
             train all of it too; None to return the student without classes.
@@ -219,7 +223,7 @@ def distill(
         teachers=as_list(teacher),
         teacher_weights=[str(file) for file in as_list(teacher_weights)],
         student_weights=student_weights,
-        methods=as_list(method) if teacher is not None or method != 'nkd' else (),
+        methods=as_list(method),
         epochs=epochs,
         then=then,
         then_epochs=then_epochs,

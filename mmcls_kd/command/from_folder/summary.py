@@ -20,6 +20,8 @@ from ...files.drawing import drawing
 from ...networks.cost import count_flops, count_parameters, milliseconds
 
 COLUMNS = ('network', 'top-1 (%)', 'parameters', 'MACs', 'ms/image')
+#: The column of accuracies on test images.
+TESTED = 'test top-1 (%)'
 LABELS = dict(
     distilled='student, distilled', alone='student alone', student='student', teacher='teacher',
     linear='student, linear head', finetune='student, fine-tuned',
@@ -39,6 +41,7 @@ class Row:
         macs: Multiply-adds of one image.
         milliseconds: Shortest time of one image, in ms, on the device of the training.
         knn: Whether the accuracy is that of nearest neighbours, of a network without classes.
+        test: The same accuracy on the test images; None without any.
     """
 
     top1: float
@@ -46,15 +49,20 @@ class Row:
     macs: int
     milliseconds: float
     knn: bool = False
+    test: float | None = None
 
     @property
     def accuracy(self) -> str:
         """The accuracy in words of a table."""
-        return f'{self.top1:.2f}{" (kNN)" if self.knn else ""}'
+        return self._shown(self.top1)
 
     def cells(self) -> tuple[str, ...]:
         """Return the cells of the table."""
-        return self.accuracy, f'{self.parameters:,}', _short(self.macs), f'{self.milliseconds:.2f}'
+        tested = () if self.test is None else (self._shown(self.test),)
+        return self.accuracy, f'{self.parameters:,}', _short(self.macs), f'{self.milliseconds:.2f}', *tested
+
+    def _shown(self, accuracy: float) -> str:
+        return f'{accuracy:.2f}{" (kNN)" if self.knn else ""}'
 
 
 def _short(count: int) -> str:
@@ -74,6 +82,7 @@ class Result:
         curves: Validation accuracy by epoch, for ``'distilled'`` or ``'student'``, ``'linear'`` or ``'finetune'``, and
             ``'alone'``.
         rows: Accuracy and cost of each network, by the same names and ``'teacher'``.
+        test_top1: As ``top1``, on the images of the folder's ``test``; None without that folder.
     """
 
     top1: float
@@ -82,31 +91,42 @@ class Result:
     figure: Path
     curves: dict[str, list[tuple[int, float]]]
     rows: dict[str, Row]
+    test_top1: float | None = None
 
 
-def measure(runner: Runner, name: str) -> dict[str, Row]:
-    """Measure the networks of a finished training: the student under its name, and the teacher."""
+def measure(runner: Runner, name: str, test: bool = False) -> dict[str, Row]:
+    """Measure the networks of a finished training: the student under its name, and the teacher.
+
+    Args:
+        runner: Of the training.
+        name: Name of the student.
+        test: Whether there are test images, to measure the networks on them too.
+    """
     model = unwrapped(runner)
     batch = model.data_preprocessor(next(iter(runner.val_dataloader)), False)
     image = batch['inputs'][:1]
     hook = next((hook for hook in runner.hooks if isinstance(hook, KNNHook)), None)
-    top1 = runner.message_hub.get_scalar('val/knn/top1' if hook else 'val/accuracy/top1').current()
+    metric = 'knn/top1' if hook else 'accuracy/top1'
+    top1 = float(runner.message_hub.get_scalar(f'val/{metric}').current())
+    tested = float(runner.test()[metric]) if test else None
     student = getattr(model, 'student', model)
     with evaluating(student):
-        rows = {name: Row(float(top1), *_cost([(student, image)]), knn=hook is not None)}
+        rows = {name: Row(top1, *_cost([(student, image)]), knn=hook is not None, test=tested)}
     teacher = getattr(model, 'teacher_holder', None)
     if teacher is None:
         return rows
-    accuracy = hook.teacher_top1(runner) if hook else teacher_accuracy(runner, model)
+    parts = ('val_dataloader', 'test_dataloader')[: 1 + test]
+    accuracies = [hook.teacher_top1(runner, part) if hook else teacher_accuracy(runner, model, part) for part in parts]
     members = getattr(teacher, 'teachers', [teacher])
     with evaluating(torch.nn.ModuleList(teacher.networks)):
         pairs = [(one.network, one.adapt(image)) for one in members]
-        return {'teacher': Row(accuracy, *_cost(pairs), knn=hook is not None), **rows}
+        row = Row(accuracies[0], *_cost(pairs), knn=hook is not None, test=accuracies[1] if test else None)
+    return {'teacher': row, **rows}
 
 
-def teacher_accuracy(runner: Runner, model: Any) -> float:
-    """Measure the top-1 accuracy of a distiller's teacher on the validation images, in percent."""
-    outputs = collect({'teacher': TeacherReader(model)}, runner.val_dataloader, model.data_preprocessor, runner.logger.info)
+def teacher_accuracy(runner: Runner, model: Any, part: str = 'val_dataloader') -> float:
+    """Measure the top-1 accuracy of a distiller's teacher on the images of a dataloader, in percent."""
+    outputs = collect({'teacher': TeacherReader(model)}, getattr(runner, part), model.data_preprocessor, runner.logger.info)
     found = outputs['teacher']
     return 100 * (found.logit.argmax(1) == found.label).float().mean().item()
 
