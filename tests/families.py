@@ -45,7 +45,19 @@ def built(name):
 def expected(name, network, images):
     """What it has to offer of images, by name."""
     with torch.no_grad():
-        return FAMILIES[name][-1](network, images)
+        found = FAMILIES[name][-1](network, images)
+        return found | (dict(stages_preact=before_relu(network, images, found['stages'])) if ' ResNet' in name else {})
+
+
+def before_relu(network, images, maps):
+    """The inputs of all ReLUs of which these maps are the outputs."""
+    inputs = []
+    relus = [module for module in network.modules() if type(module) is nn.ReLU]
+    handles = [relu.register_forward_pre_hook(lambda _, args: inputs.append(args[0].clone())) for relu in relus]
+    network(images)
+    for handle in handles:
+        handle.remove()
+    return tuple(next(one for one in inputs if torch.equal(one.relu(), feat)) for feat in maps)
 
 
 def lively(network):

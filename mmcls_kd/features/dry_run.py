@@ -59,6 +59,7 @@ class DryRun:
         grown: Shapes of the outputs for one image of twice the height; None if the network takes no such image.
         mixing: Layout of maps by the dimension that a layer mixes, by path; only where shapes do not decide.
         has_classes: Whether its output is logits.
+        relus: The ReLU of which a module returns the (last) output, by the module's path.
     """
 
     size: tuple[int, int]
@@ -78,6 +79,7 @@ class DryRun:
     grown: dict[str, list[tuple[int, ...]]] | None = None
     mixing: Mapping[str, str] = field(default_factory=dict)
     has_classes: bool = True
+    relus: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:
@@ -328,7 +330,15 @@ def _run(network: nn.Module, images: Tensor, graph: bool, whole: bool) -> DryRun
         without_graph=without_graph,
         mixing=_mixing(network, watch),
         has_classes=classes,
+        relus=_relus(network, outputs),
     )
+
+
+def _relus(network: nn.Module, outputs: Mapping[str, list[Tensor]]) -> dict[str, str]:
+    """Find the ReLU, the module itself or one inside of it, of which each module returns the output."""
+    ends = {id(t): p for p, tensors in outputs.items() for t in tensors if type(network.get_submodule(p)) is nn.ReLU}
+    found = {path: ends.get(id(tensors[0]), '') for path, tensors in outputs.items() if tensors}
+    return {path: relu for path, relu in found.items() if f'{relu}.'.startswith(f'{path}.')}
 
 
 def _counted(count: Any, watch: _Watch, logit: Tensor) -> dict[tuple[str, int], int]:

@@ -36,8 +36,24 @@ EXTRA_TOKENS = ('num_extra_tokens', 'num_prefix_tokens')
 LISTS = ('res_layers', 'layers', 'stages')
 
 
+def stated_places(network: nn.Module, kind: str) -> list[tuple[str, bool]]:
+    """Return the places of its stages' maps that a network, or one inside of it, states; empty if none does.
+
+    Args:
+        network: The network.
+        kind: ``'stage'`` for the maps behind the stages, ``'preact'`` for those before their ReLU: the network has an
+            attribute ``stage_places`` or ``preact_places``, a sequence of a module's path and whether its input is meant.
+    """
+    for path, module in network.named_modules():
+        if found := getattr(module, f'{kind}_places', None):
+            return [(f'{path}.{inner}' if path else inner, goes_in) for inner, goes_in in found]
+    return []
+
+
 def stage_paths(network: nn.Module, survey: DryRun) -> list[str]:
     """Return the paths of a network's stages or blocks, in order; empty if the table has none for it."""
+    if stated := stated_places(network, 'stage'):
+        return [path for path, _ in stated]
     backbone = getattr(network, 'backbone', None)
     for names in (getattr(backbone, attribute, None) for attribute in LISTS):
         if isinstance(names, (list, tuple)) and names and all(isinstance(name, str) for name in names):
@@ -118,10 +134,12 @@ def _stage_taps(network: Any, survey: DryRun, stages: list[str]) -> dict[str, Ta
     if not _row_by_row(network, survey, [path]):
         return {}
     taps = {name: tap(survey, [path], FORM_OF[name], index) for name in ('feat', 'tokens_high')}
-    ends = _four_stages(survey, stages)
+    stated = bool(stated_places(network, 'stage'))
+    ends = stages if stated else _four_stages(survey, stages)
     if ends and survey.all_goes_through(ends) and _row_by_row(network, survey, ends):
         taps['stages'] = tap(survey, ends, 'map', 0, apart=True)
-    middle = _before_last(survey, stages)
+        taps |= _before_relu(network, survey, ends)
+    middle = ends[-2] if stated else _before_last(survey, stages)
     if any(kind.__name__ == 'SwinTransformer' for kind in type(getattr(network, 'backbone', None)).__mro__):  # mmpretrain's
         norm = f'backbone.norm{network.backbone.num_layers - 2}'
         middle = norm if norm in survey.outputs else None  # only if the config lists that stage in out_indices
@@ -130,6 +148,15 @@ def _stage_taps(network: Any, survey: DryRun, stages: list[str]) -> dict[str, Ta
     if middle:
         taps['feat_mid'] = tap(survey, [middle], 'pooled', index=0)
     return taps
+
+
+def _before_relu(network: nn.Module, survey: DryRun, ends: list[str]) -> dict[str, Tap]:
+    """Return the tap of the stages' maps before their ReLU: the stated ones, or the inputs of the ReLUs that return them."""
+    places = stated_places(network, 'preact') or [(survey.relus.get(end), True) for end in ends]
+    paths = [path for path, _ in places if path]
+    if len(paths) != len(ends) or len({*paths}) != len(ends) or survey.without_graph.intersection(paths):
+        return {}
+    return {'stages_preact': tap(survey, paths, 'map', 0, apart=True, goes_in=places[0][1], last_call=True)}
 
 
 def _row_by_row(network: nn.Module, survey: DryRun, paths: list[str]) -> bool:

@@ -11,6 +11,7 @@ The names, without the ``_s`` (student) or ``_t`` (teacher), and the form of eac
 ``vector``                input of the classifier, (N, D): the pooled last stage, or the class token; without classes the
                           output
 ``stages``                a tuple of feature maps (N, C_i, H_i, W_i), one for each stage, shallow to deep, usually four
+``stages_preact``         the same maps before the ReLU at the end of each stage; only of networks that end them so
 ========================  ===========================================================================================
 
 :func:`.families.default_taps` finds their modules; the config's ``taps`` replaces or extends them.
@@ -19,9 +20,10 @@ The names, without the ``_s`` (student) or ``_t`` (teacher), and the form of eac
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -43,9 +45,10 @@ FORM_OF = {
     'tokens_high': 'tokens',
     'vector': 'pooled',
     'stages': 'map',
+    'stages_preact': 'map',
 }
 #: The names under which several modules give a tuple; else their tensors lie side by side.
-TUPLES = frozenset({'stages'})
+TUPLES = frozenset({'stages', 'stages_preact'})
 KEYS = ('path', 'form', 'index', 'extra')
 #: Why no gradient reaches the student from a module.
 NO_GRAPH = (
@@ -64,12 +67,14 @@ class Tap:
         view: Conversion of the modules' outputs into the feature.
         overwritten: Modules whose outputs a later step changes in place, as an activation does: they are copied.
         goes_in: Whether the modules' inputs are read.
+        calls: Number of calls in a forward pass, by module, of those that run several times: the last one is read.
     """
 
     modules: tuple[str, ...]
     view: Callable[..., Read]
     overwritten: frozenset[str] = frozenset()
     goes_in: bool = False
+    calls: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def places(self) -> list[tuple[str, bool]]:
@@ -124,6 +129,7 @@ def tap(
     extra: int | None = None,
     apart: bool = False,
     goes_in: bool = False,
+    last_call: bool = False,
 ) -> Tap:
     """Make a tap on modules of a network.
 
@@ -135,6 +141,7 @@ def tap(
         extra: Number of prefix tokens; found from the number of tokens if None.
         apart: Whether to read a tuple, one tensor for each module.
         goes_in: Whether to read the modules' inputs instead of their outputs.
+        last_call: Whether to read the last call of a module that runs several times, instead of refusing it.
 
     Raises:
         ValueError: If there is no such module (names the nearest), it does not run or runs several times, it returns no
@@ -144,7 +151,7 @@ def tap(
     for path in paths:
         if path not in survey.outputs:
             raise ValueError(f'no module {path!r} runs in this network; {nearest_paths(path, survey)}')
-        if survey.calls[path] > 1:
+        if survey.calls[path] > 1 and not last_call:
             raise ValueError(f'module {path!r} runs {survey.calls[path]} times in a forward pass; take one that runs once')
         tensors = (survey.inputs if goes_in else survey.outputs)[path]
         shapes = ', '.join(str(tuple(t.shape)) for t in tensors) or 'none'
@@ -158,7 +165,8 @@ def tap(
     if not paths:
         raise ValueError('it has no path of a module')
     view = View(form, tuple(layouts), index or 0, apart)
-    made = Tap(tuple(paths), view, survey.overwritten.intersection(paths), goes_in)
+    calls = {path: survey.calls[path] for path in paths if survey.calls[path] > 1}
+    made = Tap(tuple(paths), view, survey.overwritten.intersection(paths), goes_in, calls)
     try:
         read(made, survey)
     except (ValueError, RuntimeError) as error:
@@ -261,9 +269,15 @@ def record(network: nn.Module, taps: dict[str, Tap], stop: bool = False) -> Iter
     places = {place for tap in taps.values() for place in tap.places}
     overwritten = {path for tap in taps.values() for path in tap.overwritten}
     learning = network.training and torch.is_grad_enabled()
+    calls = {path: count for tap in taps.values() for path, count in tap.calls.items()}
+    seen: Counter[tuple[str, bool]] = Counter()
 
     def keep(path: str, goes_in: bool) -> RemovableHandle:
         def hook(_module: nn.Module, args: Any, output: Any = None) -> None:
+            if path in calls:
+                seen[path, goes_in] += 1
+                if seen[path, goes_in] < calls[path]:
+                    return
             if learning and not torch.is_grad_enabled():
                 raise ValueError(f'module {path!r} {NO_GRAPH}')
             read = tensors_in(args if goes_in else output)

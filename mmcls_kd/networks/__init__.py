@@ -1,6 +1,6 @@
 """Networks of any library as classifiers: found by name, built, with their input preprocessing and class names."""
 
-from .classifiers import ModuleClassifier, TorchvisionClassifier
+from .classifiers import CifarClassifier, ModuleClassifier, TorchvisionClassifier
 from .heads import BinaryClsHead
 from .towers import BackboneNetwork, HuggingFaceTower, LinearHeadClassifier
 from .zero_shot import ZeroShotClassifier
@@ -8,6 +8,7 @@ from .zero_shot import ZeroShotClassifier
 __all__ = [
     'BackboneNetwork',
     'BinaryClsHead',
+    'CifarClassifier',
     'HuggingFaceTower',
     'LinearHeadClassifier',
     'ModuleClassifier',

@@ -14,6 +14,7 @@ from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
+from ..backbones.cifar_benchmark import build
 from ..errors import close_names
 from ..features.dry_run import scores
 
@@ -112,6 +113,35 @@ class TorchvisionClassifier(ModuleClassifier):
         super().__init__(model, loss, train_cfg, data_preprocessor, init_cfg)
         self.model_name, self.weights = model_name, found
         self._register_load_state_dict_pre_hook(_drop_auxiliary)
+
+
+@MODELS.register_module()
+class CifarClassifier(ModuleClassifier):
+    """A network of the CIFAR-100 distillation benchmark, see :func:`mmcls_kd.backbones.cifar_benchmark.build`.
+
+    Args:
+        model_name: Its published name, e.g. ``'resnet32x4'``.
+        num_classes: Number of classes.
+        loss: Config of the classification loss.
+        train_cfg: Batch augmentation.
+        data_preprocessor: Data preprocessor of the batch.
+        init_cfg: As in mmengine.
+
+    Raises:
+        ValueError: If there is no such network (suggests close names).
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        num_classes: int = 100,
+        loss: Mapping | None = None,
+        train_cfg: Mapping | None = None,
+        data_preprocessor: Mapping | None = None,
+        init_cfg: Mapping | None = None,
+    ) -> None:
+        super().__init__(build(model_name, num_classes), loss, train_cfg, data_preprocessor, init_cfg)
+        self.model_name, self.num_classes = model_name, num_classes
 
 
 def _drop_auxiliary(weights: dict[str, Tensor], prefix: str, *_: Any) -> None:

@@ -18,12 +18,18 @@ from torch import Tensor
 from ..teachers.inputs import TWICE, VALUES, InputAdapter, InputSpec, _long, _round, changed, on_scale_of_one
 from ..teachers.inputs import resized as resized
 from ..teachers.resizing import INTERPOLATIONS, PILLOW_NUMBERS
-from .classifiers import TorchvisionClassifier
+from .classifiers import CifarClassifier, TorchvisionClassifier
 from .trial import COLOUR, GREYS, KERNEL, UnclearError, kernel_of, preprocessing, solved
 from .zero_shot import ZeroShotClassifier
 
 #: Input preprocessing of a network without any information.
 UNKNOWN = 'its images are normalised as the student’s; model.teacher_pixels can say otherwise'
+
+#: Mean and standard deviation of the published networks of CIFAR-100 and Tiny-ImageNet, by number of classes.
+CIFAR_VALUES = {
+    100: ((129.3105, 124.1085, 112.404), (68.2125, 65.4075, 70.4055)),
+    200: ((122.451, 114.2655, 101.3625), (58.701, 57.7575, 57.681)),
+}
 
 Pixels, PixelAdapter = InputSpec, InputAdapter  # their names in earlier versions
 
@@ -175,6 +181,11 @@ def _torchvision(network: Any, _: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
+def _cifar(network: Any, _: Mapping[str, Any]) -> dict[str, Any]:
+    found = CIFAR_VALUES.get(network.num_classes)
+    return dict(zip(('mean', 'std'), found, strict=True), to_rgb=True) if found else {}
+
+
 def _hugging_face(network: Any, _: Mapping[str, Any]) -> dict[str, Any]:
     config = network.model.config
     return _of_processor(config.name_or_path, getattr(config, 'image_size', None))
@@ -238,6 +249,7 @@ def _tried(processor: Any) -> dict[str, Any]:
 READERS = {
     TimmClassifier: _timm,
     TorchvisionClassifier: _torchvision,
+    CifarClassifier: _cifar,
     HuggingFaceClassifier: _hugging_face,
     ZeroShotClassifier: _zero_shot,
 }

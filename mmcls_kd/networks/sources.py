@@ -19,6 +19,7 @@ from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.models.classifiers import BaseClassifier
 from mmpretrain.registry import DATASETS, MODELS
 
+from ..backbones.cifar_benchmark import NETWORKS
 from ..configs.reading import read_config
 from ..errors import close_names, need_library
 from ..teachers.inputs import VALUES
@@ -31,6 +32,7 @@ LIBRARIES = {
     'timm': ('timm', 'TimmClassifier', 'timm'),
     'hf': ('transformers', 'HuggingFaceClassifier', 'hf'),
     'torchvision': ('torchvision', 'TorchvisionClassifier', None),
+    'cifar': ('torch', 'CifarClassifier', None),  # the networks of the CIFAR-100 distillation benchmark
 }
 #: Keywords that make each classifier load its library's own weights, into the library's own cache.
 OWN_WEIGHTS: dict[str, dict[str, Any]] = {
@@ -110,8 +112,9 @@ def find_network(source: str | Mapping) -> Source:
     """Find a network and the known facts about it, from any form in a config.
 
     Args:
-        source: ``timm:NAME``, ``hf:NAME_OR_FOLDER``, ``torchvision:NAME``; the path of a config, or the name of a model of
-            mmpretrain's zoo; a whole config; a ``model`` dict, whose ``type`` may be the import path of any module.
+        source: ``timm:NAME``, ``hf:NAME_OR_FOLDER``, ``torchvision:NAME``, ``cifar:NAME``; the path of a config, or the
+            name of a model of mmpretrain's zoo; a whole config; a ``model`` dict, whose ``type`` may be the import path of
+            any module.
 
     Raises:
         FileNotFoundError: If no config is found at that path.
@@ -272,6 +275,14 @@ def _check_timm(cfg: ConfigDict) -> None:
         raise ValueError(f'timm has no weights {name!r}, but {", ".join(known) or "none"}{close_names(name, known)}')
 
 
+def _check_cifar(cfg: ConfigDict) -> None:
+    """Refuse a name unknown to the CIFAR benchmark."""
+    if (name := cfg.get('model_name')) not in NETWORKS:
+        raise ValueError(
+            f'the CIFAR benchmark has no network {name!r}{close_names(str(name), NETWORKS)}; it has {", ".join(NETWORKS)}'
+        )
+
+
 def _check_hugging_face(cfg: ConfigDict) -> None:
     """Make the path of a folder absolute, in place; refuse a missing one."""
     name = cfg.get('model_name')
@@ -287,6 +298,7 @@ def _check_hugging_face(cfg: ConfigDict) -> None:
 #: Checks of a config's ``model_name`` before the network is built.
 CHECKS: dict[str, Callable[[ConfigDict], None]] = {
     'TimmClassifier': _check_timm,
+    'CifarClassifier': _check_cifar,
     'HuggingFaceClassifier': _check_hugging_face,
     'ZeroShotClassifier': settle,
     'HuggingFaceTower': _check_hugging_face,

@@ -20,9 +20,16 @@ GT_LABEL, SAMPLE_IDX, TEACHER_HEAD = 'gt_label', 'sample_idx', 'teacher_head'
 ALIASES = {'feat_mid': 'feat_mid_s'}
 #: Keys of a method's entry that are no keywords of its loss; the last is mmengine's, in configs of a package.
 NO_KEYWORDS = ('type', 'name', 'use_this', 'loss_weight', 'stages', 'curriculum', '_scope_')
+#: Why no maps before the ReLU are found.
+NO_PREACT = (
+    ' (the stages’ maps before their ReLU, which are found where a module nn.ReLU ends each stage; the stages of {} end '
+    'otherwise, so no method that compares these maps fits it)'
+)
 #: Why an input may be missing.
 REASONS = {
-    TEACHER_HEAD: ' (it needs one teacher whose class scores are made of the pooled map of its last stage, as a CNN’s are)'
+    'stages_preact_s': NO_PREACT.format('this student'),
+    'stages_preact_t': NO_PREACT.format('this teacher'),
+    TEACHER_HEAD: ' (it needs one teacher whose class scores are made of the pooled map of its last stage, as a CNN’s are)',
 }
 #: CTKD is a loss with a learnt temperature; the numbers are the authors'.
 CTKD = dict(type='KDLoss', divergence=True, curriculum=dict(start=1.0, range=20.0, epochs=10))

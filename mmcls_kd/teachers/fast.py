@@ -60,6 +60,7 @@ def fold_norms(network: nn.Module) -> nn.Module:
         elif isinstance(part, nn.Conv2d):
             before = part
         else:
+            before = None if any(True for _ in part.parameters()) else before  # a part between them is no neighbour
             fold_norms(part)
     return network
 

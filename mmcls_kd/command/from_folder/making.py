@@ -35,7 +35,12 @@ PUBLISHED = 'pretrained'
 #: Mean and standard deviation of ImageNet, for students that state none.
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
 #: Keyword of each library's classifier for its number of classes.
-COUNTS = dict(TimmClassifier='num_classes', TorchvisionClassifier='num_classes', HuggingFaceClassifier='num_labels')
+COUNTS = dict(
+    TimmClassifier='num_classes',
+    TorchvisionClassifier='num_classes',
+    CifarClassifier='num_classes',
+    HuggingFaceClassifier='num_labels',
+)
 #: Settings of a training of a student without classes: no metric of predictions, but nearest neighbours.
 EMBEDDED = dict(val_evaluator=[], test_evaluator=[], custom_hooks=[dict(type='LiveProgressHook'), dict(type='KNNHook')])
 #: The last checkpoint of a run is named in this file.
