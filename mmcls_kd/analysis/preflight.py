@@ -19,7 +19,10 @@ from torch import Tensor
 from ..engine.config import need
 from ..engine.data import batches_from
 from ..engine.models import unwrapped
+from ..files.checkpoint import read_checkpoint
 from ..files.showing import table
+from ..networks.loading import fetch
+from ..networks.weights import stated_accuracy
 from ..teachers.inputs import InputAdapter
 from ..teachers.stored import StoredTeacher
 from .advice import Advice, advise, on_size
@@ -46,6 +49,7 @@ class Look:
         softened: The teacher's entropy as the method softens it, see :func:`.teacher_entropy.softened`.
         terms: The gradients of the terms, the task loss's first.
         left_out: Omitted measurements, with reasons.
+        stated: The teacher's accuracy in the file of its weights; None if there is none.
     """
 
     images: int
@@ -59,6 +63,7 @@ class Look:
     batches: int
     advice: list[Advice]
     left_out: list[str] = field(default_factory=list)
+    stated: float | None = None
 
 
 def prepare(cfg: Config) -> None:
@@ -143,7 +148,13 @@ def look(runner: Runner, images: int | None, batches: int, log: Callable[[str], 
         batches=min(batches, len(runner.train_dataloader)),
         advice=advice,
         left_out=left_out + ([NO_TASK] if len(terms) > 1 and terms[0].norm == 0 else []),
+        stated=stated_in(runner.cfg.model.get('teacher_pretrained')) if teacher else None,
     )
+
+
+def stated_in(weights: Any) -> float | None:
+    """Return the accuracy that a teacher's file of weights states; None if it states none, or is no single file."""
+    return stated_accuracy(read_checkpoint(fetch(weights, 'teacher'))) if weights and isinstance(weights, str) else None
 
 
 def _told(runner: Runner, batches: int, log: Callable[[str], Any]) -> Iterator[Any]:
@@ -166,6 +177,9 @@ def show(found: Look, console: Console) -> None:
     console.print(table(f'On {found.images} validation images', ('', *found.networks), _network_rows(found)))
     if found.agreement is not None:
         console.print(f'Same answer by both: {_share(found.agreement)}; KL(teacher ‖ student): {found.divergence:.3f} nats')
+    if found.stated is not None:
+        measured = found.networks['teacher'].accuracy
+        console.print(f'The teacher’s file states an accuracy of {_share(found.stated)}; measured: {_share(measured)}')
     title = f'Loss terms at the start, over {found.batches} training batches'
     console.print(table(title, ('', 'value', 'gradient', 'of the task’s', 'cosine'), map(_term_row, found.terms)))
     for text in found.left_out:

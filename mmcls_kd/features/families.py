@@ -152,7 +152,7 @@ def _stage_taps(network: Any, survey: DryRun, stages: list[str]) -> dict[str, Ta
 
 def _before_relu(network: nn.Module, survey: DryRun, ends: list[str]) -> dict[str, Tap]:
     """Return the tap of the stages' maps before their ReLU: the stated ones, or the inputs of the ReLUs that return them."""
-    places = stated_places(network, 'preact') or [(survey.relus.get(end), True) for end in ends]
+    places = stated_places(network, 'preact') or [(survey.relus.get(end, ''), True) for end in ends]
     paths = [path for path, _ in places if path]
     if len(paths) != len(ends) or len({*paths}) != len(ends) or survey.without_graph.intersection(paths):
         return {}

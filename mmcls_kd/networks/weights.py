@@ -30,6 +30,8 @@ PLACES = (
     'weights',
     'params',
 )
+#: Names under which training scripts write the accuracy of the weights.
+ACCURACIES = ('accuracy', 'best_acc')
 #: Counters of steps in averages of torch and mmengine.
 COUNTERS = ('n_averaged', 'steps')
 #: A name in torchvision's published DenseNets, whose networks have `norm1` for `norm.1` today.
@@ -47,6 +49,20 @@ def find_weights(checkpoint: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]
         if isinstance(inside, Mapping) and (tensors_in(inside) or tensors_in(find_weights(inside)[1])):
             return place, inside if tensors_in(inside) else find_weights(inside)[1]
     return '', checkpoint
+
+
+def stated_accuracy(checkpoint: Mapping[str, Any]) -> float | None:
+    """Return the accuracy that a training script wrote beside the weights, from 0 to 1; None if there is none.
+
+    Values above 1 are percent, as in the published files of the CIFAR-100 benchmark.
+    """
+    for key in ACCURACIES:
+        value = checkpoint.get(key)
+        if isinstance(value, Tensor) and value.numel() == 1:
+            value = value.item()
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= 100:
+            return value / 100 if value > 1 else float(value)
+    return None
 
 
 def tensors_in(content: Any) -> int:

@@ -76,6 +76,18 @@ def test_teacher_student_and_terms(preflight, data):
     assert 'Same answer by both' in said
 
 
+def test_accuracy_in_the_teachers_file_is_compared(preflight, tmp_path):
+    teacher = MODELS.build(network_cfg(TEACHER[0]))
+    load_strictly(teacher, TEACHER[1], 'teacher')
+    weights = tmp_path.with_name(f'{tmp_path.name}_teacher.pth')
+    torch.save(dict(epoch=240, model=teacher.state_dict(), accuracy=torch.tensor(79.42)), weights)
+    options = [f'model.teacher_pretrained={weights}']
+    numbers, said = preflight(DISTILLER, '--methods', 'kd', '--images', '10', '--batches', '1', options=options)
+    measured = f'{100 * numbers["networks"]["teacher"]["accuracy"]:.2f}%'
+    assert numbers['stated'] == pytest.approx(0.7942)
+    assert f'The teacher’s file states an accuracy of 79.42%; measured: {measured}' in said
+
+
 def test_the_student_starts_from_the_weights_that_it_is_given(preflight, tmp_path, data):
     torch.manual_seed(0)
     student = MODELS.build(network_cfg(STUDENT))
