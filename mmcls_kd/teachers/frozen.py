@@ -16,6 +16,7 @@ from ..features.taps import given_taps, shapes_of
 from .fast import PRECISIONS, FastNetwork, run
 from .head import Head, find_head
 from .inputs import InputAdapter, InputSpec
+from .tail import Tail, find_tail
 
 MODES = ('eval', 'train')
 
@@ -113,6 +114,14 @@ class FrozenTeacher:
         found = find_head(self.network, self.dry_run, self.taps)
         return None if found is None else Head(found, self._index)
 
+    @cached_property
+    def tail(self) -> Tail | None:
+        """The part that maps the map of the stage before the last to that of the last one; gradients flow to the former.
+
+        None where it is not a sequence of modules, or takes prefix tokens.
+        """
+        return find_tail(self.network, self.dry_run, self.taps)
+
     @property
     def linear_weight(self) -> Tensor | None:
         """The rows of the last linear layer, (C, D), for the student's classes; None if the logits come otherwise."""
@@ -124,7 +133,11 @@ class FrozenTeacher:
     @property
     def facts(self) -> dict[str, Callable[[], Any]]:
         """Facts for constructors of losses, by name."""
-        return {'teacher_weight': lambda: self.linear_weight, 'teacher_head': lambda: self.head}
+        return {
+            'teacher_weight': lambda: self.linear_weight,
+            'teacher_head': lambda: self.head,
+            'teacher_tail': lambda: self.tail,
+        }
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor, samples: Any, names: Iterable[str]) -> dict[str, Read]:  # noqa: ARG002

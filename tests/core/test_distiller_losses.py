@@ -20,6 +20,7 @@ REFUSED = {
         'ViTKDLoss',
     ): "vitkd .*unknown input 'tokens_low_s', a feature .* this student.*define others with taps",
     (ViT, 'SRRLLoss'): "srrl .*unknown input 'teacher_head' .it needs one teacher whose class scores are made of the pooled",
+    (ViT, 'ScaleKDLoss'): 'scalekd: ScaleKD sends features through the teacher’s last stage, .* set perception=False',
     (ViT, 'SimKD'): 'simkd: SimKD needs a teacher whose class scores are made of the pooled map',
 }
 

@@ -30,7 +30,6 @@ from mmcls_kd.dis_losses import (
     ofa_loss,
     rkd_loss,
     rld_loss,
-    srd_loss,
     srrl_loss,
     tfnkd_loss,
     ttm_loss,
@@ -287,19 +286,24 @@ KEYWORDS |= {
     'EmbeddingLoss': dict(student_dims=5, teacher_dims=6, kind='both'),
     'QueueLoss': dict(student_dims=5, teacher_dims=6, queue_size=8),
     'OFALoss': dict(student_channels=(2, 3), student_sizes=(4, 2), num_classes=CLASSES),
+    'ScaleKDLoss': dict(
+        student_channels=(2, 3),
+        teacher_channels=(3, 2),
+        teacher_heights=(4, 2),
+        teacher_widths=(3, 1),
+        alpha=0.5,
+        tail=lambda feat: feat[:, :2, ::2, :1],
+    ),
 }
 FORWARD |= {
     'CRDLoss': ['vector_s', 'vector_t', 'sample_idx'],
     **{name: ['vector_s', 'vector_t'] for name in ('EmbeddingLoss', 'QueueLoss')},
     'OFALoss': ['stages_s', 'logit_s', 'logit_t', 'gt_label'],
+    'ScaleKDLoss': ['stages_s', 'stages_t', 'feat_t'],
     'SigmoidKDLoss': ['logit_s', 'logit_t'],
 }
 FORWARD |= {name: ['logit_s', 'logit_t'] for name in ('NormKDLoss', 'ABKDLoss', 'LumiNetLoss')}
 FORWARD |= {name: ['logit_s', 'logit_t', 'gt_label'] for name in ('NormDKDLoss', 'RLDLoss')}
-ON_PROJECTIONS = ('SRDCorrelationLoss', 'PEFDLoss', 'VkDLoss')
-FORWARD |= {name: ['vector_s', 'vector_t'] for name in ON_PROJECTIONS}
-FORWARD |= {'SRDLoss': ['vector_s', 'vector_t', 'logit_s', 'logit_t']}
-KEYWORDS |= {name: dict(student_channels=5, teacher_channels=6) for name in (*ON_PROJECTIONS, 'SRDLoss')}
 each_registered_loss = pytest.mark.parametrize('loss_type', FORWARD)
 each_registered_loss_and_label = pytest.mark.parametrize(
     ('loss_type', 'label'),
@@ -346,6 +350,8 @@ def inputs(loss_type, label='mixup', dtype=torch.float32):
     others = dict(gt_label=labels(label, 4, CLASSES, seed=9, dtype=dtype), teacher_head=PooledLinear(3, CLASSES))
     others |= dict(sample_idx=torch.tensor([3, 0, 7, 3]))
     others |= {name: (tensors[f'{name}.0'], tensors[f'{name}.1']) for name in ('stages_s', 'stages_t')}
+    if loss_type == 'ScaleKDLoss':  # which takes the last map from `feat_t`
+        others['feat_t'] = tensors['stages_t.1'].clone()
     return {name: {**tensors, **others}[name] for name in FORWARD[loss_type]}
 
 
@@ -398,10 +404,9 @@ CONSTANT |= {name: {'vector_t'} for name in ('EmbeddingLoss', 'QueueLoss')}
         ('OFALoss', 'mixup'),
         *((loss_type, 'hard') for loss_type in ('RKDLoss', 'PKTLoss', 'CCLoss', 'ATLoss', 'SPLoss', 'NSTLoss')),
         *((loss_type, 'hard') for loss_type in ('VIDLoss', 'FitNetLoss', 'WKDFeatureLoss', 'ReviewKDLoss', 'SimKD')),
-        *((loss_type, 'hard') for loss_type in ('EmbeddingLoss', 'QueueLoss')),
-        *((loss_type, 'hard') for loss_type in (*ON_PROJECTIONS, 'SRDLoss')),
         *((loss_type, 'hard') for loss_type in ('NormKDLoss', 'ABKDLoss', 'LumiNetLoss')),
         *((loss_type, label) for loss_type in ('NormDKDLoss', 'RLDLoss') for label in ('hard', 'mixup')),
+        *((loss_type, 'hard') for loss_type in ('EmbeddingLoss', 'QueueLoss', 'ScaleKDLoss')),
     ],
 )
 def test_gradient_is_the_derivative_where_nothing_stops_it(loss_type, label):
@@ -565,6 +570,10 @@ DEFAULTS |= {
     'QueueLoss': dict(student_dims=..., teacher_dims=..., queue_size=8192, tau=0.07),
     'OFALoss': dict(student_channels=..., student_sizes=..., num_classes=..., eps=1.5, temp=1.0, kind=None),
     'SigmoidKDLoss': dict(temp=1.0, reduction='sum'),
+    'ScaleKDLoss': dict(
+        **dict.fromkeys(('student_channels', 'teacher_channels', 'teacher_heights', 'teacher_widths'), ...),
+        **dict(alpha=0.08, beta=(0.06, 0.06), heads=None, perception=True, tail=None),
+    ),
 }
 DEFAULTS |= {
     'NormKDLoss': dict(temp=2.0),
@@ -572,14 +581,10 @@ DEFAULTS |= {
     'RLDLoss': dict(temp=4.0, tau_alpha=1.0, alpha=1.0, beta=8.0, standardize=False),
     'ABKDLoss': dict(alpha=0.8, beta=0.3, temp=4.0, released=False),
     'LumiNetLoss': dict(temp=4.0, alpha=None),
-    'SRDLoss': dict(student_channels=..., teacher_channels=..., exponent=4.0, temp=1.0),
-    'SRDCorrelationLoss': dict(student_channels=..., teacher_channels=...),
-    'PEFDLoss': dict(student_channels=..., teacher_channels=..., num_projectors=3),
-    'VkDLoss': dict(student_channels=..., teacher_channels=...),
 }
 for _name in LATER:
     DEFAULTS[_name]['loss_weight'] = 1.0
-for _name in ('RKDLoss', 'PKTLoss', 'CCLoss', 'SPLoss', 'DISTLoss', 'LumiNetLoss', 'SRDLoss', 'SRDCorrelationLoss'):
+for _name in ('RKDLoss', 'PKTLoss', 'CCLoss', 'SPLoss', 'DISTLoss', 'LumiNetLoss'):
     DEFAULTS[_name]['sync_batch'] = False
 
 
@@ -624,7 +629,6 @@ def test_loss_weight_stands_last_and_multiplies_the_value(loss_type):
         (rld_loss, 'RLDLoss', {}),
         (abkd_loss, 'ABKDLoss', {}),
         (luminet_loss, 'LumiNetLoss', {}),
-        (srd_loss, 'SRDLoss', {}),
     ],
 )
 def test_the_function_has_the_defaults_of_its_module(function, loss_type, renamed):
@@ -687,11 +691,6 @@ def test_srrls_connector_starts_at_the_originals_scale():
         *(
             (loss_type, f'feat_{side[0]}', (4, 8, 3, 2), f'{side}_channels=8')
             for loss_type in ('VIDLoss', 'FitNetLoss', 'WKDFeatureLoss', 'SimKD')
-            for side in ('student', 'teacher')
-        ),
-        *(
-            (loss_type, f'vector_{side[0]}', (4, 8), f'{side}_channels=8')
-            for loss_type in (*ON_PROJECTIONS, 'SRDLoss')
             for side in ('student', 'teacher')
         ),
         *(

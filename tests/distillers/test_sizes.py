@@ -19,6 +19,9 @@ SIZES = {
     'QueueLoss': VECTORS,
     'FitNetLoss': MAPS,
     'OFALoss': dict(**STAGES, student_sizes=(32, 16, 8, 8), num_classes=10),
+    'ScaleKDLoss': dict(
+        **STAGES, teacher_channels=(8, 16, 32, 64), teacher_heights=(32, 16, 8, 8), teacher_widths=(32, 16, 8, 8)
+    ),
     'ReviewKDLoss': dict(**STAGES, teacher_channels=(8, 16, 32, 64), **VECTORS),
     'SimKD': MAPS,
     'VIDLoss': MAPS,

@@ -10,6 +10,7 @@ on_maps = dict(
     vid=dict(type='VIDLoss', stages=[1, 2, 3, 4], init_pred_var=5.0),
     fitnet=dict(type='FitNetLoss', stages=[2], norm_act=True, loss_weight=100.0),
     wkd_feature=dict(type='WKDFeatureLoss', grid=1),  # its loss_weight is set by pair
+    scalekd=dict(type='ScaleKDLoss'),
     reviewkd=dict(type='ReviewKDLoss', loss_weight=dict(value=1.0, warmup=1)),
 )
 # the same for networks whose class scores are made of the pooled map, as a CNN's are
