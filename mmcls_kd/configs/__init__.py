@@ -7,6 +7,7 @@ from typing import Any
 
 #: Where each name of this module is defined.
 HOMES = {
+    'configs.benchmark': ('benchmark_pair',),
     'recipe.methods': ('offer',),
     'networks.sources': ('find_network', 'network_cfg', 'zoo_weights'),
     'configs.reading': ('RunConfig', 'read_config', 'read_left_config'),

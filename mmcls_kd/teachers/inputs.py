@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from statistics import fmean
@@ -118,6 +119,13 @@ def resized(values: Tensor, wanted: InputSpec) -> Tensor:
     return values if wanted.size is None else resize(values, wanted.size, wanted.interpolation, wanted.backend)
 
 
+def _same(one: Any, other: Any) -> bool:
+    """Compare two settings; numbers of a preprocessor are known in float32."""
+    if isinstance(one, bool):
+        return one == other
+    return len(one) == len(other) and all(math.isclose(a, b, rel_tol=1e-6) for a, b in zip(one, other, strict=True))
+
+
 class InputAdapter:
     """Conversion of images from one network's input preprocessing to another's, on their device.
 
@@ -128,7 +136,7 @@ class InputAdapter:
         if channels == 1:
             wanted = replace(wanted, mean=(fmean(wanted.mean),), std=(fmean(wanted.std),))
         self.given, self.wanted, self.channels = given, wanted, channels
-        self.same_values = all(getattr(given, key) == getattr(wanted, key) for key in VALUES)
+        self.same_values = all(_same(getattr(given, key), getattr(wanted, key)) for key in VALUES)
         self._constants: dict[Any, list[Tensor]] = {}
 
     def __call__(self, inputs: Tensor) -> Tensor:

@@ -1,0 +1,5 @@
+"""ShuffleV1 alone on the CIFAR-100 distillation benchmark."""
+
+_base_ = '../_base_/cifar100_benchmark.py'
+model = dict(type='CifarClassifier', model_name='ShuffleV1')
+optim_wrapper = dict(optimizer=dict(lr=0.01))

@@ -1,0 +1,4 @@
+"""resnet32 alone on the CIFAR-100 distillation benchmark."""
+
+_base_ = '../_base_/cifar100_benchmark.py'
+model = dict(type='CifarClassifier', model_name='resnet32')

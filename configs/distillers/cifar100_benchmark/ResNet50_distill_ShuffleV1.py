@@ -1,0 +1,10 @@
+"""ResNet50 teaches ShuffleV1 on the CIFAR-100 distillation benchmark.
+
+python tools/train.py configs/distillers/cifar100_benchmark/ResNet50_distill_ShuffleV1.py --methods kd \\
+    --cfg-options model.teacher_pretrained=FILE
+"""
+
+_base_ = ['../../cifar100_benchmark/ShuffleV1.py', '../../_base_/methods/cifar100_benchmark.py']
+from mmcls_kd.configs import benchmark_pair
+
+model = benchmark_pair(_base_.offered, 'ResNet50', 'ShuffleV1')
