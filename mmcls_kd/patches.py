@@ -92,6 +92,40 @@ def share_hooks(network: nn.Module, other: nn.Module) -> None:
             setattr(part, name, getattr(network.get_submodule(path), name))
 
 
+def know_several_labels(kind: Any, head: Callable[..., nn.Module], loss: dict[str, Any]) -> None:
+    """Give mmpretrain's ``TimmClassifier`` or ``HuggingFaceClassifier`` the keyword ``multi_label``. Needed up to 1.3.6.
+
+    With it, the classifier has a ``head``, which computes its loss and predictions.
+
+    Args:
+        kind: The class of the classifier.
+        head: The class of the head.
+        loss: Config of the classification loss, if none is given.
+    """
+    make = kind.__init__
+
+    @functools.wraps(make)
+    def init(self: Any, *arguments: Any, multi_label: bool = False, **keywords: Any) -> None:
+        make(self, *arguments, **({'loss': dict(loss), **keywords} if multi_label else keywords))
+        if multi_label:
+            self.head = head(loss=self.loss_module)
+            del self.loss_module
+
+    def by_head(name: str) -> Callable[..., Any]:
+        own = getattr(kind, name)
+
+        @functools.wraps(own)
+        def method(self: Any, *arguments: Any, **keywords: Any) -> Any:
+            one_label = hasattr(self, 'loss_module')
+            return own(self, *arguments, **keywords) if one_label else getattr(self.head, name)(*arguments, **keywords)
+
+        return method
+
+    kind.__init__ = init
+    for name in ('_get_loss', '_get_predictions'):
+        setattr(kind, name, by_head(name))
+
+
 def replace_deit3(models: Any, deit3: type) -> None:
     """Register :class:`.backbones.DeiT3` under the name of mmpretrain's, which is wrong up to 1.3.6 (its issue 1614)."""
     models.register_module(module=deit3, force=True)

@@ -9,12 +9,15 @@ import logging
 from mmengine.logging import print_log
 from mmengine.registry import Registry
 from mmpretrain import registry as mmpretrain_registry
+from mmpretrain.models.classifiers import HuggingFaceClassifier, TimmClassifier
+from mmpretrain.models.heads import MultiLabelClsHead
 from mmpretrain.registry import MODELS
 
 from . import dis_losses, distillers, engine, networks, readers
 from .backbones.deit3 import DeiT3
 from .backbones.mobilenet_v1 import MobileNetV1
-from .patches import replace_deit3
+from .networks.classifiers import BINARY
+from .patches import know_several_labels, replace_deit3
 from .recipe.methods import FINDERS
 
 __all__ = ['DeiT3', 'MobileNetV1', 'distillers', 'engine', 'networks', 'readers']
@@ -35,6 +38,8 @@ logging.getLogger('mmcls_kd').propagate = False
 for loss in dis_losses.LOSSES.values():
     MODELS.register_module(module=loss)
 replace_deit3(MODELS, DeiT3)
+for classifier in (TimmClassifier, HuggingFaceClassifier):
+    know_several_labels(classifier, MultiLabelClsHead, BINARY)
 FINDERS.insert(0, MODELS.get)
 for parent in [value for value in vars(mmpretrain_registry).values() if isinstance(value, Registry)]:
     if parent.scope == 'mmpretrain':  # not mmengine's, which are imported there

@@ -44,11 +44,11 @@ def compare_heads(student: nn.Module, teachers: Sequence[nn.Module]) -> None:
     """
     ours = is_multi_label(student)
     for network in teachers:
-        head = getattr(network, 'head', None)
+        head = getattr(network, 'head', network)
         if is_multi_label(network) != ours and hasattr(head, 'loss_module'):
-            kinds = ('several labels', 'one label')
+            kinds, part = ('several labels', 'one label'), 'classifier' if head is network else 'head'
             print_log(
-                f'the teacher’s head ({type(head).__name__}) is for {kinds[ours]} an image, and the student’s for '
+                f'the teacher’s {part} ({type(head).__name__}) is for {kinds[ours]} an image, and the student’s for '
                 f'{kinds[not ours]}: are its logits to be learnt so?',
                 'current',
                 30,

@@ -20,6 +20,8 @@ from ..features.dry_run import scores
 
 #: Auxiliary classifiers, with which torchvision trains two models; they have no part in distillation.
 AUXILIARY = ('aux1', 'aux2', 'AuxLogits')
+#: The classification loss of several labels an image.
+BINARY = dict(type='CrossEntropyLoss', use_sigmoid=True)
 
 
 @MODELS.register_module()
@@ -53,7 +55,7 @@ class ModuleClassifier(BaseClassifier):
         self.model: Any = model if isinstance(model, nn.Module) else MODELS.build(dict(model))
         if not isinstance(self.model, BaseModule):
             self.model.is_init = True  # it made its weights itself, or loaded them; mmengine would call its init_weights
-        own = dict(type='CrossEntropyLoss', **({'use_sigmoid': True} if multi_label else {}))
+        own = BINARY if multi_label else dict(type='CrossEntropyLoss')
         self.head = (MultiLabelClsHead if multi_label else ClsHead)(loss=dict(loss or own))
 
     def forward(
@@ -80,6 +82,7 @@ class TorchvisionClassifier(ModuleClassifier):
         train_cfg: Batch augmentation.
         data_preprocessor: Data preprocessor of the batch.
         init_cfg: As in mmengine.
+        multi_label: Whether an image has several labels, see :class:`ModuleClassifier`.
         **keywords: Further keywords of the model, e.g. ``num_classes``.
 
     Attributes:
@@ -97,6 +100,7 @@ class TorchvisionClassifier(ModuleClassifier):
         train_cfg: Mapping | None = None,
         data_preprocessor: Mapping | None = None,
         init_cfg: Mapping | None = None,
+        multi_label: bool = False,
         **keywords: Any,
     ) -> None:
         if weights is None and model_name in ('googlenet', 'inception_v3'):
@@ -110,7 +114,7 @@ class TorchvisionClassifier(ModuleClassifier):
                     setattr(model, name, None)
         if hasattr(model, 'transform_input'):
             model.transform_input = False  # else it depended on where the weights come from
-        super().__init__(model, loss, train_cfg, data_preprocessor, init_cfg)
+        super().__init__(model, loss, train_cfg, data_preprocessor, init_cfg, multi_label)
         self.model_name, self.weights = model_name, found
         self._register_load_state_dict_pre_hook(_drop_auxiliary)
 

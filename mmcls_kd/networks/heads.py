@@ -26,6 +26,14 @@ def label_count(network: nn.Module, logits: int | None) -> int | None:
     return 2 if isinstance(getattr(network, 'head', None), BinaryClsHead) else logits
 
 
+def probabilities(network: nn.Module, logit: Tensor) -> Tensor:
+    """Return the probability of each class or label, (N, C), from a classifier's logits; one logit gives those of two."""
+    if not is_multi_label(network):
+        return logit.softmax(dim=1)
+    found = logit.sigmoid()
+    return torch.cat([1 - found, found], dim=1) if isinstance(network.head, BinaryClsHead) else found
+
+
 @MODELS.register_module()
 class BinaryClsHead(MultiLabelLinearClsHead):
     """A linear head with one logit, for images of two classes with labels 0 and 1: p = σ(z) is the probability of class 1.

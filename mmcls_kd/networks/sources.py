@@ -236,6 +236,11 @@ def _wrapped(cfg: ConfigDict) -> ConfigDict:
     if inspect.isclass(known) and issubclass(known, BaseClassifier):
         if check := CHECKS.get(kind_of(cfg)):
             check(cfg)
+        if kind_of(cfg) == 'ImageClassifier' and 'multi_label' in cfg:
+            raise ValueError(
+                'multi_label: an ImageClassifier has several labels by its head: leave it out, and set '
+                "head=dict(type='MultiLabelLinearClsHead', ...)"
+            )
         if kind_of(cfg) == 'ImageClassifier' and not cfg.get('head'):
             kept = {key: cfg[key] for key in ('backbone', 'train_cfg', 'data_preprocessor') if key in cfg}
             return ConfigDict(type='BackboneNetwork', **kept)

@@ -210,6 +210,7 @@ class LinearHeadClassifier(ModuleClassifier):
         train_cfg: Batch augmentation.
         data_preprocessor: Data preprocessor of the batch.
         init_cfg: As in mmengine.
+        multi_label: Whether an image has several labels, see :class:`~.classifiers.ModuleClassifier`.
 
     Raises:
         ValueError: If the network has classes, or the weights do not fit.
@@ -225,6 +226,7 @@ class LinearHeadClassifier(ModuleClassifier):
         train_cfg: Mapping | None = None,
         data_preprocessor: Mapping | None = None,
         init_cfg: Mapping | None = None,
+        multi_label: bool = False,
     ) -> None:
         source = find_network(network)
         cfg, weights = source.with_weights(pretrained, 'student')
@@ -234,7 +236,7 @@ class LinearHeadClassifier(ModuleClassifier):
         if pretrained:
             backbone.is_init = True
         given = data_preprocessor or cfg.get('data_preprocessor')
-        super().__init__(with_linear_head(backbone, num_classes, frozen), loss, train_cfg, given, init_cfg)
+        super().__init__(with_linear_head(backbone, num_classes, frozen), loss, train_cfg, given, init_cfg, multi_label)
         self.model.is_init = True
         self._register_state_dict_hook(_own_names_inside)
 

@@ -1,5 +1,6 @@
 """Heads for several labels an image and with one logit, and images without labels, in a ClassificationDistiller."""
 
+import libraries
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from small_networks import CNN
 
 from mmcls_kd.analysis.outputs import ClassifierReader
 from mmcls_kd.dis_losses import DistillLoss, nkd_loss, sigmoid_kd_loss
+from mmcls_kd.networks.heads import is_multi_label, probabilities
 
 LABELS = [[0, 3], [], [1], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]]
 SIGMOID, KD, NKD = method('SigmoidKDLoss'), method('KDLoss'), method('NKDLoss')
@@ -23,6 +25,15 @@ def several(width=4, head='MultiLabelLinearClsHead', classes=10):
         cfg.pop('neck')
         cfg['head'].update(num_heads=2, lam=0.1)
     return cfg
+
+
+def library_student(library, folder):
+    """A multi-label classifier of another library than mmpretrain."""
+    if library == 'hugging face':
+        libraries.hugging_face(folder)
+        return dict(type='HuggingFaceClassifier', model_name=str(folder), multi_label=True)
+    make = libraries.timm_resnet if library == 'timm' else libraries.torchvision_cnn
+    return make(multi_label=True)
 
 
 def binary(width=4):
@@ -86,6 +97,40 @@ class TestSeveralLabels:
         predicted = model(images(), with_labels(), mode='predict')
         assert torch.equal(torch.stack([s.pred_score for s in predicted]), model.student(images()).sigmoid())
 
+    @pytest.mark.parametrize('library', ['timm', 'hugging face', 'torchvision'])
+    def test_classifiers_of_other_libraries(self, library, tmp_path):
+        cfg = library_student(library, tmp_path)
+        model = build(SIGMOID, SEEN, method('RKDLoss'), student=cfg, teacher=several(8)).eval()
+        logit = model.student(images())
+        bce = 10 * F.binary_cross_entropy_with_logits(logit, hot())
+        for batch in (with_labels(), [DataSample().set_gt_score(row) for row in hot().long()]):
+            found = model.loss(images(), batch)
+            torch.testing.assert_close(found['ori_loss'], bce)
+            torch.testing.assert_close(found['loss_sigmoidkd'], sigmoid_kd_loss(logit, model.teacher(images())))
+            assert torch.equal(model.distill_losses['loss_seen'].gt_label.float(), hot())
+        found = build(SIGMOID, student=cfg, teacher=several(8)).eval()
+        found.student.load_state_dict(model.student.state_dict())
+        mixed = found.loss(images(), without_label([0], with_labels()))['ori_loss']
+        torch.testing.assert_close(mixed, 10 * F.binary_cross_entropy_with_logits(logit[1:], hot()[1:]))
+        predicted = model(images(), with_labels(), mode='predict')
+        assert torch.equal(torch.stack([s.pred_score for s in predicted]), logit.sigmoid())
+        alone = MODELS.build(model_cfg := cfg | dict(multi_label=False))
+        assert model.student.state_dict().keys() == alone.state_dict().keys()
+        assert not is_multi_label(alone)
+        with pytest.raises(ValueError, match='loss_kd: .*softmax.* multi-label'):
+            build(KD, student=cfg, teacher=several(8))
+        assert build(KD, student=model_cfg).loss(images(), samples())['ori_loss'] > 0
+
+    def test_a_head_on_a_network_without_classes(self):
+        network = dict(type='TimmClassifier', model_name='test_resnet', num_classes=0)
+        student = MODELS.build(dict(type='LinearHeadClassifier', network=network, num_classes=10, multi_label=True)).eval()
+        losses = student(images(), with_labels(), mode='loss')
+        torch.testing.assert_close(losses['loss'], 10 * F.binary_cross_entropy_with_logits(student(images()), hot()))
+
+    def test_the_keyword_in_a_classifier_of_mmpretrain_is_refused(self):
+        with pytest.raises(ValueError, match="multi_label: an ImageClassifier .*head=dict.type='MultiLabelLinearClsHead'"):
+            build(SIGMOID, student=resnet() | dict(multi_label=True), teacher=several(8))
+
     def test_several_teachers(self):
         model = build(SEEN, student=several(), teacher=[several(8), several(6)], teacher_pretrained=[False, False]).eval()
         model.loss(images(), with_labels())
@@ -101,6 +146,10 @@ class TestSeveralLabels:
         build(SIGMOID, student=resnet(), teacher=several(8))
         assert 'head (LinearClsHead) is for one label an image' in told[0]
         assert 'head (MultiLabelLinearClsHead) is for several labels an image' in told[1]
+        build(SIGMOID, student=several(), teacher=libraries.timm_resnet())
+        build(SIGMOID, student=several(), teacher=libraries.timm_resnet(multi_label=True))
+        assert len(told) == 3
+        assert 'classifier (TimmClassifier) is for one label an image' in told[2]
 
 
 class TestOneLogit:
@@ -229,3 +278,11 @@ def test_the_analysis_is_of_one_label_an_image():
     for model in (build(SIGMOID, student=several(), teacher=several(8)), MODELS.build(binary())):
         with pytest.raises(ValueError, match='measures classifiers of one label an image'):
             ClassifierReader(model)
+
+
+def test_probabilities_of_each_kind_of_head():
+    logit = torch.randn(3, 10, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(probabilities(MODELS.build(resnet()), logit), logit.exp() / logit.exp().sum(1, keepdim=True))
+    torch.testing.assert_close(probabilities(MODELS.build(several()), logit), 1 / (1 + (-logit).exp()))
+    p = 1 / (1 + (-logit[:, :1]).exp())
+    torch.testing.assert_close(probabilities(MODELS.build(binary()), logit[:, :1]), torch.cat([1 - p, p], 1))

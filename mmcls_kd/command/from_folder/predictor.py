@@ -22,6 +22,7 @@ from ...features.dry_run import scores
 from ...files.checkpoint import read_checkpoint
 from ...files.plain_data import plain_config
 from ...networks.classes import names_in
+from ...networks.heads import probabilities
 from ...networks.loading import fetch
 from ...networks.sources import find_network
 from ...networks.towers import lacks_classes
@@ -62,7 +63,7 @@ class Predictor:
 
     @torch.no_grad()
     def __call__(self, image: str | Path) -> list[tuple[str, float]]:
-        """Return all classes with their probabilities, the likeliest first.
+        """Return all classes, or labels, with their probabilities, the likeliest first.
 
         Args:
             image: Path of an image file.
@@ -81,7 +82,8 @@ class Predictor:
             fault = image_fault(str(image)) or 'OpenCV does not decode it'
             raise ValueError(f'image {image} cannot be read: {fault}') from error
         data = self.classifier.data_preprocessor(pseudo_collate([sample]), False)
-        probability = scores(self.classifier(data['inputs'], mode='tensor'))[0].softmax(0)
+        logit = scores(self.classifier(data['inputs'], mode='tensor'))
+        probability = probabilities(self.classifier, logit)[0]
         names = (
             self.classes if self.classes and len(self.classes) == len(probability) else [*map(str, range(len(probability)))]
         )
