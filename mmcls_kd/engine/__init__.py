@@ -4,6 +4,7 @@ from .amp import CPUAmpOptimWrapper
 from .checkpoint_hook import ResumableCheckpointHook, last_whole_checkpoint
 from .console import ConsoleRunner
 from .data import PlacedSampler, SeededDataset, reproducible
+from .dot import DOT, DOTWrapper
 from .knn_hook import KNNHook
 from .live import LiveProgressHook
 from .loops import ResumableEpochLoop, ResumableIterLoop
@@ -12,9 +13,11 @@ from .termination import BroadcastBuffersHook, TerminationError, TerminationHook
 from .unlabelled import MixedDataset, UnlabelledImages, WithoutLabels
 
 __all__ = [
+    'DOT',
     'BroadcastBuffersHook',
     'CPUAmpOptimWrapper',
     'ConsoleRunner',
+    'DOTWrapper',
     'FakeQuantHook',
     'KNNHook',
     'LiveProgressHook',

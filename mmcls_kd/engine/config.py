@@ -161,7 +161,14 @@ def take_precision(cfg: Config, device: str | None = None) -> None:
     Args:
         cfg: Config of a training.
         device: Device of the training; None for CUDA if available.
+
+    Raises:
+        ValueError: If the wrapper is DOT's, which has none.
     """
+    if cfg.optim_wrapper.get('type') == 'DOTWrapper':
+        raise ValueError(
+            'mixed precision takes another optim_wrapper than DOTWrapper: train without --amp, or with another optimizer'
+        )
     if torch.device(device).type == 'cuda' if device else torch.cuda.is_available():
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
