@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import math
+import numbers
 import os
 import re
 import signal
@@ -138,6 +140,53 @@ def refusals_named(key: str, kind: type[Exception] = ValueError) -> Iterator[Non
             raise
         text = in_one_line(error)
         raise kind(text if key in text else f'{key}: {text}') from error
+
+
+def check_number(
+    name: str, value: Any, least: float = -math.inf, most: float = math.inf, whole: bool = False, above: bool = False
+) -> None:
+    """Refuse a setting that is no finite number in a range.
+
+    Args:
+        name: Name of the setting, with its owner.
+        value: Its value.
+        least: The least number.
+        most: The largest number.
+        whole: Whether it has to be a whole number.
+        above: Whether ``least`` itself is too small.
+
+    Raises:
+        ValueError: Names the setting, its value and the range.
+
+    Example:
+        >>> check_number('KNNHook: k', 20, 1, whole=True)
+    """
+    number = isinstance(value, numbers.Integral if whole else numbers.Real) and not isinstance(value, bool)
+    if number and math.isfinite(value) and least <= value <= most and not (above and value == least):
+        return
+    low = f' above {least:g}' if above else f', {least:g} or more'
+    span = f' from {least:g} to {most:g}' if most < math.inf else low if least > -math.inf else ''
+    raise ValueError(f'{name}={value!r}: give a {"whole " * whole}number{span}')
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Refuse a setting that is neither True nor False; any word, ``'no'`` too, would count as True."""
+    if not isinstance(value, bool):
+        raise ValueError(f'{name}={value!r}: give True or False')
+
+
+def check_text(name: str, value: Any, optional: bool = False) -> None:
+    """Refuse a setting that is no text or path, or an empty one; None counts where it is optional."""
+    if not (isinstance(value, (str, os.PathLike)) and str(value)) and not (optional and value is None):
+        raise ValueError(f'{name}={value!r}: give a text{", or None" * optional}')
+
+
+def texts(name: str, value: Any) -> list[str]:
+    """Return the texts of a setting that is one, or a list of them; refuse anything else, and none at all."""
+    found = [value] if isinstance(value, str) else value
+    if not isinstance(found, (list, tuple)) or not found or not all(isinstance(one, str) and one for one in found):
+        raise ValueError(f'{name}={value!r}: give a text, or a list of texts')
+    return list(found)
 
 
 def need_library(library: str, what: str, extra: str | None = None) -> None:

@@ -153,9 +153,15 @@ class TestHook:
         hook.after_val_epoch(runner, {})
         assert torch.equal(state, torch.get_rng_state())
 
-    @pytest.mark.parametrize('keywords', [dict(k=0), dict(train_images=0), dict(temperature=0)])
-    def test_unfit_numbers_are_refused(self, keywords):
-        with pytest.raises(ValueError, match='k and train_images are at least 1, and temperature is above 0'):
+    @pytest.mark.parametrize('name', ['k', 'train_images', 'temperature', 'seed', 'linear'])
+    @pytest.mark.parametrize('value', [-1, 'many', float('nan'), float('inf'), None, [3]])
+    def test_unfit_settings_are_refused(self, name, value):
+        with pytest.raises(ValueError, match=rf'KNNHook: {name}=.*: give (a (whole )?number|True or False)'):
+            KNNHook(**{name: value})
+
+    @pytest.mark.parametrize('keywords', [dict(k=0), dict(train_images=0), dict(temperature=0), dict(k=True), dict(k=2.5)])
+    def test_numbers_out_of_range_are_refused(self, keywords):
+        with pytest.raises(ValueError, match='KNNHook: .* give a (whole )?number(, 1 or more| above 0)'):
             KNNHook(**keywords)
 
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import close_names
+from ..errors import check_number, close_names
 from .base import DistillLoss
 from .common import check_width, check_widths, full_precision, unit
 
@@ -96,9 +96,8 @@ class EmbeddingLoss(DistillLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if not 0 <= drop <= 1:
-            raise ValueError(f'EmbeddingLoss(drop={drop}): give a probability, from 0 to 1')
-        if kind not in KINDS:
+        check_number('EmbeddingLoss (the probability to leave out a teacher): drop', drop, 0, 1)
+        if not isinstance(kind, str) or kind not in KINDS:
             raise ValueError(
                 f'EmbeddingLoss(kind={kind!r}): choose one of {", ".join(map(repr, KINDS))}{close_names(str(kind), KINDS)}'
             )

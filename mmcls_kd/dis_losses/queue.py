@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import check_number
 from .base import DistillLoss
 from .common import all_samples, check_widths, full_precision, need_memory, unit
 
@@ -89,8 +90,8 @@ class QueueLoss(DistillLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if queue_size < 1 or tau <= 0:
-            raise ValueError(f'QueueLoss(queue_size={queue_size}, tau={tau}): queue_size is at least 1, and tau above 0')
+        check_number('QueueLoss: queue_size', queue_size, 1, whole=True)
+        check_number('QueueLoss: tau', tau, 0, above=True)
         need_memory(
             f'QueueLoss with a queue of {queue_size} embeddings of {teacher_dims} numbers',
             queue_size * teacher_dims,

@@ -13,6 +13,7 @@ from mmpretrain.registry import DATASETS, HOOKS
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
+from ..errors import check_flag, check_number
 from ..features.dry_run import dry_run, evaluating
 from ..features.families import default_taps
 from ..features.probes import knn_accuracy, linear_probe_accuracy
@@ -39,7 +40,7 @@ class KNNHook(Hook):
         seed: Seed of the subset.
 
     Raises:
-        ValueError: If a number is below 1, or the training data have no labels.
+        ValueError: If a setting is of another kind or range, or the training data have no labels.
     """
 
     priority = 'HIGHEST'  # before the hooks that log the metrics
@@ -47,11 +48,11 @@ class KNNHook(Hook):
     def __init__(
         self, k: int = 20, temperature: float = 0.07, train_images: int = 5000, linear: bool = False, seed: int = 0
     ) -> None:
-        if k < 1 or train_images < 1 or temperature <= 0:
-            raise ValueError(
-                f'KNNHook(k={k}, train_images={train_images}, temperature={temperature}): k and train_images are at least '
-                '1, and temperature is above 0'
-            )
+        check_number('KNNHook: k', k, 1, whole=True)
+        check_number('KNNHook: train_images', train_images, 1, whole=True)
+        check_number('KNNHook: temperature', temperature, 0, above=True)
+        check_number('KNNHook: seed', seed, 0, whole=True)
+        check_flag('KNNHook: linear', linear)
         self.k, self.temperature, self.train_images = k, temperature, train_images
         self.linear, self.seed = linear, seed
         self._loaders: dict[str, DataLoader] = {}

@@ -8,6 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmpretrain.registry import HOOKS
 
+from ..errors import check_flag, check_number
 from ..recipe.fake_quant import FakeQuantisation
 from .models import unwrapped
 
@@ -29,8 +30,8 @@ class FakeQuantHook(Hook):
     """
 
     def __init__(self, start_epoch: int = 0, symmetric: bool = False) -> None:
-        if isinstance(start_epoch, bool) or not isinstance(start_epoch, int) or start_epoch < 0:
-            raise ValueError(f'FakeQuantHook: start_epoch={start_epoch!r} must be a whole number of epochs, from 0')
+        check_number('FakeQuantHook: start_epoch', start_epoch, 0, whole=True)
+        check_flag('FakeQuantHook: symmetric', symmetric)
         self.start_epoch, self.symmetric = start_epoch, symmetric
         self.quantisation: FakeQuantisation | None = None
 

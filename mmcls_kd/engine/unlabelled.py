@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +10,22 @@ from mmpretrain.datasets import CustomDataset
 from mmpretrain.registry import DATASETS
 
 from ..distillers.labels import without_label
+from ..errors import check_number, check_text
 from .data import plain_datasets
+
+#: The least and the largest ratio of :class:`MixedDataset`; beyond, one part of the images would count for nothing.
+RATIOS = (0.001, 1000)
+
+
+def _built(dataset: Any, name: str) -> BaseDataset:
+    """Build a data set from its config; it may be built already."""
+    if isinstance(dataset, BaseDataset):
+        return dataset
+    if not isinstance(dataset, Mapping) or 'type' not in dataset:
+        raise ValueError(
+            f'{name}: {dataset!r} is no config of a data set, such as dict(type="UnlabelledImages", data_root=...)'
+        )
+    return DATASETS.build(dict(dataset))
 
 
 def _unlabelled(sample: Any) -> Any:
@@ -34,6 +48,12 @@ class UnlabelledImages(CustomDataset):
     """
 
     def __init__(self, **keywords: Any) -> None:
+        if keywords.pop('with_label', False):
+            raise ValueError(
+                "UnlabelledImages: with_label=True: it has no labels; a data set with labels is 'CustomDataset'"
+            )
+        for key in ('data_root', 'ann_file'):
+            check_text(f'UnlabelledImages: {key}', keywords.get(key) or None, optional=True)
         super().__init__(with_label=False, **keywords)
 
     def prepare_data(self, idx: int) -> Any:
@@ -50,7 +70,7 @@ class WithoutLabels(RepeatDataset):
     """
 
     def __init__(self, dataset: Mapping[str, Any] | BaseDataset) -> None:
-        super().__init__(dataset, times=1)
+        super().__init__(_built(dataset, 'WithoutLabels: dataset'), times=1)
 
     def __getitem__(self, idx: int) -> Any:
         """Return a sample, marked as one without a label."""
@@ -67,15 +87,15 @@ class MixedDataset(ConcatDataset):
             nearest ratio with whole repetitions of one of the two.
 
     Raises:
-        ValueError: If the data sets or the ratio are others.
+        ValueError: If the data sets are others, or the ratio is out of :data:`RATIOS`.
     """
 
     def __init__(self, datasets: Sequence[Mapping[str, Any]], ratio: float = 1.0) -> None:
-        if len(datasets) != 2:
-            raise ValueError(f'MixedDataset: datasets=[labelled, unlabelled], not {len(datasets)} of them')
-        if isinstance(ratio, bool) or not isinstance(ratio, (int, float)) or not 0 < ratio < math.inf:
-            raise ValueError(f'MixedDataset: ratio={ratio!r} has to be a number above 0: unlabelled images a labelled one')
-        labelled, unlabelled = (DATASETS.build(dict(one)) for one in datasets)
+        if not isinstance(datasets, (list, tuple)) or len(datasets) != 2:
+            count = len(datasets) if isinstance(datasets, (list, tuple)) else repr(datasets)
+            raise ValueError(f'MixedDataset: datasets=[labelled, unlabelled], two configs, not {count}')
+        check_number('MixedDataset (unlabelled images for each labelled one): ratio', ratio, *RATIOS)
+        labelled, unlabelled = (_built(one, 'MixedDataset: datasets') for one in datasets)
         if has_unlabelled(labelled) or not all_unlabelled(unlabelled):
             raise ValueError(
                 'MixedDataset: datasets=[labelled, unlabelled]: the first has to have labels, and the second to be of type '

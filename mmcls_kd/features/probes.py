@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import check_number
 from .dry_run import dry_run
 
 #: Number of test embeddings that are compared at once.
@@ -33,6 +34,8 @@ def knn_scores(train: Tensor, labels: Tensor, test: Tensor, k: int = 20, tempera
         >>> knn_scores(torch.eye(2), torch.tensor([0, 1]), torch.tensor([[1.0, 0.0]]), temperature=1.0)
         tensor([[1.0000, 0.3679]], dtype=torch.float64)
     """
+    check_number('k', k, 1, whole=True)
+    check_number('temperature', temperature, 0, above=True)
     train, votes = F.normalize(train.double()), F.one_hot(labels.long()).double()
     rows = []
     for part in F.normalize(test.double()).split(ROWS):
@@ -135,6 +138,7 @@ def with_linear_head(
         >>> with_linear_head(EmbeddingNetwork(nn.Conv2d(3, 4, 3)), 10)(torch.zeros(2, 3, 8, 8)).shape
         torch.Size([2, 10])
     """
+    check_number('num_classes', num_classes, 1, whole=True)
     found = dry_run(backbone, 'student', image_size, whole=True)
     if found.has_classes:
         raise ValueError(

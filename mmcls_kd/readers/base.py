@@ -8,6 +8,7 @@ from typing import Any
 
 from mmpretrain.datasets import BaseDataset
 
+from ..errors import check_flag
 from ..networks.classes import Names
 from .labels import Place, numbered
 
@@ -26,6 +27,7 @@ class HeldDataset(BaseDataset):
     """
 
     def __init__(self, with_label: bool = True, lazy_init: bool = False, **kwargs: Any) -> None:
+        check_flag(f'{type(self).__name__}: with_label', with_label)
         self.with_label = with_label
         self.label_names: Names = {}
         self.container_files: list[Path] = []

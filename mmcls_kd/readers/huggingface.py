@@ -12,7 +12,7 @@ from typing import Any
 
 from mmpretrain.registry import DATASETS
 
-from ..errors import close_names, in_one_line, listed, need_library
+from ..errors import check_text, close_names, in_one_line, listed, need_library
 from ..files.held_images import TABLES, held
 from .base import HeldDataset
 
@@ -98,6 +98,13 @@ class HuggingFaceDataset(HeldDataset):
         **kwargs: Any,
     ) -> None:
         need_library('datasets', 'the data set HuggingFaceDataset')
+        for key, value, optional in (
+            ('path', path or None, bool(kwargs.get('data_root') or kwargs.get('data_prefix'))),
+            *(('split', split, True), ('name', name, True), ('image', image, False), ('label', label, False)),
+        ):
+            check_text(f'HuggingFaceDataset: {key}', value, optional)
+        if load_options is not None and not isinstance(load_options, Mapping):
+            raise ValueError(f'HuggingFaceDataset: load_options={load_options!r}: give a dict of keywords of load_dataset')
         self.path, self.split, self.name, self.load_options = path, split, name, dict(load_options or {})
         self.image, self.label = image, label
         self._images: Any = None

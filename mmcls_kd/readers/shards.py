@@ -17,7 +17,7 @@ import numpy as np
 from mmengine.logging import print_log
 from mmpretrain.registry import DATASETS
 
-from ..errors import listed, need_library
+from ..errors import check_text, listed, need_library, texts
 from ..files.atomic import atomic_path
 from ..files.held_images import held
 from .base import HeldDataset
@@ -172,8 +172,9 @@ class WebDataset(HeldDataset):
         **kwargs: Any,
     ) -> None:
         need_library('webdataset', 'the data set WebDataset')
-        self.shards = [shards] if isinstance(shards, str) else list(shards)
-        self.image = [image] if isinstance(image, str) else list(image)
+        self.shards, self.image = texts('WebDataset: shards', shards), texts('WebDataset: image', image)
+        check_text('WebDataset: label', label)
+        check_text('WebDataset: index_dir', index_dir, optional=True)
         self.label, self.index_dir = label, index_dir
         super().__init__(**kwargs)
 

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import close_names, listed, need_library
+from ..errors import check_text, close_names, listed, need_library
 from ..files.atomic import save_atomically
 from .resizing import PILLOW_NUMBERS
 
@@ -125,7 +125,7 @@ def zero_shot_classifier(
         model: ``hf:FOLDER_OR_NAME`` (transformers), ``open_clip:FOLDER``, or ``open_clip:ARCHITECTURE/TAG_OR_FILE``.
         classes: Names of the classes in the order of the labels, or a file with one name a line. Underscores become spaces.
         templates: ``'openai80'``, the 80 with which OpenAI evaluated CLIP on ImageNet; a file with one a line; one, or a
-            list. ``{}`` stands for the name of the class.
+            list. Each ``{}`` stands for the name of the class.
         cache: Folder of computed text features; True for one in torch's cache, False for none.
 
     Raises:
@@ -145,7 +145,9 @@ def zero_shot_classifier(
     _check_lengths(towers, names, forms)
     tokens = towers.tokenize(prompts)
     _check_tokens(tokens, names, len(forms))
-    if isinstance(cache, bool):
+    if not isinstance(cache, bool):
+        check_text('cache', cache)
+    else:
         cache = Path(torch.hub.get_dir()) / 'zero_shot' if cache else ''
     text = _cached(towers, tokens, len(names), Path(cache) if cache else None)
     return ZeroShot(towers.images().eval(), text, towers.scale, towers.bias, names, towers.inputs)
@@ -184,7 +186,7 @@ def read_classes(classes: str | Sequence[str]) -> list[str]:
         ValueError: If there is none, one is empty, or two are the same.
         FileNotFoundError: If the file is missing.
     """
-    given = _lines('classes', classes) if isinstance(classes, str) else [str(name) for name in classes]
+    given = _given('classes', classes, (str, int))
     names = [' '.join(name.replace('_', ' ').split()) for name in given]
     if not names:
         raise ValueError(f'classes={classes!r}: name at least one class')
@@ -207,10 +209,11 @@ def read_templates(templates: str | Sequence[str]) -> list[str]:
         ValueError: If there is none, or one has no place for the class's name.
         FileNotFoundError: If the file is missing.
     """
-    if isinstance(templates, str):
-        forms = [templates] if '{' in templates else _lines('templates', str(TEMPLATES.get(templates, templates)))
+    if isinstance(templates, str) and '{' in templates:
+        forms = [templates]
     else:
-        forms = [str(form) for form in templates]
+        named = TEMPLATES.get(templates, templates) if isinstance(templates, str) else templates
+        forms = _given('templates', str(named) if isinstance(named, Path) else named, str)
     if not forms:
         raise ValueError(f'templates={templates!r}: give at least one template')
     if without := next((form for form in forms if '{}' not in form), None):
@@ -218,13 +221,25 @@ def read_templates(templates: str | Sequence[str]) -> list[str]:
     return forms
 
 
+def _given(key: str, value: Any, kinds: type | tuple[type, ...]) -> list[str]:
+    """Return texts that are given in a list, or by a file."""
+    if isinstance(value, str):
+        return _lines(key, value)
+    if not isinstance(value, (list, tuple)) or not all(isinstance(one, kinds) for one in value):
+        raise ValueError(f'{key}={value!r}: give a list of texts, or a file with one a line')
+    return [*map(str, value)]
+
+
 def _lines(key: str, path: str) -> list[str]:
     """Return the lines of a file, but for empty ones and those that begin with #."""
     try:
         text = Path(path).expanduser().read_text(encoding='utf-8')
     except OSError as error:
-        sets = f', and no set of templates of that name ({", ".join(TEMPLATES)}){close_names(path, TEMPLATES)}'
-        raise FileNotFoundError(f'{key}={path!r}: no such file{sets if key == "templates" else ""}') from error
+        others = (
+            f", and no set of templates of that name ({', '.join(TEMPLATES)}), nor a template with {{}} for the class's name"
+            f'{close_names(path, TEMPLATES)}'
+        )
+        raise FileNotFoundError(f'{key}={path!r}: no such file{others if key == "templates" else ""}') from error
     except UnicodeDecodeError as error:
         raise ValueError(f'{key}={path!r}: not a text file in UTF-8, one a line') from error
     return [line for line in map(str.strip, text.splitlines()) if line and not line.startswith('#')]

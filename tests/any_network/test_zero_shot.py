@@ -286,6 +286,12 @@ class TestCache:
         ),
         (dict(templates=['a photo']), r"templates: 'a photo' has no \{\} for the class's name, as in 'a photo of a \{\}.'"),
         (dict(templates=['a {c}']), r"templates: 'a \{c\}' has no \{\} for .*"),
+        (dict(templates='a photo'), r"templates='a photo': no such file, and no set .* nor a template with \{\} for .*"),
+        (dict(templates=5), r'templates=5: give a list of texts, or a file with one a line'),
+        (dict(templates=['a {}.', None]), r"templates=\['a \{\}.', None\]: give a list of texts, .*"),
+        (dict(classes=5), r'classes=5: give a list of texts, or a file .*'),
+        (dict(classes=['bag', None]), r"classes=\['bag', None\]: give a list of texts, .*"),
+        (dict(cache=5), r'cache=5: give a text'),
         (dict(templates='opena80'), r"templates='opena80': no such file, and no set .*; did you mean 'openai80'\?"),
         (dict(templates=[]), r'templates=\[\]: give at least one template'),
         (dict(classes=[]), r'classes=\[\]: name at least one class'),
@@ -396,6 +402,25 @@ def test_numbers_are_warned_of(folders, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger('mmcls_kd'), 'propagate', True)
     zero_shot_classifier(folders['open_clip'], ['n01440764', 'n01443537'], ONE, cache=False)
     assert "the classes are called 'n01440764', 'n01443537', and texts of numbers tell nothing" in caplog.text
+
+
+def test_templates_of_a_file(tmp_path):
+    """Blank lines and remarks are skipped, and each place of a template has the name."""
+    file = tmp_path / 'templates.txt'
+    file.write_text('\n# of ours\n  a photo of a {}.  \n\n   \nthe {}, a kind of {}.\n')
+    assert read_templates(str(file)) == ['a photo of a {}.', 'the {}, a kind of {}.']
+    file.write_text('\n  \n# none\n')
+    with pytest.raises(ValueError, match='give at least one template'):
+        read_templates(str(file))
+    file.write_text('a {}.\n\na photo\n')
+    with pytest.raises(ValueError, match="templates: 'a photo' has no {} for"):
+        read_templates(str(file))
+
+
+def test_each_place_of_a_template_has_the_name(folders):
+    twice = zero_shot_classifier(folders['clip'], ['bag', 'toy'], ['a {} {}'], False)
+    named = zero_shot_classifier(folders['clip'], ['bag bag', 'toy toy'], ['a {}'], False)
+    assert torch.equal(twice.text_features, named.text_features)
 
 
 def test_names_for_texts():

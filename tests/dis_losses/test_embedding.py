@@ -13,6 +13,7 @@ from mmcls_kd.dis_losses import embedding_loss
 from mmcls_kd.dis_losses.embedding import kept_teachers
 
 SIZES = dict(student_dims=3, teacher_dims=4)
+NAN = math.nan
 
 
 def build(loss_type, **keywords):
@@ -143,9 +144,13 @@ def test_a_checkpoint_with_another_queue_starts_it_anew(caplog):
     ('loss_type', 'keywords', 'message'),
     [
         ('EmbeddingLoss', dict(kind='cosin'), r"kind='cosin'\): choose one of 'cosine', 'smooth_l1', 'both'; did you mean"),
-        ('EmbeddingLoss', dict(drop=2), r'drop=2\): give a probability'),
-        ('QueueLoss', dict(queue_size=0), 'queue_size=0, tau=0.07'),
-        ('QueueLoss', dict(tau=0), 'tau above 0'),
+        ('EmbeddingLoss', dict(kind=['cosine']), r"kind=\['cosine'\]\): choose one of"),
+        *[('EmbeddingLoss', dict(drop=drop), 'drop=.*: give a number from 0 to 1') for drop in (2, -0.1, NAN, '0.5', True)],
+        *[
+            ('QueueLoss', dict(queue_size=n), 'queue_size=.* give a whole number, 1 or more')
+            for n in (0, 8.5, '8', NAN, True)
+        ],
+        *[('QueueLoss', dict(tau=tau), 'QueueLoss: tau=.* give a number above 0') for tau in (0, -1, NAN, 1e400, '0.07')],
     ],
 )
 def test_unfit_settings_are_refused(loss_type, keywords, message):

@@ -53,8 +53,13 @@ class TestRefusals:
 
     @pytest.mark.parametrize('start', [-1, 1.5, '2', True, None])
     def test_no_number_of_epochs(self, start):
-        with pytest.raises(ValueError, match=r'FakeQuantHook: start_epoch=.* must be a whole number of epochs, from 0'):
+        with pytest.raises(ValueError, match=r'FakeQuantHook: start_epoch=.*: give a whole number, 0 or more'):
             FakeQuantHook(start)
+
+    @pytest.mark.parametrize('value', ['no', 1, None])
+    def test_neither_true_nor_false(self, value):
+        with pytest.raises(ValueError, match='FakeQuantHook: symmetric=.*: give True or False'):
+            FakeQuantHook(symmetric=value)
 
     def test_an_epoch_that_never_comes(self, tmp_path):
         runner = toy_runner(tmp_path, **hooked(start_epoch=4))

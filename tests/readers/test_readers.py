@@ -377,6 +377,23 @@ class TestIndex:
         assert list(local_files(table(root / 'parquet/train'))) == [root / 'parquet/train/0.parquet']
 
 
+@pytest.mark.parametrize(
+    ('kind', 'settings'),
+    [
+        *[(WebDataset, dict(shards=value)) for value in (5, [], '', [5])],
+        *[(WebDataset, dict(image=value)) for value in (5, [])],
+        *[(WebDataset, {key: value}) for key, value in dict(label=None, index_dir=5, with_label='no').items()],
+        *[(HuggingFaceDataset, dict(path=value)) for value in (5, '')],
+        *[(HuggingFaceDataset, dict(path='x', **{key: 5})) for key in ('split', 'name', 'image', 'label', 'load_options')],
+        (HuggingFaceDataset, dict(path='x', with_label=None)),
+    ],
+)
+def test_settings_of_another_kind_are_refused(kind, settings):
+    key = list(settings)[-1]
+    with pytest.raises(ValueError, match=rf'^{kind.__name__}: {key}=.*: give (a text|a dict|True or False)'):
+        kind(**settings)
+
+
 def test_missing_libraries(monkeypatch):
     monkeypatch.setattr('mmcls_kd.errors.find_spec', lambda name: None)
     for build, extra in ((WebDataset, 'webdataset'), (lambda: HuggingFaceDataset('x'), 'datasets')):
