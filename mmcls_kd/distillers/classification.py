@@ -21,7 +21,7 @@ from ..features.families import default_taps, drop_unread_outputs
 from ..features.taps import check_names, given_taps, record
 from ..networks.classes import compare_order, data_names, names_in
 from ..networks.loading import load_strictly
-from ..networks.sources import Source, brings_weights
+from ..networks.sources import Source, brings_weights, check_to_be_had
 from ..networks.towers import with_embedding
 from ..networks.weights import left_random, rename_to_own
 from ..patches import without_reentry
@@ -70,6 +70,7 @@ def build_student(source: Source, pretrained: str | bool | None) -> tuple[nn.Mod
     """
     cfg, weights = source.with_weights(pretrained, 'student')
     with refusals_named('model.student_cfg'):
+        check_to_be_had(cfg)
         student = MODELS.build(cfg).float()  # some libraries keep the half precision of their files
     found = dry_run(student, 'student', source.pixels.get('size'))
     if weights:

@@ -19,7 +19,7 @@ from ..features.dry_run import DryRun
 from ..networks.classes import Names, class_index, class_names, index_by_name, names_in
 from ..networks.loading import load_strictly
 from ..networks.pixels import READERS, output_spec, size_is_said, wanted_pixels
-from ..networks.sources import Source, brings_weights
+from ..networks.sources import Source, brings_weights, check_to_be_had
 from ..networks.towers import find_teacher
 from ..networks.trial import UnclearError
 from ..networks.weights import refuse_partial
@@ -220,6 +220,7 @@ def load_network(
         )
     # so a run with a stored teacher, which draws none, starts alike
     with torch.random.fork_rng(devices=[]), refusals_named('model.teacher_cfg'):
+        check_to_be_had(cfg)
         network = MODELS.build(cfg).float()  # some libraries keep the half precision of their files
     if settings.pretrained is not False and not weights and cfg.get('pretrained'):
         refuse_partial(network, 'teacher')

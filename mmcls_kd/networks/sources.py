@@ -22,6 +22,7 @@ from mmpretrain.registry import DATASETS, MODELS
 from ..backbones.cifar_benchmark import NETWORKS
 from ..configs.reading import read_config
 from ..errors import close_names, need_library
+from ..teachers.hub import check_hub
 from ..teachers.inputs import VALUES
 from .pixels import output_spec
 from .trial import UnclearError, pipeline_images
@@ -308,6 +309,12 @@ CHECKS: dict[str, Callable[[ConfigDict], None]] = {
     'ZeroShotClassifier': settle,
     'HuggingFaceTower': _check_hugging_face,
 }
+
+
+def check_to_be_had(cfg: Mapping) -> None:
+    """Refuse a model of Hugging Face that cannot be had, see :func:`~mmcls_kd.teachers.hub.check_hub`."""
+    if kind_of(cfg) in ('HuggingFaceClassifier', 'HuggingFaceTower'):
+        check_hub(str(cfg.get('model_name')))
 
 
 def own_weights(cfg: ConfigDict, role: str) -> ConfigDict:

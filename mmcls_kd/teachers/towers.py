@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..features.embedding import EmbeddingNetwork
+from .hub import check_hub
 
 #: The class of the image tower in a model of images and texts, by its ``model_type``.
 IMAGE_TOWERS = {
@@ -24,7 +25,11 @@ def is_tower(transformers: Any, name: str) -> bool:
     Args:
         transformers: The library.
         name: Name of the model, or its folder.
+
+    Raises:
+        ValueError: If the model cannot be had, see :func:`.hub.check_hub`.
     """
+    check_hub(name)
     try:
         config, _ = transformers.PretrainedConfig.get_config_dict(name)
     except (OSError, ValueError):
@@ -43,8 +48,9 @@ def load_tower(transformers: Any, name: str, pretrained: bool = True, **keywords
         **keywords: Keywords of ``from_pretrained``, or of the config.
 
     Raises:
-        ValueError: If the tower of such a model is unknown.
+        ValueError: If the tower of such a model is unknown, or the model cannot be had.
     """
+    check_hub(name)
     config, _ = transformers.PretrainedConfig.get_config_dict(name)
     kind = _tower_class(transformers, name, config)
     if 'vision_config' in config and 'projection_dim' in config:  # the tower's own config may have another

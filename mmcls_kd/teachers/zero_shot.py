@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import check_text, close_names, listed, need_library
 from ..files.atomic import save_atomically
+from .hub import check_hub
 from .resizing import PILLOW_NUMBERS
 
 logger = logging.getLogger(__name__)
@@ -335,6 +336,7 @@ def _hugging_face(name: str) -> Towers:
     """Load a network of transformers, with its tokenizer and image processor."""
     import transformers
 
+    check_hub(name)
     config = transformers.AutoConfig.from_pretrained(name)
     if not hasattr(config, 'text_config'):
         raise ValueError(

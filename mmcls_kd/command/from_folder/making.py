@@ -24,7 +24,7 @@ from ...files.checkpoint import read_checkpoint
 from ...files.paths import absolute
 from ...networks.classes import names_in
 from ...networks.loading import fetch, load_strictly
-from ...networks.sources import OWN_WEIGHTS, Source, find_network, is_weights, kind_of, own_weights
+from ...networks.sources import OWN_WEIGHTS, Source, check_to_be_had, find_network, is_weights, kind_of, own_weights
 from ...networks.towers import find_teacher, lacks_classes, without_classes
 from ...recipe.methods import Method, MethodList, needs_teacher, offer
 from .choices import Choices, choose, size_of
@@ -354,6 +354,7 @@ def build(student: Source, count: int) -> nn.Module:
     """Build the student from random weights; refuse one of another number of classes."""
     scope = DefaultScope.overwrite_default_scope('mmpretrain')
     with scope, torch.random.fork_rng(devices=[]), refusals_named('--student'):
+        check_to_be_had(student.cfg)
         network = MODELS.build(copy.deepcopy(student.cfg)).eval()
         found = dry_run(network, 'student').num_classes
     if found != count:
