@@ -16,6 +16,8 @@ from small_networks import CNN
 
 from mmcls_kd import EmbeddingNetwork, knn_accuracy, linear_probe_accuracy, with_linear_head
 from mmcls_kd.engine import KNNHook
+from mmcls_kd.engine.config import student_only
+from mmcls_kd.export import load_classifier
 from mmcls_kd.features.probes import knn_scores
 
 TIMM = dict(type='TimmClassifier', model_name='test_resnet', num_classes=0)
@@ -91,6 +93,11 @@ class TestHeads:
         assert all(torch.equal(a, b) for a, b in zip(other.parameters(), network.parameters(), strict=True))
         with pytest.raises(FileNotFoundError, match='student weights nowhere'):
             MODELS.build({**cfg, 'pretrained': 'nowhere.pth'})
+        torch.save(dict(state_dict=network.state_dict()), tmp_path / 'student.pth')
+        alone = Config(dict(model={**cfg, 'pretrained': 'nowhere.pth'}))
+        student_only(alone)  # as in test, export and predict: the saved student has all weights
+        saved = load_classifier(alone, str(tmp_path / 'student.pth'))
+        assert all(torch.equal(a, b) for a, b in zip(saved.parameters(), network.parameters(), strict=True))
 
 
 class TestHook:

@@ -135,5 +135,5 @@ def main(argv: Sequence[str] | None = None) -> None:
             write_int8(args, cfg, network.images, about, paths['onnx'], images)
     shape = ', '.join(map(str, about['input_shape']))
     print(f'input: `images`, float32 (N, {shape}), {about["input_order"]}, values from 0 to 255; normalised inside')
-    following = 'sigmoid' if is_multi_label(classifier) else 'softmax'
-    print(f'output: `logits`, float32 (N, {about["num_classes"]}), before {following}')
+    following = ', before sigmoid' if is_multi_label(classifier) else ', before softmax' if about['num_classes'] else ''
+    print(f'output: `{network.output}`, float32 (N, {network.width}){following}')

@@ -18,6 +18,7 @@ from ..configs.reading import RunConfig, read_config
 from ..distillers.recipe import Recipe
 from ..errors import close_names, refusals_named
 from ..files.paths import absolute
+from ..networks.sources import kind_of
 from .data import images_in
 from .extras import check_backends
 from .runtime import start_process
@@ -275,6 +276,8 @@ def student_only(cfg: Config) -> None:
         given = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor')
         cfg.model = recipe.deployed()
         cfg.model['data_preprocessor'] = given or cfg.model.get('data_preprocessor')
+    if kind_of(cfg.model) == 'LinearHeadClassifier':
+        cfg.model.pop('pretrained', None)  # the checkpoint has them, and the file of the backbone may be gone
 
 
 def count_samples(cfg: Config) -> None:

@@ -86,6 +86,7 @@ class Exported:
         batch: Its batch size; None for any.
         reason: Why it does not take any; empty if it does, or if one was given.
         batches: The batch sizes of the check.
+        output: Name of the output.
     """
 
     path: Path
@@ -95,12 +96,14 @@ class Exported:
     batches: tuple[int, ...]
     difference: float
     largest: float
+    output: str
 
     def __str__(self) -> str:
         sizes = ' and '.join(str(count) for count in dict.fromkeys(self.batches))
+        what = 'logits differ' if self.output == 'logits' else f'{self.output} differs'
         lines = [
             f'{self.path}: takes {"any batch size" if self.batch is None else f"batches of {self.batch} alone"}',
-            f'  checked by {self.runtime} at a batch of {sizes}: logits differ by up to {self.difference:.1e}, '
+            f'  checked by {self.runtime} at a batch of {sizes}: {what} by up to {self.difference:.1e}, '
             f'the largest is {self.largest:.2g}',
         ]
         if self.reason:
@@ -150,7 +153,8 @@ def export(
         with failures_named('export'), torch.no_grad():
             form.write(network, example, batch is None, about, unfinished, opset)
         batches = OTHER_BATCHES if batch is None else (batch, batch)
-        return Exported(path, form.runtime, batch, reason, batches, *check_file(unfinished, form, network, batches))
+        checked = check_file(unfinished, form, network, batches)
+        return Exported(path, form.runtime, batch, reason, batches, *checked, network.output)
 
     with atomic_path(path) as unfinished:
         try:

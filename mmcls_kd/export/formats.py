@@ -1,6 +1,7 @@
 """The formats of an export: functions that write a file, and functions that run it.
 
-The tensors are called ``images`` (N, C, H, W) and ``logits`` (N, classes).
+The tensors are called ``images`` (N, C, H, W) and ``logits`` (N, classes), or ``embedding`` (N, D) of a network without
+classes.
 """
 
 from __future__ import annotations
@@ -21,18 +22,19 @@ def _onnx_model(network: nn.Module, example: Tensor, dynamic: bool, path: Path, 
     """Convert a network to onnx's ModelProto; the file may be written on the way."""
     import onnx
 
-    options: dict[str, Any] = dict(input_names=['images'], output_names=['logits'], opset_version=opset)
+    output = getattr(network, 'output', 'logits')
+    options: dict[str, Any] = dict(input_names=['images'], output_names=[output], opset_version=opset)
     if BY_TORCH_EXPORT:
         shapes = ({0: torch.export.Dim('batch')},) if dynamic else None
         program: Any = torch.onnx.export(network, (example,), dynamo=True, dynamic_shapes=shapes, verbose=False, **options)
         return program.model_proto
-    axes = {name: {0: 'batch'} for name in ('images', 'logits')}
+    axes = {name: {0: 'batch'} for name in ('images', output)}
     torch.onnx.export(network, (example,), str(path), dynamic_axes=axes if dynamic else None, **options)
     return onnx.load(str(path))
 
 
 def write_onnx(network: nn.Module, example: Tensor, dynamic: bool, metadata: Mapping, path: Path, opset: int) -> None:
-    """Write a network from ``images`` to ``logits`` as an ONNX file, with each value of the metadata as JSON.
+    """Write a network, from ``images`` to ``logits`` or ``embedding``, as an ONNX file; metadata are values in JSON.
 
     It takes any batch size if ``dynamic``, else the example's. Where torch writes another opset, it is refused.
     """
@@ -55,7 +57,7 @@ def open_onnx(path: Path) -> Callable[[Tensor], Tensor]:
 
     onnx.checker.check_model(str(path), full_check=True)
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
-    return lambda images: torch.from_numpy(session.run(['logits'], {'images': images.numpy()})[0])
+    return lambda images: torch.from_numpy(session.run(None, {'images': images.numpy()})[0])
 
 
 class FixedShape(nn.Module):

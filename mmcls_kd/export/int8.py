@@ -163,8 +163,9 @@ class Row:
 
     Attributes:
         name: ``'float'`` or ``'int8'``.
-        top1: Accuracy in percent; None without labels.
-        agreement: Share of images, in percent, with the class that the file in float predicts.
+        top1: Accuracy in percent; None without labels or classes.
+        agreement: Share of images, in percent, with the class that the file in float predicts; of embeddings the mean cosine
+            similarity to those in float, in percent.
         size: Size of the file in bytes.
         milliseconds: Time of one image.
     """
@@ -187,28 +188,27 @@ def compare(files: Mapping[str, Path], images: Images) -> list[Row]:
         ExportError: If a file gives logits that are no numbers.
     """
     sessions = {name: session(path) for name, path in files.items()}
-    pinned = _batch_of(next(iter(files.values())))
-    hits, same, first, total = dict.fromkeys(files, 0), dict.fromkeys(files, 0), None, 0
+    pinned, output = _batch_of(next(iter(files.values()))), next(iter(sessions.values())).get_outputs()[0].name
+    hits, same, first, total = dict.fromkeys(files, 0), dict.fromkeys(files, 0.0), None, 0
     for batch, labels in images.batches(pinned or BATCH):
         if len(batch) < (pinned or 1):
             break
         first = batch if first is None else first
-        logits = {name: opened.run(['logits'], {'images': batch})[0] for name, opened in sessions.items()}
-        for name, values in logits.items():
+        outputs = {name: opened.run(None, {'images': batch})[0] for name, opened in sessions.items()}
+        for name, values in outputs.items():
             if not np.isfinite(values).all():
-                raise ExportError(f'{files[name]} gives logits that are no numbers')
-        predicted = {name: values.argmax(1) for name, values in logits.items()}
-        reference = predicted[next(iter(files))]
+                raise ExportError(f'{files[name]} gives {output} that are no numbers')
+        reference = outputs[next(iter(files))]
         total += len(batch)
-        for name, classes in predicted.items():
-            hits[name] += int((classes == labels).sum())
-            same[name] += int((classes == reference).sum())
+        for name, values in outputs.items():
+            hits[name] += int((values.argmax(1) == labels).sum())
+            same[name] += alike(values, reference, output)
     assert first is not None
     times = _milliseconds(sessions, first[: pinned or 1])
     return [
         Row(
             name,
-            100 * hits[name] / total if images.labelled else None,
+            100 * hits[name] / total if images.labelled and output == 'logits' else None,
             100 * same[name] / total,
             path.stat().st_size,
             times[name],
@@ -217,13 +217,21 @@ def compare(files: Mapping[str, Path], images: Images) -> list[Row]:
     ]
 
 
+def alike(values: np.ndarray, reference: np.ndarray, output: str) -> float:
+    """Return the number of images with the same class; of embeddings the sum of the cosine similarities."""
+    if output == 'logits':
+        return int((values.argmax(1) == reference.argmax(1)).sum())
+    lengths = np.linalg.norm(values, axis=1) * np.linalg.norm(reference, axis=1)
+    return float(((values * reference).sum(1) / lengths.clip(1e-12)).sum())
+
+
 def _milliseconds(sessions: Mapping[str, Any], batch: np.ndarray) -> dict[str, float]:
     """Return the median time of an image, in turns, after a few runs that do not count."""
     taken: dict[str, list[float]] = {name: [] for name in sessions}
     for turn in range(TIMED + 10):
         for name, opened in sessions.items():
             start = time.perf_counter()
-            opened.run(['logits'], {'images': batch})
+            opened.run(None, {'images': batch})
             if turn >= 10:
                 taken[name].append(time.perf_counter() - start)
     return {name: 1e3 * float(np.median(values)) / len(batch) for name, values in taken.items()}

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 from ..configs.reading import in_scope
 from ..engine.config import datasets_of
 from ..engine.first_batch import misfits_named
+from ..features.embedding import has_classes
 from ..files.checkpoint import read_checkpoint
 from ..networks.classes import compare_order, names_in
 from ..networks.loading import fetch, load_strictly
-from ..networks.sources import Source, declared_classes, kind_of, network_cfg
+from ..networks.sources import Source, declared_classes, network_cfg
 
 #: Image shapes (C, H, W) of mmpretrain's data sets that do not read image files.
 IN_MEMORY = dict(MNIST=(1, 28, 28), FashionMNIST=(1, 28, 28), CIFAR10=(3, 32, 32), CIFAR100=(3, 32, 32))
@@ -104,16 +105,15 @@ def image_format(cfg: Config, size: Sequence[int] | None = None) -> ImageFormat:
 def load_classifier(cfg: Config, checkpoint: str) -> Any:
     """Build a config's classifier with weights (of a distiller's checkpoint the student's), in eval mode, on the CPU."""
     with in_scope(cfg):
-        network = network_cfg(cfg)
-        if kind_of(network) == 'LinearHeadClassifier':
-            network.pop('pretrained', None)  # the checkpoint has them, and the file of the backbone may be gone
-        classifier = MODELS.build(network)
+        classifier = MODELS.build(network_cfg(cfg))
     load_strictly(classifier, checkpoint, 'student')
     return classifier.eval()
 
 
 class Deployable(nn.Module):
-    """A classifier of raw images: float32 (N, C, H, W), RGB or grey, from 0 to 255. It returns logits (N, classes).
+    """A network of raw images: float32 (N, C, H, W), RGB or grey, from 0 to 255. It returns logits (N, classes).
+
+    A network without classes returns embeddings (N, D).
 
     It repeats its data preprocessor without moving tensors between devices, which a trace would keep.
 
@@ -123,7 +123,8 @@ class Deployable(nn.Module):
 
     Attributes:
         order: Order of the network's channels.
-        num_classes: Number of classes.
+        output: Name of its output, ``'logits'`` or ``'embedding'``.
+        width: Number of logits, or of the embedding's components.
 
     Raises:
         ValueError: If it does not run on such images, or its data preprocessor is of an unknown kind.
@@ -151,7 +152,8 @@ class Deployable(nn.Module):
             logits = self.tested_logits(images.random_images(1, seed=0))
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             raise ValueError(f"{type(classifier).__name__} gives no logits (N, classes) by mode='tensor'")
-        self.num_classes = logits.shape[1]
+        self.output = 'logits' if has_classes(classifier, logits) else 'embedding'
+        self.width = logits.shape[1]
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -185,10 +187,12 @@ def class_names(cfg: Config, checkpoint: Mapping, num_classes: int) -> list[str]
 
 def metadata_of(cfg: Config, checkpoint: str, network: Deployable) -> dict[str, Any]:
     """Collect the metadata that users of the network need, in values for JSON."""
-    images = network.images
+    images, num_classes = network.images, network.width if network.output == 'logits' else 0
     return dict(
-        classes=class_names(cfg, read_checkpoint(fetch(checkpoint, 'student')), network.num_classes),
-        num_classes=network.num_classes,
+        classes=class_names(cfg, read_checkpoint(fetch(checkpoint, 'student')), num_classes) if num_classes else None,
+        num_classes=num_classes,
+        output=network.output,
+        output_shape=[network.width],
         input_shape=[images.channels, images.height, images.width],
         input_order='grey' if images.channels == 1 else 'RGB',
         input_range=[0, 255],

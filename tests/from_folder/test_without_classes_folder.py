@@ -1,5 +1,6 @@
 """A teacher without classes on a folder of images: the made configs, their training, and the student with a head."""
 
+import json
 import re
 import sys
 
@@ -12,7 +13,7 @@ from PIL import Image
 from towers import made as tower
 
 import mmcls_kd
-from mmcls_kd.command import export, predict, train
+from mmcls_kd.command import export, predict, test, train
 from mmcls_kd.command.from_folder.making import Order, make
 from mmcls_kd.networks.towers import lacks_classes
 
@@ -168,6 +169,11 @@ def test_from_a_tower_to_a_classifier(images, dinov2, tmp_path, monkeypatch, cap
     lines = (folder / 'val.txt').read_text().splitlines()
     right = [predictor(images / line.rsplit(' ', 1)[0])[0][0] == line.split('/')[0] for line in lines]
     assert 100 * sum(right) / len(right) == pytest.approx(float(found['student, linear head']), abs=0.01)
+    accuracy = tmp_path / 'metrics.json'
+    words = [str(folder / 'out_linear.py'), str(tmp_path / 'moved.pth'), '--work-dir', str(tmp_path / 'tested')]
+    test.main([*words, '--out', str(accuracy), '--out-item', 'metrics'])
+    top1 = json.loads(accuracy.read_text())['accuracy/top1']
+    assert top1 == pytest.approx(float(found['student, linear head']), abs=0.01)
     pytest.importorskip('onnx')
     export.main([str(folder / 'out_linear.py'), str(tmp_path / 'moved.pth')])
     assert (tmp_path / 'moved.onnx').stat().st_size > 0

@@ -179,6 +179,39 @@ def test_swin_is_pinned(tmp_path):
         traced(images[:2])
 
 
+class TestWithoutClasses:
+    MMPRETRAIN = dict(type='BackboneNetwork', backbone=resnet()['backbone'])
+    TIMM = dict(type='TimmClassifier', model_name='test_resnet', num_classes=0)
+
+    @pytest.mark.parametrize(('model', 'width'), [(MMPRETRAIN, 32), (TIMM, 96)], ids=['mmpretrain', 'timm'])
+    def test_the_output_is_an_embedding(self, model, width, tmp_path, main):
+        at = write(tmp_path, model)
+        said = main(at.config, at.weights, '--format', 'torchscript')
+        assert 'batch of 1 and 3: embedding differs by up to ' in said
+        assert said.splitlines()[-1] == f'output: `embedding`, float32 (N, {width})'
+        about = about_torchscript(tmp_path / 'w.pt')
+        assert (about['output'], about['output_shape'], about['num_classes'], about['classes']) == (
+            'embedding',
+            [32],
+            0,
+            None,
+        )
+
+    @pytest.mark.slow
+    @pytest.mark.own_process
+    def test_its_name_in_an_onnx_file_and_in_8_bits(self, tmp_path):
+        at, (_, images) = write(tmp_path, self.MMPRETRAIN), pictures(tmp_path)
+        done = run('tools/export_student.py', at.config, at.weights, '--int8', '--calibrate', tmp_path)
+        outputs = []
+        for name in ('w.onnx', 'w.int8.onnx'):
+            session = onnx_session(tmp_path / name)
+            assert [output.name for output in session.get_outputs()] == ['embedding']
+            outputs.append(torch.from_numpy(session.run(['embedding'], {'images': images.numpy()})[0]))
+        alike = 100 * torch.nn.functional.cosine_similarity(*outputs).mean()
+        row = next(line for line in done.stdout.splitlines() if line.startswith('int8')).split()
+        assert (row[1], float(row[2])) == ('–', pytest.approx(float(alike), abs=0.01))
+
+
 class TestBatchSize:
     def test_one_that_is_wrong_elsewhere_is_pinned(self, tmp_path, main):
         at = write(tmp_path, dict(type='CountingClassifier'))
