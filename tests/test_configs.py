@@ -25,7 +25,7 @@ from mmcls_kd.recipe.methods import MethodList, offer
 FOLDER = TOOLBOX / 'configs' / 'distillers'
 VECTORS = ['rkd', 'pkt', 'cc', 'crd']
 LATER = ['dist', 'lskd', 'ttm', 'wttm', 'ctkd', 'ofa_logit', 'ofa', 'wkd_logit', *VECTORS]  # beyond those of the original
-LATER += ['normkd', 'normdkd', 'rld', 'abkd', 'luminet']
+LATER += ['normkd', 'normdkd', 'rld', 'abkd', 'luminet', 'srd', 'srd_correlation', 'pefd', 'vkd']
 MAPS = ['at', 'sp', 'nst', 'vid', 'fitnet', 'wkd_feature', 'scalekd', 'reviewkd', 'simkd']  # and of convolutional networks
 CNN = ['srrl', 'mgd', 'wsld', 'dkd', 'kd', 'nkd', *LATER, *MAPS]
 VIT = ['vitkd', 'wsld', 'dkd', 'nkd', 'kd', *LATER]
@@ -63,6 +63,8 @@ PUBLISHED_LATER = {
     'normdkd': dict(temp=2, alpha=1, beta=8, loss_weight=dict(value=1, warmup=20)),
     'abkd': dict(alpha=0.8, beta=0.3, temp=4, loss_weight=64),
     'luminet': dict(temp=4, alpha=33, loss_weight=dict(value=0.5, warmup=20)),
+    'srd': dict(exponent=4, temp=1),
+    'pefd': dict(num_projectors=3, loss_weight=25),
     'rkd': dict(distance_weight=25, angle_weight=50),
     'pkt': dict(loss_weight=30000),
     'cc': dict(loss_weight=0.02),

@@ -18,6 +18,7 @@ from .normkd import NormDKDLoss, NormKDLoss, normdkd_loss, normkd_loss
 from .nst import NSTLoss, nst_loss
 from .ofa import OFALogitLoss, ofa_logit_loss
 from .ofa_exits import OFALoss, ofa_loss
+from .pefd import PEFDLoss, pefd_loss
 from .pkt import PKTLoss, pkt_loss
 from .queue import QueueLoss, queue_loss
 from .reviewkd import ReviewKDLoss, hcl_loss
@@ -27,12 +28,14 @@ from .scalekd import ScaleKDLoss, dual_view_loss
 from .sigmoid_kd import SigmoidKDLoss, sigmoid_kd_loss
 from .simkd import SimKD, simkd_loss
 from .sp import SPLoss, sp_loss
+from .srd import SRDCorrelationLoss, SRDLoss, srd_correlation_loss, srd_loss
 from .srrl import SRRLLoss, srrl_loss
 from .tfnkd import TFNKDLoss, tfnkd_loss
 from .ttm import TTMLoss, WTTMLoss, ttm_loss, wttm_loss
 from .uskd import USKDLoss, uskd_loss
 from .vid import VIDLoss, vid_loss
 from .vitkd import ViTKDLoss, vitkd_loss
+from .vkd import VkDLoss, vkd_loss
 from .wkd_feature import WKDFeatureLoss, wkd_feature_loss
 from .wkd_logit import WKDLogitLoss, wkd_logit_loss
 from .wsld import WSLDLoss, wsld_loss
@@ -57,12 +60,15 @@ __all__ = [
     'NormKDLoss',
     'OFALogitLoss',
     'OFALoss',
+    'PEFDLoss',
     'PKTLoss',
     'QueueLoss',
     'RKDLoss',
     'RLDLoss',
     'ReviewKDLoss',
     'SPLoss',
+    'SRDCorrelationLoss',
+    'SRDLoss',
     'SRRLLoss',
     'ScaleKDLoss',
     'SigmoidKDLoss',
@@ -72,6 +78,7 @@ __all__ = [
     'USKDLoss',
     'VIDLoss',
     'ViTKDLoss',
+    'VkDLoss',
     'WKDFeatureLoss',
     'WKDLogitLoss',
     'WSLDLoss',
@@ -96,6 +103,7 @@ __all__ = [
     'nst_loss',
     'ofa_logit_loss',
     'ofa_loss',
+    'pefd_loss',
     'pkt_loss',
     'queue_loss',
     'rkd_loss',
@@ -103,12 +111,15 @@ __all__ = [
     'sigmoid_kd_loss',
     'simkd_loss',
     'sp_loss',
+    'srd_correlation_loss',
+    'srd_loss',
     'srrl_loss',
     'tfnkd_loss',
     'ttm_loss',
     'uskd_loss',
     'vid_loss',
     'vitkd_loss',
+    'vkd_loss',
     'wkd_feature_loss',
     'wkd_logit_loss',
     'wsld_loss',

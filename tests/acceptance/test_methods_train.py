@@ -42,6 +42,7 @@ TOGETHER = {
     'without a teacher': ['uskd', 'tfnkd'],
     'logits': ['wsld', 'dkd', 'kd', 'nkd', 'dist', 'lskd', 'ttm', 'wttm', 'ctkd', 'ofa_logit', 'wkd_logit'],
     'later logits': ['normkd', 'normdkd', 'rld', 'abkd', 'luminet'],
+    'projections': ['srd', 'srd_correlation', 'pefd', 'vkd'],
     'features': ['srrl', 'mgd', 'ofa', 'rkd', 'pkt', 'cc', 'at', 'sp', 'nst', 'vid', 'fitnet', 'wkd_feature', 'reviewkd'],
     'simkd': ['simkd'],
     'crd': ['crd'],

@@ -114,5 +114,5 @@ def test_the_document_shows_what_was_measured():
     rows = re.findall(r'^\| `(\w+)` \| ([\d.]+) \| ([-\d.]+) \|$', text, re.MULTILINE)
     assert {name: (time, memory) for name, time, memory in rows} == beside_kd(costs)
     later = {'embedding', 'queue', 'sigmoid_kd'}  # measured on another machine, and said below the table
-    later |= {'normkd', 'normdkd', 'rld', 'abkd', 'luminet'}
+    later |= {'normkd', 'normdkd', 'rld', 'abkd', 'luminet', 'srd', 'srd_correlation', 'pefd', 'vkd'}
     assert set(costs) | later == {method.name for method in wanted_methods()}

@@ -6,7 +6,7 @@ A vector is a list of numbers; a map is a list map[channel][row][column].
 from itertools import product
 
 import torch
-from dis_losses.oracles import batch_norm, convolution, linear, numbers, relu
+from dis_losses.oracles import batch_norm, convolution, kl, linear, numbers, relu, softmax
 
 
 def dot(a, b):
@@ -92,6 +92,56 @@ def cc(params, vector_s, vector_t, student_dims=None, teacher_dims=None, feat_di
         assert len(s[0]) == feat_dim
     far = [[abs(x) for x in minus(a, b)] for a, b in zip(s, t, strict=True)]
     return mean(dot(far[n], far[n + 1]) for n in range(len(far) - 1))
+
+
+def in_the_batch(rows, eps):
+    """Each column in units of its deviation over the rows, without a mean."""
+    columns = []
+    for column in zip(*rows, strict=True):
+        variance = mean((x - mean(column)) ** 2 for x in column)
+        columns.append([(x - mean(column)) / torch.sqrt(variance + eps) for x in column])
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def projected(params, name, rows):
+    return [linear(row, params[f'{name}.weight'], params[f'{name}.bias']) for row in rows]
+
+
+def srd(params, vector_s, vector_t, logit_s, logit_t, exponent=4.0, temp=1.0, **_):
+    s = in_the_batch(projected(params, 'projector', numbers(vector_s)), 1e-4)
+    t = in_the_batch(numbers(vector_t), 1e-4)
+    total = sum(abs(x - y) ** exponent for a, b in zip(s, t, strict=True) for x, y in zip(a, b, strict=True))
+    pairs = zip(numbers(logit_s), numbers(logit_t), strict=True)
+    divergence = mean(kl(softmax(z_t, temp).values(), softmax(z_s, temp).values()) for z_s, z_t in pairs)
+    return 2 * torch.log(total) + divergence
+
+
+def srd_correlation(params, vector_s, vector_t, **_):
+    s = in_the_batch(projected(params, 'projector', numbers(vector_s)), 1e-12)
+    t = in_the_batch(numbers(vector_t), 1e-12)
+    columns = zip(zip(*s, strict=True), zip(*t, strict=True), strict=True)
+    return torch.log(1e-5 + sum((dot(a, b) / len(a) - 1) ** 4 for a, b in columns))
+
+
+def pefd(params, vector_s, vector_t, num_projectors=3, **_):
+    rows, targets = numbers(vector_s), numbers(vector_t)
+    all_of_them = [projected(params, f'projectors.{i}', rows) for i in range(num_projectors)]
+    far = []
+    for n, target in enumerate(targets):
+        entries = zip(*([x if x.item() > 0 else 0 * x for x in p[n]] for p in all_of_them), strict=True)
+        middle = [mean(of_one) for of_one in entries]
+        far.append(1 - dot(middle, target) / (length(middle) * length(target)))
+    return mean(far)
+
+
+def vkd(weight, vector_s, vector_t):
+    """``weight`` is the projector's whole matrix, (D_t, D_s)."""
+    terms = []
+    for row, target in zip(numbers(vector_s), numbers(vector_t), strict=True):
+        variance = mean((x - mean(target)) ** 2 for x in target)
+        normal = [(x - mean(target)) / torch.sqrt(variance + 1e-5) for x in target]
+        terms += [smooth_l1(dot(line, row), y) for line, y in zip(numbers(weight), normal, strict=True)]
+    return mean(terms)
 
 
 # ---- maps

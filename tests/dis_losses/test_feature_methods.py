@@ -25,6 +25,7 @@ from mmcls_kd.dis_losses import (
     pkt_loss,
     rkd_loss,
     sp_loss,
+    srd_correlation_loss,
     vid_loss,
     wkd_feature_loss,
 )
@@ -159,6 +160,16 @@ def vector_case(n=4, widths=(2, 3), **keywords):
     return 'CCLoss', oracles.cc, student, teacher, dict(student_dims=widths[0], teacher_dims=widths[1], **keywords)
 
 
+def projector_case(loss_type, oracle, n=4, widths=(2, 3), classes=0, **keywords):
+    student, teacher = dict(vector_s=normal(n, widths[0], seed=1)), dict(vector_t=normal(n, widths[1], seed=2))
+    if classes:
+        student, teacher = (
+            student | dict(logit_s=normal(n, classes, seed=3)),
+            teacher | dict(logit_t=normal(n, classes, seed=4)),
+        )
+    return loss_type, oracle, student, teacher, dict(student_channels=widths[0], teacher_channels=widths[1], **keywords)
+
+
 def pyramid_case(stages_s, stages_t, dims=(3, 4), n=3, **keywords):
     """``stages_s`` and ``stages_t`` are shapes (c, H, W), shallow to deep."""
     student, teacher = (
@@ -181,6 +192,12 @@ WITH_PARTS = [
     vector_case(feat_dim=5),
     vector_case(2, (4, 1), feat_dim=2),
     vector_case(5, (3, 3)),
+    projector_case('SRDLoss', oracles.srd, classes=4),
+    projector_case('SRDLoss', oracles.srd, 2, (4, 1), classes=2, exponent=3.0, temp=2.0),
+    projector_case('SRDCorrelationLoss', oracles.srd_correlation),
+    projector_case('SRDCorrelationLoss', oracles.srd_correlation, 5, (3, 2)),
+    projector_case('PEFDLoss', oracles.pefd),
+    projector_case('PEFDLoss', oracles.pefd, 1, (4, 5), num_projectors=2),
     *(
         map_case(loss_type, oracle, *shapes, **keywords)
         for loss_type, oracle in (('VIDLoss', oracles.vid), ('FitNetLoss', oracles.fitnet))
@@ -209,6 +226,14 @@ def test_hierarchical_context_loss(shape):
     feat_s, feat_t = normal(2, *shape, seed=1).requires_grad_(), normal(2, *shape, seed=2)
     expected = oracles.hcl(oracles.numbers(feat_s), oracles.numbers(feat_t))
     assert_same(hcl_loss(feat_s, feat_t), expected, [feat_s], [feat_s])
+
+
+@pytest.mark.parametrize(('n', 'widths', 'scale'), [(1, (2, 5), 1.0), (4, (5, 2), 3.0), (3, (3, 3), 1.0), (2, (1, 4), 20.0)])
+def test_vkd_and_the_gradient_of_its_vector(n, widths, scale):
+    loss = build('VkDLoss', student_channels=widths[0], teacher_channels=widths[1])
+    vector_s, vector_t = (scale * normal(n, widths[0], seed=1)).requires_grad_(), normal(n, widths[1], seed=2)
+    expected = oracles.vkd(loss.projector.weight.detach(), vector_s, vector_t)
+    assert_same(loss(vector_s, vector_t), expected, [vector_s], [vector_s])
 
 
 # ---- parts
@@ -307,7 +332,78 @@ def test_simkds_head_predicts_from_what_was_trained(size_s, monkeypatch):
     assert_close(loss.predict_logit(feat_s), loss.predictor.head(projected))
 
 
+@pytest.mark.parametrize('widths', [(3, 5), (5, 3), (4, 4)])
+def test_vkds_projector_stays_orthonormal_under_an_optimizer(widths):
+    torch.manual_seed(0)
+    loss = MODELS.build(dict(type='VkDLoss', student_channels=widths[0], teacher_channels=widths[1])).double()
+    sgd = torch.optim.SGD(loss.parameters(), lr=0.5, weight_decay=0.1)
+    before, vectors = (
+        loss.projector.weight.detach().clone(),
+        (3 * normal(6, widths[0], seed=1), normal(6, widths[1], seed=2)),
+    )
+    values = []
+    for _ in range(5):
+        value = loss(*vectors)
+        sgd.zero_grad()
+        value.backward()
+        sgd.step()
+        values.append(value.item())
+    weight = loss.projector.weight.detach()
+    product = weight.t() @ weight if widths[0] <= widths[1] else weight @ weight.t()
+    torch.testing.assert_close(product, torch.eye(min(widths), dtype=torch.float64), rtol=0, atol=1e-6)
+    assert not torch.allclose(weight, before)
+    assert values[-1] < values[0]
+
+
+def test_vkds_projector_is_set_by_assignment_and_is_in_the_state_dict():
+    loss, other = (build('VkDLoss', student_channels=3, teacher_channels=5) for _ in range(2))
+    matrix = torch.linalg.qr(normal(5, 3, seed=7))[0]
+    loss.projector.weight = matrix
+    assert_close(loss.projector.weight.detach(), matrix)
+    other.load_state_dict(loss.state_dict())
+    assert torch.equal(other.projector.weight, loss.projector.weight)
+
+
+@pytest.mark.parametrize('loss_type', ['SRDLoss', 'SRDCorrelationLoss'])
+def test_srd_ignores_shift_and_scale_of_a_dimension_and_is_finite_where_one_is_constant(loss_type):
+    loss = build(loss_type, student_channels=3, teacher_channels=4)
+    vector_s, vector_t = normal(5, 3, seed=1).requires_grad_(), normal(5, 4, seed=2)
+    logit = [normal(5, 6, seed=3), normal(5, 6, seed=4)] if loss_type == 'SRDLoss' else []
+    moved = 100 * vector_t * torch.tensor([1.0, 2.0, 3.0, 4.0]) + 7
+    torch.testing.assert_close(loss(vector_s, moved, *logit), loss(vector_s, vector_t, *logit), rtol=0, atol=1e-2)
+    for student, teacher in ((vector_s, 0 * vector_t), (0 * vector_s + 3, vector_t), (0 * vector_s, 0 * vector_t)):
+        value = loss.float()(student.float(), teacher.float(), *(z.float() for z in logit))
+        assert value.isfinite()
+        assert torch.autograd.grad(value, vector_s)[0].isfinite().all()
+
+
+def test_srd_correlation_is_the_logarithm_of_its_constant_where_the_vectors_correlate():
+    vectors = normal(6, 3, seed=1)
+    value = srd_correlation_loss(2 * vectors + 1, vectors)
+    assert_close(value, torch.tensor(1e-5, dtype=torch.float64).log())
+
+
+def test_pefd_of_a_vector_of_length_0_is_1_without_gradient():
+    loss = build('PEFDLoss', student_channels=3, teacher_channels=4)
+    for projector in loss.projectors:
+        nn.init.constant_(projector.bias, -100)
+    vector_s = normal(2, 3, seed=1).requires_grad_()
+    value = loss(vector_s, normal(2, 4, seed=2))
+    assert value == 1
+    assert torch.autograd.grad(value, vector_s)[0].count_nonzero() == 0
+
+
 class TestRefusals:
+    @pytest.mark.parametrize('loss_type', ['SRDLoss', 'SRDCorrelationLoss'])
+    def test_a_batch_of_one_for_srd(self, loss_type):
+        logit = [normal(1, 6), normal(1, 6)] if loss_type == 'SRDLoss' else []
+        with pytest.raises(ValueError, match='two images or more; set drop_last=True'):
+            build(loss_type, student_channels=3, teacher_channels=4)(normal(1, 3), normal(1, 4), *logit)
+
+    def test_no_projector(self):
+        with pytest.raises(ValueError, match=r'PEFDLoss\(num_projectors=0\): choose 1 or more'):
+            build('PEFDLoss', student_channels=3, teacher_channels=4, num_projectors=0)
+
     @pytest.mark.parametrize('loss_type', ['CCLoss', 'WKDFeatureLoss'])
     def test_two_widths_that_nobody_told(self, loss_type):
         shape = (3, 2) if loss_type == 'CCLoss' else (3, 2, 4, 4)
@@ -578,6 +674,8 @@ def test_half_precision_inside_of_tuples_and_lists_is_raised():
     assert found == ([torch.float32, torch.float32, torch.float64, torch.float32], tuple, list)
 
 
-@pytest.mark.parametrize('name', ['rkd', 'pkt', 'cc', 'at', 'sp', 'nst', 'vid', 'fitnet', 'wkd_feature'])
+@pytest.mark.parametrize(
+    'name', ['rkd', 'pkt', 'cc', 'at', 'sp', 'nst', 'vid', 'fitnet', 'wkd_feature', 'srd', 'pefd', 'vkd']
+)
 def test_every_method_has_its_function(name):
     assert inspect.isfunction(getattr(dis_losses, f'{name}_loss'))

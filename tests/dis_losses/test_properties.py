@@ -30,6 +30,7 @@ from mmcls_kd.dis_losses import (
     ofa_loss,
     rkd_loss,
     rld_loss,
+    srd_loss,
     srrl_loss,
     tfnkd_loss,
     ttm_loss,
@@ -304,6 +305,10 @@ FORWARD |= {
 }
 FORWARD |= {name: ['logit_s', 'logit_t'] for name in ('NormKDLoss', 'ABKDLoss', 'LumiNetLoss')}
 FORWARD |= {name: ['logit_s', 'logit_t', 'gt_label'] for name in ('NormDKDLoss', 'RLDLoss')}
+ON_PROJECTIONS = ('SRDCorrelationLoss', 'PEFDLoss', 'VkDLoss')
+FORWARD |= {name: ['vector_s', 'vector_t'] for name in ON_PROJECTIONS}
+FORWARD |= {'SRDLoss': ['vector_s', 'vector_t', 'logit_s', 'logit_t']}
+KEYWORDS |= {name: dict(student_channels=5, teacher_channels=6) for name in (*ON_PROJECTIONS, 'SRDLoss')}
 each_registered_loss = pytest.mark.parametrize('loss_type', FORWARD)
 each_registered_loss_and_label = pytest.mark.parametrize(
     ('loss_type', 'label'),
@@ -404,6 +409,7 @@ CONSTANT |= {name: {'vector_t'} for name in ('EmbeddingLoss', 'QueueLoss')}
         ('OFALoss', 'mixup'),
         *((loss_type, 'hard') for loss_type in ('RKDLoss', 'PKTLoss', 'CCLoss', 'ATLoss', 'SPLoss', 'NSTLoss')),
         *((loss_type, 'hard') for loss_type in ('VIDLoss', 'FitNetLoss', 'WKDFeatureLoss', 'ReviewKDLoss', 'SimKD')),
+        *((loss_type, 'hard') for loss_type in (*ON_PROJECTIONS, 'SRDLoss')),
         *((loss_type, 'hard') for loss_type in ('NormKDLoss', 'ABKDLoss', 'LumiNetLoss')),
         *((loss_type, label) for loss_type in ('NormDKDLoss', 'RLDLoss') for label in ('hard', 'mixup')),
         *((loss_type, 'hard') for loss_type in ('EmbeddingLoss', 'QueueLoss', 'ScaleKDLoss')),
@@ -581,10 +587,14 @@ DEFAULTS |= {
     'RLDLoss': dict(temp=4.0, tau_alpha=1.0, alpha=1.0, beta=8.0, standardize=False),
     'ABKDLoss': dict(alpha=0.8, beta=0.3, temp=4.0, released=False),
     'LumiNetLoss': dict(temp=4.0, alpha=None),
+    'SRDLoss': dict(student_channels=..., teacher_channels=..., exponent=4.0, temp=1.0),
+    'SRDCorrelationLoss': dict(student_channels=..., teacher_channels=...),
+    'PEFDLoss': dict(student_channels=..., teacher_channels=..., num_projectors=3),
+    'VkDLoss': dict(student_channels=..., teacher_channels=...),
 }
 for _name in LATER:
     DEFAULTS[_name]['loss_weight'] = 1.0
-for _name in ('RKDLoss', 'PKTLoss', 'CCLoss', 'SPLoss', 'DISTLoss', 'LumiNetLoss'):
+for _name in ('RKDLoss', 'PKTLoss', 'CCLoss', 'SPLoss', 'DISTLoss', 'LumiNetLoss', 'SRDLoss', 'SRDCorrelationLoss'):
     DEFAULTS[_name]['sync_batch'] = False
 
 
@@ -629,6 +639,7 @@ def test_loss_weight_stands_last_and_multiplies_the_value(loss_type):
         (rld_loss, 'RLDLoss', {}),
         (abkd_loss, 'ABKDLoss', {}),
         (luminet_loss, 'LumiNetLoss', {}),
+        (srd_loss, 'SRDLoss', {}),
     ],
 )
 def test_the_function_has_the_defaults_of_its_module(function, loss_type, renamed):
@@ -691,6 +702,11 @@ def test_srrls_connector_starts_at_the_originals_scale():
         *(
             (loss_type, f'feat_{side[0]}', (4, 8, 3, 2), f'{side}_channels=8')
             for loss_type in ('VIDLoss', 'FitNetLoss', 'WKDFeatureLoss', 'SimKD')
+            for side in ('student', 'teacher')
+        ),
+        *(
+            (loss_type, f'vector_{side[0]}', (4, 8), f'{side}_channels=8')
+            for loss_type in (*ON_PROJECTIONS, 'SRDLoss')
             for side in ('student', 'teacher')
         ),
         *(

@@ -5,7 +5,8 @@ with group norm. What has batch statistics, and what becomes of it:
 
 * The batch mean of USKD and tf-NKD: ``sync_batch_mean``. Without it the students differ, which these tests see too. It
   does not reach over the parts of an accumulated batch.
-* Losses that compare the samples of a batch with one another, RKD, PKT, CC, SP, DIST and LumiNet: ``sync_batch``, likewise.
+* Losses that compare the samples of a batch with one another, RKD, PKT, CC, SP, DIST, LumiNet and SRD: ``sync_batch``,
+  likewise.
 * SRRL's connector has a batch norm. It is in eval mode here, so that it normalises by its running statistics; all else of
   SRRL is as ever. In train mode it needs SyncBN like any batch norm, which torch has on CUDA only: the last test.
 """
@@ -46,6 +47,8 @@ CASES = {
     'mgd': (RESNETS, MGD, False),
     'srrl': (RESNETS, SRRL, False),
     'rld': (VITS, method('RLDLoss'), False),
+    'pefd': (VITS, method('PEFDLoss'), False),
+    'vkd': (VITS, method('VkDLoss'), False),
 }
 SYNCED = {
     'uskd': (VITS, method('USKDLoss', **USKD, sync_batch_mean=True), False),
@@ -57,12 +60,14 @@ SYNCED = {
     'cc': (VITS, method('CCLoss', sync_batch=True, feat_dim=8), False),
     'sp': (RESNETS, method('SPLoss', sync_batch=True), False),
     'dist': (VITS, method('DISTLoss', sync_batch=True), False),
+    'srd': (VITS, method('SRDLoss', sync_batch=True), False),
     'luminet': (VITS, method('LumiNetLoss', sync_batch=True), False),
 }
 NOT_SYNCED = {
     'uskd, not synced': (VITS, method('USKDLoss', **USKD), False),
     'tfnkd, not synced': (VITS, method('TFNKDLoss'), False),
     'rkd, not synced': (VITS, method('RKDLoss'), False),
+    'srd, not synced': (VITS, method('SRDLoss'), False),
     'dist, not synced': (VITS, method('DISTLoss'), False),
 }
 NO_METHOD = {

@@ -21,5 +21,9 @@ offered = dict(
     abkd=dict(type='ABKDLoss', alpha=0.8, beta=0.3, temp=4.0, loss_weight=64.0),  # of ResNet-56 and ResNet-20 on CIFAR-100
     # the smallest of the authors' alphas, 33 to 75 by pair, beside a task loss of weight 2
     luminet=dict(type='LumiNetLoss', temp=4.0, alpha=33.0, loss_weight=dict(value=0.5, warmup=20)),
+    srd=dict(type='SRDLoss', exponent=4.0, temp=1.0),
+    srd_correlation=dict(type='SRDCorrelationLoss'),
+    pefd=dict(type='PEFDLoss', num_projectors=3, loss_weight=25.0),
+    vkd=dict(type='VkDLoss'),
     crd=dict(type='CRDLoss', nce_k=16384, nce_t=0.07, nce_m=0.5, loss_weight=0.8),
 )
