@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from ..recipe.methods import offer
 ON_ALL_STAGES, ON_LAST_STAGE = ('at', 'nst', 'vid'), ('sp',)
 
 
+@cache
 def stage_count(name: str) -> int:
     """Return the number of stages of a network of the benchmark."""
     with torch.device('meta'):
@@ -44,9 +46,9 @@ def benchmark_pair(
     return dict(
         _delete_=True,
         type='ClassificationDistiller',
-        teacher_cfg=f'cifar:{teacher}',
+        teacher_cfg=f'configs/cifar100_benchmark/{teacher}.py',
         teacher_pretrained=None,
-        student_cfg=f'cifar:{student}',
+        student_cfg=f'configs/cifar100_benchmark/{student}.py',
         rgb_images=True,
         distill_cfg=offer(offered, methods, **{**settings, **own}),
     )

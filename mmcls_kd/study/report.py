@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pandas as pd
 from .records import Record
 from .results import Line, Results
 from .statistics import Comparison, Summary
-from .study_file import BASELINE, KD, TEACHER, Published, Study
+from .study_file import BASELINE, BEST_MINUS_LAST, KD, TEACHER, Published, Study
 
 NOTHING = 'No results yet.'
 DIVERGED = 'diverged'
@@ -104,7 +104,19 @@ def _pair(results: Results, pair: str) -> str:
         head += ['published', 'minus published']
         reached = [_reached(study.published.get(line.row), line.last.mean if line.last else None) for line in lines]
         rows = [[*row, *cells] for row, cells in zip(rows, reached, strict=True)]
-    parts = [_alone(results, pair), table(head, rows), *_said(lines), *_unstable(lines), _notes(lines), _elsewhere(lines)]
+    if rules := _rules(study.published.values()):
+        head += ['its epoch', 'source']
+        found = [study.published.get(line.row) for line in lines]
+        rows = [[*row, *((of.epoch or '', of.source) if of else ('', ''))] for row, of in zip(rows, found, strict=True)]
+    parts = [
+        _alone(results, pair),
+        table(head, rows),
+        *_said(lines),
+        *_unstable(lines),
+        _notes(lines),
+        _elsewhere(lines),
+        rules,
+    ]
     if any(line.against for line in lines):
         parts.append(f'![{study.title}: difference to the student alone]({picture(results.study, pair)})')
     return '\n\n'.join(part for part in parts if part)
@@ -125,22 +137,36 @@ def _alone(results: Results, pair: str) -> str:
 
 def _published(study: Study) -> str:
     """List the published numbers."""
+    named = [(f'{p.title} (`{name}`)', *item) for name, p in study.pairs.items() for item in p.published.items()]
+    rules = _rules([one for *_, one in named])
     rows = [
-        [f'{pair.title} (`{name}`)', TITLES.get(row, f'`{row}`'), *_reached(one, None)[:1], one.source]
-        for name, pair in study.pairs.items()
-        for row, one in pair.published.items()
+        [title, TITLES.get(row, f'`{row}`'), *_reached(one, None)[:1], *([one.epoch or ''] if rules else []), one.source]
+        for title, row, one in named
     ]
-    return table(['pair', 'row', 'top-1', 'source'], rows)
+    head = ['pair', 'row', 'top-1', *(['its epoch'] if rules else []), 'source']
+    return '\n\n'.join(filter(None, [table(head, rows), rules]))
+
+
+def _rules(published: Iterable[Published]) -> str:
+    """Say how numbers of the best epoch are compared; empty where no number states its epoch."""
+    if not any(one.epoch for one in published):
+        return ''
+    return (
+        f'The runs count by their last epoch. A published number of the best epoch on the test images is lowered by '
+        f'{BEST_MINUS_LAST:.2f} before it is compared, the mean of best minus last in published logs of this benchmark; one '
+        'whose source does not say which epoch it is of is compared as it is.'
+    )
 
 
 def _reached(wanted: Published | None, found: float | None) -> list[str]:
     """Return the cells of a published number and of the difference to it; one beyond the tolerance is marked."""
     if wanted is None:
         return ['', '']
-    number = f'{wanted.top1:.2f} ± {wanted.tolerance:.2f}'
+    lowered = f' − {BEST_MINUS_LAST:.2f}' * (wanted.epoch == 'best')
+    number = f'{wanted.top1:.2f}{lowered} ± {wanted.tolerance:.2f}'
     if found is None:
         return [number, '']
-    difference = found - wanted.top1
+    difference = found - wanted.of_last_epoch
     outside = round(abs(difference), DIGITS) > wanted.tolerance
     return [number, f'**{difference:+.2f}, outside**' if outside else f'{difference:+.2f}']
 
