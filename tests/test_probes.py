@@ -15,10 +15,10 @@ from networks import build, images, method, resnet
 from small_networks import CNN
 
 from mmcls_kd import EmbeddingNetwork, knn_accuracy, linear_probe_accuracy, with_linear_head
-from mmcls_kd.engine import KNNHook
+from mmcls_kd.engine import KNNHook, WithoutLabels
 from mmcls_kd.engine.config import student_only
 from mmcls_kd.export import load_classifier
-from mmcls_kd.features.probes import knn_scores
+from mmcls_kd.features.probes import knn_agreement, knn_scores
 
 TIMM = dict(type='TimmClassifier', model_name='test_resnet', num_classes=0)
 
@@ -43,6 +43,43 @@ def test_knn_scores_are_the_votes(k):
     target = torch.tensor(expected).argmax(dim=1)
     assert knn_accuracy(train, labels, test, target, k, temperature=0.2) == 1.0
     assert knn_accuracy(train, labels, test, (target + 1) % 3, k, temperature=0.2) == 0.0
+
+
+def nearest_by_hand(train, vector, k):
+    """Indices of the most similar vectors and their cosines, by a loop over numbers."""
+    cosines = [
+        sum(a * b for a, b in zip(vector, other, strict=True)) / math.hypot(*vector) / math.hypot(*other) for other in train
+    ]
+    return [(i, cosines[i]) for i in sorted(range(len(train)), key=lambda i: -cosines[i])[:k]]
+
+
+@pytest.mark.parametrize('k', [1, 3, 50])
+def test_agreement_without_classes_is_the_share_of_common_neighbours(k):
+    given = vectors(9), vectors(9, 4, seed=1), vectors(7, seed=2), vectors(7, 4, seed=3)
+    ours, theirs, student, teacher = (tensor.tolist() for tensor in given)
+    shares = [
+        len({i for i, _ in nearest_by_hand(ours, a, k)} & {i for i, _ in nearest_by_hand(theirs, b, k)}) / min(k, 9)
+        for a, b in zip(student, teacher, strict=True)
+    ]
+    assert knn_agreement(*given, k=k) == pytest.approx(sum(shares) / 7)
+    assert k == 50 or 0 < sum(shares) < 7
+    assert knn_agreement(given[0], 2 * given[0], given[2], 3 * given[2], k=k) == 1.0
+
+
+@pytest.mark.parametrize('k', [1, 4, 50])
+def test_agreement_with_classes_is_the_share_of_equal_votes(k):
+    given, labels = (
+        (vectors(9), vectors(9, 4, seed=1), vectors(7, seed=2), vectors(7, 4, seed=3)),
+        [0, 1, 2, 0, 1, 2, 0, 2, 2],
+    )
+
+    def vote(train, vector):
+        near = nearest_by_hand(train, vector, k)
+        return max(range(3), key=lambda c: sum(math.exp(cosine / 0.2) for i, cosine in near if labels[i] == c))
+
+    ours, theirs, student, teacher = (tensor.tolist() for tensor in given)
+    alike = [vote(ours, a) == vote(theirs, b) for a, b in zip(student, teacher, strict=True)]
+    assert knn_agreement(*given, torch.tensor(labels), k, temperature=0.2) == pytest.approx(sum(alike) / 7)
 
 
 def test_a_linear_probe_is_the_regularised_regression():
@@ -159,6 +196,14 @@ class TestHook:
         hook, state = next(hook for hook in runner.hooks if isinstance(hook, KNNHook)), torch.get_rng_state()
         hook.after_val_epoch(runner, {})
         assert torch.equal(state, torch.get_rng_state())
+
+    def test_images_without_labels_have_no_votes(self, tmp_path):
+        runner = self.run(tmp_path, train_images=12, k=1)
+        hook = next(hook for hook in runner.hooks if isinstance(hook, KNNHook))
+        loader = hook._loaders_of(runner, 'val_dataloader')[0]
+        loader.dataset.dataset = WithoutLabels(loader.dataset.dataset)
+        with pytest.raises(ValueError, match='none of 12 images has one label'):
+            hook.after_val_epoch(runner, {})
 
     @pytest.mark.parametrize('name', ['k', 'train_images', 'temperature', 'seed', 'linear'])
     @pytest.mark.parametrize('value', [-1, 'many', float('nan'), float('inf'), None, [3]])

@@ -12,7 +12,7 @@ from mmpretrain.engine import ClassNumCheckHook, SwitchRecipeHook
 
 from ..engine.data import SeededDataset, plain_datasets
 from ..engine.first_batch import check_first_batch, without_a_trace
-from ..engine.knn_hook import KNNHook
+from ..engine.knn_hook import KNNAgreementHook, NeighbourHook
 from ..engine.models import unwrapped
 from ..engine.quantisation import FakeQuantHook
 from ..errors import close_names, in_one_line, refusals_named
@@ -28,7 +28,7 @@ def check_features(runner: Runner) -> None:
             check_class_numbers(runner, hook)
         if isinstance(hook, SwitchRecipeHook):
             check_recipes(runner, hook)
-        if isinstance(hook, FakeQuantHook):
+        if isinstance(hook, (FakeQuantHook, KNNAgreementHook)):
             hook.check(runner)
     check_draws(runner)
     check_monitors(runner)
@@ -114,7 +114,7 @@ def check_monitors(runner: Runner) -> None:
     except Exception as error:  # some metrics need more than two images
         runner.logger.warning(f'the names of the metrics are not known: of two images there are none ({in_one_line(error)})')
         return
-    known = [*metrics, *(name for hook in runner.hooks if isinstance(hook, KNNHook) for name in hook.names)]
+    known = [*metrics, *(name for hook in runner.hooks if isinstance(hook, NeighbourHook) for name in hook.names)]
     for key, name in names:
         if name not in known:
             raise ValueError(

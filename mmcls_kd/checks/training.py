@@ -26,6 +26,7 @@ from ..engine.config import datasets_of
 from ..engine.data import plain_datasets, sample_infos
 from ..engine.first_batch import check_first_batch, first_images, without_a_trace
 from ..engine.folders import LAYOUTS
+from ..engine.knn_hook import KNNAgreementHook
 from ..engine.labels import check_names, ways_of
 from ..engine.loss_watch import value_of
 from ..engine.models import unwrapped
@@ -91,9 +92,16 @@ def check_labels(dataset: Dataset, num_classes: int, name: str, several: bool = 
             )
 
 
-def check_unlabelled_data(model: Any, loader: DataLoader, name: str) -> None:
-    """Refuse images without labels where they would teach nothing, or something wrong: see the messages."""
-    if not has_unlabelled(loader.dataset):
+def check_unlabelled_data(model: Any, loader: DataLoader, name: str, agreement: bool = False) -> None:
+    """Refuse images without labels where they would teach nothing, or something wrong: see the messages.
+
+    Args:
+        model: The model.
+        loader: A dataloader.
+        name: Its name.
+        agreement: Whether validation is the agreement with the teacher, which needs no labels.
+    """
+    if not has_unlabelled(loader.dataset) or (agreement and name == 'val_dataloader' and all_unlabelled(loader.dataset)):
         return
     if name != 'train_dataloader' or not hasattr(model, 'student'):
         what = 'a training without a teacher needs' if name == 'train_dataloader' else 'the metrics need'
@@ -331,8 +339,9 @@ def check_data(runner: Runner, loaders: Mapping[str, DataLoader]) -> None:
     loops = dict(val_dataloader=('val_loop', 'val_evaluator'), test_dataloader=('test_loop', 'test_evaluator'))
     for text in check_names({name: list(plain_datasets(loader.dataset)) for name, loader in loaders.items()}):
         runner.logger.warning(text)
+    agreement = any(isinstance(hook, KNNAgreementHook) for hook in runner.hooks)
     for name, loader in loaders.items():
-        check_unlabelled_data(inner, loader, name)
+        check_unlabelled_data(inner, loader, name, agreement)
         if num_classes:
             check_labels(loader.dataset, num_classes, name, several)
         if name in loops and num_classes is not None:

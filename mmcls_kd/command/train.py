@@ -70,7 +70,7 @@ def train(args: argparse.Namespace) -> None:
 
 
 #: Metrics of which the last line shows the best value, too.
-MAIN_METRICS = ('accuracy/top1', 'multi-label/mAP')
+MAIN_METRICS = ('accuracy/top1', 'multi-label/mAP', 'knn/top1', 'knn/agreement')
 
 
 def closing_line(runner: Any) -> str:

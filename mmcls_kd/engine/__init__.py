@@ -5,7 +5,7 @@ from .checkpoint_hook import ResumableCheckpointHook, last_whole_checkpoint
 from .console import ConsoleRunner
 from .data import PlacedSampler, SeededDataset, reproducible
 from .dot import DOT, DOTWrapper
-from .knn_hook import KNNHook
+from .knn_hook import KNNAgreementHook, KNNHook
 from .live import LiveProgressHook
 from .loops import ResumableEpochLoop, ResumableIterLoop
 from .quantisation import FakeQuantHook
@@ -19,6 +19,7 @@ __all__ = [
     'ConsoleRunner',
     'DOTWrapper',
     'FakeQuantHook',
+    'KNNAgreementHook',
     'KNNHook',
     'LiveProgressHook',
     'MixedDataset',

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
 from mmengine.runner import IterBasedTrainLoop, Runner
 from mmpretrain.registry import DATASETS, LOOPS
@@ -21,7 +22,9 @@ from ..files.paths import absolute
 from ..networks.sources import kind_of
 from .data import images_in
 from .extras import check_backends
+from .knn_hook import AGREEMENT
 from .runtime import start_process
+from .unlabelled import lacks_labels
 
 #: Top-level keys of a config that are no parameters of mmengine's runner.
 OWN_KEYS = (
@@ -128,6 +131,7 @@ def training_config(args: argparse.Namespace) -> Config:
             cfg.methods = methods
             recipe.methods.select([methods] if isinstance(methods, str) else methods)
         recipe.complete(cfg.train_dataloader.get('dataset', {}))
+        validate_by_agreement(cfg)
     elif methods is not None:
         raise ValueError('methods can be chosen for a distiller config only: this model has no `distill_cfg`')
     complete_dataloaders(cfg, not args.no_pin_memory, not args.no_persistent_workers)
@@ -207,15 +211,40 @@ def make_resumable(cfg: Config) -> None:
     by_epoch = loop.pop('by_epoch', True)
     kind = loop.get('type') or ('EpochBasedTrainLoop' if by_epoch else 'IterBasedTrainLoop')
     loop.type = INSTEAD.get(kind, kind)
-    hooks = cfg.setdefault('default_hooks', {})
-    checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook', interval=1))
+    hooks = cfg.get('default_hooks') or {}
+    checkpoint = dict(hooks.get('checkpoint') or dict(type='CheckpointHook', interval=1))
     checkpoint['type'] = INSTEAD.get(checkpoint['type'], checkpoint['type'])
+    cfg.default_hooks = {**hooks, 'checkpoint': checkpoint}
     own = list(cfg.get('custom_hooks') or [])
     if (given := cfg.pop('fake_quant', None)) and 'FakeQuantHook' not in [hook.get('type') for hook in own]:
         if given is not True and not isinstance(given, Mapping):
             raise ValueError(f'fake_quant={given!r}: set True, or dict(start_epoch=2) to begin after two epochs')
         own.append(dict(type='FakeQuantHook', **({} if given is True else given)))
     cfg.custom_hooks = own + [dict(type=kind) for kind in HOOKS if kind not in [hook.get('type') for hook in own]]
+
+
+def validate_by_agreement(cfg: Config) -> None:
+    """Validate a distiller by its agreement with the teacher, in place, where the validation images have no labels.
+
+    ``val_evaluator`` is emptied, a ``KNNAgreementHook`` added, and the best checkpoint kept by its metric unless
+    ``save_best`` names another.
+    """
+    if not lacks_labels((cfg.get('val_dataloader') or {}).get('dataset')):
+        return
+    cfg.val_evaluator, cfg.val_cfg = [], cfg.get('val_cfg') or {}
+    hooks = list(cfg.get('custom_hooks') or [])
+    if 'KNNAgreementHook' not in [hook.get('type') for hook in hooks]:
+        cfg.custom_hooks = [*hooks, dict(type='KNNAgreementHook')]
+    defaults = cfg.get('default_hooks') or {}
+    checkpoint = dict(defaults.get('checkpoint') or dict(type='CheckpointHook', interval=1))
+    if checkpoint.get('save_best') in (None, 'auto'):
+        checkpoint |= dict(save_best=AGREEMENT, rule='greater')
+        cfg.default_hooks = {**defaults, 'checkpoint': checkpoint}
+    print_log(
+        f'val_dataloader has no labels: validation is the agreement of nearest neighbours with the teacher ({AGREEMENT}, in '
+        f'per cent), and {checkpoint["save_best"]} decides on the best checkpoint',
+        'current',
+    )
 
 
 def check_schedules(recipe: Recipe, kind: Any) -> None:

@@ -11,6 +11,7 @@ from mmpretrain.registry import DATASETS
 
 from ..distillers.labels import without_label
 from ..errors import check_number, check_text
+from ..networks.sources import kind_of
 from .data import plain_datasets
 
 #: The least and the largest ratio of :class:`MixedDataset`; beyond, one part of the images would count for nothing.
@@ -131,6 +132,16 @@ def has_unlabelled(dataset: Any) -> bool:
 def all_unlabelled(dataset: Any) -> bool:
     """Check whether all images of a data set are without labels."""
     return all(unlabelled_parts(dataset))
+
+
+def lacks_labels(cfg: Any) -> bool:
+    """Check whether all images of a data set's config are without labels."""
+    if not isinstance(cfg, Mapping):
+        return False
+    if kind_of(cfg) in ('UnlabelledImages', 'WithoutLabels'):
+        return True
+    inner = cfg.get('datasets') or [cfg.get('dataset')]
+    return bool(inner) and all(map(lacks_labels, inner))
 
 
 def labelled_datasets(dataset: Any) -> Iterator[Any]:

@@ -62,6 +62,56 @@ def knn_accuracy(
     return float((found == test_labels).double().mean())
 
 
+def knn_agreement(
+    student_train: Tensor,
+    teacher_train: Tensor,
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor | None = None,
+    k: int = 20,
+    temperature: float = 0.07,
+) -> float:
+    r"""Compute how far the student's nearest neighbours agree with the teacher's, from 0 to 1; no image needs a label.
+
+    With classes c of the teacher for the training images (its arg-max), the share of images whose neighbours vote alike:
+
+    .. math:: \frac{1}{N} \sum_n \left[ \arg\max_c s^S_{nc} = \arg\max_c s^T_{nc} \right]
+
+    with the votes s of :func:`knn_scores` under either network's embeddings. Without classes, the mean share of common
+    neighbours:
+
+    .. math:: \frac{1}{N} \sum_n \frac{1}{k} \left| \mathcal{N}^S_k(n) \cap \mathcal{N}^T_k(n) \right|
+
+    Args:
+        student_train: The student's embeddings of the training images, (M, D).
+        teacher_train: The teacher's, (M, E).
+        student: The student's embeddings of the images to measure, (N, D).
+        teacher: The teacher's, (N, E).
+        labels: The teacher's class of each training image, (M,); None if it has no classes.
+        k: Number of neighbours; all training images where there are fewer.
+        temperature: Temperature of the votes.
+
+    Example:
+        >>> train, test = torch.eye(3), torch.tensor([[1.0, 0.5, 0.0]])
+        >>> knn_agreement(train, train.flip(0), test, test, k=2)
+        0.5
+    """
+    if labels is not None:
+        pairs = ((student_train, student), (teacher_train, teacher))
+        found = [knn_scores(train, labels, test, k, temperature).argmax(dim=1) for train, test in pairs]
+        return float((found[0] == found[1]).double().mean())
+    check_number('k', k, 1, whole=True)
+    k = min(k, len(student_train))
+    ours, theirs = nearest(student_train, student, k), nearest(teacher_train, teacher, k)
+    return float((ours[:, :, None] == theirs[:, None, :]).sum(dim=(1, 2)).double().mean() / k)
+
+
+def nearest(train: Tensor, test: Tensor, k: int) -> Tensor:
+    """Return the indices of the k most similar training embeddings of each test embedding, (N, k)."""
+    train = F.normalize(train.double())
+    return torch.cat([(part @ train.T).topk(k, dim=1).indices for part in F.normalize(test.double()).split(ROWS)])
+
+
 def linear_probe_accuracy(
     train: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, weight_decay: float = 1e-3, steps: int = 100
 ) -> float:
