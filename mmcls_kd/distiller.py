@@ -228,7 +228,8 @@ class Distiller(BaseDistiller):
         taps: Taps by name with ``_s`` (student) or ``_t`` (teacher), which replace or extend the defaults: the path of a
             module, or ``dict(path, form, index, extra)``, see :func:`mmcls_kd.features.taps.given_taps`.
         task_loss: Loss of logits, (N, C), and labels, for samples that have one; cross entropy if None, of several labels
-            the sum of their binary cross entropies.
+            the sum of their binary cross entropies. One that returns each sample's loss, (N,), needs no waiting for the
+            labels on a GPU where some are missing.
         inputs: Input preprocessing of the images, as in :class:`TeacherSpec`; needed where a teacher's is given.
         input_size: Height and width of the images (or one number for both); found by trying if None.
         num_samples: Number of training samples, for losses that remember each (CRD).
@@ -281,7 +282,7 @@ class Distiller(BaseDistiller):
         size = (input_size, input_size) if isinstance(input_size, int) else input_size
         self.student, self.task_loss = student, task_loss
         self.num_samples, self.progress = num_samples, Progress()
-        self._seen_batch = self._told_of_eval = False
+        self._seen_batch = self._told_of_eval = self._missing = False
         found = dry_run(student, 'student', size, whole=True)
         self.num_classes, self.label = found.num_classes, label
         self.multi_label = multi_label or found.num_classes == 1
@@ -339,7 +340,7 @@ class Distiller(BaseDistiller):
         Raises:
             ValueError: If ``indices`` or labels are needed and not given.
         """
-        if labels is None:
+        if absent := labels is None:
             labels = unlabelled(len(images), self.num_classes, self.multi_label and self.num_classes > 1, images.device)
         height, width = images.shape[2:]
         if self._ratio and height * self._ratio[1] != width * self._ratio[0]:
@@ -358,7 +359,10 @@ class Distiller(BaseDistiller):
             logit = scores(self.student(images))
         terms = {}
         if self.num_classes:
-            task = task_loss(_at_least_float32(logit), labels, self.multi_label, self.task_loss)
+            logit = _at_least_float32(logit)
+            task = (
+                task_loss(logit, labels, self.multi_label, self.task_loss, self._missing) if not absent else 0 * logit.sum()
+            )
             terms['task'] = self.task_weight * task
         terms |= self.distill(images, views, features, {GT_LABEL: labels, SAMPLE_IDX: indices})
         return {'loss': torch.stack([term.mean() for term in terms.values()]).sum(), **terms}
@@ -370,6 +374,7 @@ class Distiller(BaseDistiller):
         if labels is not None and len(labels) and (labels.device.type == 'cpu' or not self._seen_batch):
             check_range(labels, self.num_classes, self.multi_label, shares=self.task_loss is None)
             if not is_labelled(labels).all():
+                self._missing = True
                 check_unlabelled(self.inputs, self.label)
         if torch.is_grad_enabled() and not self.student.training and not self._told_of_eval:
             self._told_of_eval = True

@@ -14,6 +14,11 @@ from .methods import GT_LABEL, Method, parameters_of
 
 #: Label of an image that has none; of scores, each of them.
 UNLABELLED = -1
+#: The failure where a mean cannot leave out samples without a label, and the first batch had none to show that there are.
+UNKNOWN = (
+    'samples without a label, and task_loss returns a mean that would include them: let it return the loss of each sample '
+    "(reduction='none')"
+)
 #: What takes the place of a missing label, in the methods that need one.
 SUBSTITUTES = (None, 'teacher')
 
@@ -157,33 +162,52 @@ def each_task_loss(logit: Tensor, labels: Tensor, multi_label: bool) -> Tensor:
 
 
 def task_loss(
-    logit: Tensor, labels: Tensor, multi_label: bool = False, given: Callable[[Tensor, Tensor], Tensor] | None = None
+    logit: Tensor,
+    labels: Tensor,
+    multi_label: bool = False,
+    given: Callable[[Tensor, Tensor], Tensor] | None = None,
+    missing: bool = False,
 ) -> Tensor:
     """Return the mean task loss of the samples that have a label; 0 where none has one.
+
+    Neither a GPU nor a compiled graph has to wait for the labels, unless labels are missing and ``given`` returns a mean.
 
     Args:
         logit: Logits, (N, C).
         labels: Class indices (N,), or scores (N, C).
         multi_label: Whether labels do not exclude each other.
-        given: The task loss; None for the cross entropy.
+        given: The task loss, a mean or the loss of each sample; None for the cross entropy.
+        missing: Whether ``given`` is called with the labelled samples alone on a GPU, too, which waits for the labels.
     """
     known = is_labelled(labels)
-    waits = labels.device.type == 'cpu' and not torch.compiler.is_compiling()
-    if given is None and not waits:  # neither a GPU nor a compiled graph has to wait for the labels
-        return (each_task_loss(logit, labels, multi_label) * known).sum() / known.sum().clamp(min=1)
-    if torch.compiler.is_compiling() or known.all():
-        pass
-    elif not known.any():
-        return 0 * logit.sum()
-    else:
+    if torch.compiler.is_compiling() or (labels.device.type != 'cpu' and not (missing and given)):
+        return _masked(logit, labels, known, multi_label, given)
+    if not known.all():
+        if not known.any():
+            return 0 * logit.sum()
         logit, labels = logit[known], labels[known]
     if given is not None:
-        return given(logit, labels)
+        return given(logit, labels).mean()
     return (
         each_task_loss(logit, labels, True).mean()
         if multi_label
         else F.cross_entropy(logit, entropy_target(labels, logit.dtype))
     )
+
+
+def _masked(
+    logit: Tensor, labels: Tensor, known: Tensor, multi_label: bool, given: Callable[[Tensor, Tensor], Tensor] | None
+) -> Tensor:
+    """Return the task loss as :func:`task_loss` does, from all samples: unlabelled ones count 0 times."""
+    if given is None:
+        each = each_task_loss(logit, labels, multi_label)
+    else:
+        each = given(logit, labels.clamp(min=0))
+        if each.dim() == 0 or len(each) != len(known):  # a mean, which unlabelled samples would be part of
+            torch._assert_async(known.all(), UNKNOWN)
+            return each.mean()
+        each = each.flatten(1).mean(dim=1) if each.dim() > 1 else each
+    return (each * known).sum() / known.sum().clamp(min=1)
 
 
 def check_stored(teacher: object, multi_label: bool) -> None:

@@ -1,9 +1,13 @@
 """Several labels an image, one logit for two classes, and images without labels, in plain PyTorch."""
 
+import copy
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 from small_networks import CLASSES, CNN, batch, pair
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeCopyMode, FakeTensorMode
 from torch.utils.data import DataLoader, TensorDataset
 
 from mmcls_kd import Distiller, DistillLoss, losses
@@ -189,3 +193,68 @@ def test_the_form_without_waiting_for_the_labels_is_the_same(multi_label, monkey
     torch.testing.assert_close(task_loss(logit, labels, multi_label), expected)
     labels[:] = -1
     assert task_loss(logit, labels, multi_label) == 0
+
+
+class TestWithoutWaiting:
+    """A task loss of the user's own where the labels are not on the host: on a GPU, and in a compiled graph."""
+
+    def step(self, monkeypatch, task_loss, labels, multi_label=False):
+        """One step, forward and backward, on tensors that have no values; the loss."""
+        distiller = Distiller(CNN(), task_loss=task_loss, multi_label=multi_label)
+        mode = FakeTensorMode()
+        with FakeCopyMode(mode):
+            distiller, images, labels = copy.deepcopy((distiller, batch()[0], labels))
+        monkeypatch.setattr(torch.compiler, 'is_compiling', lambda: True)
+        with mode:
+            out = distiller(images, labels)
+            out['loss'].backward()
+        return out
+
+    @pytest.mark.parametrize('reduction', ['mean', 'none'])
+    @pytest.mark.parametrize('kind', ['indices', 'several', None])
+    def test_no_value_is_needed_on_the_host(self, reduction, kind, monkeypatch):
+        own = F.binary_cross_entropy_with_logits if kind == 'several' else F.cross_entropy
+        labels = {'indices': batch()[1], 'several': several(), None: None}[kind]
+        out = self.step(monkeypatch, partial(own, reduction=reduction), labels, kind == 'several')
+        assert out['task'].shape == ()
+
+    def test_a_value_on_the_host_would_be_seen(self, monkeypatch):
+        def own(logit, labels):
+            return F.cross_entropy(logit, labels) * labels.max().item()
+
+        with pytest.raises(DataDependentOutputException):
+            self.step(monkeypatch, own, batch()[1])
+
+    @pytest.mark.parametrize('reduction', ['mean', 'none'])
+    @pytest.mark.parametrize('missing', [(), (2, 3, 7)])
+    @pytest.mark.parametrize('kind', ['indices', 'several'])
+    def test_its_value_is_that_of_the_labelled_ones(self, reduction, missing, kind, monkeypatch):
+        logit = torch.randn(8, CLASSES, dtype=torch.float64, requires_grad=True)
+        labels = several().double() if kind == 'several' else torch.arange(8)
+        labels[list(missing)] = -1
+        own = partial(F.binary_cross_entropy_with_logits if kind == 'several' else F.cross_entropy, reduction=reduction)
+        expected = task_loss(logit, labels, kind == 'several', own)
+        rows = [i for i in range(8) if i not in missing]
+        torch.testing.assert_close(expected, own(logit[rows], labels[rows]).mean())
+        monkeypatch.setattr(torch.compiler, 'is_compiling', lambda: True)
+        if missing and reduction == 'mean':
+            with pytest.raises(RuntimeError, match='samples without a label, and task_loss returns a mean'):
+                task_loss(logit, labels, kind == 'several', own)
+            return
+        found = task_loss(logit, labels, kind == 'several', own)
+        torch.testing.assert_close(found, expected)
+        (wanted,), (gradient,) = (torch.autograd.grad(value, logit) for value in (expected, found))
+        torch.testing.assert_close(gradient, wanted)
+
+    def test_a_first_batch_with_missing_labels_lets_a_mean_wait(self):
+        distiller = Distiller(*pair(), 'rkd', task_loss=F.cross_entropy)
+        images, labels = batch()
+        distiller(images, labels)
+        assert not distiller._missing
+        labels[0] = -1
+        distiller(images, labels)
+        assert distiller._missing
+        meta = torch.zeros(8, CLASSES, device='meta'), torch.zeros(8, dtype=torch.long, device='meta')
+        assert task_loss(*meta, given=F.cross_entropy).shape == ()
+        with pytest.raises((NotImplementedError, RuntimeError)):
+            task_loss(*meta, given=F.cross_entropy, missing=True)
