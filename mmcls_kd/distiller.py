@@ -22,6 +22,7 @@ from .recipe.labels import (
     check_range,
     check_scores,
     check_stored,
+    check_stored_views,
     check_substitute,
     check_unlabelled,
     filled,
@@ -35,6 +36,7 @@ from .recipe.methods import (
     GT_LABEL,
     SAMPLE_IDX,
     TEACHER_HEAD,
+    VIEWS,
     Method,
     check_class_scores,
     check_inputs,
@@ -42,6 +44,7 @@ from .recipe.methods import (
     method_of,
     needs_teacher,
     parameters_of,
+    weak_name,
 )
 from .recipe.schedules import Progress
 from .recipe.wrappers import CurriculumTemperature
@@ -65,6 +68,9 @@ class BaseDistiller(nn.Module):
         inputs: The names of their inputs, by the name of the loss.
         student_taps: Taps of the student that some loss reads.
         teacher_names: Names of the teacher's taps that some loss reads.
+        task_views: Views of the task loss, of :data:`~mmcls_kd.recipe.methods.VIEWS`.
+        student_views: Views that the student sees.
+        teacher_views: Views that the teacher sees.
         predictor: The name of the loss that makes the predictions; None for the student's classifier.
         progress: Place in the training, for schedules.
         num_samples: Number of training samples; None if unknown.
@@ -78,6 +84,9 @@ class BaseDistiller(nn.Module):
     progress: Progress
     num_samples: int | None
     teacher_holder: TeacherLike | None
+    #: How to give a second view of each image.
+    second_view = 'give two, distiller((weak, strong), labels)'
+    _told_of_view = False
 
     def connect(self, methods: Sequence[Method], taps: Mapping[str, Tap], found: DryRun) -> None:
         """Check that the networks have the inputs of the methods, select the features to read, and build the losses.
@@ -96,8 +105,9 @@ class BaseDistiller(nn.Module):
         shapes |= {alias: shapes[name] for alias, name in ALIASES.items() if name in shapes}
         self.inputs = {method.name: method.inputs for method in methods}
         self._fit_labels(methods)
-        wanted = {ALIASES.get(name, name) for names in self.inputs.values() for name in names}
-        wanted |= {'logit_t'} if self.label and GT_LABEL in wanted else set()
+        read = {ALIASES.get(name, name) for names in self.inputs.values() for name in names}
+        read |= {'logit_t'} if self.label and GT_LABEL in read else set()
+        wanted = set(map(weak_name, read))
         available = [GT_LABEL, SAMPLE_IDX, *shapes, *([TEACHER_HEAD] if self.teacher_head else [])]
         if isinstance(teacher, TeacherGroup) and 'vector_t' in wanted:
             check_several(methods)
@@ -106,14 +116,63 @@ class BaseDistiller(nn.Module):
         self.student_taps = {n: tap for n, tap in taps.items() if f'{n}_s' in wanted}
         self.teacher_names = [n for n in (teacher.shapes if teacher else ()) if f'{n}_t' in wanted]
         facts = {'num_samples': lambda: self.num_samples, **(teacher.facts if teacher else {})}
+        shapes |= {f'{name}{VIEWS["strong"]}': shape for name, shape in shapes.items()}
         with torch.random.fork_rng(devices=[]):  # the student's weights, drawn later, are the same under every method
             torch.default_generator.manual_seed(int(torch.randint(2**62, ())))  # and no loss's weights are drawn as they are
             self.distill_losses = nn.ModuleDict({m.name: m.build(shapes, facts, self.progress) for m in methods})
         self.loss_weights = {method.name: method.weight for method in methods}
+        self._weigh_task(methods)
+        self._find_views(methods, read)
         predictors = [name for name, loss in self.distill_losses.items() if hasattr(loss, 'predict_logit')]
         if len(predictors) > 1:
             raise ValueError(f'{" and ".join(predictors)} both make the predictions: choose one of them')
         self.predictor = predictors[0] if predictors else None
+
+    def _weigh_task(self, methods: Sequence[Method]) -> None:
+        """Set the factor and the views of the task loss by the settings of the methods, else by their losses."""
+        given = {method.name: method.task_weight for method in methods if method.task_weight is not None}
+        self._task_weights = given
+        chosen = [
+            method.task_views or getattr(self.distill_losses[method.name], 'task_views', ('weak',)) for method in methods
+        ]
+        self.task_views = [view for view in VIEWS if any(view in views for views in chosen or [('weak',)])]
+
+    def _find_views(self, methods: Sequence[Method], read: set[str]) -> None:
+        """Find the views that each network sees, and the reason why there have to be two.
+
+        The weak view is seen by the student in any case.
+        """
+        strong = {name for name in read if weak_name(name) != name}
+        self.teacher_views = [
+            view for view, names in (('weak', read - strong), ('strong', strong)) if any(map(needs_teacher, names))
+        ]
+        reasons = [f'{m.name} reads {name}' for m in methods for name in m.inputs if name in strong]
+        if 'strong' in self.teacher_views:
+            check_stored_views(self.teacher_holder, reasons[0])
+        if 'strong' in self.task_views and self.num_classes:
+            reasons.append('the task loss is that of both views (task_views)')
+        self.needs_strong = reasons[0] if reasons else None
+
+    def views_of(self, inputs: Tensor | Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return the images of each view that the student sees, by the name of the view.
+
+        Args:
+            inputs: Images, (N, C, H, W), or a pair of them.
+
+        Raises:
+            ValueError: If a second view is needed, and there is none; or if there are more than two.
+        """
+        given = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+        if len(given) > len(VIEWS):
+            raise ValueError(f'{len(given)} views of each image: there are two, the weak one and the strong one')
+        if self.needs_strong and len(given) < len(VIEWS):
+            raise ValueError(f'{self.needs_strong}, and there is one view of each image: {self.second_view}')
+        if not self.needs_strong and len(given) == len(VIEWS):
+            if not self._told_of_view:
+                logger.warning('no loss reads the strong view of the images (no input ends in _strong): it is not used')
+            self._told_of_view = True
+            given = given[:1]
+        return dict(zip(VIEWS, given))  # noqa: B905  (the weak one alone, if there is one)
 
     def _fit_labels(self, methods: Sequence[Method]) -> None:
         """Refuse methods and teachers that do not fit the kind of labels, and tell several teachers their mean."""
@@ -138,26 +197,35 @@ class BaseDistiller(nn.Module):
     @property
     def task_weight(self) -> float:
         """Weight of the task loss: the product of the losses' factors (KD: 1 − alpha)."""
-        return math.prod(getattr(loss, 'task_weight', 1.0) for loss in self.distill_losses.values())
+        own = {name: getattr(loss, 'task_weight', 1.0) for name, loss in self.distill_losses.items()}
+        return math.prod({**own, **self._task_weights}.values())
 
     def distill(
-        self, inputs: Tensor, samples: Any, features: Mapping[str, Any], given: Mapping[str, Any]
+        self,
+        views: Mapping[str, Tensor],
+        samples: Any,
+        features: Mapping[str, Mapping[str, Any]],
+        given: Mapping[str, Any],
     ) -> dict[str, Tensor]:
-        """Run the teacher and compute each loss, times its weight.
+        """Run the teacher, once for each view that a loss reads, and compute each loss, times its weight.
 
         Args:
-            inputs: Images, (N, C, H, W).
+            views: Images of each view, (N, C, H, W).
             samples: Their samples, for a stored teacher.
-            features: Features of the student by name.
+            features: Features of the student by name, of each view.
             given: The other inputs by name.
 
         Returns:
             The losses by name.
         """
-        tensors = {**given, **{f'{name}_s': tensor for name, tensor in features.items()}}
-        if self.teacher_holder and self.teacher_names:
-            seen = self.teacher_holder(inputs, samples, self.teacher_names)
-            tensors |= {f'{name}_t': tensor for name, tensor in seen.items()}
+        tensors = dict(given)
+        for view, seen in features.items():
+            tensors |= {f'{name}_s{VIEWS[view]}': tensor for name, tensor in seen.items()}
+        teacher = self.teacher_holder if self.teacher_names else None
+        for view in self.teacher_views if teacher else ():
+            other = [view] if view != 'weak' else []  # a derived teacher need not know of views
+            seen = teacher(views[view], samples, self.teacher_names, *other)  # type: ignore[misc]
+            tensors |= {f'{name}_t{VIEWS[view]}': tensor for name, tensor in seen.items()}
         tensors[TEACHER_HEAD] = self.teacher_head
         if self.label and 'logit_t' in tensors:
             tensors[GT_LABEL] = filled(tensors[GT_LABEL], tensors['logit_t'], self.multi_label)
@@ -325,47 +393,61 @@ class Distiller(BaseDistiller):
         """
         self.progress.epoch, self.progress.iteration = epoch, iteration
 
-    def forward(self, images: Tensor, labels: Tensor | None = None, indices: Tensor | None = None) -> dict[str, Tensor]:
+    def forward(
+        self, images: Tensor | Sequence[Tensor], labels: Tensor | None = None, indices: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """Compute the losses of one training step.
 
         Args:
-            images: Images, (N, C, H, W).
+            images: Images, (N, C, H, W); or two views of them, (weak, strong), for losses that read both. Each network runs
+                once a view, the weak one first: batch norms in training mode use the statistics of each view.
             labels: Class indices, (N,), or scores, (N, classes); −1 of a sample that has none, None if all have none. The
                 task loss is the mean over the samples that have one. Not read by a student without classes.
             indices: Index of each sample in the training set, (N,): for stored teachers, and losses that remember samples.
 
         Returns:
-            ``'loss'``, the sum to minimise; its terms: ``'task'``, times :attr:`task_weight`, and each loss by name.
+            ``'loss'``, the sum to minimise; its terms: ``'task'``, of :attr:`task_views`, times :attr:`task_weight`, and
+            each loss by name.
 
         Raises:
-            ValueError: If ``indices`` or labels are needed and not given.
+            ValueError: If ``indices``, labels or a strong view are needed and not given.
         """
+        views = self.views_of(images)
+        weak = views['weak']
         if absent := labels is None:
-            labels = unlabelled(len(images), self.num_classes, self.multi_label and self.num_classes > 1, images.device)
-        height, width = images.shape[2:]
+            labels = unlabelled(len(weak), self.num_classes, self.multi_label and self.num_classes > 1, weak.device)
+        for one in views.values():
+            self._check_ratio(*one.shape[2:])
+        self._check_batch(labels if self.num_classes else None)
+        places = None
+        if indices is not None:
+            indices = torch.as_tensor(indices, device=weak.device)
+            places = [(self.progress.epoch, place) for place in indices.tolist()]
+        elif self._reads_indices:
+            raise ValueError('the index of each sample is needed: distiller(images, labels, indices)')
+        features, tasks = {}, []
+        for view, seen_images in views.items():
+            with without_reentry(), record(self.student, self.student_taps) as features[view]:
+                logit = scores(self.student(seen_images))
+            if self.num_classes and view in self.task_views:
+                tasks.append(self._task(_at_least_float32(logit), None if absent else labels))
+        terms = {'task': self.task_weight * sum(tasks[1:], tasks[0])} if tasks else {}
+        terms |= self.distill(views, places, features, {GT_LABEL: labels, SAMPLE_IDX: indices})
+        return {'loss': torch.stack([term.mean() for term in terms.values()]).sum(), **terms}
+
+    def _task(self, logit: Tensor, labels: Tensor | None) -> Tensor:
+        """Return the task loss of one view's logits; 0 without labels."""
+        if labels is None:
+            return 0 * logit.sum()
+        return task_loss(logit, labels, self.multi_label, self.task_loss, self._missing)
+
+    def _check_ratio(self, height: int, width: int) -> None:
+        """Refuse images of another ratio than that for which tokens were laid out."""
         if self._ratio and height * self._ratio[1] != width * self._ratio[0]:
             raise ValueError(
                 f'the images are {height} × {width}, and tokens were laid out for {self._ratio[0]} × {self._ratio[1]}: '
                 f'Distiller(..., input_size=({height}, {width}))'
             )
-        self._check_batch(labels if self.num_classes else None)
-        views = None
-        if indices is not None:
-            indices = torch.as_tensor(indices, device=images.device)
-            views = [(self.progress.epoch, place) for place in indices.tolist()]
-        elif self._reads_indices:
-            raise ValueError('the index of each sample is needed: distiller(images, labels, indices)')
-        with without_reentry(), record(self.student, self.student_taps) as features:
-            logit = scores(self.student(images))
-        terms = {}
-        if self.num_classes:
-            logit = _at_least_float32(logit)
-            task = (
-                task_loss(logit, labels, self.multi_label, self.task_loss, self._missing) if not absent else 0 * logit.sum()
-            )
-            terms['task'] = self.task_weight * task
-        terms |= self.distill(images, views, features, {GT_LABEL: labels, SAMPLE_IDX: indices})
-        return {'loss': torch.stack([term.mean() for term in terms.values()]).sum(), **terms}
 
     def _check_batch(self, labels: Tensor | None) -> None:
         """Refuse labels outside of the classes (on a GPU in the first batch alone); warn once of a student in eval mode."""

@@ -104,25 +104,25 @@ class Watched:
         watched = self
 
         class Live(Teacher):
-            def __call__(self, inputs, data_samples, names):
-                tensors = super().__call__(inputs, data_samples, names)
+            def __call__(self, inputs, data_samples, names, *view):
+                tensors = super().__call__(inputs, data_samples, names, *view)
                 if watched.k == 'float16':
                     tensors['logit'] = tensors['logit'].half().float()
                 elif watched.k is not None:
                     tensors['logit'] = decode(encode(tensors['logit'], watched.k), tensors['logit'].shape[1])
-                return watched.note(inputs, data_samples, tensors)
+                return watched.note(inputs, data_samples, tensors, *view)
 
         class Stored(StoredTeacher):
-            def __call__(self, inputs, data_samples, names):
-                return watched.note(inputs, data_samples, super().__call__(inputs, data_samples, names))
+            def __call__(self, inputs, data_samples, names, *view):
+                return watched.note(inputs, data_samples, super().__call__(inputs, data_samples, names, *view), *view)
 
         patch.setattr('mmcls_kd.distillers.recipe.Teacher', Live)
         patch.setattr('mmcls_kd.distillers.recipe.StoredTeacher', Stored)
         return self
 
-    def note(self, inputs, data_samples, tensors):
+    def note(self, inputs, data_samples, tensors, *view):
         """Keep what a teacher was given and gave."""
-        views, logits = [tuple(sample.view) for sample in data_samples], tensors['logit']
+        views, logits = [(*sample.view, *view) for sample in data_samples], tensors['logit']
         self.seen.append(SimpleNamespace(views=views, images=inputs.clone(), logits=logits.clone()))
         if self.path:
             with Path(f'{self.path}.{os.environ.get("RANK", 0)}').open('ab') as file:

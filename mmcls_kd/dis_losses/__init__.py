@@ -5,6 +5,7 @@ from .at import ATLoss, at_loss
 from .base import DistillLoss
 from .cc import CCLoss, cc_loss
 from .crd import CRDLoss, nce_loss
+from .crld import CRLDLoss, crld_loss
 from .dist import DISTLoss, dist_loss
 from .dkd import DKDLoss, dkd_loss
 from .embedding import EmbeddingLoss, embedding_loss
@@ -13,6 +14,7 @@ from .kd import KDLoss, kd_loss
 from .lskd import LSKDLoss, lskd_loss
 from .luminet import LumiNetLoss, luminet_loss
 from .mgd import MGDLoss, mgd_loss
+from .mlkd import MLKDLoss, mlkd_loss
 from .nkd import NKDLoss, nkd_loss
 from .normkd import NormDKDLoss, NormKDLoss, normdkd_loss, normkd_loss
 from .nst import NSTLoss, nst_loss
@@ -45,6 +47,7 @@ __all__ = [
     'ATLoss',
     'CCLoss',
     'CRDLoss',
+    'CRLDLoss',
     'DISTLoss',
     'DKDLoss',
     'DistillLoss',
@@ -54,6 +57,7 @@ __all__ = [
     'LSKDLoss',
     'LumiNetLoss',
     'MGDLoss',
+    'MLKDLoss',
     'NKDLoss',
     'NSTLoss',
     'NormDKDLoss',
@@ -86,6 +90,7 @@ __all__ = [
     'abkd_loss',
     'at_loss',
     'cc_loss',
+    'crld_loss',
     'dist_loss',
     'dkd_loss',
     'dual_view_loss',
@@ -96,6 +101,7 @@ __all__ = [
     'lskd_loss',
     'luminet_loss',
     'mgd_loss',
+    'mlkd_loss',
     'nce_loss',
     'nkd_loss',
     'normdkd_loss',

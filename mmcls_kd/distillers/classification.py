@@ -41,6 +41,7 @@ from .labels import (
 )
 from .recipe import Recipe, read_files
 from .teacher import StoredTeacher, StudentSpec, Teacher, student_images
+from .views import PIPELINE, take_pairs
 
 
 def sample_indices(data_samples: Sequence[DataSample]) -> Tensor:
@@ -194,6 +195,8 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
         FileNotFoundError: If a config, weights or a store are missing.
     """
 
+    second_view = PIPELINE
+
     def __init__(
         self,
         teacher_cfg: str | Mapping | Sequence | None = None,
@@ -246,6 +249,7 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
         super().__init__(init_cfg=init_cfg, data_preprocessor=data_preprocessor)
         self.student, found = build_student(source, student_pretrained)
         self.student.data_preprocessor = self.data_preprocessor  # the one that is used
+        take_pairs(self.data_preprocessor)  # type: ignore[arg-type]
         self.num_classes, self.label = found.num_classes, label
         self.multi_label = student_labels(self.student, found.num_classes)
 
@@ -310,15 +314,15 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
         return self.teacher_holder.store if isinstance(self.teacher_holder, StoredTeacher) else None
 
     def forward(
-        self, inputs: Tensor, data_samples: list[DataSample] | None = None, mode: str = 'tensor'
+        self, inputs: Tensor | Sequence[Tensor], data_samples: list[DataSample] | None = None, mode: str = 'tensor'
     ) -> Tensor | list[DataSample] | dict[str, Tensor]:
         """Return the student's logits (``'tensor'``) or predictions (``'predict'``), or all losses (``'loss'``).
 
-        A student without classes gives embeddings instead of both.
+        A student without classes gives embeddings instead of both. Of two views, (weak, strong), the losses read both.
         """
-        inputs = self.arrange(inputs)
         if mode == 'loss':
             return self.loss(inputs, data_samples or [])
+        inputs = self.arrange(inputs if isinstance(inputs, Tensor) else inputs[0])
         if mode == 'predict' and not self.num_classes:
             return with_embedding(self.student(inputs), data_samples)
         if self.predictor is None:
@@ -334,11 +338,12 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
         """Return the student's features, see mmpretrain's ``ImageClassifier.extract_feat``."""
         return self.student.extract_feat(inputs, **kwargs)  # type: ignore[operator]
 
-    def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict[str, Tensor]:
+    def loss(self, inputs: Tensor | Sequence[Tensor], data_samples: list[DataSample]) -> dict[str, Tensor]:
         """Compute the losses of one training step.
 
         Args:
-            inputs: Images, preprocessed and augmented, (N, 3, H, W).
+            inputs: Images, preprocessed and augmented, (N, 3, H, W); or two views of them, (weak, strong). Each network runs
+                once a view, the weak one first: batch norms in training mode use the statistics of each view.
             data_samples: Their labels.
 
         Returns:
@@ -350,16 +355,17 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
         if not all(known := labelled(data_samples)):
             check_unlabelled(self.inputs, self.label)
         head = getattr(self, 'head', None)  # a classifier of the user's own need not have one
-        with task_of_labelled(head, known), without_reentry(), record(self.student, self.student_taps) as seen_s:
-            task_losses = self.student(inputs, data_samples, mode='loss' if self.num_classes else 'tensor')
+        views = {view: self.arrange(images) for view, images in self.views_of(inputs).items()}
+        with task_of_labelled(head, known), without_reentry():
+            task_losses, features = self._run_student(views, data_samples)
         given: dict[str, Any] = {}
         if self.num_classes:
             given[GT_LABEL] = without_unknown(batch_label(data_samples, head, self.num_classes), known)
         # a student without classes learns from the teacher alone
         task_losses = only_labelled(task_losses, known) if self.num_classes else {}
         if any(SAMPLE_IDX in names for names in self.inputs.values()):
-            given[SAMPLE_IDX] = sample_indices(data_samples).to(inputs.device)
-        distill_losses = self.distill(inputs, data_samples, seen_s, given)
+            given[SAMPLE_IDX] = sample_indices(data_samples).to(views['weak'].device)
+        distill_losses = self.distill(views, data_samples, features, given)
         temperatures = self.temperatures()
         losses = {f'ori_{k}': v * self.task_weight if 'loss' in k else v for k, v in task_losses.items()}
         for name, value in distill_losses.items():
@@ -367,6 +373,20 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
             if name in temperatures:
                 losses[f'temp_{name.replace("loss", "").strip("_")}'] = temperatures[name]
         return losses
+
+    def _run_student(
+        self, views: Mapping[str, Tensor], data_samples: list[DataSample]
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Run the student once a view; returns its own losses, added over views, and the features of each view."""
+        losses: dict[str, Tensor] = {}
+        features: dict[str, Any] = {}
+        for view, images in views.items():
+            with_task = self.num_classes and view in self.task_views
+            with record(self.student, self.student_taps) as features[view]:
+                found = self.student(images, data_samples, mode='loss' if with_task else 'tensor')
+            for key, value in found.items() if with_task else ():
+                losses[key] = losses[key] + value if key in losses and 'loss' in key else losses.get(key, value)
+        return losses, features
 
     def parse_losses(self, losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss to minimise and the values to log; methods without the word ``loss`` in their name count too."""

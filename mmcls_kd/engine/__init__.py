@@ -10,6 +10,7 @@ from .live import LiveProgressHook
 from .loops import ResumableEpochLoop, ResumableIterLoop
 from .quantisation import FakeQuantHook
 from .termination import BroadcastBuffersHook, TerminationError, TerminationHook
+from .two_views import StrongAugment, TwoViews
 from .unlabelled import MixedDataset, UnlabelledImages, WithoutLabels
 
 __all__ = [
@@ -28,8 +29,10 @@ __all__ = [
     'ResumableEpochLoop',
     'ResumableIterLoop',
     'SeededDataset',
+    'StrongAugment',
     'TerminationError',
     'TerminationHook',
+    'TwoViews',
     'UnlabelledImages',
     'WithoutLabels',
     'last_whole_checkpoint',

@@ -260,7 +260,8 @@ class SeededDataset:
         with states_kept():
             pairs = [(self[index], self[index]) for index in indices]
         inputs = [(a['inputs'], b['inputs']) for a, b in pairs if isinstance(a, dict) and isinstance(b, dict)]
-        return all(torch.equal(a, b) for a, b in inputs if isinstance(a, torch.Tensor))
+        views = [(a, b) if isinstance(a, (list, tuple)) else ([a], [b]) for a, b in inputs]
+        return all(torch.equal(a, b) for pair in views for a, b in zip(*pair, strict=True) if isinstance(a, torch.Tensor))
 
     def _load(self, index: int) -> Any:
         path = self._path(index) if self._has_files else None

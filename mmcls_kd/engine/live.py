@@ -71,7 +71,7 @@ class LiveProgressHook(Hook):
         if self._bar is None or time.monotonic() - self._told < EVERY:
             return
         self._told = time.monotonic()
-        count = len(data_batch['inputs']) if isinstance(data_batch, Mapping) and 'inputs' in data_batch else 0
+        count = len(data_batch.get('data_samples') or ()) if isinstance(data_batch, Mapping) else 0
         text = self.line(runner, batch_idx, count, outputs or {})
         self._bar.update(self._task, completed=runner.iter + 1, description=text)
 

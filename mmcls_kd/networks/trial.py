@@ -475,9 +475,7 @@ def _image_in(sample: Any) -> Any:
     if not isinstance(sample, Mapping):
         return None
     image = sample.get('inputs', sample.get('img'))
-    if isinstance(image, (list, tuple)):
-        raise UnclearError('gives several images of one')
-    return image
+    return image[0] if isinstance(image, (list, tuple)) else image  # several views: the first one
 
 
 def _most_common(seen: Sequence[np.ndarray]) -> np.ndarray | None:

@@ -227,3 +227,22 @@ def check_stored(teacher: object, multi_label: bool) -> None:
                 f'teacher_store {one.store.folder} has the {manifest.k} largest of {manifest.classes} logits, from which '
                 'softmax probabilities are restored, not those of single labels: store all (leave --top-k, or k, out)'
             )
+
+
+def check_stored_views(teacher: object, reason: str) -> None:
+    """Refuse stored logits of one view where the strong view's are read.
+
+    Args:
+        teacher: The teacher, or several.
+        reason: The reason why there have to be two views.
+
+    Raises:
+        ValueError: Names the store, and the remedy.
+    """
+    for one in getattr(teacher, 'teachers', [teacher]):
+        manifest = getattr(getattr(one, 'store', None), 'manifest', None)
+        if manifest and manifest.views_each < 2:
+            raise ValueError(
+                f'teacher_store {one.store.folder} has the logits of one view of each image, and {reason}: make a store of '
+                'both views (a pipeline with TwoViews; in plain PyTorch, batches of pairs of images)'
+            )

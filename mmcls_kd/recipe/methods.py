@@ -19,7 +19,9 @@ from .wrappers import AT_STAGES, AtStages, CurriculumTemperature, at_stage, chec
 GT_LABEL, SAMPLE_IDX, TEACHER_HEAD = 'gt_label', 'sample_idx', 'teacher_head'
 ALIASES = {'feat_mid': 'feat_mid_s'}
 #: Keys of a method's entry that are no keywords of its loss; the last is mmengine's, in configs of a package.
-NO_KEYWORDS = ('type', 'name', 'use_this', 'loss_weight', 'stages', 'curriculum', '_scope_')
+NO_KEYWORDS = ('type', 'name', 'use_this', 'loss_weight', 'stages', 'curriculum', 'task_weight', 'task_views', '_scope_')
+#: The views of an image, each with the suffix of its features' names.
+VIEWS = {'weak': '', 'strong': '_strong'}
 #: Why no maps before the ReLU are found.
 NO_PREACT = (
     ' (the stages’ maps before their ReLU, which are found where a module nn.ReLU ends each stage; the stages of {} end '
@@ -97,6 +99,8 @@ class Method:
         stages: Stages of its maps, see :class:`.wrappers.AtStages`; None for the last one.
         curriculum: Keywords of :class:`.wrappers.CurriculumTemperature`; None for a fixed temperature.
         loss: The loss itself, if it is given; None to build it.
+        task_weight: Factor of the task loss; None for the loss's own.
+        task_views: Views of the task loss, of :data:`VIEWS`; None for the loss's own.
     """
 
     name: str
@@ -106,15 +110,19 @@ class Method:
     stages: int | Sequence[int] | None = None
     curriculum: Mapping[str, Any] | None = None
     loss: nn.Module | None = None
+    task_weight: float | None = None
+    task_views: Sequence[str] | None = None
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """The names of its inputs: the parameters of its ``forward`` that have no default.
+        """The names of its inputs: the parameters of its ``forward`` that have no default, and those that its keywords add.
 
         Raises:
             ValueError: If it has ``stages``, but reads no feature maps.
         """
-        names = parameters_of(self.kind.forward)
+        settings = self.keywords if self.loss is None else vars(self.loss)
+        further = self.kind.further_inputs(settings) if hasattr(self.kind, 'further_inputs') else ()
+        names = (*parameters_of(self.kind.forward), *further)
         if self.stages is None:
             return names
         if not set(names) & set(AT_STAGES):
@@ -311,7 +319,13 @@ def parse_method(name: str, entry: Mapping[str, Any]) -> Method:
     except ValueError as error:
         raise ValueError(f'{name}: {error}') from error
     keywords = {key: value for key, value in entry.items() if key not in NO_KEYWORDS}
-    return Method(name, loss, keywords, weight, entry.get('stages'), entry.get('curriculum'))
+    task_weight, task_views = entry.get('task_weight'), entry.get('task_views')
+    if task_weight is not None and (isinstance(task_weight, bool) or not isinstance(task_weight, (int, float))):
+        raise ValueError(f'{name}: task_weight={task_weight!r}: give a number, the factor of the task loss')
+    if task_views is not None and (not isinstance(task_views, (list, tuple)) or not task_views or {*task_views} - {*VIEWS}):
+        raise ValueError(f"{name}: task_views={task_views!r}: give a list of 'weak', 'strong' or both")
+    stages, curriculum = entry.get('stages'), entry.get('curriculum')
+    return Method(name, loss, keywords, weight, stages, curriculum, task_weight=task_weight, task_views=task_views)
 
 
 def method_of(given: Any, name: str | None = None) -> Method:
@@ -355,7 +369,7 @@ def check_several(methods: Iterable[Method]) -> None:
     """Refuse methods that need features which several teachers do not have in common."""
     for method in methods:
         known = ('logit_t', 'vector_t') if getattr(method.kind, 'several_teachers', False) else ('logit_t',)
-        if beyond := next((name for name in method.inputs if needs_teacher(name) and name not in known), None):
+        if beyond := next((name for name in method.inputs if needs_teacher(name) and weak_name(name) not in known), None):
             raise ValueError(
                 f'several teachers have no common features, and {method.name} needs {beyond!r}: choose methods that need '
                 'logits alone, or one teacher'
@@ -377,7 +391,8 @@ def check_class_scores(methods: Iterable[Method], available: Sequence[str], stud
     lacking = {'logit_s': 'student', GT_LABEL: 'student'} if student == 0 else {}
     lacking |= dict.fromkeys(('logit_t', TEACHER_HEAD), 'teacher') if teacher == 0 else {}
     for method in methods:
-        if name := next((name for name in (*method.inputs, *_facts(method.kind)) if name in lacking), None):
+        names = (*map(weak_name, method.inputs), *_facts(method.kind))
+        if name := next((name for name in names if name in lacking), None):
             known = {*available, *ALIASES} - {*lacking}
             needs = {kind: {*parameters_of(loss.forward), *({*_facts(loss)} & {*lacking})} for kind, loss in LOSSES.items()}
             fitting = [_short(kind) for kind, names in needs.items() if names <= known]
@@ -397,17 +412,18 @@ def check_inputs(methods: Iterable[Method], available: Sequence[str]) -> None:
 
     Args:
         methods: The methods.
-        available: Names of the available inputs.
+        available: Names of the available inputs; each feature is there of the strong view, too.
 
     Raises:
         ValueError: Names the method, the input, and the available ones.
     """
     for method in methods:
         for name in method.inputs:
-            if name not in available:
+            of_weak = weak_name(name)
+            if of_weak not in available or (of_weak != name and not of_weak.endswith(('_s', '_t'))):
                 raise ValueError(
                     f'{method.name} ({method.kind.__name__}): unknown input {name!r}'
-                    f'{_why_unknown(name, available)}; available inputs: {", ".join(available)}; '
+                    f'{_why_unknown(of_weak, available)}; available inputs: {", ".join(available)}; '
                     'define others with taps (model.taps in a config)'
                 )
 
@@ -424,4 +440,14 @@ def _why_unknown(name: str, available: Sequence[str]) -> str:
 
 def needs_teacher(name: str) -> bool:
     """Check whether an input comes from the teacher."""
-    return name == TEACHER_HEAD or name.endswith('_t')
+    return name == TEACHER_HEAD or weak_name(name).endswith('_t')
+
+
+def weak_name(name: str) -> str:
+    """Return the name of an input without the suffix of the strong view.
+
+    Example:
+        >>> weak_name('logit_s_strong'), weak_name('logit_s')
+        ('logit_s', 'logit_s')
+    """
+    return name.removesuffix(VIEWS['strong'])

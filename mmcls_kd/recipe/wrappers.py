@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,12 @@ from torch import Tensor, nn
 from .schedules import Progress
 
 #: Inputs of a loss at several stages, by those of a loss at the last stage.
-AT_STAGES = {'feat_s': 'stages_s', 'feat_t': 'stages_t'}
+AT_STAGES = {
+    'feat_s': 'stages_s',
+    'feat_t': 'stages_t',
+    'feat_s_strong': 'stages_s_strong',
+    'feat_t_strong': 'stages_t_strong',
+}
 
 
 class AtStages(nn.Module):
@@ -123,6 +128,11 @@ class CurriculumTemperature(nn.Module):
     def task_weight(self) -> float:
         """The share of the task loss that the loss leaves."""
         return getattr(self.loss, 'task_weight', 1.0)
+
+    @property
+    def task_views(self) -> Sequence[str]:
+        """The views of the task loss."""
+        return getattr(self.loss, 'task_views', ('weak',))
 
     @property
     def temp(self) -> Tensor:

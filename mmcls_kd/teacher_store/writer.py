@@ -27,7 +27,7 @@ from ..engine.models import unwrapped
 from ..engine.seeds import seed_all
 from ..engine.views import differences, loop_of, preprocessing_of, teacher_of, view_differences, views_of, weights_files
 from ..errors import TrainingError
-from ..teachers.records import encode, record_type
+from ..teachers.records import encode, parts_of, record_type
 from ..teachers.several import TeacherGroup
 from ..teachers.store import MANIFEST, Manifest, Shard, is_whole, rows_of, save, shard_count
 
@@ -99,23 +99,24 @@ class StoreWriter:
                 'train_dataloader.sampler.round_up=False gives processes different numbers of images; leave it out'
             )
         self.manifest = self._describe(k)
-        self.type = record_type(self.manifest.classes, self.manifest.k)
+        self.type = record_type(self.manifest.classes, self.manifest.k, self.manifest.views_each)
         self._join_existing()
 
     def _describe(self, k: int | None) -> Manifest:
         with misfits_named('the teacher'), uncompiled():
             first = self.logits(first_images(self.loader))
-        classes = first.shape[1]
+        classes = first[0].shape[1]
         k = classes if k is None else k
         if self.model.multi_label and k < classes:
             raise ValueError(f'--top-k {k}: of a multi-label teacher all {classes} logits are needed: leave it out')
-        encode(first, k)
-        batches = max(1, SHARD_BYTES // (self.batch_size * record_type(classes, k).itemsize))
+        encode(torch.cat(first), k)
+        batches = max(1, SHARD_BYTES // (self.batch_size * record_type(classes, k, len(first)).itemsize))
         views = views_of(self.runner)
         rows = min(len(self.sampler), len(self.loader) * self.batch_size)
         precision = self.runner.cfg.model.get('teacher_precision') or (self.mixed and f'autocast in {self.mixed}')
         teacher = {**teacher_of(self.runner.cfg, weights_files(self.runner.cfg)), 'precision': precision}
-        return Manifest(views, teacher, classes, k, self.world_size, rows, shard_rows=batches * self.batch_size)
+        shard_rows = batches * self.batch_size
+        return Manifest(views, teacher, classes, k, self.world_size, rows, shard_rows, views_each=len(first))
 
     def _join_existing(self) -> None:
         """Continue the store in the folder, if it is one of the same run."""
@@ -124,7 +125,8 @@ class StoreWriter:
             return
         before, now = Manifest.read(self.folder), self.manifest
         found = view_differences(before.views, self.runner)
-        found += differences(*(dict(teacher=m.teacher, k=m.k, processes=m.processes, rows=m.rows) for m in (before, now)))
+        keys = ('teacher', 'k', 'processes', 'rows', 'views_each')
+        found += differences(*({key: getattr(manifest, key) for key in keys} for manifest in (before, now)))
         if found:
             raise ValueError(f'{self.folder} holds another store: {found[0]}; choose another folder, or delete that one')
         self.manifest = before
@@ -146,17 +148,18 @@ class StoreWriter:
             )
 
     @torch.no_grad()
-    def logits(self, batch: Any) -> Tensor:
-        """Return the teacher's logits for a batch of the dataloader, preprocessed and augmented as in training, (N, C)."""
+    def logits(self, batch: Any) -> list[Tensor]:
+        """Return the teacher's logits, (N, C) a view, for a batch of the dataloader, preprocessed as in training."""
         data = self.model.data_preprocessor(batch, training=True)
-        inputs = self.model.arrange(data['inputs'])
-        with torch.autocast(inputs.device.type, dtype=self.mixed, enabled=self.mixed is not None):
-            return self.teacher(inputs, data['data_samples'], ['logit'])['logit']
+        views = [data['inputs']] if isinstance(data['inputs'], Tensor) else list(data['inputs'])
+        with torch.autocast(views[0].device.type, dtype=self.mixed, enabled=self.mixed is not None):
+            return [self.teacher(self.model.arrange(one), data['data_samples'], ['logit'])['logit'] for one in views]
 
     def announce(self) -> None:
         """Log the contents and the size of the store."""
-        manifest, size = self.manifest, self.type.itemsize
-        views = self.epochs * self.world_size * manifest.rows
+        manifest = self.manifest
+        size = self.type.itemsize // manifest.views_each
+        views = self.epochs * self.world_size * manifest.rows * manifest.views_each
         self.runner.logger.info(
             f'{manifest.k} of {manifest.classes} logits of {views} views ({self.epochs} epochs) go to {self.folder}: '
             f'{size} bytes a view, {views * size / 2**20:.1f} MiB in all'
@@ -214,13 +217,15 @@ class StoreWriter:
             first = number * self.batch_size
             rows = {self.sampler.place(k): k - first for k in range(first, min(first + self.batch_size, len(self.sampler)))}
             records = np.zeros(len(rows), self.type)
-            records['logit'] = np.nan  # for an image that cannot be read
+            for part in parts_of(records).values():
+                part['logit'] = np.nan  # for an image that cannot be read
             self.loop.count_unreadable(batch)
             seed_all(self.loop.seed, 'step', epoch * len(self.loader) + number, self.rank)
             read = [rows[sample.view[1]] for sample in batch['data_samples']]
-            logit = self.logits(batch)
+            logits = self.logits(batch)
             try:
-                records[read] = encode(logit, self.manifest.k)
+                for part, logit in zip(parts_of(records).values(), logits, strict=True):
+                    part[read] = encode(logit, self.manifest.k)
             except ValueError as error:
                 raise TrainingError(f'{error}; images: {", ".join(images_of(batch)[:3])}, ...') from error
             yield records

@@ -140,13 +140,14 @@ class FrozenTeacher:
         }
 
     @torch.no_grad()
-    def __call__(self, inputs: Tensor, samples: Any, names: Iterable[str]) -> dict[str, Read]:  # noqa: ARG002
+    def __call__(self, inputs: Tensor, samples: Any, names: Iterable[str], view: str = 'weak') -> dict[str, Read]:  # noqa: ARG002
         """Run the network as far as the named features need it, in eval mode by :class:`.fast.FastNetwork`.
 
         Args:
             inputs: Images as the student sees them, (N, C, H, W).
             samples: Samples of the images; unused here, a stored teacher reads them.
             names: Names of its taps.
+            view: The images' view, as for a stored teacher.
 
         Returns:
             The features by name, without gradient.

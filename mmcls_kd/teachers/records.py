@@ -8,12 +8,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+#: The fields of a record of two views; that of one view has none of them.
+PARTS = ('weak', 'strong')
 
-def record_type(classes: int, k: int) -> np.dtype:
+
+def record_type(classes: int, k: int, views: int = 1) -> np.dtype:
     """Return the type of a view's record: ``logit`` (k,) float16, ``class`` (k,), and ``rest``, the others' log-sum-exp.
 
     With k = C classes there is only ``logit``, in their order: 2·C bytes. Else it is 4·k + 4 bytes, or 6·k + 4 with more
-    than 65,536 classes.
+    than 65,536 classes. Of two views, ``weak`` and ``strong`` are such records.
 
     Example:
         >>> record_type(1000, 10).itemsize, record_type(10, 10).itemsize
@@ -21,9 +24,23 @@ def record_type(classes: int, k: int) -> np.dtype:
     """
     if not 1 <= k <= classes:
         raise ValueError(f'top-k of {k} logits: choose from 1 to {classes}, the number of classes')
+    if views > 1:
+        one = record_type(classes, k)
+        return np.dtype([(part, one) for part in PARTS])
     if k == classes:
         return np.dtype([('logit', '<f2', (k,))])
     return np.dtype([('logit', '<f2', (k,)), ('class', '<u2' if classes <= 2**16 else '<u4', (k,)), ('rest', '<f4')])
+
+
+def parts_of(records: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the records of each view, by its name; those of one view are the weak one's.
+
+    Example:
+        >>> [name for name in parts_of(np.zeros(3, record_type(classes=10, k=10, views=2)))]
+        ['weak', 'strong']
+    """
+    names = records.dtype.names or ()
+    return {part: records[part] for part in PARTS} if PARTS[0] in names else {PARTS[0]: records}
 
 
 def encode(logit: Tensor, k: int) -> np.ndarray:

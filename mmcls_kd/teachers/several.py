@@ -62,10 +62,10 @@ class TeacherGroup:
     def __deepcopy__(self, memo: dict[int, Any]) -> TeacherGroup:
         return self
 
-    def __call__(self, inputs: Tensor, samples: Any, names: Iterable[str]) -> dict[str, Any]:
+    def __call__(self, inputs: Tensor, samples: Any, names: Iterable[str], *view: str) -> dict[str, Any]:
         """Return the joint logits, (N, C), and a tuple of each teacher's ``vector``; see :class:`.frozen.FrozenTeacher`."""
         names = [name for name in names if name in self.shapes]
-        seen = [teacher(inputs, samples, names) for teacher in self.teachers] if names else []
+        seen = [teacher(inputs, samples, names, *view) for teacher in self.teachers] if names else []
         vectors = {'vector': tuple(one['vector'] for one in seen)} if 'vector' in names else {}
         return {**({'logit': self._mean([one['logit'] for one in seen])} if 'logit' in names else {}), **vectors}
 

@@ -34,11 +34,13 @@ class Manifest:
     shard_rows: int  # number of records of a file; the last file has the rest
     epochs: int = 0  # number of complete epochs
     format: int = FORMAT
+    views_each: int = 1  # number of views of each image, 2 for a weak and a strong one; not there in stores of one
 
     def write(self, folder: Path) -> None:
         """Write it into a store's folder, whole or not at all."""
         with atomic_path(folder / MANIFEST) as file:
-            file.write_text(json.dumps(asdict(self), indent=1) + '\n')
+            content = {key: value for key, value in asdict(self).items() if key != 'views_each' or value > 1}
+            file.write_text(json.dumps(content, indent=1) + '\n')
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -88,7 +90,7 @@ class TeacherStore:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.manifest = Manifest.read(self.folder)
-        self.type = record_type(self.manifest.classes, self.manifest.k)
+        self.type = record_type(self.manifest.classes, self.manifest.k, self.manifest.views_each)
         if self.manifest.epochs < 1:
             raise ValueError(f'teacher_store {folder}: not one epoch is complete; {AGAIN}')
         self._check_sizes()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import TrainingError
 from ..features.dry_run import evaluating, scores
-from .records import decode, encode, record_type
+from .records import decode, encode, parts_of, record_type
 from .store import MANIFEST, Manifest, Shard, TeacherStore, save
 
 #: In the manifest of a store whose records are in the order of the samples.
@@ -60,13 +60,14 @@ class StoredTeacher:
     def __deepcopy__(self, memo: dict[int, Any]) -> StoredTeacher:
         return self
 
-    def __call__(self, inputs: Tensor, samples: Any, names: Iterable[str]) -> dict[str, Tensor]:
+    def __call__(self, inputs: Tensor, samples: Any, names: Iterable[str], view: str = 'weak') -> dict[str, Tensor]:
         """Read the stored logits of a batch.
 
         Args:
             inputs: The images; only their device counts.
             samples: Their views, each as (epoch, place in the epoch), see :meth:`views`.
             names: ``'logit'`` or nothing.
+            view: ``'weak'``, or ``'strong'`` in a store of two views.
 
         Returns:
             The logits by name, (N, C), float32.
@@ -77,7 +78,7 @@ class StoredTeacher:
         if 'logit' not in names:
             return {}
         views = self.views(samples)
-        records = self.store.read(views[0][0], [place for _, place in views])
+        records = parts_of(self.store.read(views[0][0], [place for _, place in views]))[view]
         if len(missing := np.flatnonzero(np.isnan(records['logit'][:, 0]))):
             name = self.name_of(samples, missing[0])
             raise TrainingError(
@@ -103,8 +104,8 @@ def store_logits(teacher: nn.Module, loader: Iterable[Any], folder: str | Path, 
         teacher: A classifier; it runs in eval mode, where its parameters are.
         loader: A DataLoader whose batches begin with the images and end with the index of each sample in its data set,
             such as (images, labels, indices). A training then sees the logits of these images, whatever augmentation it
-            makes of them.
-        folder: A new folder for the store: 2 bytes a logit, see :func:`.records.record_type`.
+            makes of them. Images may be a pair, (weak, strong): then both views are stored.
+        folder: A new folder for the store: 2 bytes a logit and view, see :func:`.records.record_type`.
         k: Number of logits of each sample that are stored, the largest ones; None for all.
 
     Returns:
@@ -123,11 +124,13 @@ def store_logits(teacher: nn.Module, loader: Iterable[Any], folder: str | Path, 
     with evaluating(teacher):
         for batch in loader:
             images, indices = batch[0], np.asarray(batch[-1])
-            logit = scores(teacher(images.to(device)))
+            views = [images] if isinstance(images, Tensor) else list(images)
+            logits = [scores(teacher(one.to(device))) for one in views]
             if not records.size:
-                classes = logit.shape[1]
-                records = np.zeros(count, record_type(classes, k or classes))
-            records[indices] = encode(logit, k or classes)
+                classes = logits[0].shape[1]
+                records = np.zeros(count, record_type(classes, k or classes, len(views)))
+            for part, logit in zip(parts_of(records).values(), logits, strict=True):
+                part[indices] = encode(logit, k or classes)
             seen[indices] = True
     if not seen.all():
         raise ValueError(
@@ -135,5 +138,6 @@ def store_logits(teacher: nn.Module, loader: Iterable[Any], folder: str | Path, 
             f'{int(seen.argmin())}: let it give each (drop_last=False), with its index last in the batch'
         )
     save(folder, Shard(0, 0, 0), records)
-    Manifest(dict(order=BY_INDEX), {}, classes, k or classes, 1, count, count, epochs=1).write(folder)
+    manifest = Manifest(dict(order=BY_INDEX), {}, classes, k or classes, 1, count, count, epochs=1, views_each=len(views))
+    manifest.write(folder)
     return StoredTeacher(folder)

@@ -115,4 +115,5 @@ def test_the_document_shows_what_was_measured():
     assert {name: (time, memory) for name, time, memory in rows} == beside_kd(costs)
     later = {'embedding', 'queue', 'sigmoid_kd'}  # measured on another machine, and said below the table
     later |= {'normkd', 'normdkd', 'rld', 'abkd', 'luminet', 'srd', 'srd_correlation', 'pefd', 'vkd'}
+    later |= {'mlkd', 'crld'}
     assert set(costs) | later == {method.name for method in wanted_methods()}

@@ -47,6 +47,7 @@ def test_losses_and_gradients_are_the_same(kind, name):
     ours.distill_losses.load_state_dict(theirs.distill_losses.state_dict())
 
     images, labels = batch()
+    images = (images, images.flip(3)) if ours.needs_strong else images  # whose cross entropies round alike
     torch.manual_seed(1)
     total, expected = theirs.parse_losses(theirs.loss(images, networks.samples(8)))
     total.backward()

@@ -37,8 +37,9 @@ def test_every_loss_trains(network, name):
     distiller = Distiller(student, teacher, given, num_samples=100)
     optimizer = torch.optim.SGD(distiller.parameters(), lr=0.01)
     images, labels = batch()
+    given = (images, images.flip(2)) if distiller.needs_strong else images
     for _ in range(2):
-        out = distiller(images, labels, torch.arange(len(images)))
+        out = distiller(given, labels, torch.arange(len(images)))
         optimizer.zero_grad()
         out['loss'].backward()
         optimizer.step()
@@ -47,7 +48,7 @@ def test_every_loss_trains(network, name):
     assert term.dtype == torch.float32
     assert all(p.grad is None or p.grad.isfinite().all() for p in distiller.parameters())
     torch.testing.assert_close(out['loss'], out['task'].mean() + term.mean())
-    alone = torch.autograd.grad(distiller(images, labels, torch.arange(len(images)))['loss'], student.parameters())
+    alone = torch.autograd.grad(distiller(given, labels, torch.arange(len(images)))['loss'], student.parameters())
     assert any(gradient.abs().sum() for gradient in alone)
     assert all(parameter.grad is None for parameter in teacher.parameters())
 

@@ -16,6 +16,7 @@ from mmcls_kd.dis_losses import (
     RKDLoss,
     WKDLogitLoss,
     abkd_loss,
+    crld_loss,
     dist_loss,
     dkd_loss,
     embedding_loss,
@@ -23,6 +24,7 @@ from mmcls_kd.dis_losses import (
     lskd_loss,
     luminet_loss,
     mgd_loss,
+    mlkd_loss,
     nkd_loss,
     normdkd_loss,
     normkd_loss,
@@ -98,6 +100,23 @@ LOGIT_LOSSES |= {
     'abkd_reverse_kl': logit_loss(abkd_loss, alpha=0.0, beta=1.0),
 }
 NORMALIZED = [LOGIT_LOSSES['normkd'], LOGIT_LOSSES['normdkd']]
+
+
+def with_strong_view(function):
+    """A loss of two views, whose strong view's logits are nearer to each other."""
+
+    def value(logit_s, logit_t, **keywords):
+        return function(logit_s, logit_t, 0.5 * logit_s, 0.5 * logit_t, **keywords)
+
+    return value
+
+
+LOGIT_LOSSES |= {
+    'crld': logit_loss(with_strong_view(crld_loss)),
+    'mlkd_sample': logit_loss(with_strong_view(mlkd_loss), mask='sample'),
+    'mlkd_released': logit_loss(with_strong_view(mlkd_loss), mask='released'),
+    'mlkd_one_view': logit_loss(mlkd_loss, temps=(1.0, 4.0)),
+}
 each_logit_loss = pytest.mark.parametrize('loss', LOGIT_LOSSES.values(), ids=LOGIT_LOSSES)
 WITH_TEACHER = {name: loss for name, loss in LOGIT_LOSSES.items() if not name.startswith(('tfnkd', 'uskd'))}
 
@@ -309,6 +328,7 @@ ON_PROJECTIONS = ('SRDCorrelationLoss', 'PEFDLoss', 'VkDLoss')
 FORWARD |= {name: ['vector_s', 'vector_t'] for name in ON_PROJECTIONS}
 FORWARD |= {'SRDLoss': ['vector_s', 'vector_t', 'logit_s', 'logit_t']}
 KEYWORDS |= {name: dict(student_channels=5, teacher_channels=6) for name in (*ON_PROJECTIONS, 'SRDLoss')}
+FORWARD |= {name: ['logit_s', 'logit_t', 'logit_s_strong', 'logit_t_strong'] for name in ('MLKDLoss', 'CRLDLoss')}
 each_registered_loss = pytest.mark.parametrize('loss_type', FORWARD)
 each_registered_loss_and_label = pytest.mark.parametrize(
     ('loss_type', 'label'),
@@ -350,6 +370,7 @@ def inputs(loss_type, label='mixup', dtype=torch.float32):
         'stages_t.0': (4, 3, 4, 3),
         'stages_t.1': (4, 2, 2, 1),
     }
+    shapes |= dict(logit_s_strong=(4, CLASSES), logit_t_strong=(4, CLASSES))
     tensors = {name: 2 * torch.randn(shape, generator=seeded(i)).to(dtype) for i, (name, shape) in enumerate(shapes.items())}
     torch.manual_seed(0)
     others = dict(gt_label=labels(label, 4, CLASSES, seed=9, dtype=dtype), teacher_head=PooledLinear(3, CLASSES))
@@ -378,11 +399,20 @@ def run(loss, given):
     return loss(**given)
 
 
+#: How the names of the student's tensors end.
+OF_STUDENT = ('_s', '_mid', '_s_strong')
+
+
 def students(loss, given):
     """What training changes: the loss's parameters, and the student's tensors, which now require a gradient."""
     return [
         *(parameter for parameter in loss.parameters() if parameter.requires_grad),
-        *(t.requires_grad_() for name, value in given.items() if name.endswith(('_s', '_mid')) for t in each_tensor(value)),
+        *(
+            t.requires_grad_()
+            for name, value in given.items()
+            if name.endswith(('_s', '_mid', '_s_strong'))
+            for t in each_tensor(value)
+        ),
     ]
 
 
@@ -413,6 +443,7 @@ CONSTANT |= {name: {'vector_t'} for name in ('EmbeddingLoss', 'QueueLoss')}
         *((loss_type, 'hard') for loss_type in ('NormKDLoss', 'ABKDLoss', 'LumiNetLoss')),
         *((loss_type, label) for loss_type in ('NormDKDLoss', 'RLDLoss') for label in ('hard', 'mixup')),
         *((loss_type, 'hard') for loss_type in ('EmbeddingLoss', 'QueueLoss', 'ScaleKDLoss')),
+        *((loss_type, 'hard') for loss_type in ('MLKDLoss', 'CRLDLoss')),
     ],
 )
 def test_gradient_is_the_derivative_where_nothing_stops_it(loss_type, label):
@@ -592,6 +623,10 @@ DEFAULTS |= {
     'PEFDLoss': dict(student_channels=..., teacher_channels=..., num_projectors=3),
     'VkDLoss': dict(student_channels=..., teacher_channels=...),
 }
+DEFAULTS |= {
+    'MLKDLoss': dict(temps=(4.0, 3.0, 5.0, 2.0, 6.0), views=2, mask='sample', sync_batch=False),
+    'CRLDLoss': dict(temp=4.0, within_weight=2.0, cross_weight=0.5, tau_weak=0.9, tau_strong=0.2),
+}
 for _name in LATER:
     DEFAULTS[_name]['loss_weight'] = 1.0
 for _name in ('RKDLoss', 'PKTLoss', 'CCLoss', 'SPLoss', 'DISTLoss', 'LumiNetLoss', 'SRDLoss', 'SRDCorrelationLoss'):
@@ -639,6 +674,7 @@ def test_loss_weight_stands_last_and_multiplies_the_value(loss_type):
         (rld_loss, 'RLDLoss', {}),
         (abkd_loss, 'ABKDLoss', {}),
         (luminet_loss, 'LumiNetLoss', {}),
+        (crld_loss, 'CRLDLoss', {}),
         (srd_loss, 'SRDLoss', {}),
     ],
 )
@@ -653,7 +689,8 @@ def test_forward_names_what_it_needs_in_the_documented_order(loss_type):
     assert list(inspect.signature(build(loss_type).forward).parameters) == FORWARD[loss_type]
 
 
-LOGITS_ALONE = [name for name, asked in FORWARD.items() if {*asked} <= {'logit_s', 'logit_t', 'gt_label'}]
+ON_LOGITS = {'logit_s', 'logit_t', 'gt_label', 'logit_s_strong', 'logit_t_strong'}
+LOGITS_ALONE = [name for name, asked in FORWARD.items() if {*asked} <= ON_LOGITS]
 
 
 @pytest.mark.parametrize('loss_type', [*LOGITS_ALONE, 'RKDLoss', 'PKTLoss', 'ATLoss', 'SPLoss', 'NSTLoss'])

@@ -19,14 +19,14 @@ from mmcls_kd.errors import close_names
 from mmcls_kd.features.taps import Shape, shape_of
 from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.files.showing import show
-from mmcls_kd.recipe.methods import Method, MethodList
+from mmcls_kd.recipe.methods import Method, MethodList, needs_teacher
 
 from .losses import random_labels
 from .timing import Timing, computing, interleave
 
 UNIT = 'kd'
 #: Configs with the entries of the methods; the first entry of each counts.
-ENTRIES = ('imagenet_cnn', 'imagenet_vit', 'imagenet_self', 'multi_label', 'own_images')
+ENTRIES = ('imagenet_cnn', 'imagenet_vit', 'imagenet_self', 'multi_label', 'own_images', 'two_views')
 #: Width and height of each stage of ResNet-18 and ResNet-34 at 224 × 224 pixels.
 STAGES = ((64, 56), (128, 28), (256, 14), (512, 7))
 #: Number and width of the patch tokens of DeiT-Tiny (student) and DeiT-Small (teacher) there.
@@ -73,7 +73,8 @@ def stand_ins(batch: int, classes: int, num_samples: int, device: str = 'cpu') -
         )
         found |= {f'{name}_{side}': value for name, value in made.items()}
     found['feat_mid'] = found['feat_mid_s']
-    for tensor in tensors_of(value for name, value in found.items() if not name.endswith('_t')):
+    found |= {f'logit_{side}_strong': torch.randn(batch, classes, device=device) for side in TOKEN_WIDTHS}
+    for tensor in tensors_of(value for name, value in found.items() if not needs_teacher(name)):
         tensor.requires_grad_()
     head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(STAGES[-1][0], classes)).to(device)
     return dict(
