@@ -74,6 +74,7 @@ class BaseDistiller(nn.Module):
         predictor: The name of the loss that makes the predictions; None for the student's classifier.
         progress: Place in the training, for schedules.
         num_samples: Number of training samples; None if unknown.
+        batch_size: Number of samples of a batch of one process; None if unknown.
         multi_label: Whether the student's labels do not exclude each other (sigmoid instead of softmax).
         label: ``'teacher'`` where the teacher's class takes the place of a missing label; None for nothing.
     """
@@ -83,6 +84,7 @@ class BaseDistiller(nn.Module):
     student: nn.Module
     progress: Progress
     num_samples: int | None
+    batch_size: int | None
     teacher_holder: TeacherLike | None
     #: How to give a second view of each image.
     second_view = 'give two, distiller((weak, strong), labels)'
@@ -115,8 +117,12 @@ class BaseDistiller(nn.Module):
         check_inputs(methods, available)
         self.student_taps = {n: tap for n, tap in taps.items() if f'{n}_s' in wanted}
         self.teacher_names = [n for n in (teacher.shapes if teacher else ()) if f'{n}_t' in wanted]
-        facts = {'num_samples': lambda: self.num_samples, **(teacher.facts if teacher else {})}
         shapes |= {f'{name}{VIEWS["strong"]}': shape for name, shape in shapes.items()}
+        facts = {
+            'num_samples': lambda: self.num_samples,
+            'batch_size': lambda: self.batch_size,
+            **(teacher.facts if teacher else {}),
+        }
         with torch.random.fork_rng(devices=[]):  # the student's weights, drawn later, are the same under every method
             torch.default_generator.manual_seed(int(torch.randint(2**62, ())))  # and no loss's weights are drawn as they are
             self.distill_losses = nn.ModuleDict({m.name: m.build(shapes, facts, self.progress) for m in methods})
@@ -301,6 +307,7 @@ class Distiller(BaseDistiller):
         inputs: Input preprocessing of the images, as in :class:`TeacherSpec`; needed where a teacher's is given.
         input_size: Height and width of the images (or one number for both); found by trying if None.
         num_samples: Number of training samples, for losses that remember each (CRD).
+        batch_size: Number of samples of a batch of one process, for losses with a layer of that width (SemCKD).
         teacher_mode: ``'eval'``, or ``'train'`` for batch statistics and drop path in the teacher.
         teacher_precision: ``'bf16'`` or ``'fp16'``; None for float32, or that of autocast.
         multi_label: Whether labels do not exclude each other: sigmoids instead of softmax. Labels are then multi-hot scores,
@@ -335,6 +342,7 @@ class Distiller(BaseDistiller):
         inputs: Mapping[str, Any] | None = None,
         input_size: int | tuple[int, int] | None = None,
         num_samples: int | None = None,
+        batch_size: int | None = None,
         teacher_mode: str = 'eval',
         teacher_precision: str | None = None,
         multi_label: bool = False,
@@ -349,7 +357,7 @@ class Distiller(BaseDistiller):
         given = check_names(taps or {}, ALIASES)
         size = (input_size, input_size) if isinstance(input_size, int) else input_size
         self.student, self.task_loss = student, task_loss
-        self.num_samples, self.progress = num_samples, Progress()
+        self.num_samples, self.batch_size, self.progress = num_samples, batch_size, Progress()
         self._seen_batch = self._told_of_eval = self._missing = False
         found = dry_run(student, 'student', size, whole=True)
         self.num_classes, self.label = found.num_classes, label

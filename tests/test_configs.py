@@ -27,6 +27,7 @@ VECTORS = ['rkd', 'pkt', 'cc', 'crd']
 LATER = ['dist', 'lskd', 'ttm', 'wttm', 'ctkd', 'ofa_logit', 'ofa', 'wkd_logit', *VECTORS]  # beyond those of the original
 LATER += ['normkd', 'normdkd', 'rld', 'abkd', 'luminet', 'srd', 'srd_correlation', 'pefd', 'vkd']
 MAPS = ['at', 'sp', 'nst', 'vid', 'fitnet', 'wkd_feature', 'scalekd', 'reviewkd', 'simkd']  # and of convolutional networks
+MAPS += ['ickd', 'semckd', 'afd', 'ft']
 CNN = ['srrl', 'mgd', 'wsld', 'dkd', 'kd', 'nkd', *LATER, *MAPS]
 VIT = ['vitkd', 'wsld', 'dkd', 'nkd', 'kd', *LATER]
 SELF = ['uskd', 'tfnkd']
@@ -48,7 +49,7 @@ CONFIGS = {
     'imagenet/regnet-1.6gf_sd_img': (SELF, ['uskd'], 9_190_136),
     'imagenet/swin-t_sd_img': (SELF, ['uskd'], 28_288_354 + 2 * (96 + 192 + 384)),  # the norms that USKD's taps may need
     'imagenet/deit-t_sd_img': (SELF, ['uskd'], 5_717_416),
-    'cifar100/res34_distill_res18_cifar': (CNN, ['nkd'], 11_220_132),
+    'cifar100/res34_distill_res18_cifar': ([*CNN, 'fsp'], ['nkd'], 11_220_132),
     'cifar100/res18_sd_cifar': (SELF, ['uskd'], 11_220_132),
 }
 EXAMPLES = ('imagenet/res34', 'imagenet/deit-s_', 'imagenet/mv1', 'cifar100/')  # whose steps are not slow tests
@@ -94,6 +95,9 @@ PUBLISHED_MAPS = {
     'fitnet': dict(loss_weight=100, stages=[2], norm_act=True),
     'wkd_feature': dict(grid=1),
     'simkd': dict(factor=2),
+    'ickd': dict(loss_weight=4),
+    'afd': dict(qk_dim=128, loss_weight=200),
+    'ft': dict(rate=0.5, p1=2, p2=1, loss_weight=200),
 }
 PUBLISHED = {
     'imagenet CNN': {
@@ -101,6 +105,7 @@ PUBLISHED = {
         **PUBLISHED_MAPS,
         **ON_IMAGENET,
         'reviewkd': dict(loss_weight=dict(value=1, warmup=1)),
+        'semckd': dict(loss_weight=50),
         'kd': dict(temp=1, alpha=0.5),
         'dkd': dict(temp=1, alpha=1, beta=0.5),
         'wsld': dict(temp=2, alpha=2.5),
@@ -124,6 +129,8 @@ PUBLISHED = {
         **PUBLISHED_MAPS,
         **ON_CIFAR,
         'reviewkd': dict(loss_weight=dict(value=1, warmup=20)),
+        'semckd': dict(loss_weight=400),
+        'fsp': dict(loss_weight=50),
         'kd': dict(temp=3, alpha=0.5),
         'dkd': dict(temp=4, alpha=1, beta=8),
         'wsld': dict(temp=4, alpha=2.25),
@@ -241,6 +248,7 @@ def step(cfg, size):
     """One optimiser step of a config's distiller on two random images; returns the distiller and its losses."""
     cfg.model.teacher_pretrained = False
     cfg.model.num_samples = 20_000  # more than CRD's negatives
+    cfg.model.batch_size = 8
     preprocessor = cfg.get('data_preprocessor')
     distiller = MODELS.build({**cfg.model, **({'data_preprocessor': preprocessor} if preprocessor else {})}).train()
     before = {k: v.clone() for k, v in distiller.student.named_parameters()}

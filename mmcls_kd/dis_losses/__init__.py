@@ -1,6 +1,7 @@
 """The distillation losses, one method a file: a pure function and the thin registered module around it."""
 
 from .abkd import ABKDLoss, abkd_loss
+from .afd import AFDLoss, afd_loss
 from .at import ATLoss, at_loss
 from .base import DistillLoss
 from .cc import CCLoss, cc_loss
@@ -10,6 +11,9 @@ from .dist import DISTLoss, dist_loss
 from .dkd import DKDLoss, dkd_loss
 from .embedding import EmbeddingLoss, embedding_loss
 from .fitnet import FitNetLoss, fitnet_loss
+from .fsp import FSPLoss, fsp_loss
+from .ft import FTLoss, ft_loss
+from .ickd import ICKDLoss, ickd_loss
 from .kd import KDLoss, kd_loss
 from .lskd import LSKDLoss, lskd_loss
 from .luminet import LumiNetLoss, luminet_loss
@@ -27,6 +31,7 @@ from .reviewkd import ReviewKDLoss, hcl_loss
 from .rkd import RKDLoss, rkd_loss
 from .rld import RLDLoss, rld_loss
 from .scalekd import ScaleKDLoss, dual_view_loss
+from .semckd import SemCKDLoss, semckd_loss
 from .sigmoid_kd import SigmoidKDLoss, sigmoid_kd_loss
 from .simkd import SimKD, simkd_loss
 from .sp import SPLoss, sp_loss
@@ -44,6 +49,7 @@ from .wsld import WSLDLoss, wsld_loss
 
 __all__ = [
     'ABKDLoss',
+    'AFDLoss',
     'ATLoss',
     'CCLoss',
     'CRDLoss',
@@ -52,7 +58,10 @@ __all__ = [
     'DKDLoss',
     'DistillLoss',
     'EmbeddingLoss',
+    'FSPLoss',
+    'FTLoss',
     'FitNetLoss',
+    'ICKDLoss',
     'KDLoss',
     'LSKDLoss',
     'LumiNetLoss',
@@ -75,6 +84,7 @@ __all__ = [
     'SRDLoss',
     'SRRLLoss',
     'ScaleKDLoss',
+    'SemCKDLoss',
     'SigmoidKDLoss',
     'SimKD',
     'TFNKDLoss',
@@ -88,6 +98,7 @@ __all__ = [
     'WSLDLoss',
     'WTTMLoss',
     'abkd_loss',
+    'afd_loss',
     'at_loss',
     'cc_loss',
     'crld_loss',
@@ -96,7 +107,10 @@ __all__ = [
     'dual_view_loss',
     'embedding_loss',
     'fitnet_loss',
+    'fsp_loss',
+    'ft_loss',
     'hcl_loss',
+    'ickd_loss',
     'kd_loss',
     'lskd_loss',
     'luminet_loss',
@@ -114,6 +128,7 @@ __all__ = [
     'queue_loss',
     'rkd_loss',
     'rld_loss',
+    'semckd_loss',
     'sigmoid_kd_loss',
     'simkd_loss',
     'sp_loss',

@@ -22,7 +22,8 @@ class DistillLoss(nn.Module):
         sizes: Constructor keywords that are the size of an input, each as (input, dimension); a dry run of the networks
             fills in those that are not given, and checks those that are.
         facts: Constructor keywords that a distiller knows, each as the name of the fact, or as (name, function of its
-            value): ``num_samples``, ``teacher_weight`` (weight of the teacher's linear classifier), ``teacher_head``.
+            value): ``num_samples``, ``batch_size``, ``teacher_weight`` (weight of the teacher's linear classifier),
+            ``teacher_head``.
         needed_facts: Those of them that the loss requires, each with the error message.
         files: Constructor keywords that may be the path of a file, each with the key of the value in that file.
         task_weight: Factor of the task loss.

@@ -354,3 +354,17 @@ def check_widths(loss: nn.Module, unit_of_width: str, student: Tensor, teacher: 
     if len(told) < 2 and student.shape[1] != teacher.shape[1]:
         right = ' and '.join(f'{keyword}={width}' for keyword, width in got.items())
         raise ValueError(f'{type(loss).__name__} got tensors of two widths; set {right}')
+
+
+def check_several(loss: nn.Module, values: Tensor) -> None:
+    """Refuse a batch of one sample in training, of which batch norms of vectors have no statistics."""
+    if loss.training and len(values) == 1:
+        raise ValueError(
+            f'{type(loss).__name__} has batch norms: it needs two samples or more in every batch (drop_last=True)'
+        )
+
+
+def check_statistics(loss: nn.Module, feat: Tensor) -> None:
+    """Refuse maps in training, (N, c, H, W), of one value a channel, of which batch norms have no statistics."""
+    if feat[:, 0].numel() == 1:
+        check_several(loss, feat)

@@ -185,6 +185,8 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
             :func:`~mmcls_kd.features.taps.given_taps`. New names define inputs of users' losses.
         channels_last: Keep images and convolutions of the whole distiller in the channels-last memory format.
         num_samples: Number of training images, for losses that remember each (CRD). ``mmcls_kd train`` sets it.
+        batch_size: Number of images of a batch of one process, for losses with a layer of that width (SemCKD). ``mmcls_kd
+            train`` sets it.
         label: ``'teacher'`` to give methods that need a label the teacher's class where an image has none; None to refuse
             such images with those methods.
         compile: Compile the parts of the student in place, and those of the teacher's fast twin; True, or keywords of
@@ -222,6 +224,7 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
         channels_last: bool = False,
         num_samples: int | None = None,
         label: str | None = None,
+        batch_size: int | None = None,
         compile: bool | Mapping = False,  # noqa: A002  (as mmengine calls it)
     ) -> None:
         recipe = Recipe(
@@ -262,7 +265,7 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
         self.teacher_holder = recipe.build_teacher(methods, student, taps=taps, compile_options=compile_options)
         check_classes(self.num_classes, self.teacher_holder)
         compare_heads(self.student, self.teachers)
-        self.num_samples, self.progress = num_samples, RunnerProgress()
+        self.num_samples, self.batch_size, self.progress = num_samples, batch_size, RunnerProgress()
         self.connect(methods, default_taps(self.student, found) | given_taps(taps, '_s', found), found)
         drop_unread_outputs(self.student, self.student_taps.values())
         if self.predictor and getattr(self.teacher_holder, 'by_name', None):

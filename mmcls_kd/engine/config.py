@@ -310,7 +310,7 @@ def student_only(cfg: Config) -> None:
 
 
 def count_samples(cfg: Config) -> None:
-    """Set a distiller's number of training images, in place, if one of its methods needs it.
+    """Set a distiller's number of training images, and of those of a batch, in place, if one of its methods needs it.
 
     Args:
         cfg: Config of a training with existing data.
@@ -319,7 +319,11 @@ def count_samples(cfg: Config) -> None:
         ValueError: If the data set cannot be built.
     """
     recipe = Recipe.of(cfg)
-    if recipe is None or cfg.model.get('num_samples') is not None or not recipe.methods.need('num_samples'):
+    if recipe is None:
+        return
+    if cfg.model.get('batch_size') is None and recipe.methods.need('batch_size'):
+        cfg.model.batch_size = cfg.train_dataloader.get('batch_size')
+    if cfg.model.get('num_samples') is not None or not recipe.methods.need('num_samples'):
         return
     scope = DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain'))
     with scope, refusals_named('train_dataloader.dataset'):

@@ -29,7 +29,8 @@ model = dict(distill_cfg={entries})
 SLICE = dict(images=1024, batch=32, epochs=2)
 #: CRD's loss rises until it has seen each image a few times; and its authors draw more negatives than there are images.
 OF_CRD = dict(images=256, batch=16, epochs=6)
-ENTRIES = dict(crd=dict(nce_k=64))
+#: And FT's first phase is left out.
+ENTRIES = dict(crd=dict(nce_k=64), ft=dict(paraphraser_steps=0))
 
 
 def offered(config):
@@ -44,6 +45,7 @@ TOGETHER = {
     'later logits': ['normkd', 'normdkd', 'rld', 'abkd', 'luminet'],
     'projections': ['srd', 'srd_correlation', 'pefd', 'vkd'],
     'features': ['srrl', 'mgd', 'ofa', 'rkd', 'pkt', 'cc', 'at', 'sp', 'nst', 'vid', 'fitnet', 'wkd_feature', 'reviewkd'],
+    'later features': ['ickd', 'semckd', 'afd', 'ft'],
     'simkd': ['simkd'],
     'crd': ['crd'],
 }

@@ -12,14 +12,15 @@ from mmcls_kd.dis_losses import LOSSES
 KEYWORDS = {'CRDLoss': dict(nce_k=3)}
 
 
-def configs(kind):
+def configs(kind, name):
     """Configs of a student and a teacher."""
-    return [dict(type=f'small_networks.{kind}', width=width) for width in ((4, 8) if kind == 'CNN' else (8, 16))]
+    widths = (4, 4) if name == 'FSPLoss' else (4, 8) if kind == 'CNN' else (8, 16)
+    return [dict(type=f'small_networks.{kind}', width=width) for width in widths]
 
 
 def adapter(kind, name):
     """A distiller of mmpretrain's kind around small networks of plain PyTorch."""
-    student, teacher = (dict(type='ModuleClassifier', model=model) for model in configs(kind))
+    student, teacher = (dict(type='ModuleClassifier', model=model) for model in configs(kind, name))
     return MODELS.build(
         dict(
             type='ClassificationDistiller',
@@ -28,6 +29,7 @@ def adapter(kind, name):
             teacher_pretrained=False,
             distill_cfg=[dict(methods=[dict(type=name, name=f'loss_{name}', **KEYWORDS.get(name, {}))])],
             num_samples=8,
+            batch_size=8,
         )
     )
 
@@ -39,11 +41,13 @@ def adapter(kind, name):
 def test_losses_and_gradients_are_the_same(kind, name):
     torch.manual_seed(0)
     theirs = adapter(kind, name)
-    student, teacher = map(MODELS.build, configs(kind))
+    student, teacher = map(MODELS.build, configs(kind, name))
     student.load_state_dict(theirs.student.model.state_dict())
     if theirs.teacher:
         teacher.load_state_dict(theirs.teacher.model.state_dict())
-    ours = Distiller(student, teacher, {f'loss_{name}': dict(type=name, **KEYWORDS.get(name, {}))}, num_samples=8)
+    ours = Distiller(
+        student, teacher, {f'loss_{name}': dict(type=name, **KEYWORDS.get(name, {}))}, num_samples=8, batch_size=8
+    )
     ours.distill_losses.load_state_dict(theirs.distill_losses.state_dict())
 
     images, labels = batch()

@@ -21,6 +21,7 @@ REFUSED = {
     ): "vitkd .*unknown input 'tokens_low_s', a feature .* this student.*define others with taps",
     (ViT, 'SRRLLoss'): "srrl .*unknown input 'teacher_head' .it needs one teacher whose class scores are made of the pooled",
     (ViT, 'ScaleKDLoss'): 'scalekd: ScaleKD sends features through the teacher’s last stage, .* set perception=False',
+    **{(kind, 'FSPLoss'): 'fsp: FSPLoss compares stages of the same channels' for kind in (CNN, ViT)},
     (ViT, 'SimKD'): 'simkd: SimKD needs a teacher whose class scores are made of the pooled map',
 }
 
@@ -34,7 +35,7 @@ def test_every_loss_trains(network, name):
         with pytest.raises(ValueError, match=reason):
             Distiller(student, teacher, given, num_samples=100)
         return
-    distiller = Distiller(student, teacher, given, num_samples=100)
+    distiller = Distiller(student, teacher, given, num_samples=100, batch_size=8)
     optimizer = torch.optim.SGD(distiller.parameters(), lr=0.01)
     images, labels = batch()
     given = (images, images.flip(2)) if distiller.needs_strong else images

@@ -137,6 +137,7 @@ def test_under_autocast_the_graph_has_eagers_value_and_gradients(name, label, dt
 WITH_PRODUCTS = ('USKD', 'ViTKD', 'SRRL', 'RKD', 'PKT', 'CC', 'SP', 'NST', 'WKDLogit', 'CRD', 'OFALoss')
 WITH_PRODUCTS += ('Embedding', 'Queue', 'ScaleKD', 'SRD', 'PEFD', 'VkD')
 WITH_PRODUCTS += ('MLKD',)
+WITH_PRODUCTS += ('ICKD', 'SemCKD', 'AFD', 'FSP')
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from mmcls_kd.dis_losses import (
     dist_loss,
     dkd_loss,
     embedding_loss,
+    ft_loss,
     kd_loss,
     lskd_loss,
     luminet_loss,
@@ -315,6 +316,15 @@ KEYWORDS |= {
         tail=lambda feat: feat[:, :2, ::2, :1],
     ),
 }
+STAGE_WIDTHS = dict(student_channels=(2, 3), teacher_channels=(3, 2))
+KEYWORDS |= {
+    'ICKDLoss': dict(student_channels=2, teacher_channels=3),
+    'SemCKDLoss': dict(**STAGE_WIDTHS, batch_size=5),
+    'AFDLoss': dict(**STAGE_WIDTHS, qk_dim=3),
+    'FTLoss': dict(student_channels=2, teacher_channels=3, paraphraser_steps=0),
+}
+FORWARD |= {name: ['feat_s', 'feat_t'] for name in ('ICKDLoss', 'FTLoss')}
+FORWARD |= {name: ['stages_s', 'stages_t'] for name in ('SemCKDLoss', 'AFDLoss', 'FSPLoss')}
 FORWARD |= {
     'CRDLoss': ['vector_s', 'vector_t', 'sample_idx'],
     **{name: ['vector_s', 'vector_t'] for name in ('EmbeddingLoss', 'QueueLoss')},
@@ -378,6 +388,8 @@ def inputs(loss_type, label='mixup', dtype=torch.float32):
     others |= {name: (tensors[f'{name}.0'], tensors[f'{name}.1']) for name in ('stages_s', 'stages_t')}
     if loss_type == 'ScaleKDLoss':  # which takes the last map from `feat_t`
         others['feat_t'] = tensors['stages_t.1'].clone()
+    if loss_type == 'FSPLoss':  # of equal widths alone
+        others['stages_t'] = tuple(stage.flip(0) * 2 for stage in others['stages_s'])
     return {name: {**tensors, **others}[name] for name in FORWARD[loss_type]}
 
 
@@ -440,6 +452,7 @@ CONSTANT |= {name: {'vector_t'} for name in ('EmbeddingLoss', 'QueueLoss')}
         *((loss_type, 'hard') for loss_type in ('RKDLoss', 'PKTLoss', 'CCLoss', 'ATLoss', 'SPLoss', 'NSTLoss')),
         *((loss_type, 'hard') for loss_type in ('VIDLoss', 'FitNetLoss', 'WKDFeatureLoss', 'ReviewKDLoss', 'SimKD')),
         *((loss_type, 'hard') for loss_type in (*ON_PROJECTIONS, 'SRDLoss')),
+        *((loss_type, 'hard') for loss_type in ('ICKDLoss', 'SemCKDLoss', 'AFDLoss', 'FSPLoss')),
         *((loss_type, 'hard') for loss_type in ('NormKDLoss', 'ABKDLoss', 'LumiNetLoss')),
         *((loss_type, label) for loss_type in ('NormDKDLoss', 'RLDLoss') for label in ('hard', 'mixup')),
         *((loss_type, 'hard') for loss_type in ('EmbeddingLoss', 'QueueLoss', 'ScaleKDLoss')),
@@ -626,6 +639,14 @@ DEFAULTS |= {
 DEFAULTS |= {
     'MLKDLoss': dict(temps=(4.0, 3.0, 5.0, 2.0, 6.0), views=2, mask='sample', sync_batch=False),
     'CRLDLoss': dict(temp=4.0, within_weight=2.0, cross_weight=0.5, tau_weak=0.9, tau_strong=0.2),
+    'ICKDLoss': dict(student_channels=..., teacher_channels=...),
+    'SemCKDLoss': dict(student_channels=..., teacher_channels=..., batch_size=...),
+    'AFDLoss': dict(student_channels=..., teacher_channels=..., qk_dim=128),
+    'FSPLoss': dict(student_channels=None, teacher_channels=None),
+    'FTLoss': dict(
+        **dict(student_channels=..., teacher_channels=..., rate=0.5, p1=2, p2=1),
+        **dict(paraphraser_steps=1000, reconstruction=0.005, paraphraser=None),
+    ),
 }
 for _name in LATER:
     DEFAULTS[_name]['loss_weight'] = 1.0
@@ -669,6 +690,7 @@ def test_loss_weight_stands_last_and_multiplies_the_value(loss_type):
         (ofa_loss, 'OFALoss', {}),
         (wkd_feature_loss, 'WKDFeatureLoss', {}),
         (embedding_loss, 'EmbeddingLoss', {}),
+        (ft_loss, 'FTLoss', {}),
         (normkd_loss, 'NormKDLoss', {}),
         (normdkd_loss, 'NormDKDLoss', {}),
         (rld_loss, 'RLDLoss', {}),
@@ -693,7 +715,7 @@ ON_LOGITS = {'logit_s', 'logit_t', 'gt_label', 'logit_s_strong', 'logit_t_strong
 LOGITS_ALONE = [name for name, asked in FORWARD.items() if {*asked} <= ON_LOGITS]
 
 
-@pytest.mark.parametrize('loss_type', [*LOGITS_ALONE, 'RKDLoss', 'PKTLoss', 'ATLoss', 'SPLoss', 'NSTLoss'])
+@pytest.mark.parametrize('loss_type', [*LOGITS_ALONE, 'RKDLoss', 'PKTLoss', 'ATLoss', 'SPLoss', 'NSTLoss', 'FSPLoss'])
 def test_losses_without_trainable_parts_have_no_state(loss_type):
     assert build(loss_type).state_dict() == {}
 
@@ -738,7 +760,7 @@ def test_srrls_connector_starts_at_the_originals_scale():
         ('ViTKDLoss', 'tokens_high_t', (4, 9, 8), 'teacher_dims=8'),
         *(
             (loss_type, f'feat_{side[0]}', (4, 8, 3, 2), f'{side}_channels=8')
-            for loss_type in ('VIDLoss', 'FitNetLoss', 'WKDFeatureLoss', 'SimKD')
+            for loss_type in ('VIDLoss', 'FitNetLoss', 'WKDFeatureLoss', 'SimKD', 'ICKDLoss', 'FTLoss')
             for side in ('student', 'teacher')
         ),
         *(
@@ -759,11 +781,12 @@ def test_a_wrong_width_is_an_error_that_names_the_right_value(loss_type, name, s
         build(loss_type)(**given)
 
 
+@pytest.mark.parametrize('loss_type', ['ReviewKDLoss', 'SemCKDLoss', 'AFDLoss'])
 @pytest.mark.parametrize('side', ['student', 'teacher'])
-def test_a_stage_of_a_wrong_width_is_an_error_that_names_the_right_values(side):
-    given = inputs('ReviewKDLoss') | {f'stages_{side[0]}': (torch.zeros(4, 2, 4, 3), torch.zeros(4, 8, 2, 1))}
-    with pytest.raises(ValueError, match=rf'ReviewKDLoss\({side}_channels=.*set {side}_channels=\(2, 8\)$'):
-        build('ReviewKDLoss')(**given)
+def test_a_stage_of_a_wrong_width_is_an_error_that_names_the_right_values(side, loss_type):
+    given = inputs(loss_type) | {f'stages_{side[0]}': (torch.zeros(4, 2, 4, 3), torch.zeros(4, 8, 2, 1))}
+    with pytest.raises(ValueError, match=rf'{loss_type}\({side}_channels=.*set {side}_channels=\(2, 8\)$'):
+        build(loss_type)(**given)
 
 
 def test_vitkd_refuses_tokens_that_are_no_square():

@@ -22,6 +22,10 @@ SIZES = {
     'ScaleKDLoss': dict(
         **STAGES, teacher_channels=(8, 16, 32, 64), teacher_heights=(32, 16, 8, 8), teacher_widths=(32, 16, 8, 8)
     ),
+    **{key: dict(**STAGES, teacher_channels=(8, 16, 32, 64)) for key in ('SemCKDLoss', 'AFDLoss')},
+    'FSPLoss': dict.fromkeys(('student_channels', 'teacher_channels'), (8, 16, 32, 64)),
+    'ICKDLoss': MAPS,
+    'FTLoss': MAPS,
     'ReviewKDLoss': dict(**STAGES, teacher_channels=(8, 16, 32, 64), **VECTORS),
     'SimKD': MAPS,
     'VIDLoss': MAPS,
@@ -39,6 +43,10 @@ def distiller(loss, **keywords):
     pair = dict(student=vit(16), teacher=vit(24)) if loss == 'ViTKDLoss' else {}
     if loss == 'CRDLoss':
         pair, keywords = dict(num_samples=4), dict(nce_k=2) | keywords
+    if loss == 'FSPLoss':  # of equal widths alone
+        pair = dict(student=resnet(8))
+    if loss == 'SemCKDLoss':
+        pair = dict(batch_size=len(samples()))
     return build(method(loss, 'loss_x', **keywords), **pair)
 
 

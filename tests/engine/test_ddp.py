@@ -55,6 +55,7 @@ def distiller_of(name, methods):
     MethodList(cfg.model.distill_cfg).select(methods)
     cfg.model.teacher_pretrained = False
     cfg.model.num_samples = 20_000
+    cfg.model.batch_size = 8
     preprocessor = dict(data_preprocessor=cfg.data_preprocessor) if 'data_preprocessor' in cfg else {}
     return MODELS.build({**cfg.model, **preprocessor})
 

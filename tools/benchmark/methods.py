@@ -160,6 +160,7 @@ def measure_methods(
     shapes: dict[str, Shape] = {n: shape_of(value) for n, value in tensors.items() if isinstance(value, (Tensor, tuple))}
     facts = dict(
         num_samples=lambda: num_samples,
+        batch_size=lambda: batch,
         teacher_weight=lambda: tensors['teacher_head'][-1].weight,
         teacher_head=lambda: tensors['teacher_head'],
     )

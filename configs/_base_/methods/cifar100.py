@@ -16,10 +16,12 @@ offered = dict(
     **_base_.offered,
     **_base_.on_maps,
     **_base_.on_pooled_maps,
+    **_base_.on_equal_maps,
 )
 offered['dist'] = dict(type='DISTLoss', temp=4.0, beta=1.0, gamma=1.0, loss_weight=2.0)
 offered['ofa_logit'] = dict(type='OFALogitLoss', eps=1.0, temp=1.0)
 offered['ofa'] = dict(type='OFALoss', eps=1.0, temp=1.0)
 offered['reviewkd'] = dict(type='ReviewKDLoss', loss_weight=dict(value=1.0, warmup=20))
+offered['semckd'] = dict(type='SemCKDLoss', loss_weight=400.0)
 offered['normkd'] = dict(type='NormKDLoss', temp=2.0, loss_weight=9.0)
 offered['rld'] = dict(_base_.offered['rld'], loss_weight=dict(value=1.0, warmup=20))

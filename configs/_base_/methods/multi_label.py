@@ -11,6 +11,9 @@ offered = dict(
     sigmoid_kd=dict(type='SigmoidKDLoss', temp=1.0, reduction='sum', loss_weight=10.0),
     **{
         name: _base_.offered[name]
-        for name in ('srrl', 'mgd', 'rkd', 'pkt', 'cc', 'crd', 'at', 'sp', 'nst', 'vid', 'fitnet', 'wkd_feature', 'reviewkd')
+        for name in (
+            *('srrl', 'mgd', 'rkd', 'pkt', 'cc', 'crd', 'at', 'sp', 'nst', 'vid', 'fitnet', 'wkd_feature', 'reviewkd'),
+            *('ickd', 'semckd', 'afd', 'ft'),
+        )
     },
 )
