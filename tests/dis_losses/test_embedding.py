@@ -158,6 +158,30 @@ def test_unfit_settings_are_refused(loss_type, keywords, message):
         build(loss_type, **keywords)
 
 
+@pytest.mark.parametrize('loss_type', ['EmbeddingLoss', 'QueueLoss'])
+def test_a_last_batch_of_one_image(loss_type):
+    """Its value is that of the image in a larger batch; the queue goes on; gradients are finite."""
+    loss, given = build(loss_type, **(dict(queue_size=8) if loss_type == 'QueueLoss' else {})), inputs(4)
+    if loss_type == 'QueueLoss':
+        loss(**inputs(5, seed=1))
+    one = {name: tensor[:1] for name, tensor in given.items()}
+    value = loss(**one)
+    value.backward()
+    assert value > 0
+    assert all(parameter.grad.isfinite().all() for parameter in loss.parameters())
+    if loss_type == 'EmbeddingLoss':
+        rest = loss(**{name: tensor[1:] for name, tensor in given.items()})
+        assert_close(loss(**given), (value + 3 * rest) / 4)
+    else:
+        assert loss.count == 6
+        assert loss(**{name: tensor[1:] for name, tensor in given.items()}).isfinite()
+
+
+def test_an_empty_queue_and_one_image_say_nothing():
+    """The image is then its own only entry: both distributions are 1."""
+    assert build('QueueLoss', queue_size=8)(**inputs(1)) == 0
+
+
 def test_a_batch_above_the_queue_is_refused():
     with pytest.raises(ValueError, match=r'queue_size=2\) is smaller than a batch of 3 images: set queue_size to 3 or more'):
         build('QueueLoss', queue_size=2)(**inputs(3))

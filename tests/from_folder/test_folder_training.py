@@ -1,5 +1,7 @@
 """From a folder of images to a student: the made config, its training, and inference from what is saved."""
 
+import errno
+import os
 import re
 import shlex
 import sys
@@ -11,11 +13,13 @@ import torch
 from folders import class_folders
 from libraries import hugging_face
 from mmengine.config import Config
+from mmpretrain.models.classifiers import TimmClassifier
 from PIL import Image
 
 import mmcls_kd
 from mmcls_kd.command import predict, test, train
 from mmcls_kd.command.from_folder.making import Order, chosen_methods, make, set_queue
+from mmcls_kd.distillers.classification import ClassificationDistiller
 from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.files.plain_data import read_plain_config
 from mmcls_kd.networks.cost import count_flops, count_parameters
@@ -143,6 +147,7 @@ class TestMade:
         (dict(student='torchvision:resnet81'), "no classifier 'resnet81'; did you mean"),
         (dict(student='resnet18_8xb32_in1kk'), "no model of that name; did you mean 'resnet18_8xb32_in1k'"),
         (dict(teachers=['timm:resnet81']), "--teacher: timm has no model 'resnet81'"),
+        (dict(teachers=[NET, 'timm:Test_ResNet']), "--teacher: timm has no model 'Test_ResNet'; did you mean 'test_resnet'"),
         (dict(teachers=[NET], teacher_weights=['nowhere.pth']), 'teacher weights nowhere.pth: no such file'),
         (dict(teachers=[NET], teacher_weights=['a', 'b']), 'names 2 files for 1 teachers'),
         (dict(teachers=['configs/fashion_mnist/resnet18-w16_9e.py']), 'no weights are published with it'),
@@ -175,6 +180,22 @@ def test_a_folder_of_results_that_would_be_a_class_or_is_a_file_is_refused(image
     (tmp_path / 'out').touch()
     with pytest.raises(ValueError, match='--work-dir .*out is a file: name a folder'):
         make(order(images, tmp_path))
+
+
+@pytest.mark.parametrize('number', [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_folder_of_results_that_cannot_be_written_is_named(images, tmp_path, monkeypatch, number):
+    def refuse(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr('mmcls_kd.command.from_folder.making.atomic_path', refuse)
+    with pytest.raises(ValueError, match=rf'--work-dir .*out cannot be written .*{os.strerror(number)}.*: name a folder'):
+        make(order(images, tmp_path))
+
+
+def test_a_folder_of_results_below_a_file_is_refused(images, tmp_path):
+    (tmp_path / 'file').touch()
+    with pytest.raises(ValueError, match=r'--work-dir .*file/out cannot be written \(.*Not a directory'):
+        make(order(images, tmp_path, work_dir=str(tmp_path / 'file' / 'out')))
 
 
 def test_results_may_be_beside_train_and_val(tmp_path):
@@ -339,6 +360,46 @@ class TestTrained:
         torch.save(timm.create_model('test_resnet', num_classes=3).state_dict(), 'bare.pth')
         with pytest.raises(SystemExit, match=message):
             predict.main(words)
+
+
+def same_weights(*paths):
+    first, *others = [torch.load(path, weights_only=True)['state_dict'] for path in paths]
+    return all(first.keys() == one.keys() and all(torch.equal(first[key], one[key]) for key in first) for one in others)
+
+
+@pytest.mark.slow
+@pytest.mark.own_process  # it trains
+@pytest.mark.filterwarnings('ignore')
+def test_after_ctrl_c_the_same_command_resumes(images, tmp_path, monkeypatch, capsys):
+    """In the second epoch, and in the baseline: it ends as undisturbed."""
+    monkeypatch.setattr(sys, 'argv', ['mmcls_kd train'])
+    words = ['--data', str(images), '--size', '32', '--student', NET, '--teacher', NET, '--epochs', '2', '--baseline']
+    words += ['--teacher-weights', weights(tmp_path / 'teacher.pth'), '--work-dir']
+    train.main([*words, str(tmp_path / 'whole')])
+    step, seen = ClassificationDistiller.train_step, []
+    alone = TimmClassifier.train_step
+
+    def interrupted(original, at):
+        def train_step(*args, **keywords):
+            seen.append(at)
+            if seen.count(at) == at:
+                raise KeyboardInterrupt
+            return original(*args, **keywords)
+
+        return train_step
+
+    moments = dict(later=(ClassificationDistiller, step, 5), base=(TimmClassifier, alone, 3))
+    for name, (kind, original, at) in moments.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(kind, 'train_step', interrupted(original, at))
+            with pytest.raises(SystemExit) as ended:
+                train.main([*words, str(tmp_path / name)])
+        assert ended.value.code == 130
+        assert 'interrupted; the same command with --resume resumes' in capsys.readouterr().err
+        seen.clear()
+        train.main([*words, str(tmp_path / name), '--resume'])
+        for file in ('student.pth', 'alone/epoch_2.pth'):
+            assert same_weights(tmp_path / 'whole' / file, tmp_path / name / file)
 
 
 @pytest.mark.own_process  # it trains

@@ -517,10 +517,13 @@ def _write(files: Mapping[Path, str], folder: Path) -> None:
                 f'{path} belongs to a training that has begun, and differs from what this command makes: train it as it is '
                 f'(train {next(iter(files))}), or name another --work-dir'
             )
-    folder.mkdir(parents=True, exist_ok=True)
-    for path, text in files.items():
-        with atomic_path(path) as unfinished:
-            unfinished.write_text(text)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path, text in files.items():
+            with atomic_path(path) as unfinished:
+                unfinished.write_text(text)
+    except OSError as error:
+        raise ValueError(f'--work-dir {folder} cannot be written ({error}): name a folder of yours') from error
 
 
 def _body(text: str) -> str:
