@@ -16,6 +16,7 @@ from commands import run, tool
 from mmpretrain.registry import MODELS
 from studies_kit import FILE, write_study
 
+from mmcls_kd.backbones.cifar_benchmark import build
 from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.networks.sources import network_cfg
 from mmcls_kd.study.records import read_records
@@ -87,6 +88,27 @@ def test_cifar100(tmp_path, monkeypatch):
     study(monkeypatch, path, '--jobs', '1', '--data-root', data, '--only', *keys)
     assert set(found(tmp_path, 'cifar100')) == set(keys)
     assert all(len(found(tmp_path, 'cifar100')[key]['curve']) == 1 for key in keys[1:])
+
+
+def test_cifar100_benchmark(tmp_path, monkeypatch):
+    """A published teacher's file is tested and taught with; the training ends with its last and its best epoch."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path), prepend=os.pathsep)
+    (tmp_path / 'sitecustomize.py').write_text(UNCHECKED)
+    file = tmp_path / 'ckpt_epoch_240.pth'
+    torch.save(dict(epoch=240, model=build('resnet56').state_dict(), accuracy=torch.tensor(72.34), optimizer={}), file)
+    text = SHORT.replace('dict({pairs})', '{pairs}').replace('max_epochs=1', 'max_epochs=2')
+    pairs = {'resnet56-resnet20': dict(teacher=str(file))}
+    name = 'cifar100_benchmark'
+    path = write_study(tmp_path, text.format(study=TOOLBOX / f'studies/{name}.py', pairs=pairs), name)
+    keys = [f'resnet56-resnet20/{row}/seed0' for row in ('teacher', 'baseline', 'kd')]
+    data = folders.cifar100(tmp_path / 'images')
+    study(monkeypatch, path, '--jobs', '1', '--data-root', data, '--only', *keys)
+    results = found(tmp_path, name)
+    assert set(results) == set(keys)
+    assert all(len(results[key]['curve']) == 2 for key in keys[1:])
+    log = next((tmp_path / 'work_dirs').rglob('kd/seed0/train.log')).read_text()
+    assert 'best of 2 validations' in log
 
 
 def test_imagenet(tmp_path, monkeypatch):
