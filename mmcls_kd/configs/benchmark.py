@@ -23,7 +23,12 @@ def stage_count(name: str) -> int:
 
 
 def benchmark_pair(
-    offered: Mapping[str, Mapping], teacher: str, student: str, methods: Sequence[str] = ('kd',), **settings: Mapping
+    offered: Mapping[str, Mapping],
+    teacher: str,
+    student: str,
+    data: str = '',
+    methods: Sequence[str] = ('kd',),
+    **settings: Mapping,
 ) -> dict[str, Any]:
     """Make the ``model`` of a pair's config, in which KD is switched on.
 
@@ -33,6 +38,7 @@ def benchmark_pair(
         offered: Keywords of each loss by method name.
         teacher: Published name of the teacher, e.g. ``'resnet32x4'``.
         student: Published name of the student.
+        data: ``'tiny_imagenet'`` for the networks of Tiny-ImageNet.
         methods: The methods to switch on.
         **settings: The pair's own keywords of a method, e.g. ``dkd=dict(beta=8.0)``.
 
@@ -43,12 +49,13 @@ def benchmark_pair(
     stages: dict[str, Any] = {name: [*range(1, min(counts) + 1)] for name in ON_ALL_STAGES}
     stages |= {name: [-1] for name in ON_LAST_STAGE}
     own = {name: {'stages': numbers, **settings.get(name, {})} for name, numbers in stages.items() if name in offered}
+    folder, ending = 'configs/cifar100_benchmark', f'_{data}.py' if data else '.py'
     return dict(
         _delete_=True,
         type='ClassificationDistiller',
-        teacher_cfg=f'configs/cifar100_benchmark/{teacher}.py',
+        teacher_cfg=f'{folder}/{teacher}{ending}',
         teacher_pretrained=None,
-        student_cfg=f'configs/cifar100_benchmark/{student}.py',
-        rgb_images=True,
+        student_cfg=f'{folder}/{student}{ending}',
+        rgb_images=not data,  # CIFAR's files hold RGB, images of files are read as BGR
         distill_cfg=offer(offered, methods, **{**settings, **own}),
     )

@@ -19,6 +19,7 @@ LAYOUTS = {
     'CustomDataset': 'a folder of images for each class, or an annotation file (`ann_file`)',
     'WebDataset': 'tar shards (shards=..., by default *.tar) with an image and a label for each sample',
     'HuggingFaceDataset': 'parquet files, or a folder that load_dataset or load_from_disk takes',
+    'TinyImageNet': 'wnids.txt, train/CLASS/images/*.JPEG, val/images/*.JPEG, val/val_annotations.txt, as unpacked',
     'UnlabelledImages': 'images, in folders of any depth, or a list of their paths (`ann_file`)',
     'FashionMNIST': 'train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte; '
     'python tools/fetch_fashion_mnist.py puts them there',

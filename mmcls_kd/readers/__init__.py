@@ -1,6 +1,10 @@
-"""Data sets of WebDataset shards and of Hugging Face's library, which read, shuffle and resume like folders of images."""
+"""Data sets of WebDataset shards and of Hugging Face's library, which read, shuffle and resume like folders of images.
+
+Tiny-ImageNet is read as it is downloaded.
+"""
 
 from .huggingface import HuggingFaceDataset
 from .shards import WebDataset
+from .tiny_imagenet import TinyImageNet
 
-__all__ = ['HuggingFaceDataset', 'WebDataset']
+__all__ = ['HuggingFaceDataset', 'TinyImageNet', 'WebDataset']

@@ -16,7 +16,7 @@ from .report import table
 from .steps import epochs_of
 
 #: Training images and their side, by data set.
-DATA = {'ImageNet': (1_281_167, 224), 'CIFAR100': (50_000, 32)}
+DATA = {'ImageNet': (1_281_167, 224), 'CIFAR100': (50_000, 32), 'TinyImageNet': (100_000, 64)}
 #: An NVIDIA A100's peak in TF32 by its data sheet, in TFLOP/s, and the share of it that is assumed to be reached.
 PEAK, SHARE = 156.0, 0.15
 TFLOPS = round(PEAK * SHARE, 1)

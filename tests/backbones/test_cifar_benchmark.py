@@ -35,6 +35,17 @@ def test_names_shapes_and_parameters(name):
     assert preacts is None or [p.shape for p in preacts] == [f.shape for f in features]
 
 
+def test_tiny_imagenets_teacher():
+    facts, network = FACTS['extra']['ResNet18'], made('ResNet18', num_classes=200)
+    assert [(k, list(v.shape)) for k, v in network.state_dict().items()] == list(facts['keys'].items())
+    assert sum(p.numel() for p in network.parameters()) == facts['parameters']
+    features, preacts, logit = network.eval().features(torch.empty(2, 3, 64, 64, device='meta'))
+    assert [tuple(f.shape[1:]) for f in features[:-1]] == [(64, 64, 64)] * 2 + [(128, 32, 32), (256, 16, 16), (512, 8, 8)]
+    assert logit.shape == (2, 200)
+    assert [norm.num_features for norm in network.bn_before_relu()] == [64, 128, 256, 512]
+    assert len(preacts) == len(features)
+
+
 def test_every_network_is_there():
     assert set(NETWORKS) >= set(FACTS['networks'])
     assert len(FACTS['networks']) == 22

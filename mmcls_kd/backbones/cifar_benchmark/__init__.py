@@ -13,7 +13,7 @@ from functools import partial
 from ...errors import close_names
 from .base import BenchmarkNetwork
 from .mobilenet import MobileNetV2
-from .resnet import Bottleneck, CifarResNet, FourStageResNet
+from .resnet import Bottleneck, CifarResNet, FourStageResNet, ShortcutBlock
 from .shufflenet import ShuffleV1, ShuffleV2
 from .vgg import COUNTS, VGG
 from .wrn import WideResNet
@@ -29,6 +29,7 @@ NETWORKS: dict[str, Callable[..., BenchmarkNetwork]] = {
     'MobileNetV2': MobileNetV2,
     'ShuffleV1': ShuffleV1,
     'ShuffleV2': ShuffleV2,
+    'ResNet18': partial(FourStageResNet, ShortcutBlock, (2, 2, 2, 2), (64, 128, 256, 512)),  # of Tiny-ImageNet
     'ResNet50': partial(FourStageResNet, Bottleneck, (3, 4, 6, 3), (256, 512, 1024, 2048)),
 }
 

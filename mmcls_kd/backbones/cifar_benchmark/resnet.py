@@ -30,19 +30,28 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Sequential
 class BasicBlock(nn.Module):
     """Two 3×3 convolutions and a shortcut, of which the sum goes through a ReLU."""
 
+    shortcut_name = 'downsample'
+
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
         self.conv1 = conv3x3(in_channels, out_channels, stride)
         self.bn1 = nn.BatchNorm2d(out_channels)
         self.conv2 = conv3x3(out_channels, out_channels)
         self.bn2 = nn.BatchNorm2d(out_channels)
-        self.downsample = _shortcut(in_channels, out_channels, stride)
+        self.add_module(self.shortcut_name, _shortcut(in_channels, out_channels, stride))
         self.act = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the map after the ReLU."""
         out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return self.act(out + (x if self.downsample is None else self.downsample(x)))
+        shortcut = getattr(self, self.shortcut_name)
+        return self.act(out + (x if shortcut is None else shortcut(x)))
+
+
+class ShortcutBlock(BasicBlock):
+    """:class:`BasicBlock` under the names of the network of four stages."""
+
+    shortcut_name = 'shortcut'
 
 
 class CifarResNet(BenchmarkNetwork):

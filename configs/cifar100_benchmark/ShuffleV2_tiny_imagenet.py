@@ -1,0 +1,4 @@
+"""ShuffleV2 alone on Tiny-ImageNet."""
+
+_base_ = '../_base_/tiny_imagenet_benchmark.py'
+model = dict(type='CifarClassifier', model_name='ShuffleV2', num_classes=200)
