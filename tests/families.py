@@ -198,7 +198,8 @@ def _mmpretrain_blocks(network, images):
     last = last(images)[-1]
     two_heads = 'Distilled' in type(backbone).__name__
     vector = last[:, 0] if two_heads else goes_into(network, 'head.layers.head', images)
-    return blocks(network(images), vector, backbone(images), last, backbone.num_extra_tokens)
+    found = blocks(network(images), vector, backbone(images), last, backbone.num_extra_tokens)
+    return found | (dict(logit_token=network.head.layers.head_dist(last[:, 1])) if two_heads else {})
 
 
 for kind, head in dict(
@@ -262,7 +263,8 @@ def _timm_blocks(network, images, class_token=True):
     tokens = [torch.cat([prefix, patches], dim=1) for patches, prefix in read] if extra else read
     two_heads = hasattr(network.model, 'head_dist')
     vector = last[:, 0] if two_heads else goes_into(network, 'model.head', images)
-    return blocks(network(images), vector, tokens, last, extra, class_token)
+    found = blocks(network(images), vector, tokens, last, extra, class_token)
+    return found | (dict(logit_token=network.model.head_dist(last[:, 1])) if two_heads else {})
 
 
 for title, name in dict(

@@ -20,6 +20,7 @@ STRATEGIES = {
     'deit-t_distill_res18_ofa_img': ('SGD', 0.1, 1e-4, 100, 512),
     'beitv2-l_distill_tinyvit-5m_in22k': ('AdamW', 2e-3, 0.01, 90, 4096),
     'swin-l_distill_res50_scalekd_img': ('AdamW', 1e-3, 0.05, 300, 1024),
+    'deit-t_token_img': ('AdamW', 1e-3, 0.05, 300, 1024),
     'tinyvit-5m_finetune_img': ('AdamW', 5e-4, 1e-8, 30, 1024),
 }
 

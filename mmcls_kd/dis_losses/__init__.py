@@ -7,6 +7,7 @@ from .base import DistillLoss
 from .cc import CCLoss, cc_loss
 from .crd import CRDLoss, nce_loss
 from .crld import CRLDLoss, crld_loss
+from .deit_token import DeiTTokenLoss, deit_token_loss
 from .dist import DISTLoss, dist_loss
 from .dkd import DKDLoss, dkd_loss
 from .embedding import EmbeddingLoss, embedding_loss
@@ -56,6 +57,7 @@ __all__ = [
     'CRLDLoss',
     'DISTLoss',
     'DKDLoss',
+    'DeiTTokenLoss',
     'DistillLoss',
     'EmbeddingLoss',
     'FSPLoss',
@@ -102,6 +104,7 @@ __all__ = [
     'at_loss',
     'cc_loss',
     'crld_loss',
+    'deit_token_loss',
     'dist_loss',
     'dkd_loss',
     'dual_view_loss',

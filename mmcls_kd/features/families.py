@@ -32,6 +32,8 @@ STAGES = (
 )
 #: Names of the number of prefix tokens.
 EXTRA_TOKENS = ('num_extra_tokens', 'num_prefix_tokens')
+#: Names of the classifier of a distillation token, in mmpretrain and timm, and in Hugging Face's networks.
+TOKEN_HEADS = ('head_dist', 'distillation_classifier')
 #: Attributes in which a backbone of mmpretrain lists its stages by name.
 LISTS = ('res_layers', 'layers', 'stages')
 
@@ -79,6 +81,7 @@ def default_taps(network: Any, survey: DryRun) -> dict[str, Tap]:
     outermost = survey.logit_paths[0]
     place = next(i for i, tensor in enumerate(survey.outputs[outermost]) if tensor.shape == survey.logit.shape)
     taps = {'logit' if survey.has_classes else 'vector': tap(survey, [outermost], index=place)}
+    taps |= _token_taps(survey)
     stages = stage_paths(network, survey)
     shapes = {survey.outputs[path][0].shape for path in stages}
     blocks_alike = stages and len(shapes) == 1 and len(next(iter(shapes))) == 3
@@ -89,6 +92,14 @@ def default_taps(network: Any, survey: DryRun) -> dict[str, Tap]:
         found = _block_taps(network, survey, stages) if blocks_alike else _stage_taps(network, survey, stages)
         return found | taps
     return taps
+
+
+def _token_taps(survey: DryRun) -> dict[str, Tap]:
+    """Return the tap of a distillation token's logits, if there is such a token."""
+    for path, tensors in survey.outputs.items():
+        if path.split('.')[-1] in TOKEN_HEADS and survey.has_classes and tensors[0].shape == survey.logit.shape:
+            return {'logit_token': tap(survey, [path])}
+    return {}
 
 
 def _block_taps(network: nn.Module, survey: DryRun, blocks: list[str]) -> dict[str, Tap]:

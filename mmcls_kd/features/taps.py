@@ -4,6 +4,7 @@ The names, without the ``_s`` (student) or ``_t`` (teacher), and the form of eac
 
 ========================  ===========================================================================================
 ``logit``                 logits, (N, C)
+``logit_token``           logits of a ViT's distillation token, (N, C)
 ``feat``                  feature map of the last stage, (N, C, H, W); of a ViT its last patch tokens, laid on their grid
 ``feat_mid``              features of the stage before the last, pooled, (N, C); of a ViT the class token half-way
 ``tokens_low``            a ViT's patch tokens after its first two blocks, (N, 2, L, D)
@@ -39,6 +40,7 @@ Shape = tuple[Any, ...]
 
 #: The form of each name; of others the tensor as it is.
 FORM_OF = {
+    'logit_token': 'raw',
     'feat': 'map',
     'feat_mid': 'pooled',
     'tokens_low': 'tokens',

@@ -17,6 +17,7 @@ from mmcls_kd.dis_losses import (
     WKDLogitLoss,
     abkd_loss,
     crld_loss,
+    deit_token_loss,
     dist_loss,
     dkd_loss,
     embedding_loss,
@@ -93,6 +94,8 @@ LOGIT_LOSSES |= {
     'wkd_T1': logit_loss(wkd_logit, temp=1.0),
     'wkd_T4': logit_loss(wkd_logit, temp=4.0),
     'normkd': logit_loss(normkd_loss),
+    'deit_hard': logit_loss(deit_token_loss),
+    'deit_soft': logit_loss(deit_token_loss, kind='soft', temp=3.0),
     'normdkd': logit_loss(normdkd_loss),
     'rld_T1': logit_loss(rld_loss, temp=1.0),
     'rld_T4': logit_loss(rld_loss),
@@ -334,6 +337,7 @@ FORWARD |= {
 }
 FORWARD |= {name: ['logit_s', 'logit_t'] for name in ('NormKDLoss', 'ABKDLoss', 'LumiNetLoss')}
 FORWARD |= {name: ['logit_s', 'logit_t', 'gt_label'] for name in ('NormDKDLoss', 'RLDLoss')}
+FORWARD |= {'DeiTTokenLoss': ['logit_token_s', 'logit_t']}
 ON_PROJECTIONS = ('SRDCorrelationLoss', 'PEFDLoss', 'VkDLoss')
 FORWARD |= {name: ['vector_s', 'vector_t'] for name in ON_PROJECTIONS}
 FORWARD |= {'SRDLoss': ['vector_s', 'vector_t', 'logit_s', 'logit_t']}
@@ -372,6 +376,7 @@ def inputs(loss_type, label='mixup', dtype=torch.float32):
         tokens_low_t=(4, 2, 9, 3),
         tokens_high_s=(4, 9, 2),
         tokens_high_t=(4, 9, 3),
+        logit_token_s=(4, CLASSES),
     )
     shapes |= dict(vector_s=(4, 5), vector_t=(4, 6))
     shapes |= {
@@ -631,6 +636,7 @@ DEFAULTS |= {
     'RLDLoss': dict(temp=4.0, tau_alpha=1.0, alpha=1.0, beta=8.0, standardize=False),
     'ABKDLoss': dict(alpha=0.8, beta=0.3, temp=4.0, released=False),
     'LumiNetLoss': dict(temp=4.0, alpha=None),
+    'DeiTTokenLoss': dict(kind='hard', temp=1.0, batchmean=False, task_weight=1.0),
     'SRDLoss': dict(student_channels=..., teacher_channels=..., exponent=4.0, temp=1.0),
     'SRDCorrelationLoss': dict(student_channels=..., teacher_channels=...),
     'PEFDLoss': dict(student_channels=..., teacher_channels=..., num_projectors=3),
@@ -698,6 +704,7 @@ def test_loss_weight_stands_last_and_multiplies_the_value(loss_type):
         (luminet_loss, 'LumiNetLoss', {}),
         (crld_loss, 'CRLDLoss', {}),
         (srd_loss, 'SRDLoss', {}),
+        (deit_token_loss, 'DeiTTokenLoss', {}),
     ],
 )
 def test_the_function_has_the_defaults_of_its_module(function, loss_type, renamed):

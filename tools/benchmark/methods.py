@@ -64,6 +64,7 @@ def stand_ins(batch: int, classes: int, num_samples: int, device: str = 'cpu') -
         stages = tuple(torch.randn(batch, channels, size, size, device=device) for channels, size in STAGES)
         made = dict(
             logit=torch.randn(batch, classes, device=device),
+            logit_token=torch.randn(batch, classes, device=device),
             feat=torch.randn_like(stages[-1]),
             feat_mid=torch.randn(batch, STAGES[-2][0], device=device),
             vector=torch.randn(batch, STAGES[-1][0], device=device),
