@@ -117,5 +117,5 @@ def test_the_document_shows_what_was_measured():
     later |= {'normkd', 'normdkd', 'rld', 'abkd', 'luminet', 'srd', 'srd_correlation', 'pefd', 'vkd'}
     later |= {'mlkd', 'crld'}
     later |= {'ickd', 'fsp', 'semckd', 'afd', 'ft'}
-    later |= {'DeiTTokenLoss'}
+    later |= {'DeiTTokenLoss', 'scalekd'}
     assert set(costs) | later == {method.name for method in wanted_methods()}

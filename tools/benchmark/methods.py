@@ -98,6 +98,7 @@ def offered_methods() -> dict[str, dict[str, Any]]:
         offered = Config.fromfile(TOOLBOX / 'configs' / '_base_' / 'methods' / f'{file}.py').offered
         for name, entry in offered.items():
             entries.setdefault(name, dict(entry)).pop('num_classes', None)  # as many as the tensors have
+    entries['scalekd']['perception'] = False  # there is no teacher whose last stage could be run
     types = {entry['type'] for entry in entries.values()}
     return entries | {name: dict(type=name) for name in LOSSES if name not in types}
 
