@@ -15,6 +15,7 @@ from mmcls_kd.recipe.methods import method_name
 
 pytestmark = pytest.mark.filterwarnings('ignore')
 
+TWO_VIEWS = 'configs/distillers/fashion_mnist/res18-w16_distill_res18-w4_two-views_fmnist.py'
 SELF = 'configs/distillers/fashion_mnist/res18-w4_sd_fmnist.py'
 CONFIG = """
 _base_ = '{base}'
@@ -37,7 +38,7 @@ def offered(config):
     return {method_name(entry['methods'][0]): config for entry in Config.fromfile(TOOLBOX / config).model.distill_cfg}
 
 
-METHODS = offered(SELF) | offered(DISTILLER)
+METHODS = offered(SELF) | offered(DISTILLER) | offered(TWO_VIEWS)
 #: What trains together on two processes: SimKD's and CRD's losses need the run for themselves.
 TOGETHER = {
     'without a teacher': ['uskd', 'tfnkd'],
@@ -46,6 +47,7 @@ TOGETHER = {
     'projections': ['srd', 'srd_correlation', 'pefd', 'vkd'],
     'features': ['srrl', 'mgd', 'ofa', 'rkd', 'pkt', 'cc', 'at', 'sp', 'nst', 'vid', 'fitnet', 'wkd_feature', 'reviewkd'],
     'later features': ['ickd', 'semckd', 'afd', 'ft'],
+    'two views': ['mlkd', 'crld'],
     'simkd': ['simkd'],
     'crd': ['crd'],
 }

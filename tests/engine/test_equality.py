@@ -5,7 +5,7 @@ with group norm. What has batch statistics, and what becomes of it:
 
 * The batch mean of USKD and tf-NKD: ``sync_batch_mean``. Without it the students differ, which these tests see too. It
   does not reach over the parts of an accumulated batch.
-* Losses that compare the samples of a batch with one another, RKD, PKT, CC, SP, DIST, LumiNet and SRD: ``sync_batch``,
+* Losses that compare the samples of a batch with one another, RKD, PKT, CC, SP, DIST, LumiNet, SRD, MLKD: ``sync_batch``,
   likewise.
 * SRRL's connector has a batch norm. It is in eval mode here, so that it normalises by its running statistics; all else of
   SRRL is as ever. In train mode it needs SyncBN like any batch norm, which torch has on CUDA only: the last test.
@@ -46,6 +46,7 @@ CASES = {
     'vitkd': (VITS, method('ViTKDLoss', student_dims=16, teacher_dims=24, alpha_vitkd=1e-3, beta_vitkd=1e-3), False),
     'mgd': (RESNETS, MGD, False),
     'srrl': (RESNETS, SRRL, False),
+    'crld': (VITS, method('CRLDLoss', tau_weak=0.0, tau_strong=0.0), False),  # random teachers are never sure
     'rld': (VITS, method('RLDLoss'), False),
     'pefd': (VITS, method('PEFDLoss'), False),
     'vkd': (VITS, method('VkDLoss'), False),
@@ -60,6 +61,7 @@ SYNCED = {
     'cc': (VITS, method('CCLoss', sync_batch=True, feat_dim=8), False),
     'sp': (RESNETS, method('SPLoss', sync_batch=True), False),
     'dist': (VITS, method('DISTLoss', sync_batch=True), False),
+    'mlkd': (VITS, method('MLKDLoss', sync_batch=True), False),
     'srd': (VITS, method('SRDLoss', sync_batch=True), False),
     'luminet': (VITS, method('LumiNetLoss', sync_batch=True), False),
 }
@@ -145,7 +147,8 @@ def train(distiller, parts, soft=False, wrap=None, device='cpu'):
         for rows in parts:
             with pytest.MonkeyPatch.context() as patch:
                 given_masks(patch, step, rows)
-                data = dict(inputs=inputs[rows], data_samples=[data_samples[row] for row in rows])
+                given = [inputs[rows], inputs[rows].flip(3)] if distiller.needs_strong else inputs[rows]
+                data = dict(inputs=given, data_samples=[data_samples[row] for row in rows])
                 model.train_step(data, wrapper)
     return {name: value.cpu() for name, value in distiller.state_dict().items()}
 

@@ -101,6 +101,8 @@ def test_plain_pytorch_refuses_a_store_of_one_view(tmp_path):
     images, labels = batch()
     loader = DataLoader([(image, label, index) for index, (image, label) in enumerate(zip(images, labels, strict=True))], 3)
     stored = store_logits(CNN(8), loader, tmp_path / 'store')
-    with pytest.raises(ValueError, match='one view of each image, and mlkd reads logit_s_strong: make a store of both views'):
+    with pytest.raises(
+        ValueError, match='one view of each image, and mlkd reads logit_s_strong: make a store of both views'
+    ):
         Distiller(CNN(), stored, 'mlkd')
     assert Distiller(CNN(), stored, dict(mlkd=dict(type='mlkd', views=1)))(images, labels, range(8))['mlkd'].isfinite()
