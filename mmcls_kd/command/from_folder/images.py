@@ -137,7 +137,10 @@ def _class_files(folder: Path, root: Path) -> dict[str, list[str]]:
     if not found:
         loose = any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
         has = 'images, but no class folders' if loose else 'no class folders'
-        raise ValueError(f'--data: {folder} has {has}: put the images of each class into a folder of its own, named as it')
+        without = '; images without labels need a config (docs/labels.md, UnlabelledImages)' if loose else ''
+        raise ValueError(
+            f'--data: {folder} has {has}: put the images of each class into a folder of its own, named as it{without}'
+        )
     if empty := [name for name, paths in found.items() if not paths]:
         raise ValueError(
             f'--data: {folder / empty[0]} has no image{f", nor have {len(empty) - 1} more" * (len(empty) > 1)}: add images '
