@@ -175,6 +175,10 @@ def test_all_methods_that_fit_train_a_step_together_in_every_pair(name):
 def test_each_method_trains_a_step_alone(name):
     cfg = read(name)
     for method in entries(cfg):
+        if method == 'semckd':  # whose layers are as wide as the batch, which a training states
+            with pytest.raises(ValueError, match='set batch_size'):
+                step(cfg, [method])
+            continue
         _, losses = step(cfg, [method])
         assert f'loss_{method}' in losses
 
