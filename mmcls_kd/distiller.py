@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .dis_losses.common import HALF
 from .errors import close_names, need_library, refusals_named
+from .features.classifier import linear_classifier, weight_and_bias
 from .features.dry_run import DryRun, dry_run, evaluating, scores
 from .features.families import default_taps
 from .features.taps import Tap, check_names, given_taps, lays_tokens, record, shapes_of
@@ -35,7 +36,9 @@ from .recipe.methods import (
     ALIASES,
     GT_LABEL,
     SAMPLE_IDX,
+    STUDENT_LINEAR,
     TEACHER_HEAD,
+    TEACHER_LINEAR,
     VIEWS,
     Method,
     check_class_scores,
@@ -68,6 +71,7 @@ class BaseDistiller(nn.Module):
         inputs: The names of their inputs, by the name of the loss.
         student_taps: Taps of the student that some loss reads.
         teacher_names: Names of the teacher's taps that some loss reads.
+        classifier_path: Path of the student's linear classifier, if some loss reads its parameters; None else.
         task_views: Views of the task loss, of :data:`~mmcls_kd.recipe.methods.VIEWS`.
         student_views: Views that the student sees.
         teacher_views: Views that the teacher sees.
@@ -110,7 +114,9 @@ class BaseDistiller(nn.Module):
         read = {ALIASES.get(name, name) for names in self.inputs.values() for name in names}
         read |= {'logit_t'} if self.label and GT_LABEL in read else set()
         wanted = set(map(weak_name, read))
-        available = [GT_LABEL, SAMPLE_IDX, *shapes, *([TEACHER_HEAD] if self.teacher_head else [])]
+        self.classifier_path = linear_classifier(self.student, found, taps) if wanted & {*STUDENT_LINEAR} else None
+        heads = [TEACHER_HEAD] if self.teacher_head else []
+        available = [GT_LABEL, SAMPLE_IDX, *shapes, *heads, *self.linear_classifiers]
         if isinstance(teacher, TeacherGroup) and 'vector_t' in wanted:
             check_several(methods)
         check_class_scores(methods, available, found.num_classes, teacher.num_classes if teacher else None)
@@ -196,6 +202,21 @@ class BaseDistiller(nn.Module):
         return self.teacher_holder.head if self.teacher_holder and asked else None
 
     @property
+    def linear_classifiers(self) -> dict[str, Tensor]:
+        """The weight, (C, D), and bias, (C,), of the linear classifiers that losses read, by the names of these inputs.
+
+        They are the live parameters: a loss's gradient flows to the student's.
+        """
+        found: dict[str, Tensor] = {}
+        if self.classifier_path is not None:
+            linear = self.student.get_submodule(self.classifier_path)
+            found |= zip(STUDENT_LINEAR, weight_and_bias(linear), strict=True)
+        asked = any(name in names for names in self.inputs.values() for name in TEACHER_LINEAR)
+        if self.teacher_holder and asked and (classifier := self.teacher_holder.classifier):
+            found |= zip(TEACHER_LINEAR, classifier, strict=True)
+        return found
+
+    @property
     def teachers(self) -> Sequence[nn.Module]:
         """The networks of all teachers, as given."""
         return self.teacher_holder.networks if self.teacher_holder else []
@@ -232,7 +253,7 @@ class BaseDistiller(nn.Module):
             other = [view] if view != 'weak' else []  # a derived teacher need not know of views
             seen = teacher(views[view], samples, self.teacher_names, *other)  # type: ignore[misc]
             tensors |= {f'{name}_t{VIEWS[view]}': tensor for name, tensor in seen.items()}
-        tensors[TEACHER_HEAD] = self.teacher_head
+        tensors |= {TEACHER_HEAD: self.teacher_head, **self.linear_classifiers}
         if self.label and 'logit_t' in tensors:
             tensors[GT_LABEL] = filled(tensors[GT_LABEL], tensors['logit_t'], self.multi_label)
         losses = {}

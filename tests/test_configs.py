@@ -28,6 +28,7 @@ LATER = ['dist', 'lskd', 'ttm', 'wttm', 'ctkd', 'ofa_logit', 'ofa', 'wkd_logit',
 LATER += ['normkd', 'normdkd', 'rld', 'abkd', 'luminet', 'srd', 'srd_correlation', 'pefd', 'vkd']
 MAPS = ['at', 'sp', 'nst', 'vid', 'fitnet', 'wkd_feature', 'scalekd', 'reviewkd', 'simkd']  # and of convolutional networks
 MAPS += ['ickd', 'semckd', 'afd', 'ft']
+MAPS += ['catkd', 'sdd']
 CNN = ['srrl', 'mgd', 'wsld', 'dkd', 'kd', 'nkd', *LATER, *MAPS]
 VIT = ['vitkd', 'wsld', 'dkd', 'nkd', 'kd', *LATER]
 SELF = ['uskd', 'tfnkd']
@@ -78,6 +79,7 @@ ON_IMAGENET = dict(
     ofa=dict(eps=1.5, temp=1),
     normkd=dict(temp=1),
     rld=dict(**RLD, loss_weight=dict(value=1, warmup=1)),
+    sdd=dict(scales=[1, 2, 4], loss=dict(type='DKDLoss', temp=1, alpha=1, beta=0.5)),
 )
 ON_CIFAR = dict(
     dist=dict(temp=4, beta=1, gamma=1, loss_weight=2),
@@ -85,6 +87,7 @@ ON_CIFAR = dict(
     ofa=dict(eps=1, temp=1),
     normkd=dict(temp=2, loss_weight=9),
     rld=dict(**RLD, loss_weight=dict(value=1, warmup=20)),
+    sdd=dict(scales=[1, 2, 4], loss=dict(type='DKDLoss', temp=4, alpha=1, beta=8), loss_weight=dict(value=1, warmup=20)),
 )
 EVERY_STAGE = [1, 2, 3, 4]
 PUBLISHED_MAPS = {
@@ -98,6 +101,7 @@ PUBLISHED_MAPS = {
     'ickd': dict(loss_weight=4),
     'afd': dict(qk_dim=128, loss_weight=200),
     'ft': dict(rate=0.5, p1=2, p2=1, loss_weight=200),
+    'catkd': dict(resolution=2, normalize=True),
 }
 PUBLISHED = {
     'imagenet CNN': {

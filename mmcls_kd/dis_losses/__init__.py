@@ -4,6 +4,7 @@ from .abkd import ABKDLoss, abkd_loss
 from .afd import AFDLoss, afd_loss
 from .at import ATLoss, at_loss
 from .base import DistillLoss
+from .catkd import CATKDLoss, cat_loss
 from .cc import CCLoss, cc_loss
 from .crd import CRDLoss, nce_loss
 from .crld import CRLDLoss, crld_loss
@@ -32,6 +33,7 @@ from .reviewkd import ReviewKDLoss, hcl_loss
 from .rkd import RKDLoss, rkd_loss
 from .rld import RLDLoss, rld_loss
 from .scalekd import ScaleKDLoss, dual_view_loss
+from .sdd import SDDLoss
 from .semckd import SemCKDLoss, semckd_loss
 from .sigmoid_kd import SigmoidKDLoss, sigmoid_kd_loss
 from .simkd import SimKD, simkd_loss
@@ -52,6 +54,7 @@ __all__ = [
     'ABKDLoss',
     'AFDLoss',
     'ATLoss',
+    'CATKDLoss',
     'CCLoss',
     'CRDLoss',
     'CRLDLoss',
@@ -81,6 +84,7 @@ __all__ = [
     'RKDLoss',
     'RLDLoss',
     'ReviewKDLoss',
+    'SDDLoss',
     'SPLoss',
     'SRDCorrelationLoss',
     'SRDLoss',
@@ -102,6 +106,7 @@ __all__ = [
     'abkd_loss',
     'afd_loss',
     'at_loss',
+    'cat_loss',
     'cc_loss',
     'crld_loss',
     'deit_token_loss',

@@ -13,9 +13,11 @@ class DistillLoss(nn.Module):
 
     The parameters of :meth:`forward` without a default are its **inputs**: a distiller passes them by name. ``gt_label`` is
     the label, ``sample_idx`` the index of each sample in the training set, ``teacher_head`` the teacher's classifier of
-    feature maps; the other names are features of :mod:`mmcls_kd.features.taps` with ``_s`` (student) or ``_t`` (teacher)
-    appended, such as ``logit_s`` and ``feat_t``. With ``_strong`` appended, too (``logit_s_strong``), they are those of the
-    strong view of each image. All class attributes below are optional.
+    feature maps, ``student_weight``, ``student_bias``, ``teacher_weight`` and ``teacher_bias`` the parameters of the linear
+    classifiers behind the pooled ``feat``; the other names are features of :mod:`mmcls_kd.features.taps` with ``_s``
+    (student) or ``_t`` (teacher) appended, such as ``logit_s`` and ``feat_t``. With ``_strong``
+    appended, too (``logit_s_strong``), they are those of the strong view of each image. All class attributes below are
+    optional.
     A module without any of them is a loss, too.
 
     Attributes:

@@ -155,7 +155,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _uncompiled(network: nn.Module) -> Iterator[None]:
+def uncompiled(network: nn.Module) -> Iterator[None]:
     """Run without what ``Module.compile`` made: it would be made anew for each hook."""
     compiled = [(module, call) for module in network.modules() if (call := module._compiled_call_impl)]
     for module, _ in compiled:
@@ -183,7 +183,7 @@ def dry_run(network: nn.Module, role: str, size: tuple[int, int] | None = None, 
     parameter = next(chain(network.parameters(), [torch.empty(0)]))
     reasons: dict[int, dict[str, str]] = {count: {} for count in counts}  # most often one for all sizes
     for channels, (height, width) in product(counts, sizes):
-        with torch.random.fork_rng(devices=[]), evaluating(network), _uncompiled(network):
+        with torch.random.fork_rng(devices=[]), evaluating(network), uncompiled(network):
             images = torch.randn(2, channels, height, width).to(parameter)
             for graph in (True, False):  # some change in place what torch keeps a graph of
                 try:

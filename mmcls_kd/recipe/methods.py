@@ -17,6 +17,7 @@ from .wrappers import AT_STAGES, AtStages, CurriculumTemperature, at_stage, chec
 
 # Inputs of losses beside features, and the full name of each short one.
 GT_LABEL, SAMPLE_IDX, TEACHER_HEAD = 'gt_label', 'sample_idx', 'teacher_head'
+STUDENT_LINEAR, TEACHER_LINEAR = ('student_weight', 'student_bias'), ('teacher_weight', 'teacher_bias')
 ALIASES = {'feat_mid': 'feat_mid_s'}
 #: Keys of a method's entry that are no keywords of its loss; the last is mmengine's, in configs of a package.
 NO_KEYWORDS = ('type', 'name', 'use_this', 'loss_weight', 'stages', 'curriculum', 'task_weight', 'task_views', '_scope_')
@@ -27,8 +28,12 @@ NO_PREACT = (
     ' (the stages’ maps before their ReLU, which are found where a module nn.ReLU ends each stage; the stages of {} end '
     'otherwise, so no method that compares these maps fits it)'
 )
+#: Why there is no linear classifier.
+NO_LINEAR = ' (it needs {} whose class scores are one linear layer of the pooled map of its last stage, as a ResNet’s are)'
 #: Why an input may be missing.
 REASONS = {
+    **dict.fromkeys(STUDENT_LINEAR, NO_LINEAR.format('a student')),
+    **dict.fromkeys(TEACHER_LINEAR, NO_LINEAR.format('one teacher')),
     'stages_preact_s': NO_PREACT.format('this student'),
     'stages_preact_t': NO_PREACT.format('this teacher'),
     TEACHER_HEAD: ' (it needs one teacher whose class scores are made of the pooled map of its last stage, as a CNN’s are)',
@@ -388,10 +393,11 @@ def check_class_scores(methods: Iterable[Method], available: Sequence[str], stud
     Raises:
         ValueError: Names the method, the network without classes, and the methods whose inputs are all available.
     """
-    lacking = {'logit_s': 'student', GT_LABEL: 'student'} if student == 0 else {}
-    lacking |= dict.fromkeys(('logit_t', TEACHER_HEAD), 'teacher') if teacher == 0 else {}
+    lacking = dict.fromkeys(('logit_s', GT_LABEL, *STUDENT_LINEAR), 'student') if student == 0 else {}
+    lacking |= dict.fromkeys(('logit_t', TEACHER_HEAD, *TEACHER_LINEAR), 'teacher') if teacher == 0 else {}
     for method in methods:
-        names = (*map(weak_name, method.inputs), *_facts(method.kind))
+        facts = {*_facts(method.kind)} - {*TEACHER_LINEAR}  # the weight as a fact may be missing
+        names = (*map(weak_name, method.inputs), *facts)
         if name := next((name for name in names if name in lacking), None):
             known = {*available, *ALIASES} - {*lacking}
             needs = {kind: {*parameters_of(loss.forward), *({*_facts(loss)} & {*lacking})} for kind, loss in LOSSES.items()}
@@ -440,7 +446,7 @@ def _why_unknown(name: str, available: Sequence[str]) -> str:
 
 def needs_teacher(name: str) -> bool:
     """Check whether an input comes from the teacher."""
-    return name == TEACHER_HEAD or weak_name(name).endswith('_t')
+    return name in (TEACHER_HEAD, *TEACHER_LINEAR) or weak_name(name).endswith('_t')
 
 
 def weak_name(name: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..features.classifier import linear_classifier, weight_and_bias
 from ..features.dry_run import dry_run
 from ..features.families import default_taps
 from ..features.layouts import Read
@@ -129,6 +130,22 @@ class FrozenTeacher:
             return None
         weight = self.network.get_submodule(self.dry_run.linear_path).weight.detach().flatten(1)  # type: ignore[operator]
         return weight if self._index is None else weight[self._index.to(weight.device)]
+
+    @cached_property
+    def classifier_path(self) -> str | None:
+        """The path of the linear layer behind the pooled ``feat``, see :func:`.classifier.linear_classifier`."""
+        return linear_classifier(self.network, self.dry_run, self.taps)
+
+    @property
+    def classifier(self) -> tuple[Tensor, Tensor] | None:
+        """The weight, (C, D), and bias, (C,), of that layer for the student's classes; None if there is none."""
+        if self.classifier_path is None:
+            return None
+        weight, bias = (part.detach() for part in weight_and_bias(self.network.get_submodule(self.classifier_path)))
+        if self._index is None:
+            return weight, bias
+        index = self._index.to(weight.device)
+        return weight[index], bias[index]
 
     @property
     def facts(self) -> dict[str, Callable[[], Any]]:

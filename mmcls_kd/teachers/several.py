@@ -35,7 +35,7 @@ class TeacherGroup:
         ValueError: If a weight is not positive, or the numbers of classes differ.
     """
 
-    head = None
+    head = classifier = None
     facts: Mapping[str, Any] = {}
 
     def __init__(self, teachers: Sequence[FrozenTeacher], weights: Sequence[float]) -> None:

@@ -31,7 +31,7 @@ class StoredTeacher:
         ValueError: If the store cannot be read.
     """
 
-    head = None
+    head = classifier = None
     facts: Mapping[str, Any] = {}
     networks = ()
 

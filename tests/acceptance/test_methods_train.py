@@ -48,6 +48,7 @@ TOGETHER = {
     'features': ['srrl', 'mgd', 'ofa', 'rkd', 'pkt', 'cc', 'at', 'sp', 'nst', 'vid', 'fitnet', 'wkd_feature', 'reviewkd'],
     'later features': ['ickd', 'semckd', 'afd', 'ft'],
     'two views': ['mlkd', 'crld'],
+    'classifiers': ['catkd', 'sdd'],
     'simkd': ['simkd'],
     'crd': ['crd'],
 }

@@ -118,4 +118,5 @@ def test_the_document_shows_what_was_measured():
     later |= {'mlkd', 'crld'}
     later |= {'ickd', 'fsp', 'semckd', 'afd', 'ft'}
     later |= {'DeiTTokenLoss', 'scalekd'}
+    later |= {'catkd', 'sdd'}
     assert set(costs) | later == {method.name for method in wanted_methods()}

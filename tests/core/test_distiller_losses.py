@@ -22,6 +22,10 @@ REFUSED = {
     (ViT, 'SRRLLoss'): "srrl .*unknown input 'teacher_head' .it needs one teacher whose class scores are made of the pooled",
     (ViT, 'ScaleKDLoss'): 'scalekd: ScaleKD sends features through the teacher’s last stage, .* set perception=False',
     **{(kind, 'FSPLoss'): 'fsp: FSPLoss compares stages of the same channels' for kind in (CNN, ViT)},
+    **{
+        (ViT, name): f"{name[:-4].lower()} .*unknown input 'student_weight' .it needs a student whose class scores are one"
+        for name in ('CATKDLoss', 'SDDLoss')
+    },
     (ViT, 'SimKD'): 'simkd: SimKD needs a teacher whose class scores are made of the pooled map',
 }
 

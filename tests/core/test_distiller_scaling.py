@@ -13,7 +13,16 @@ from torch.nn.parallel import DistributedDataParallel
 from mmcls_kd import Distiller, losses
 
 #: Losses that are means over the samples, each independent of the others.
-MEANS = dict(kd='kd', dkd='dkd', fitnet='fitnet', vid='vid', at='at', late=dict(type='dist', loss_weight=0.0))
+MEANS = dict(
+    kd='kd',
+    dkd='dkd',
+    fitnet='fitnet',
+    vid='vid',
+    at='at',
+    catkd='catkd',
+    sdd='sdd',
+    late=dict(type='dist', loss_weight=0.0),
+)
 
 
 def gradients(distiller, images, labels, share=1.0):
@@ -99,7 +108,7 @@ class TestCompile:
     """With the backend that runs each graph as it is: dynamo is what could go wrong."""
 
     pytestmark = [pytest.mark.slow, pytest.mark.own_process(shared=True)]
-    LOSSES = ('kd', 'fitnet', 'at', 'vid')
+    LOSSES = ('kd', 'fitnet', 'at', 'vid', 'catkd', 'sdd')
 
     def steps(self, distiller, call):
         """Train three steps, with a prediction between; return the losses and the predictions."""

@@ -136,7 +136,7 @@ def test_under_autocast_the_graph_has_eagers_value_and_gradients(name, label, dt
 # Those with a linear layer, and those that multiply matrices themselves.
 WITH_PRODUCTS = ('USKD', 'ViTKD', 'SRRL', 'RKD', 'PKT', 'CC', 'SP', 'NST', 'WKDLogit', 'CRD', 'OFALoss')
 WITH_PRODUCTS += ('Embedding', 'Queue', 'ScaleKD', 'SRD', 'PEFD', 'VkD')
-WITH_PRODUCTS += ('MLKD',)
+WITH_PRODUCTS += ('MLKD', 'CATKD', 'SDD')
 WITH_PRODUCTS += ('ICKD', 'SemCKD', 'AFD', 'FSP')
 
 

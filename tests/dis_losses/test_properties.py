@@ -343,6 +343,11 @@ FORWARD |= {name: ['vector_s', 'vector_t'] for name in ON_PROJECTIONS}
 FORWARD |= {'SRDLoss': ['vector_s', 'vector_t', 'logit_s', 'logit_t']}
 KEYWORDS |= {name: dict(student_channels=5, teacher_channels=6) for name in (*ON_PROJECTIONS, 'SRDLoss')}
 FORWARD |= {name: ['logit_s', 'logit_t', 'logit_s_strong', 'logit_t_strong'] for name in ('MLKDLoss', 'CRLDLoss')}
+KEYWORDS |= {'SDDLoss': dict(scales=(1, 2))}
+FORWARD |= {
+    'CATKDLoss': ['feat_s', 'feat_t', 'student_weight', 'teacher_weight'],
+    'SDDLoss': ['feat_s', 'feat_t', 'student_weight', 'student_bias', 'teacher_weight', 'teacher_bias', 'gt_label'],
+}
 each_registered_loss = pytest.mark.parametrize('loss_type', FORWARD)
 each_registered_loss_and_label = pytest.mark.parametrize(
     ('loss_type', 'label'),
@@ -386,6 +391,9 @@ def inputs(loss_type, label='mixup', dtype=torch.float32):
         'stages_t.1': (4, 2, 2, 1),
     }
     shapes |= dict(logit_s_strong=(4, CLASSES), logit_t_strong=(4, CLASSES))
+    shapes |= dict(
+        student_weight=(CLASSES, 2), student_bias=(CLASSES,), teacher_weight=(CLASSES, 3), teacher_bias=(CLASSES,)
+    )
     tensors = {name: 2 * torch.randn(shape, generator=seeded(i)).to(dtype) for i, (name, shape) in enumerate(shapes.items())}
     torch.manual_seed(0)
     others = dict(gt_label=labels(label, 4, CLASSES, seed=9, dtype=dtype), teacher_head=PooledLinear(3, CLASSES))
@@ -417,19 +425,14 @@ def run(loss, given):
 
 
 #: How the names of the student's tensors end.
-OF_STUDENT = ('_s', '_mid', '_s_strong')
+OF_STUDENT = ('_s', '_mid', '_s_strong', 'student_weight', 'student_bias')
 
 
 def students(loss, given):
     """What training changes: the loss's parameters, and the student's tensors, which now require a gradient."""
     return [
         *(parameter for parameter in loss.parameters() if parameter.requires_grad),
-        *(
-            t.requires_grad_()
-            for name, value in given.items()
-            if name.endswith(('_s', '_mid', '_s_strong'))
-            for t in each_tensor(value)
-        ),
+        *(t.requires_grad_() for name, value in given.items() if name.endswith(OF_STUDENT) for t in each_tensor(value)),
     ]
 
 
@@ -456,6 +459,8 @@ CONSTANT |= {name: {'vector_t'} for name in ('EmbeddingLoss', 'QueueLoss')}
         ('OFALoss', 'mixup'),
         *((loss_type, 'hard') for loss_type in ('RKDLoss', 'PKTLoss', 'CCLoss', 'ATLoss', 'SPLoss', 'NSTLoss')),
         *((loss_type, 'hard') for loss_type in ('VIDLoss', 'FitNetLoss', 'WKDFeatureLoss', 'ReviewKDLoss', 'SimKD')),
+        ('CATKDLoss', 'hard'),
+        *(('SDDLoss', label) for label in ('hard', 'mixup')),
         *((loss_type, 'hard') for loss_type in (*ON_PROJECTIONS, 'SRDLoss')),
         *((loss_type, 'hard') for loss_type in ('ICKDLoss', 'SemCKDLoss', 'AFDLoss', 'FSPLoss')),
         *((loss_type, 'hard') for loss_type in ('NormKDLoss', 'ABKDLoss', 'LumiNetLoss')),
@@ -653,6 +658,8 @@ DEFAULTS |= {
         **dict(student_channels=..., teacher_channels=..., rate=0.5, p1=2, p2=1),
         **dict(paraphraser_steps=1000, reconstruction=0.005, paraphraser=None),
     ),
+    'CATKDLoss': dict(resolution=2, normalize=True),
+    'SDDLoss': dict(loss=None, scales=(1, 2, 4), direct_pool=False, released=False),
 }
 for _name in LATER:
     DEFAULTS[_name]['loss_weight'] = 1.0
@@ -722,7 +729,10 @@ ON_LOGITS = {'logit_s', 'logit_t', 'gt_label', 'logit_s_strong', 'logit_t_strong
 LOGITS_ALONE = [name for name, asked in FORWARD.items() if {*asked} <= ON_LOGITS]
 
 
-@pytest.mark.parametrize('loss_type', [*LOGITS_ALONE, 'RKDLoss', 'PKTLoss', 'ATLoss', 'SPLoss', 'NSTLoss', 'FSPLoss'])
+WITHOUT_PARTS = ('RKDLoss', 'PKTLoss', 'ATLoss', 'SPLoss', 'NSTLoss', 'FSPLoss', 'CATKDLoss', 'SDDLoss')
+
+
+@pytest.mark.parametrize('loss_type', [*LOGITS_ALONE, *WITHOUT_PARTS])
 def test_losses_without_trainable_parts_have_no_state(loss_type):
     assert build(loss_type).state_dict() == {}
 

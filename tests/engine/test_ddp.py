@@ -33,7 +33,7 @@ LARGER = ('imagenet/deit-b3', 'imagenet/deit-l3', 'imagenet/res50_sd', 'imagenet
 # in acceptance tests.
 ALIKE = ('wsld', 'dkd', 'nkd', 'dist', 'lskd', 'ttm', 'wttm', 'ofa_logit', 'wkd_logit', 'rkd', 'pkt')
 ALIKE += ('normkd', 'normdkd', 'rld', 'abkd', 'luminet')
-ALIKE += ('at', 'sp', 'nst', 'wkd_feature')
+ALIKE += ('catkd', 'sdd', 'at', 'sp', 'nst', 'wkd_feature')
 DEFAULT = ('imagenet/res18_sd_img', 'cifar100/res34_distill_res18_cifar')
 
 

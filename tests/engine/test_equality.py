@@ -47,6 +47,8 @@ CASES = {
     'mgd': (RESNETS, MGD, False),
     'srrl': (RESNETS, SRRL, False),
     'crld': (VITS, method('CRLDLoss', tau_weak=0.0, tau_strong=0.0), False),  # random teachers are never sure
+    'catkd': (RESNETS, method('CATKDLoss'), False),
+    'sdd': (RESNETS, method('SDDLoss'), False),
     'rld': (VITS, method('RLDLoss'), False),
     'pefd': (VITS, method('PEFDLoss'), False),
     'vkd': (VITS, method('VkDLoss'), False),

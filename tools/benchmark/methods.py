@@ -77,12 +77,18 @@ def stand_ins(batch: int, classes: int, num_samples: int, device: str = 'cpu') -
     found |= {f'logit_{side}_strong': torch.randn(batch, classes, device=device) for side in TOKEN_WIDTHS}
     for tensor in tensors_of(value for name, value in found.items() if not needs_teacher(name)):
         tensor.requires_grad_()
-    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(STAGES[-1][0], classes)).to(device)
+    linear = nn.Linear(STAGES[-1][0], classes).to(device)
+    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear)
+    weight, bias = (part.detach() for part in (linear.weight, linear.bias))
     return dict(
         **found,
         gt_label=random_labels(batch, classes, device=device),
         sample_idx=torch.randint(num_samples, (batch,), device=device),
         teacher_head=head.requires_grad_(False),
+        teacher_weight=weight,
+        teacher_bias=bias,
+        student_weight=weight.clone().requires_grad_(),
+        student_bias=bias.clone().requires_grad_(),
     )
 
 

@@ -23,5 +23,11 @@ offered['ofa_logit'] = dict(type='OFALogitLoss', eps=1.0, temp=1.0)
 offered['ofa'] = dict(type='OFALoss', eps=1.0, temp=1.0)
 offered['reviewkd'] = dict(type='ReviewKDLoss', loss_weight=dict(value=1.0, warmup=20))
 offered['semckd'] = dict(type='SemCKDLoss', loss_weight=400.0)
+offered['sdd'] = dict(
+    type='SDDLoss',
+    loss=dict(type='DKDLoss', temp=4.0, alpha=1.0, beta=8.0),
+    scales=[1, 2, 4],
+    loss_weight=dict(value=1.0, warmup=20),
+)
 offered['normkd'] = dict(type='NormKDLoss', temp=2.0, loss_weight=9.0)
 offered['rld'] = dict(_base_.offered['rld'], loss_weight=dict(value=1.0, warmup=20))

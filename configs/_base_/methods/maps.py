@@ -20,4 +20,9 @@ on_maps = dict(
 # the same for networks whose stages have the same channels
 on_equal_maps = dict(fsp=dict(type='FSPLoss', loss_weight=50.0))
 # the same for networks whose class scores are made of the pooled map, as a CNN's are
-on_pooled_maps = dict(simkd=dict(type='SimKD', factor=2))
+on_pooled_maps = dict(
+    simkd=dict(type='SimKD', factor=2),
+    catkd=dict(type='CATKDLoss', resolution=2, normalize=True),  # its loss_weight is set by pair
+    # around DKD as on ImageNet; its authors take KD and NKD, too
+    sdd=dict(type='SDDLoss', loss=dict(type='DKDLoss', temp=1.0, alpha=1.0, beta=0.5), scales=[1, 2, 4]),
+)
