@@ -27,8 +27,7 @@ VECTORS = ['rkd', 'pkt', 'cc', 'crd']
 LATER = ['dist', 'lskd', 'ttm', 'wttm', 'ctkd', 'ofa_logit', 'ofa', 'wkd_logit', *VECTORS]  # beyond those of the original
 LATER += ['normkd', 'normdkd', 'rld', 'abkd', 'luminet', 'srd', 'srd_correlation', 'pefd', 'vkd']
 MAPS = ['at', 'sp', 'nst', 'vid', 'fitnet', 'wkd_feature', 'scalekd', 'reviewkd', 'simkd']  # and of convolutional networks
-MAPS += ['ickd', 'semckd', 'afd', 'ft']
-MAPS += ['catkd', 'sdd']
+MAPS += ['ickd', 'semckd', 'afd', 'ft', 'norm', 'catkd', 'sdd']
 CNN = ['srrl', 'mgd', 'wsld', 'dkd', 'kd', 'nkd', *LATER, *MAPS]
 VIT = ['vitkd', 'wsld', 'dkd', 'nkd', 'kd', *LATER]
 SELF = ['uskd', 'tfnkd']
@@ -50,7 +49,7 @@ CONFIGS = {
     'imagenet/regnet-1.6gf_sd_img': (SELF, ['uskd'], 9_190_136),
     'imagenet/swin-t_sd_img': (SELF, ['uskd'], 28_288_354 + 2 * (96 + 192 + 384)),  # the norms that USKD's taps may need
     'imagenet/deit-t_sd_img': (SELF, ['uskd'], 5_717_416),
-    'cifar100/res34_distill_res18_cifar': ([*CNN, 'fsp'], ['nkd'], 11_220_132),
+    'cifar100/res34_distill_res18_cifar': ([*CNN, 'fsp', 'ab'], ['nkd'], 11_220_132),
     'cifar100/res18_sd_cifar': (SELF, ['uskd'], 11_220_132),
 }
 EXAMPLES = ('imagenet/res34', 'imagenet/deit-s_', 'imagenet/mv1', 'cifar100/')  # whose steps are not slow tests
@@ -99,6 +98,7 @@ PUBLISHED_MAPS = {
     'wkd_feature': dict(grid=1),
     'simkd': dict(factor=2),
     'ickd': dict(loss_weight=4),
+    'norm': dict(parts=8),
     'afd': dict(qk_dim=128, loss_weight=200),
     'ft': dict(rate=0.5, p1=2, p2=1, loss_weight=200),
     'catkd': dict(resolution=2, normalize=True),
@@ -135,6 +135,7 @@ PUBLISHED = {
         'reviewkd': dict(loss_weight=dict(value=1, warmup=20)),
         'semckd': dict(loss_weight=400),
         'fsp': dict(loss_weight=50),
+        'ab': dict(margin=1),
         'kd': dict(temp=3, alpha=0.5),
         'dkd': dict(temp=4, alpha=1, beta=8),
         'wsld': dict(temp=4, alpha=2.25),

@@ -1,5 +1,6 @@
 """The distillation losses, one method a file: a pure function and the thin registered module around it."""
 
+from .ab import ABLoss, ab_loss
 from .abkd import ABKDLoss, abkd_loss
 from .afd import AFDLoss, afd_loss
 from .at import ATLoss, at_loss
@@ -22,6 +23,7 @@ from .luminet import LumiNetLoss, luminet_loss
 from .mgd import MGDLoss, mgd_loss
 from .mlkd import MLKDLoss, mlkd_loss
 from .nkd import NKDLoss, nkd_loss
+from .norm import NORMLoss, norm_loss
 from .normkd import NormDKDLoss, NormKDLoss, normdkd_loss, normkd_loss
 from .nst import NSTLoss, nst_loss
 from .ofa import OFALogitLoss, ofa_logit_loss
@@ -52,6 +54,7 @@ from .wsld import WSLDLoss, wsld_loss
 
 __all__ = [
     'ABKDLoss',
+    'ABLoss',
     'AFDLoss',
     'ATLoss',
     'CATKDLoss',
@@ -73,6 +76,7 @@ __all__ = [
     'MGDLoss',
     'MLKDLoss',
     'NKDLoss',
+    'NORMLoss',
     'NSTLoss',
     'NormDKDLoss',
     'NormKDLoss',
@@ -103,6 +107,7 @@ __all__ = [
     'WKDLogitLoss',
     'WSLDLoss',
     'WTTMLoss',
+    'ab_loss',
     'abkd_loss',
     'afd_loss',
     'at_loss',
@@ -126,6 +131,7 @@ __all__ = [
     'mlkd_loss',
     'nce_loss',
     'nkd_loss',
+    'norm_loss',
     'normdkd_loss',
     'normkd_loss',
     'nst_loss',

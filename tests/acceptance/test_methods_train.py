@@ -46,9 +46,9 @@ TOGETHER = {
     'later logits': ['normkd', 'normdkd', 'rld', 'abkd', 'luminet'],
     'projections': ['srd', 'srd_correlation', 'pefd', 'vkd'],
     'features': ['srrl', 'mgd', 'ofa', 'rkd', 'pkt', 'cc', 'at', 'sp', 'nst', 'vid', 'fitnet', 'wkd_feature', 'reviewkd'],
-    'later features': ['ickd', 'semckd', 'afd', 'ft'],
     'two views': ['mlkd', 'crld'],
     'classifiers': ['catkd', 'sdd'],
+    'later features': ['ickd', 'semckd', 'afd', 'ft', 'norm'],
     'simkd': ['simkd'],
     'crd': ['crd'],
 }

@@ -116,7 +116,7 @@ def test_the_document_shows_what_was_measured():
     later = {'embedding', 'queue', 'sigmoid_kd'}  # measured on another machine, and said below the table
     later |= {'normkd', 'normdkd', 'rld', 'abkd', 'luminet', 'srd', 'srd_correlation', 'pefd', 'vkd'}
     later |= {'mlkd', 'crld'}
-    later |= {'ickd', 'fsp', 'semckd', 'afd', 'ft'}
     later |= {'DeiTTokenLoss', 'scalekd'}
     later |= {'catkd', 'sdd'}
+    later |= {'ickd', 'fsp', 'semckd', 'afd', 'ft', 'ab', 'norm'}
     assert set(costs) | later == {method.name for method in wanted_methods()}

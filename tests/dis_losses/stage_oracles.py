@@ -4,7 +4,7 @@ import math
 from itertools import pairwise
 
 import torch
-from dis_losses.feature_oracles import cells, dot, flat, length, mean, minus, pairs, smaller, squares
+from dis_losses.feature_oracles import averaged, cells, dot, flat, length, mean, minus, pairs, smaller, squares
 from dis_losses.oracles import batch_norm, convolution, linear, numbers, relu, softmax
 
 
@@ -136,3 +136,35 @@ def semckd(params, stages_s, stages_t, student_channels, teacher_channels, batch
             weights = softmax([dot(queries[i][m], keys[j][m]) for j in range(n_t)])
             total += sum(weights[j] * distance[m, i, j] for j in range(n_t))
     return total / (n * n_s)
+
+
+def ab(params, stages_preact_s, stages_preact_t, student_channels, teacher_channels, margin=1.0):
+    total = 0
+    for i, (feat_s, feat_t) in enumerate(zip(stages_preact_s, stages_preact_t, strict=True)):
+        images = [convolution(image, params[f'connectors.{i}.0.weight']) for image in numbers(feat_s)]
+        images = batch_norm(images, params[f'connectors.{i}.1.weight'], params[f'connectors.{i}.1.bias'])
+        costs = 0
+        for image, other in zip(images, numbers(feat_t), strict=True):
+            for s, t in zip(*map(flat, smaller(image, other)), strict=True):
+                if t > 0:
+                    costs += (s - margin) ** 2 if s <= margin else 0 * s
+                else:
+                    costs += (s + margin) ** 2 if s > -margin else 0 * s
+        total += 0.003 * costs / len(images) / 2 ** (len(stages_preact_s) - 1 - i)
+    return total
+
+
+def highest(image, height, width):
+    """A map of another size, each of its places the largest of a piece of the map."""
+    rows, columns = cells(len(image[0]), height), cells(len(image[0][0]), width)
+    return [[[max(plane[y][x] for y in ys for x in xs) for xs in columns] for ys in rows] for plane in image]
+
+
+def norm(params, feat_s, feat_t, student_channels, teacher_channels, parts=8):
+    terms = []
+    for image, other in zip(numbers(feat_s), numbers(feat_t), strict=True):
+        image = convolution(image, params['expand.weight'])
+        size = min(len(image[0]), len(other[0])), min(len(image[0][0]), len(other[0][0]))
+        image, other = averaged(image, *size), highest(other, *size)
+        terms += [(x - other_x) ** 2 for x, other_x in zip(flat(image), flat(other) * parts, strict=True)]
+    return mean(terms) * parts

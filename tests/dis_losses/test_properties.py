@@ -322,11 +322,14 @@ KEYWORDS |= {
 STAGE_WIDTHS = dict(student_channels=(2, 3), teacher_channels=(3, 2))
 KEYWORDS |= {
     'ICKDLoss': dict(student_channels=2, teacher_channels=3),
+    'NORMLoss': dict(student_channels=2, teacher_channels=3, parts=2),
+    'ABLoss': STAGE_WIDTHS,
     'SemCKDLoss': dict(**STAGE_WIDTHS, batch_size=5),
     'AFDLoss': dict(**STAGE_WIDTHS, qk_dim=3),
     'FTLoss': dict(student_channels=2, teacher_channels=3, paraphraser_steps=0),
 }
-FORWARD |= {name: ['feat_s', 'feat_t'] for name in ('ICKDLoss', 'FTLoss')}
+FORWARD |= {name: ['feat_s', 'feat_t'] for name in ('ICKDLoss', 'FTLoss', 'NORMLoss')}
+FORWARD |= {'ABLoss': ['stages_preact_s', 'stages_preact_t']}
 FORWARD |= {name: ['stages_s', 'stages_t'] for name in ('SemCKDLoss', 'AFDLoss', 'FSPLoss')}
 FORWARD |= {
     'CRDLoss': ['vector_s', 'vector_t', 'sample_idx'],
@@ -401,6 +404,7 @@ def inputs(loss_type, label='mixup', dtype=torch.float32):
     others |= {name: (tensors[f'{name}.0'], tensors[f'{name}.1']) for name in ('stages_s', 'stages_t')}
     if loss_type == 'ScaleKDLoss':  # which takes the last map from `feat_t`
         others['feat_t'] = tensors['stages_t.1'].clone()
+    others |= {name.replace('stages', 'stages_preact'): others[name] for name in ('stages_s', 'stages_t')}
     if loss_type == 'FSPLoss':  # of equal widths alone
         others['stages_t'] = tuple(stage.flip(0) * 2 for stage in others['stages_s'])
     return {name: {**tensors, **others}[name] for name in FORWARD[loss_type]}
@@ -462,7 +466,7 @@ CONSTANT |= {name: {'vector_t'} for name in ('EmbeddingLoss', 'QueueLoss')}
         ('CATKDLoss', 'hard'),
         *(('SDDLoss', label) for label in ('hard', 'mixup')),
         *((loss_type, 'hard') for loss_type in (*ON_PROJECTIONS, 'SRDLoss')),
-        *((loss_type, 'hard') for loss_type in ('ICKDLoss', 'SemCKDLoss', 'AFDLoss', 'FSPLoss')),
+        *((loss_type, 'hard') for loss_type in ('ICKDLoss', 'SemCKDLoss', 'AFDLoss', 'FSPLoss', 'NORMLoss')),
         *((loss_type, 'hard') for loss_type in ('NormKDLoss', 'ABKDLoss', 'LumiNetLoss')),
         *((loss_type, label) for loss_type in ('NormDKDLoss', 'RLDLoss') for label in ('hard', 'mixup')),
         *((loss_type, 'hard') for loss_type in ('EmbeddingLoss', 'QueueLoss', 'ScaleKDLoss')),
@@ -651,6 +655,8 @@ DEFAULTS |= {
     'MLKDLoss': dict(temps=(4.0, 3.0, 5.0, 2.0, 6.0), views=2, mask='sample', sync_batch=False),
     'CRLDLoss': dict(temp=4.0, within_weight=2.0, cross_weight=0.5, tau_weak=0.9, tau_strong=0.2),
     'ICKDLoss': dict(student_channels=..., teacher_channels=...),
+    'NORMLoss': dict(student_channels=..., teacher_channels=..., parts=8),
+    'ABLoss': dict(student_channels=..., teacher_channels=..., margin=1.0),
     'SemCKDLoss': dict(student_channels=..., teacher_channels=..., batch_size=...),
     'AFDLoss': dict(student_channels=..., teacher_channels=..., qk_dim=128),
     'FSPLoss': dict(student_channels=None, teacher_channels=None),
@@ -777,7 +783,7 @@ def test_srrls_connector_starts_at_the_originals_scale():
         ('ViTKDLoss', 'tokens_high_t', (4, 9, 8), 'teacher_dims=8'),
         *(
             (loss_type, f'feat_{side[0]}', (4, 8, 3, 2), f'{side}_channels=8')
-            for loss_type in ('VIDLoss', 'FitNetLoss', 'WKDFeatureLoss', 'SimKD', 'ICKDLoss', 'FTLoss')
+            for loss_type in ('VIDLoss', 'FitNetLoss', 'WKDFeatureLoss', 'SimKD', 'ICKDLoss', 'FTLoss', 'NORMLoss')
             for side in ('student', 'teacher')
         ),
         *(

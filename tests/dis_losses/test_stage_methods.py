@@ -26,8 +26,20 @@ def stage_case(loss_type, oracle, stages_s, stages_t, n=3, widths=True, **keywor
 ONE = [(2, 1, 1)], [(3, 1, 1)]
 TWO = [(2, 4, 4), (3, 2, 2)], [(3, 4, 3), (2, 1, 2)]
 UNEVEN = [(1, 3, 5), (2, 2, 3), (1, 2, 2)], [(2, 5, 4), (3, 1, 1)]
+UNEVEN_PAIRS = [(1, 3, 5), (2, 2, 3)], [(2, 5, 4), (3, 1, 1)]
+
+
+def preact_case(stages_s, stages_t, n=3, **keywords):
+    loss_type, oracle, *given, keywords = stage_case('ABLoss', oracles.ab, stages_s, stages_t, n, **keywords)
+    given = [{name.replace('stages', 'stages_preact'): value for name, value in one.items()} for one in given]
+    return loss_type, oracle, *given, keywords
+
+
 CASES = [
     *(map_case('ICKDLoss', oracles.ickd, *shapes) for shapes in MAPS),
+    *(map_case('NORMLoss', oracles.norm, *shapes, parts=parts) for shapes, parts in zip(MAPS, (1, 2, 3, 2, 4), strict=True)),
+    preact_case(*TWO),
+    preact_case(*UNEVEN_PAIRS, n=2, margin=0.3),
     map_case('ICKDLoss', oracles.ickd, (3, 2, 2), (3, 4, 4), n=1),
     stage_case('FSPLoss', oracles.fsp, [(2, 4, 4), (3, 4, 2)], [(2, 3, 3), (3, 1, 2)], widths=False),
     stage_case(
@@ -90,6 +102,14 @@ def test_one_place_of_one_sample_is_refused_in_training(loss_type):
 
 
 class TestRefusals:
+    def test_two_numbers_of_stages_for_ab(self):
+        with pytest.raises(ValueError, match='the student has 2 of them and the teacher 1'):
+            build('ABLoss', student_channels=[1, 2], teacher_channels=[1])
+
+    def test_no_part_for_norm(self):
+        with pytest.raises(ValueError, match=r'NORMLoss\(parts=0\): choose 1 or more'):
+            build('NORMLoss', student_channels=1, teacher_channels=1, parts=0)
+
     def test_a_larger_batch_than_semckds(self):
         loss_type, _, student, teacher, keywords = stage_case('SemCKDLoss', None, *TWO, n=5, batch_size=4)
         with pytest.raises(ValueError, match=r'batch_size=4\) got 5 samples: set batch_size=5'):

@@ -22,9 +22,10 @@ SIZES = {
     'ScaleKDLoss': dict(
         **STAGES, teacher_channels=(8, 16, 32, 64), teacher_heights=(32, 16, 8, 8), teacher_widths=(32, 16, 8, 8)
     ),
-    **{key: dict(**STAGES, teacher_channels=(8, 16, 32, 64)) for key in ('SemCKDLoss', 'AFDLoss')},
+    **{key: dict(**STAGES, teacher_channels=(8, 16, 32, 64)) for key in ('SemCKDLoss', 'AFDLoss', 'ABLoss')},
     'FSPLoss': dict.fromkeys(('student_channels', 'teacher_channels'), (8, 16, 32, 64)),
     'ICKDLoss': MAPS,
+    'NORMLoss': MAPS,
     'FTLoss': MAPS,
     'ReviewKDLoss': dict(**STAGES, teacher_channels=(8, 16, 32, 64), **VECTORS),
     'SimKD': MAPS,

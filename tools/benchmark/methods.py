@@ -71,6 +71,7 @@ def stand_ins(batch: int, classes: int, num_samples: int, device: str = 'cpu') -
             tokens_low=torch.randn(batch, 2, PATCHES, width, device=device),
             tokens_high=torch.randn(batch, PATCHES, width, device=device),
             stages=stages,
+            stages_preact=tuple(torch.randn_like(stage) for stage in stages),
         )
         found |= {f'{name}_{side}': value for name, value in made.items()}
     found['feat_mid'] = found['feat_mid_s']

@@ -17,6 +17,7 @@ offered = dict(
     **_base_.on_maps,
     **_base_.on_pooled_maps,
     **_base_.on_equal_maps,
+    **_base_.on_preact_maps,
 )
 offered['dist'] = dict(type='DISTLoss', temp=4.0, beta=1.0, gamma=1.0, loss_weight=2.0)
 offered['ofa_logit'] = dict(type='OFALogitLoss', eps=1.0, temp=1.0)

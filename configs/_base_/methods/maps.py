@@ -12,11 +12,14 @@ on_maps = dict(
     wkd_feature=dict(type='WKDFeatureLoss', grid=1),  # its loss_weight is set by pair
     scalekd=dict(type='ScaleKDLoss'),
     reviewkd=dict(type='ReviewKDLoss', loss_weight=dict(value=1.0, warmup=1)),
+    norm=dict(type='NORMLoss', parts=8),
     ickd=dict(type='ICKDLoss', loss_weight=4.0),
     semckd=dict(type='SemCKDLoss', loss_weight=50.0),  # beside KD of weight 1
     afd=dict(type='AFDLoss', qk_dim=128, loss_weight=200.0),
     ft=dict(type='FTLoss', rate=0.5, p1=2, p2=1, loss_weight=200.0),
 )
+# the same for networks whose stages end with a ReLU
+on_preact_maps = dict(ab=dict(type='ABLoss', margin=1.0))
 # the same for networks whose stages have the same channels
 on_equal_maps = dict(fsp=dict(type='FSPLoss', loss_weight=50.0))
 # the same for networks whose class scores are made of the pooled map, as a CNN's are

@@ -13,7 +13,7 @@ offered = dict(
         name: _base_.offered[name]
         for name in (
             *('srrl', 'mgd', 'rkd', 'pkt', 'cc', 'crd', 'at', 'sp', 'nst', 'vid', 'fitnet', 'wkd_feature', 'reviewkd'),
-            *('ickd', 'semckd', 'afd', 'ft'),
+            *('ickd', 'semckd', 'afd', 'ft', 'norm'),
         )
     },
 )
