@@ -27,6 +27,7 @@ REFUSED = {
         (ViT, name): f"{name[:-4].lower()} .*unknown input 'student_weight' .it needs a student whose class scores are one"
         for name in ('CATKDLoss', 'SDDLoss')
     },
+    **{(kind, 'DeiTTokenLoss'): "deittoken .*unknown input 'logit_token_s', a feature" for kind in (CNN, ViT)},
     (ViT, 'SimKD'): 'simkd: SimKD needs a teacher whose class scores are made of the pooled map',
 }
 

@@ -64,14 +64,14 @@ SYNCED = {
     'sp': (RESNETS, method('SPLoss', sync_batch=True), False),
     'dist': (VITS, method('DISTLoss', sync_batch=True), False),
     'mlkd': (VITS, method('MLKDLoss', sync_batch=True), False),
-    'srd': (VITS, method('SRDLoss', sync_batch=True), False),
+    'srd': (VITS, method('SRDLoss', sync_batch=True, loss_weight=0.05), False),
     'luminet': (VITS, method('LumiNetLoss', sync_batch=True), False),
 }
 NOT_SYNCED = {
     'uskd, not synced': (VITS, method('USKDLoss', **USKD), False),
     'tfnkd, not synced': (VITS, method('TFNKDLoss'), False),
     'rkd, not synced': (VITS, method('RKDLoss'), False),
-    'srd, not synced': (VITS, method('SRDLoss'), False),
+    'srd, not synced': (VITS, method('SRDLoss', loss_weight=0.05), False),
     'dist, not synced': (VITS, method('DISTLoss'), False),
 }
 NO_METHOD = {
