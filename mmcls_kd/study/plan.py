@@ -43,6 +43,7 @@ class Run:
         changed: The keywords that differ from the config.
         shared: Options of training and test.
         options: Options of the training alone.
+        placed: Options that set ``changed``; where a method stands in its config decides nothing.
         stored: Whether the teacher's logits are stored first.
         weights: A checkpoint to test, without a training.
         factor: Multiple of the loss weight.
@@ -61,6 +62,7 @@ class Run:
     changed: Settings = field(default_factory=dict)
     shared: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    placed: tuple[str, ...] = ()
     stored: bool = False
     weights: str | None = None
     factor: float = 1.0
@@ -74,8 +76,10 @@ class Run:
 
     @property
     def digest(self) -> str:
-        """Digest of all settings; kind and names do not count."""
-        said = json.dumps({k: v for k, v in asdict(self).items() if k not in ('kind', 'pair', 'row')}, sort_keys=True)
+        """Digest of all settings; kind, names and :attr:`placed` do not count."""
+        said = json.dumps(
+            {k: v for k, v in asdict(self).items() if k not in ('kind', 'pair', 'row', 'placed')}, sort_keys=True
+        )
         return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
 
 
@@ -268,12 +272,12 @@ class Planner:
         configs = list(dict.fromkeys(offers[method].config for method in row.methods))
         if len(configs) > 1:
             raise ValueError(f'pair {pair}, row {name}: {" and ".join(row.methods)} are of different configs: {configs}')
-        options = [
+        placed = [
             f'{offers[method].place}.{key}={value}' for method, one in sorted(settings.items()) for key, value in one.items()
         ]
         teacher = self.study.pairs[pair].teacher
-        if teacher and self.models[pair][configs[0]].get('teacher_cfg'):
-            options.append(f'model.teacher_pretrained={teacher}')
+        has_teacher = self.models[pair][configs[0]].get('teacher_cfg')
+        options = [f'model.teacher_pretrained={teacher}'] if teacher and has_teacher else []
         return Run(
             *(kind, pair, name, seed, configs[0], student),
             methods=row.methods,
@@ -281,6 +285,7 @@ class Planner:
             changed=settings,
             shared=self._shared(pair),
             options=(*options, *row.options),
+            placed=tuple(placed),
             stored=row.stored,
             content=content_of(configs[0], student, *self._teacher_files(pair, configs[0])),
         )

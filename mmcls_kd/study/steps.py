@@ -59,7 +59,7 @@ def _steps(run: Run, folder: Path, data_root: str | None, devices: int) -> Itera
     test, weights = run.student, run.weights
     if weights is None:
         train = [run.config, '--work-dir', str(folder), *(['--methods', *run.methods] if run.methods else [])]
-        options = [*shared, *run.options, *batch_options(run, devices)]
+        options = [*shared, *run.placed, *run.options, *batch_options(run, devices)]
         if run.stored:
             store = str(folder / 'store')
             yield 'tools/store_teacher.py', [*train, '--store', store, '--epochs', str(epochs_of(run)), *options]

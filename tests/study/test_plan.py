@@ -1,6 +1,7 @@
 """Studies: their files, and the runs that follow."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 from studies_kit import FILE, made_up, small_study, write_study
@@ -85,8 +86,8 @@ class TestRuns:
         _, planner = plan
         runs = {run.key: run for run in planner.runs()}
         mgd = runs['cnn/mgd/seed2']
-        place = next(o for o in mgd.options if o.endswith('.alpha_mgd=0.5'))
-        assert place.startswith(planner.offers['cnn']['mgd'].place)
+        assert f'{planner.offers["cnn"]["mgd"].place}.alpha_mgd=0.5' in mgd.placed
+        assert mgd.digest == replace(mgd, placed=('model.distill_cfg.9.methods.0.alpha_mgd=0.5',)).digest
         assert mgd.shared == ('train_cfg.max_epochs=2',)
         assert mgd.losses['mgd']['alpha_mgd'] == 0.5
         assert runs['cnn/uskd/seed0'].config.endswith('res18-w4_sd_fmnist.py')
