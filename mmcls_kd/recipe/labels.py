@@ -168,7 +168,7 @@ def task_loss(
     given: Callable[[Tensor, Tensor], Tensor] | None = None,
     missing: bool = False,
 ) -> Tensor:
-    """Return the mean task loss of the samples that have a label; 0 where none has one.
+    """Return the task loss of the samples that have a label, a mean or what ``given`` returns; 0 where none has one.
 
     Neither a GPU nor a compiled graph has to wait for the labels, unless labels are missing and ``given`` returns a mean.
 
@@ -187,7 +187,7 @@ def task_loss(
             return 0 * logit.sum()
         logit, labels = logit[known], labels[known]
     if given is not None:
-        return given(logit, labels).mean()
+        return given(logit, labels)
     return (
         each_task_loss(logit, labels, True).mean()
         if multi_label
@@ -198,16 +198,15 @@ def task_loss(
 def _masked(
     logit: Tensor, labels: Tensor, known: Tensor, multi_label: bool, given: Callable[[Tensor, Tensor], Tensor] | None
 ) -> Tensor:
-    """Return the task loss as :func:`task_loss` does, from all samples: unlabelled ones count 0 times."""
+    """Return the task loss from all samples: its mean is that of :func:`task_loss`, unlabelled ones count 0 times."""
+    share = known / known.sum().clamp(min=1)
     if given is None:
-        each = each_task_loss(logit, labels, multi_label)
-    else:
-        each = given(logit, labels.clamp(min=0))
-        if each.dim() == 0 or len(each) != len(known):  # a mean, which unlabelled samples would be part of
-            torch._assert_async(known.all(), UNKNOWN)
-            return each.mean()
-        each = each.flatten(1).mean(dim=1) if each.dim() > 1 else each
-    return (each * known).sum() / known.sum().clamp(min=1)
+        return (each_task_loss(logit, labels, multi_label) * share).sum()
+    each = given(logit, labels.clamp(min=0))
+    if each.dim() == 0 or len(each) != len(known):  # a mean, which unlabelled samples would be part of
+        torch._assert_async(known.all(), UNKNOWN)
+        return each
+    return each * (len(known) * share).view(-1, *[1] * (each.dim() - 1))
 
 
 def check_stored(teacher: object, multi_label: bool) -> None:
