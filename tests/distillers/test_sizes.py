@@ -26,6 +26,7 @@ SIZES = {
     'FSPLoss': dict.fromkeys(('student_channels', 'teacher_channels'), (8, 16, 32, 64)),
     'ICKDLoss': MAPS,
     'NORMLoss': MAPS,
+    **dict.fromkeys(('SRDLoss', 'SRDCorrelationLoss', 'PEFDLoss', 'VkDLoss'), MAPS),  # of vectors as wide as the maps
     'FTLoss': MAPS,
     'ReviewKDLoss': dict(**STAGES, teacher_channels=(8, 16, 32, 64), **VECTORS),
     'SimKD': MAPS,
