@@ -76,7 +76,10 @@ PATHS = {
 }
 
 
-@pytest.mark.parametrize('name', PATHS)
+DEFAULT = ('mmpretrain ResNet', 'mmpretrain ConvNeXt', 'timm ResNet', 'torchvision ResNet')
+
+
+@pytest.mark.parametrize('name', [pytest.param(n, marks=() if n in DEFAULT else pytest.mark.slow) for n in PATHS])
 def test_it_is_found_in_the_networks_of_each_library(name):
     assert name in FAMILIES
     assert path_of(built(name)) == PATHS[name]
