@@ -49,7 +49,7 @@ CONFIGS = {
     'imagenet/regnet-1.6gf_sd_img': (SELF, ['uskd'], 9_190_136),
     'imagenet/swin-t_sd_img': (SELF, ['uskd'], 28_288_354 + 2 * (96 + 192 + 384)),  # the norms that USKD's taps may need
     'imagenet/deit-t_sd_img': (SELF, ['uskd'], 5_717_416),
-    'cifar100/res34_distill_res18_cifar': ([*CNN, 'fsp', 'ab'], ['nkd'], 11_220_132),
+    'cifar100/res34_distill_res18_cifar': ([*CNN, 'fsp', 'ab', 'ofd'], ['nkd'], 11_220_132),
     'cifar100/res18_sd_cifar': (SELF, ['uskd'], 11_220_132),
 }
 EXAMPLES = ('imagenet/res34', 'imagenet/deit-s_', 'imagenet/mv1', 'cifar100/')  # whose steps are not slow tests
@@ -136,6 +136,7 @@ PUBLISHED = {
         'semckd': dict(loss_weight=400),
         'fsp': dict(loss_weight=50),
         'ab': dict(margin=1),
+        'ofd': dict(loss_weight=1e-3),
         'kd': dict(temp=3, alpha=0.5),
         'dkd': dict(temp=4, alpha=1, beta=8),
         'wsld': dict(temp=4, alpha=2.25),

@@ -28,6 +28,7 @@ from .normkd import NormDKDLoss, NormKDLoss, normdkd_loss, normkd_loss
 from .nst import NSTLoss, nst_loss
 from .ofa import OFALogitLoss, ofa_logit_loss
 from .ofa_exits import OFALoss, ofa_loss
+from .ofd import OFDLoss, ofd_loss, ofd_margin
 from .pefd import PEFDLoss, pefd_loss
 from .pkt import PKTLoss, pkt_loss
 from .queue import QueueLoss, queue_loss
@@ -82,6 +83,7 @@ __all__ = [
     'NormKDLoss',
     'OFALogitLoss',
     'OFALoss',
+    'OFDLoss',
     'PEFDLoss',
     'PKTLoss',
     'QueueLoss',
@@ -137,6 +139,8 @@ __all__ = [
     'nst_loss',
     'ofa_logit_loss',
     'ofa_loss',
+    'ofd_loss',
+    'ofd_margin',
     'pefd_loss',
     'pkt_loss',
     'queue_loss',

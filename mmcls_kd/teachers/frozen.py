@@ -13,6 +13,7 @@ from ..features.classifier import linear_classifier, weight_and_bias
 from ..features.dry_run import dry_run
 from ..features.families import default_taps
 from ..features.layouts import Read
+from ..features.norms import norms_before_relu
 from ..features.taps import given_taps, shapes_of
 from .fast import PRECISIONS, FastNetwork, run
 from .head import Head, find_head
@@ -148,12 +149,19 @@ class FrozenTeacher:
         return weight[index], bias[index]
 
     @property
+    def norms(self) -> list[Any] | None:
+        """The batch norms before the ReLU of each stage, see :func:`.norms.norms_before_relu`; None if there are none."""
+        preact = self.taps.get('stages_preact')
+        return None if preact is None else norms_before_relu(self.network, self.dry_run, preact)
+
+    @property
     def facts(self) -> dict[str, Callable[[], Any]]:
         """Facts for constructors of losses, by name."""
         return {
             'teacher_weight': lambda: self.linear_weight,
             'teacher_head': lambda: self.head,
             'teacher_tail': lambda: self.tail,
+            'teacher_norms': lambda: self.norms,
         }
 
     @torch.no_grad()

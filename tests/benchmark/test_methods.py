@@ -117,6 +117,6 @@ def test_the_document_shows_what_was_measured():
     later |= {'normkd', 'normdkd', 'rld', 'abkd', 'luminet', 'srd', 'srd_correlation', 'pefd', 'vkd'}
     later |= {'mlkd', 'crld'}
     later |= {'DeiTTokenLoss', 'scalekd'}
-    later |= {'catkd', 'sdd'}
+    later |= {'catkd', 'sdd', 'ofd'}
     later |= {'ickd', 'fsp', 'semckd', 'afd', 'ft', 'ab', 'norm'}
     assert set(costs) | later == {method.name for method in wanted_methods()}

@@ -21,6 +21,7 @@ REFUSED = {
     ): "vitkd .*unknown input 'tokens_low_s', a feature .* this student.*define others with taps",
     (ViT, 'SRRLLoss'): "srrl .*unknown input 'teacher_head' .it needs one teacher whose class scores are made of the pooled",
     (ViT, 'ScaleKDLoss'): 'scalekd: ScaleKD sends features through the teacher’s last stage, .* set perception=False',
+    (ViT, 'OFDLoss'): "ofd .*unknown input 'stages_preact_s'",
     (ViT, 'ABLoss'): "ab .*unknown input 'stages_preact_s'",
     **{(kind, 'FSPLoss'): 'fsp: FSPLoss compares stages of the same channels' for kind in (CNN, ViT)},
     **{

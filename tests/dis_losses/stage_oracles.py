@@ -168,3 +168,18 @@ def norm(params, feat_s, feat_t, student_channels, teacher_channels, parts=8):
         image, other = averaged(image, *size), highest(other, *size)
         terms += [(x - other_x) ** 2 for x, other_x in zip(flat(image), flat(other) * parts, strict=True)]
     return mean(terms) * parts
+
+
+def ofd(params, stages_preact_s, stages_preact_t, student_channels, teacher_channels, margins):
+    total = 0
+    for i, (feat_s, feat_t) in enumerate(zip(stages_preact_s, stages_preact_t, strict=True)):
+        images = [convolution(image, params[f'connectors.{i}.0.weight']) for image in numbers(feat_s)]
+        images = batch_norm(images, params[f'connectors.{i}.1.weight'], params[f'connectors.{i}.1.bias'])
+        costs = 0
+        for image, other in zip(images, numbers(feat_t), strict=True):
+            for plane, plane_t, margin in zip(*smaller(image, other), margins[i], strict=True):
+                for s, t in zip(flat([plane]), flat([plane_t]), strict=True):
+                    goal = max(t.item(), margin)
+                    costs += (s - goal) ** 2 if s > goal or goal > 0 else 0 * s
+        total += costs / len(images) / 2 ** (len(stages_preact_s) - 1 - i)
+    return total

@@ -324,12 +324,13 @@ KEYWORDS |= {
     'ICKDLoss': dict(student_channels=2, teacher_channels=3),
     'NORMLoss': dict(student_channels=2, teacher_channels=3, parts=2),
     'ABLoss': STAGE_WIDTHS,
+    'OFDLoss': dict(**STAGE_WIDTHS, margins=[[-0.5, -0.1, -2.0], [-1.0, 0.0]]),
     'SemCKDLoss': dict(**STAGE_WIDTHS, batch_size=5),
     'AFDLoss': dict(**STAGE_WIDTHS, qk_dim=3),
     'FTLoss': dict(student_channels=2, teacher_channels=3, paraphraser_steps=0),
 }
 FORWARD |= {name: ['feat_s', 'feat_t'] for name in ('ICKDLoss', 'FTLoss', 'NORMLoss')}
-FORWARD |= {'ABLoss': ['stages_preact_s', 'stages_preact_t']}
+FORWARD |= {name: ['stages_preact_s', 'stages_preact_t'] for name in ('ABLoss', 'OFDLoss')}
 FORWARD |= {name: ['stages_s', 'stages_t'] for name in ('SemCKDLoss', 'AFDLoss', 'FSPLoss')}
 FORWARD |= {
     'CRDLoss': ['vector_s', 'vector_t', 'sample_idx'],
@@ -467,6 +468,7 @@ CONSTANT |= {name: {'vector_t'} for name in ('EmbeddingLoss', 'QueueLoss')}
         *(('SDDLoss', label) for label in ('hard', 'mixup')),
         *((loss_type, 'hard') for loss_type in (*ON_PROJECTIONS, 'SRDLoss')),
         *((loss_type, 'hard') for loss_type in ('ICKDLoss', 'SemCKDLoss', 'AFDLoss', 'FSPLoss', 'NORMLoss')),
+        ('OFDLoss', 'hard'),
         *((loss_type, 'hard') for loss_type in ('NormKDLoss', 'ABKDLoss', 'LumiNetLoss')),
         *((loss_type, label) for loss_type in ('NormDKDLoss', 'RLDLoss') for label in ('hard', 'mixup')),
         *((loss_type, 'hard') for loss_type in ('EmbeddingLoss', 'QueueLoss', 'ScaleKDLoss')),
@@ -657,6 +659,7 @@ DEFAULTS |= {
     'ICKDLoss': dict(student_channels=..., teacher_channels=...),
     'NORMLoss': dict(student_channels=..., teacher_channels=..., parts=8),
     'ABLoss': dict(student_channels=..., teacher_channels=..., margin=1.0),
+    'OFDLoss': dict(student_channels=..., teacher_channels=..., margins=None),
     'SemCKDLoss': dict(student_channels=..., teacher_channels=..., batch_size=...),
     'AFDLoss': dict(student_channels=..., teacher_channels=..., qk_dim=128),
     'FSPLoss': dict(student_channels=None, teacher_channels=None),

@@ -29,8 +29,11 @@ UNEVEN = [(1, 3, 5), (2, 2, 3), (1, 2, 2)], [(2, 5, 4), (3, 1, 1)]
 UNEVEN_PAIRS = [(1, 3, 5), (2, 2, 3)], [(2, 5, 4), (3, 1, 1)]
 
 
-def preact_case(stages_s, stages_t, n=3, **keywords):
-    loss_type, oracle, *given, keywords = stage_case('ABLoss', oracles.ab, stages_s, stages_t, n, **keywords)
+OFD = ('OFDLoss', oracles.ofd)
+
+
+def preact_case(stages_s, stages_t, n=3, method=('ABLoss', oracles.ab), **keywords):
+    loss_type, oracle, *given, keywords = stage_case(*method, stages_s, stages_t, n, **keywords)
     given = [{name.replace('stages', 'stages_preact'): value for name, value in one.items()} for one in given]
     return loss_type, oracle, *given, keywords
 
@@ -39,6 +42,9 @@ CASES = [
     *(map_case('ICKDLoss', oracles.ickd, *shapes) for shapes in MAPS),
     *(map_case('NORMLoss', oracles.norm, *shapes, parts=parts) for shapes, parts in zip(MAPS, (1, 2, 3, 2, 4), strict=True)),
     preact_case(*TWO),
+    preact_case(*TWO, method=OFD, margins=[[-0.5, -1.0, 0.0], [-2.0, -0.125]]),
+    preact_case(*UNEVEN_PAIRS, n=2, method=OFD, margins=[[-0.25, -1.0], [0.0, -2.0, -0.125]]),
+    preact_case(*ONE, method=OFD, margins=[[-0.25, -1.0, 0.0]]),
     preact_case(*UNEVEN_PAIRS, n=2, margin=0.3),
     map_case('ICKDLoss', oracles.ickd, (3, 2, 2), (3, 4, 4), n=1),
     stage_case('FSPLoss', oracles.fsp, [(2, 4, 4), (3, 4, 2)], [(2, 3, 3), (3, 1, 2)], widths=False),

@@ -22,7 +22,7 @@ SIZES = {
     'ScaleKDLoss': dict(
         **STAGES, teacher_channels=(8, 16, 32, 64), teacher_heights=(32, 16, 8, 8), teacher_widths=(32, 16, 8, 8)
     ),
-    **{key: dict(**STAGES, teacher_channels=(8, 16, 32, 64)) for key in ('SemCKDLoss', 'AFDLoss', 'ABLoss')},
+    **{key: dict(**STAGES, teacher_channels=(8, 16, 32, 64)) for key in ('SemCKDLoss', 'AFDLoss', 'ABLoss', 'OFDLoss')},
     'FSPLoss': dict.fromkeys(('student_channels', 'teacher_channels'), (8, 16, 32, 64)),
     'ICKDLoss': MAPS,
     'NORMLoss': MAPS,

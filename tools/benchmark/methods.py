@@ -172,6 +172,7 @@ def measure_methods(
         batch_size=lambda: batch,
         teacher_weight=lambda: tensors['teacher_head'][-1].weight,
         teacher_head=lambda: tensors['teacher_head'],
+        teacher_norms=lambda: [nn.BatchNorm2d(width) for width, _ in STAGES],
     )
     losses = {method.name: method.build(shapes, facts).to(device) for method in methods}
     works = {m.name: work_of(losses[m.name], {name: tensors[name] for name in m.inputs}) for m in methods}

@@ -24,6 +24,7 @@ offered['ofa_logit'] = dict(type='OFALogitLoss', eps=1.0, temp=1.0)
 offered['ofa'] = dict(type='OFALoss', eps=1.0, temp=1.0)
 offered['reviewkd'] = dict(type='ReviewKDLoss', loss_weight=dict(value=1.0, warmup=20))
 offered['semckd'] = dict(type='SemCKDLoss', loss_weight=400.0)
+offered['ofd'] = dict(type='OFDLoss', loss_weight=1e-3)
 offered['sdd'] = dict(
     type='SDDLoss',
     loss=dict(type='DKDLoss', temp=4.0, alpha=1.0, beta=8.0),

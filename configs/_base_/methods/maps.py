@@ -19,7 +19,10 @@ on_maps = dict(
     ft=dict(type='FTLoss', rate=0.5, p1=2, p2=1, loss_weight=200.0),
 )
 # the same for networks whose stages end with a ReLU
-on_preact_maps = dict(ab=dict(type='ABLoss', margin=1.0))
+on_preact_maps = dict(
+    ab=dict(type='ABLoss', margin=1.0),
+    ofd=dict(type='OFDLoss', loss_weight=1e-4),
+)
 # the same for networks whose stages have the same channels
 on_equal_maps = dict(fsp=dict(type='FSPLoss', loss_weight=50.0))
 # the same for networks whose class scores are made of the pooled map, as a CNN's are
