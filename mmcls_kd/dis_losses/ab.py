@@ -30,7 +30,7 @@ def ab_loss(stages_s: Sequence[Tensor], stages_t: Sequence[Tensor], margin: floa
 
     Example:
         >>> ab_loss([torch.tensor([[[[0.5]]]])], [torch.tensor([[[[-1.0]]]])])
-        tensor(0.0067)
+        tensor(0.0068)
     """
     total = stages_s[0].new_zeros(())
     for i, pair in enumerate(zip(stages_s, stages_t, strict=True)):
