@@ -48,7 +48,7 @@ def crld_loss(
     Example:
         >>> weak, strong = torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 0.0]])
         >>> crld_loss(weak, weak, strong, strong, temp=1.0)
-        tensor(0.2208)
+        tensor(0.2215)
     """
     sure, sure_strong = (
         (logit.softmax(dim=1).amax(dim=1) >= tau).to(logit.dtype)

@@ -25,6 +25,7 @@ def up_to_median(values: Tensor) -> Tensor:
     """Return 1 for each value up to the median, (n,), else 0; of an even number, the median is the mean of the middle two.
 
     Example:
+        >>> import torch
         >>> up_to_median(torch.tensor([3.0, 1.0, 2.0, 2.0]))
         tensor([0., 1., 1., 1.])
     """
@@ -69,6 +70,7 @@ def mlkd_loss(
         The loss, a scalar, not negative, 0 where student equals teacher.
 
     Example:
+        >>> import torch
         >>> mlkd_loss(torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]]), temps=[1.0])
         tensor(0.5689)
     """

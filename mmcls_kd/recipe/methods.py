@@ -29,7 +29,7 @@ NO_PREACT = (
     'otherwise, so no method that compares these maps fits it)'
 )
 #: Why there is no linear classifier.
-NO_LINEAR = ' (it needs {} whose class scores are one linear layer of the pooled map of its last stage, as a ResNet’s are)'
+NO_LINEAR = ' (it needs {} whose class scores are one linear layer of the pooled map of its last stage, as a CNN’s are)'
 #: Why an input may be missing.
 REASONS = {
     **dict.fromkeys(STUDENT_LINEAR, NO_LINEAR.format('a student')),

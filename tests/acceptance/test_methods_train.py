@@ -30,8 +30,10 @@ model = dict(distill_cfg={entries})
 SLICE = dict(images=1024, batch=32, epochs=2)
 #: CRD's loss rises until it has seen each image a few times; and its authors draw more negatives than there are images.
 OF_CRD = dict(images=256, batch=16, epochs=6)
-#: And FT's first phase is left out.
-ENTRIES = dict(crd=dict(nce_k=64), ft=dict(paraphraser_steps=0))
+#: And FT's first phase is left out, as warm-ups of 20 epochs are.
+ENTRIES = dict(
+    crd=dict(nce_k=64), ft=dict(paraphraser_steps=0), normdkd=dict(loss_weight=1.0), luminet=dict(loss_weight=0.5)
+)
 
 
 def offered(config):
@@ -48,7 +50,7 @@ TOGETHER = {
     'features': ['srrl', 'mgd', 'ofa', 'rkd', 'pkt', 'cc', 'at', 'sp', 'nst', 'vid', 'fitnet', 'wkd_feature', 'reviewkd'],
     'two views': ['mlkd', 'crld'],
     'classifiers': ['catkd', 'sdd'],
-    'later features': ['ickd', 'semckd', 'afd', 'ft', 'norm'],
+    'later features': ['scalekd', 'ickd', 'semckd', 'afd', 'ft', 'norm'],
     'simkd': ['simkd'],
     'crd': ['crd'],
 }

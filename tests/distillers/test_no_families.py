@@ -20,8 +20,9 @@ NAMED = re.compile(
     re.IGNORECASE,
 )
 #: The table of families, those of the libraries' ways to resize, of their image towers and of their models of images and
-#: texts, and the original's keyword.
-TABLES, LEGACY = ('families.py', 'resizing.py', 'towers.py', 'zero_shot.py'), 'is_vit'
+#: texts, and of their hub; the original's keyword, and the names of a method.
+TABLES = ('families.py', 'resizing.py', 'towers.py', 'zero_shot.py', 'hub.py')
+LEGACY = re.compile('is_vit|DeiTTokenLoss|deit_token(_loss)?')
 FILES = [
     path
     for package in (mmcls_kd.distillers, mmcls_kd.dis_losses, mmcls_kd.features, mmcls_kd.recipe, mmcls_kd.teachers)
@@ -43,7 +44,7 @@ def words(tree):
 
 def named(source):
     """What a module's source names."""
-    apart = (re.sub('(?<=[a-z])(?=[A-Z])', '_', word) for word in words(ast.parse(source)) if word != LEGACY)
+    apart = (re.sub('(?<=[a-z])(?=[A-Z])', '_', LEGACY.sub('', word)) for word in words(ast.parse(source)))
     return sorted({match[0] for word in apart for match in NAMED.finditer(word)})
 
 

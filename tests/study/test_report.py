@@ -180,12 +180,12 @@ class TestDocument:
         shuffled = random.Random(0).sample(records, len(records))
         assert put(DOCUMENT, study, shuffled) == put(DOCUMENT, study, records)
 
-    @pytest.mark.parametrize('count', [0, 1, 2, 7, 30])
+    @pytest.mark.parametrize('count', [0, 1, 2, 7, None])
     def test_of_a_part_of_the_results(self, whole, count):
         study, records = whole
-        some = random.Random(count).sample(records, count)
+        some = records if count is None else random.Random(count).sample(records, count)
         text = put(DOCUMENT, study, some)
-        assert ('No results yet.' in text) == (count < 30)
+        assert ('No results yet.' in text) == (count is not None)
 
     def test_a_missing_place(self, whole):
         study, records = whole

@@ -225,7 +225,8 @@ def test_a_tensor_that_nobody_provides(refusal, tmp_path):
     message = refusal('train', tmp_path / 'mine.py')
     assert "unknown input 'tokens_low_s'" in message
     assert (
-        'available inputs: gt_label, sample_idx, feat_s, tokens_high_s, stages_s, feat_mid_s, logit_s, vector_s, ' in message
+        'available inputs: gt_label, sample_idx, feat_s, tokens_high_s, stages_s, stages_preact_s, feat_mid_s, logit_s, '
+        in message
     )
 
 
