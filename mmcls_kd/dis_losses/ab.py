@@ -1,6 +1,6 @@
 """AB: the student's neurons are active where the teacher's are (Heo et al., AAAI 2019, arXiv 1811.03233)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +40,33 @@ def ab_loss(stages_s: Sequence[Tensor], stages_t: Sequence[Tensor], margin: floa
     return SCALE * total
 
 
+def check_stage_counts(name: str, student_channels: Sequence[int], teacher_channels: Sequence[int]) -> None:
+    """Refuse two networks with different numbers of stages, for a loss that compares stage by stage."""
+    if len(student_channels) != len(teacher_channels):
+        raise ValueError(
+            f'{name} compares stage by stage, but the student has {len(student_channels)} of them and the teacher '
+            f'{len(teacher_channels)}: name as many by taps (model.taps in a config)'
+        )
+
+
+def stage_connectors(student_channels: Sequence[int], teacher_channels: Sequence[int]) -> nn.ModuleList:
+    """Build for each stage a 1×1 convolution to the teacher's channels, without bias, and batch norm."""
+    return nn.ModuleList(
+        nn.Sequential(nn.Conv2d(width, out, kernel_size=1, bias=False), nn.BatchNorm2d(out))
+        for width, out in zip(student_channels, teacher_channels, strict=True)
+    )
+
+
+def connect_stages(loss: nn.Module, stages_s: Sequence[Tensor], stages_t: Sequence[Tensor]) -> list[Tensor]:
+    """Return the student's stages behind the ``connectors`` of a loss; refuse other widths, and too few values."""
+    check_width(loss, 'student_channels', tuple(feat.shape[1] for feat in stages_s))
+    check_width(loss, 'teacher_channels', tuple(feat.shape[1] for feat in stages_t))
+    for feat in stages_s:
+        check_statistics(loss, feat)
+    connectors: Iterable = loss.connectors  # type: ignore[assignment]
+    return [layer(feat) for layer, feat in zip(connectors, stages_s, strict=True)]
+
+
 class ABLoss(DistillLoss):
     """:func:`ab_loss` of the student's maps before the ReLU, connected to the teacher's channels.
 
@@ -67,25 +94,14 @@ class ABLoss(DistillLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if len(student_channels) != len(teacher_channels):
-            raise ValueError(
-                f'ABLoss compares stage by stage, but the student has {len(student_channels)} of them and the teacher '
-                f'{len(teacher_channels)}: name as many by taps'
-            )
+        check_stage_counts('ABLoss', student_channels, teacher_channels)
         self.student_channels = tuple(student_channels)
         self.teacher_channels = tuple(teacher_channels)
         self.margin = margin
         self.loss_weight = loss_weight
-        self.connectors = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(width, out, kernel_size=1, bias=False), nn.BatchNorm2d(out))
-            for width, out in zip(student_channels, teacher_channels, strict=True)
-        )
+        self.connectors = stage_connectors(student_channels, teacher_channels)
 
     @full_precision
     def forward(self, stages_preact_s: tuple[Tensor, ...], stages_preact_t: tuple[Tensor, ...]) -> Tensor:
-        check_width(self, 'student_channels', tuple(feat.shape[1] for feat in stages_preact_s))
-        check_width(self, 'teacher_channels', tuple(feat.shape[1] for feat in stages_preact_t))
-        for feat in stages_preact_s:
-            check_statistics(self, feat)
-        connected = [layer(feat) for layer, feat in zip(self.connectors, stages_preact_s, strict=True)]
+        connected = connect_stages(self, stages_preact_s, stages_preact_t)
         return self.loss_weight * ab_loss(connected, stages_preact_t, self.margin)

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .ab import check_stage_counts, connect_stages, stage_connectors
 from .base import DistillLoss
-from .common import check_statistics, check_width, full_precision, smaller_maps
+from .common import full_precision, smaller_maps
 
 NO_MARGINS = (
     'OFD takes margins from the batch norm before the ReLU of each of the teacher’s stages, which are not found in this '
@@ -114,11 +115,7 @@ class OFDLoss(DistillLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if len(student_channels) != len(teacher_channels):
-            raise ValueError(
-                f'OFDLoss compares stage by stage, but the student has {len(student_channels)} of them and the teacher '
-                f'{len(teacher_channels)}: name as many by taps'
-            )
+        check_stage_counts('OFDLoss', student_channels, teacher_channels)
         if margins is None:
             raise ValueError(NO_MARGINS)
         values = [torch.as_tensor(margin) for margin in margins]
@@ -133,10 +130,7 @@ class OFDLoss(DistillLoss):
         self.loss_weight = loss_weight
         for i, value in enumerate(values):
             self.register_buffer(f'margin{i}', value, persistent=False)
-        self.connectors = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(width, out, kernel_size=1, bias=False), nn.BatchNorm2d(out))
-            for width, out in zip(student_channels, teacher_channels, strict=True)
-        )
+        self.connectors = stage_connectors(student_channels, teacher_channels)
         for connector, out in zip(self.connectors, teacher_channels, strict=True):
             nn.init.normal_(connector[0].weight, std=(2 / out) ** 0.5)  # type: ignore[index]
 
@@ -147,9 +141,5 @@ class OFDLoss(DistillLoss):
 
     @full_precision
     def forward(self, stages_preact_s: tuple[Tensor, ...], stages_preact_t: tuple[Tensor, ...]) -> Tensor:
-        check_width(self, 'student_channels', tuple(feat.shape[1] for feat in stages_preact_s))
-        check_width(self, 'teacher_channels', tuple(feat.shape[1] for feat in stages_preact_t))
-        for feat in stages_preact_s:
-            check_statistics(self, feat)
-        connected = [layer(feat) for layer, feat in zip(self.connectors, stages_preact_s, strict=True)]
+        connected = connect_stages(self, stages_preact_s, stages_preact_t)
         return self.loss_weight * ofd_loss(connected, stages_preact_t, self.margins)

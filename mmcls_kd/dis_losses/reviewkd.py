@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .ab import check_stage_counts
 from .base import DistillLoss
 from .common import check_width, check_widths, full_precision, smaller_maps
 
@@ -117,11 +118,7 @@ class ReviewKDLoss(DistillLoss):
         loss_weight: float = 1.0,
     ) -> None:
         super().__init__()
-        if len(student_channels) != len(teacher_channels):
-            raise ValueError(
-                f'ReviewKDLoss compares stage by stage, but the student has {len(student_channels)} of them and the teacher '
-                f'{len(teacher_channels)}: name as many by model.taps'
-            )
+        check_stage_counts('ReviewKDLoss', student_channels, teacher_channels)
         self.student_channels = tuple(student_channels)
         self.teacher_channels = tuple(teacher_channels)
         self.student_dims = student_dims
