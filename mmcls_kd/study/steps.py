@@ -1,4 +1,4 @@
-"""The steps of a run: each is a tool's own program, in a process of its own."""
+"""The steps of a run: each is a tool's own program, in a process of its own; see :mod:`.worker`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
-from threading import Lock
+from threading import Lock, get_ident
+from typing import Any
 
 from mmengine.config import Config
 
@@ -38,8 +39,13 @@ SCRIPTS = {
 }
 #: Seconds that a step has to end after it was asked to; Slurm gives a job 120 (see :func:`.runner.write_commands`).
 PATIENCE = 100
-#: Become another program, which Linux ends with its parent: a study that was killed leaves no step behind.
-BECOME = 'import ctypes, os, sys; ctypes.CDLL(None).prctl(1, int(sys.argv[1])); os.execvp(sys.argv[2], sys.argv[2:])'
+#: Become a script, which Linux asks to end with its parent: a study that was killed leaves no step behind.
+BECOME = f'import ctypes, os, sys; ctypes.CDLL(None).prctl(1, {signal.SIGTERM:d}); os.execvp(sys.argv[1], sys.argv[1:])'
+#: Become a worker; the working directory is no place for modules of a program.
+WORKER = (
+    'import sys; del sys.path[0]; from mmcls_kd.command.loading import load_libraries; '
+    'from mmcls_kd.study.worker import main; main(load_libraries)'
+)
 
 
 def steps_of(run: Run, folder: Path, data_root: str | None = None, devices: int = 1) -> Iterator[tuple[str, list[str]]]:
@@ -115,7 +121,8 @@ class Steps:
 
     def __init__(self, threads: int) -> None:
         self.threads, self.ended = threads, False
-        self._running: set[int] = set()
+        self._running: dict[int, int] = {}  # by thread the process that is to be asked to end
+        self._workers: dict[int, subprocess.Popen] = {}
         self._lock = Lock()
 
     def perform(self, tool: str, arguments: Sequence[str], folder: Path) -> int:
@@ -127,26 +134,62 @@ class Steps:
         is_script = tool.endswith('.sh')
         # an installed package has all programs in one folder
         path = next(path for path in (TOOLBOX / tool, TOOLBOX / 'tools' / Path(tool).name) if path.is_file())
-        words = ['bash' if is_script else sys.executable, str(path), *arguments]
-        if sys.platform == 'linux':  # a script passes SIGTERM on
-            words = [sys.executable, '-ISc', BECOME, str(int(signal.SIGTERM if is_script else signal.SIGKILL)), *words]
-        with (folder / f'{name}.log').open('a') as log:
-            print('$', 'bash' if is_script else 'python', tool, *arguments, file=log, flush=True)
+        log = (folder / f'{name}.log').absolute()
+        with log.open('a') as file:
+            print('$', 'bash' if is_script else 'python', tool, *arguments, file=file)
+        program = self._program if is_script or sys.platform != 'linux' else self._fork
+        try:
+            code, cpu = program([str(path), *arguments], log)
+        finally:
             with self._lock:
-                if self.ended:
-                    raise InterruptedError(f'{name} was not started')
-                process = subprocess.Popen(words, stdout=log, stderr=log, env=self._env(is_script), start_new_session=True)
-                self._running.add(process.pid)
-        _, status, used = os.wait4(process.pid, 0)  # Popen.wait would not tell the processor time
-        with self._lock:
-            self._running.discard(process.pid)
-        process.returncode = code = os.waitstatus_to_exitcode(status)
-        times = dict(step=name, wall=time.monotonic() - start, cpu=used.ru_utime + used.ru_stime, code=code)
+                self._running.pop(get_ident(), None)
         with (folder / TIMES).open('a') as file:
-            file.write(f'{json.dumps(times)}\n')
+            file.write(f'{json.dumps(dict(step=name, wall=time.monotonic() - start, cpu=cpu, code=code))}\n')
         return code
 
-    def _env(self, is_script: bool) -> dict[str, str]:
+    def _program(self, words: list[str], log: Path) -> tuple[int, float]:
+        """Run a program in a process of its own; return its exit code and processor time."""
+        is_script = words[0].endswith('.sh')
+        words = ['bash' if is_script else sys.executable, *words]
+        if sys.platform == 'linux':
+            words = [sys.executable, '-ISc', BECOME, *words]
+        with log.open('a') as file, self._starting(log):
+            process = self._start(words, is_script, stdout=file, stderr=file)
+            self._running[get_ident()] = process.pid
+        _, status, used = os.wait4(process.pid, 0)  # Popen.wait would not tell the processor time
+        process.returncode = code = os.waitstatus_to_exitcode(status)
+        return code, used.ru_utime + used.ru_stime
+
+    def _fork(self, words: list[str], log: Path) -> tuple[int, float]:
+        """Run a Python program in a fork of this thread's worker; return its exit code and processor time."""
+        with self._starting(log):
+            worker = self._workers.get(get_ident())
+            if worker is None or worker.poll() is not None:
+                pipes: Any = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                worker = self._workers[get_ident()] = self._start([sys.executable, '-c', WORKER], **pipes)
+            self._running[get_ident()] = worker.pid
+        assert worker.stdout
+        print(json.dumps(dict(words=words, log=str(log))), file=worker.stdin, flush=True)
+        if fork := worker.stdout.readline():
+            with self._lock:
+                self._running[get_ident()] = int(fork)
+        if not (answer := worker.stdout.readline().split()):  # the worker is gone, and with it the fork
+            with worker:
+                return worker.wait() or 1, 0.0
+        return os.waitstatus_to_exitcode(int(answer[0])), float(answer[1])
+
+    @contextmanager
+    def _starting(self, log: Path) -> Iterator[None]:
+        """Keep :meth:`end` waiting while a process starts; refuse to start one after it."""
+        with self._lock:
+            if self.ended:
+                raise InterruptedError(f'{log.stem} was not started')
+            yield
+
+    def _start(self, words: list[str], is_script: bool = False, **streams: Any) -> subprocess.Popen:
+        return subprocess.Popen(words, env=self._env(is_script), start_new_session=True, **streams)
+
+    def _env(self, is_script: bool = False) -> dict[str, str]:
         """Return the environment of a step; a script gets a port of its own."""
         known = dict(os.environ, OMP_NUM_THREADS=str(self.threads), PYTHONWARNINGS='ignore')
         paths = dict(PATH=Path(sys.executable).parent, PYTHONPATH=TOOLBOX)  # of a clone that is not installed
@@ -166,9 +209,12 @@ class Steps:
         while self._running and time.monotonic() < deadline:
             time.sleep(0.02)
         self._signal(signal.SIGKILL, os.killpg)
+        for worker in list(self._workers.values()):
+            with worker:
+                worker.kill()
 
     def _signal(self, number: int, kill: Callable[[int, int], None]) -> None:
         with self._lock:
-            for pid in self._running:
+            for pid in self._running.values():
                 with suppress(ProcessLookupError):
                     kill(pid, number)

@@ -17,6 +17,7 @@ from studies_kit import DOCUMENT, FILE, write_study
 
 from mmcls_kd.files.locks import locked
 from mmcls_kd.study import execution, plan
+from mmcls_kd.study import steps as steps_module
 from mmcls_kd.study.execution import Place, remaining
 from mmcls_kd.study.plan import Run
 from mmcls_kd.study.records import RUNNING, read_records
@@ -416,8 +417,14 @@ def words(file):
     return file.read_text().split()
 
 
-@pytest.mark.skipif(sys.platform != 'linux', reason='other systems let the children of a killed process live')
-def test_a_killed_study_leaves_no_step_behind(tmp_path):
+#: A worker that imports no libraries.
+LIGHT = 'import sys; del sys.path[0]; from mmcls_kd.study.worker import main; main(lambda: None)'
+linux = pytest.mark.skipif(sys.platform != 'linux', reason='there each step is a new interpreter')
+
+
+@linux
+def test_a_killed_study_leaves_no_step_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(steps_module, 'WORKER', LIGHT)
     script = tmp_path / 'script.py'
     script.write_text(f'import os, time\nopen("{tmp_path}/started", "w").write(f"{{os.getpid()}}\\n")\ntime.sleep(60)\n')
     child = os.fork()
@@ -440,3 +447,72 @@ def test_the_processor_time_of_a_steps_own_children_counts(tmp_path):
     (taken,) = map(json.loads, (tmp_path / 'times.jsonl').read_text().splitlines())
     assert (taken['step'], taken['code']) == ('script', 0)
     assert taken['cpu'] > 0.3
+
+
+@pytest.fixture
+def light(monkeypatch):
+    """Steps whose workers import no libraries."""
+    monkeypatch.setattr(steps_module, 'WORKER', LIGHT)
+    steps = Steps(3)
+    yield steps
+    steps.end()
+
+
+def program(folder, text):
+    """Write a program; returns its path."""
+    (folder / 'program.py').write_text(text)
+    return str(folder / 'program.py')
+
+
+@linux
+class TestWorkers:
+    """A step is a fork of a worker, and as good as a new interpreter."""
+
+    def test_the_forks_of_one_worker_know_nothing_of_each_other(self, light, tmp_path):
+        text = (
+            'import os, sys, json\nprint(os.getppid(), hasattr(json, "mark"), *sys.argv[1:], os.environ["OMP_NUM_THREADS"])'
+        )
+        path = program(tmp_path, f'{text}\njson.mark = 1\n')
+        assert light.perform(path, ['first'], tmp_path) == light.perform(path, ['second'], tmp_path) == 0
+        first, second = [line.split() for line in (tmp_path / 'program.log').read_text().splitlines()[1::2]]
+        assert first[0] == second[0]  # the worker
+        assert first[1:] == ['False', 'first', '3']
+        assert second[1:] == ['False', 'second', '3']
+
+    @pytest.mark.parametrize(
+        ('end', 'code', 'last'),
+        [
+            ('sys.exit(3)', 3, None),
+            ('sys.exit("program: error: out of luck")', 1, 'program: error: out of luck'),
+            ('sys.exit()', 0, None),
+            ('1 / 0', 1, 'ZeroDivisionError: division by zero'),
+            ('os._exit(75)', 75, None),
+            ('os.kill(os.getpid(), 9)', -9, None),
+        ],
+    )
+    def test_exit_code_and_last_line_are_the_programs(self, light, tmp_path, end, code, last):
+        path = program(tmp_path, f'import atexit, os, sys\natexit.register(print, "closed", flush=True)\n{end}\n')
+        assert light.perform(path, [], tmp_path) == code
+        lines = (tmp_path / 'program.log').read_text().splitlines()
+        assert last is None or last in lines
+        assert ('closed' in lines) == ('os.' not in end)
+
+    def test_a_step_is_asked_to_end(self, light, tmp_path):
+        started, saved = tmp_path / 'started', tmp_path / 'saved'
+        handler = f'import signal, sys, time\ndef end(*_):\n    open("{saved}", "w").close()\n    sys.exit(75)\n'
+        path = program(
+            tmp_path, f'{handler}signal.signal(15, end)\nopen("{started}", "w").write("now\\n")\ntime.sleep(60)\n'
+        )
+        codes = []
+        step = Thread(target=lambda: codes.append(light.perform(path, [], tmp_path)))
+        step.start()
+        words(started)
+        light.end()
+        step.join()
+        assert codes == [75]
+        assert saved.exists()
+
+    def test_a_worker_that_is_killed_ends_its_step_alone(self, light, tmp_path):
+        path = program(tmp_path, 'import os\nos.kill(os.getppid(), 9)\n')
+        assert light.perform(path, [], tmp_path) == -9
+        assert light.perform(program(tmp_path, ''), [], tmp_path) == 0  # by a new worker

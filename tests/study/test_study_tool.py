@@ -1,8 +1,10 @@
 """A small study through the real tools, from the command line to the report."""
 
 import json
+import shlex
 
 import pytest
+import torch
 from commands import run
 from studies_kit import write_study
 
@@ -82,6 +84,22 @@ def test_a_stored_teacher_is_stored_first_and_then_takes_the_teachers_place(fold
     assert steps == ['store_teacher', 'train', 'pth_transfer', 'test']
     assert 'model.teacher_store=' in (kept / 'train.log').read_text().splitlines()[0]
     assert not (kept / 'store').exists()
+
+
+def test_a_run_gives_the_student_of_separate_programs(folder):
+    """Its steps are forks of one process, whose state must not change a number."""
+    kept, alone = folder / 'work_dirs/studies/small/cnn/kd/seed0', folder / 'alone'
+    words = {name: shlex.split((kept / f'{name}.log').read_text().splitlines()[0])[3:] for name in ('train', 'test')}
+    moved = [word.replace('work_dirs/studies/small/cnn/kd/seed0', 'alone') for word in words['train']]
+    run(TOOLBOX / 'tools/train.py', *moved, cwd=folder)
+    run(TOOLBOX / 'pth_transfer.py', '--dis_path', alone / 'epoch_3.pth', '--output_path', alone / 'student.pth', cwd=folder)
+    moved = [word.replace('work_dirs/studies/small/cnn/kd/seed0', 'alone') for word in words['test']]
+    run(TOOLBOX / 'tools/test.py', *moved, cwd=folder)
+    ours, theirs = [torch.load(path / 'student.pth')['state_dict'] for path in (kept, alone)]
+    assert len(ours) == len(theirs) > 100
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
+    assert (kept / 'test.json').read_text() == (alone / 'test.json').read_text()
 
 
 def test_a_fresh_run_has_the_same_result(folder):
