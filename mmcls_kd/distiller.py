@@ -23,6 +23,7 @@ from .recipe.labels import (
     check_range,
     check_scores,
     check_stored,
+    check_stored_inputs,
     check_stored_views,
     check_substitute,
     check_unlabelled,
@@ -117,9 +118,11 @@ class BaseDistiller(nn.Module):
         self.classifier_path = linear_classifier(self.student, found, taps) if wanted & {*STUDENT_LINEAR} else None
         heads = [TEACHER_HEAD] if self.teacher_head else []
         available = [GT_LABEL, SAMPLE_IDX, *shapes, *heads, *self.linear_classifiers]
-        if isinstance(teacher, TeacherGroup) and 'vector_t' in wanted:
+        several = isinstance(teacher, TeacherGroup) or isinstance(shapes.get('vector_t', (2,))[0], tuple)
+        if several and 'vector_t' in wanted:
             check_several(methods)
         check_class_scores(methods, available, found.num_classes, teacher.num_classes if teacher else None)
+        check_stored_inputs(teacher, methods)
         check_inputs(methods, available)
         self.student_taps = {n: tap for n, tap in taps.items() if f'{n}_s' in wanted}
         self.teacher_names = [n for n in (teacher.shapes if teacher else ()) if f'{n}_t' in wanted]

@@ -87,10 +87,10 @@ def run_both(tool, config, work_dir, *arguments):
 
 
 class Watched:
-    """Puts teachers into distillers whose logits can be looked at, and those of live ones rounded.
+    """Puts teachers into distillers whose logits and vectors can be looked at, and those of live ones rounded.
 
     Attributes:
-        seen: For each batch: the views, the images and the teacher's logits.
+        seen: For each batch: the views, the images and the teacher's logits, None where no loss reads them.
         path: Where to write views and logits too, with the process's rank behind; None for nowhere.
         k: To how many logits a live teacher is reduced, as a store would; 'float16' to round all of them by torch; None to
             leave them as they are.
@@ -107,7 +107,7 @@ class Watched:
             def __call__(self, inputs, data_samples, names, *view):
                 tensors = super().__call__(inputs, data_samples, names, *view)
                 if watched.k == 'float16':
-                    tensors['logit'] = tensors['logit'].half().float()
+                    tensors = {name: rounded(read) for name, read in tensors.items()}
                 elif watched.k is not None:
                     tensors['logit'] = decode(encode(tensors['logit'], watched.k), tensors['logit'].shape[1])
                 return watched.note(inputs, data_samples, tensors, *view)
@@ -122,8 +122,9 @@ class Watched:
 
     def note(self, inputs, data_samples, tensors, *view):
         """Keep what a teacher was given and gave."""
-        views, logits = [(*sample.view, *view) for sample in data_samples], tensors['logit']
-        self.seen.append(SimpleNamespace(views=views, images=inputs.clone(), logits=logits.clone()))
+        views, logits = [(*sample.view, *view) for sample in data_samples], tensors.get('logit')
+        kept = None if logits is None else logits.clone()
+        self.seen.append(SimpleNamespace(views=views, images=inputs.clone(), logits=kept))
         if self.path:
             with Path(f'{self.path}.{os.environ.get("RANK", 0)}').open('ab') as file:
                 pickle.dump((views, logits.numpy()), file)
@@ -136,6 +137,11 @@ class Watched:
     def written(self):
         """The logits of all views that each of two processes saw."""
         return [dict(_read(Path(f'{self.path}.{rank}'))) for rank in '01']
+
+
+def rounded(read):
+    """Logits or vectors as float16 has them; of several teachers each one's."""
+    return read.half().float() if isinstance(read, torch.Tensor) else tuple(map(rounded, read))
 
 
 def _read(path):

@@ -1,4 +1,7 @@
-"""Store a teacher's logits for the views that a training will see; model.teacher_store=DIR then trains without it."""
+"""Store a teacher's logits, and vectors that the methods read, for the views that a training will see.
+
+model.teacher_store=DIR then trains without the teacher.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,14 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument('--epochs', type=int, required=True, help='number of epochs of views to store')
     parser.add_argument('--store', help='folder of the store (default: teacher_store in the work directory)')
     parser.add_argument('--top-k', type=int, help='number of logits of each view to store (default: all)')
+    parser.add_argument(
+        '--with',
+        nargs='+',
+        default=[],
+        dest='features',
+        metavar='NAME',
+        help='vectors to store beside those that the methods of the config read, such as vector (default: none)',
+    )
     return parser
 
 
@@ -34,7 +45,7 @@ def store(args: argparse.Namespace) -> None:
     """Store from the first check to the last shard."""
     load_libraries()
     from ..checks.training import load_data
-    from ..engine.config import training_config
+    from ..engine.config import count_samples, training_config
     from ..engine.folders import check_data_folders, check_idx_files
     from ..engine.runtime import build_runner, join_processes
     from ..engine.setup import decided_by_first
@@ -47,12 +58,13 @@ def store(args: argparse.Namespace) -> None:
             prepare(cfg, args.epochs)
             check_data_folders(cfg, ('train_dataloader',))
             check_idx_files(cfg, ('train_dataloader',))
+            count_samples(cfg)
             join_processes(cfg)
             folder = Path(args.store or Path(cfg.work_dir, 'teacher_store'))
             decided_by_first(lambda: held.enter_context(locked(folder, BUSY)))
             runner = build_runner(cfg)
             load_data(runner)
-            writer = StoreWriter(runner, folder, args.epochs, args.top_k)
+            writer = StoreWriter(runner, folder, args.epochs, args.top_k, args.features)
             writer.announce()
             writer.check_space()
         with ended_in_order(again='by the same command'):

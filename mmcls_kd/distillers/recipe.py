@@ -16,7 +16,7 @@ from ..files.paths import absolute, find_file
 from ..networks.classes import compare_order, data_names
 from ..networks.sources import Source, find_network
 from ..networks.trial import Found, pipeline_images
-from ..recipe.methods import Method, MethodList, check_several, loss_class, needs_teacher, weak_name
+from ..recipe.methods import Method, MethodList, check_several, loss_class, needs_teacher
 from ..teachers.several import TeacherGroup
 from .teacher import StoredTeacher, StudentSpec, Teacher, TeacherSettings
 
@@ -137,13 +137,8 @@ class Recipe:
         if not read:
             return None
         mode, store = self.model.get('teacher_mode', 'eval'), self.model.get('teacher_store')
-        beyond = next(((method.name, name) for method, name in read if weak_name(name) != 'logit_t'), None)
         if store and mode == 'train':
             raise ValueError("a teacher_store holds logits of teacher_mode='eval'; leave one of the two out")
-        if store and beyond:
-            raise ValueError(
-                f'a teacher_store holds logits alone, and {beyond[0]} needs {beyond[1]!r}; leave one of the two out'
-            )
         if store:
             return StoredTeacher(store)
         if len(settings) > 1:

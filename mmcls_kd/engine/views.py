@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -183,6 +183,12 @@ def teacher_of(cfg: Config, files: Sequence[Path | None] | None = None) -> dict[
     return readable(about)
 
 
+def tap_settings(cfg: Config, names: Iterable[str]) -> dict[str, Any]:
+    """Return the config's taps of some of the teacher's features, by name; None for the default."""
+    given = cfg.model.get('taps') or {}
+    return readable({name: given.get(f'{name}_t') for name in names})
+
+
 def check_store(runner: Runner) -> None:
     """Refuse a teacher store that does not fit the run, or that is damaged."""
     model = unwrapped(runner)
@@ -191,6 +197,9 @@ def check_store(runner: Runner) -> None:
         return
     manifest, named = store.manifest, teacher_of(runner.cfg)
     stored = {name: manifest.teacher.get(name) for name in named}
+    vectors = [name for name in model.teacher_names if name != 'logit']
+    taps = manifest.teacher.get('taps', {})
+    stored['taps'], named['taps'] = {name: taps.get(name) for name in vectors}, tap_settings(runner.cfg, vectors)
     loop = loop_of(runner)
     loader: Any = loop.dataloader
     found = view_differences(manifest.views, runner) + differences(dict(teacher=stored), dict(teacher=named))

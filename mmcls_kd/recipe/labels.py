@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from ..dis_losses import LOSSES
 from ..dis_losses.common import entropy_target
-from .methods import GT_LABEL, Method, parameters_of
+from ..features.taps import FORM_OF
+from .methods import GT_LABEL, Method, needs_teacher, parameters_of, weak_name
 
 #: Label of an image that has none; of scores, each of them.
 UNLABELLED = -1
@@ -245,3 +247,32 @@ def check_stored_views(teacher: object, reason: str) -> None:
                 f'teacher_store {one.store.folder} has the logits of one view of each image, and {reason}: make a store of '
                 'both views (a pipeline with TwoViews; in plain PyTorch, batches of pairs of images)'
             )
+
+
+def check_stored_inputs(teacher: Any, methods: Iterable[Method]) -> None:
+    """Refuse methods that need more of a stored teacher than its store holds.
+
+    Args:
+        teacher: The teacher.
+        methods: The methods.
+
+    Raises:
+        ValueError: Names the method, its input, and the remedy.
+    """
+    if not hasattr(teacher, 'store'):
+        return
+    there = [f'{name}_t' for name in teacher.shapes]
+    read = [(method.name, weak_name(name)) for method in methods for name in method.inputs if needs_teacher(name)]
+    beyond = [(name, method) for method, name in read if name not in there]
+    for name, method in beyond:
+        if not name.endswith('_t') or FORM_OF.get(name.removesuffix('_t')) in ('map', 'tokens'):
+            raise ValueError(
+                f'a teacher_store holds logits and vectors alone, and {method} needs {name!r}; leave one of the two out'
+            )
+    for name, method in beyond:
+        tap = name.removesuffix('_t')
+        raise ValueError(
+            f'teacher_store {teacher.store.folder} holds {" and ".join(there)}, and {method} needs {name!r}: make a store '
+            f'that holds it, in another folder (`python -m mmcls_kd store` with this method switched on, or with --with '
+            f'{tap}; in plain PyTorch store_logits(..., features=[{tap!r}]))'
+        )

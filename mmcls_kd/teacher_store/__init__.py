@@ -1,4 +1,4 @@
-"""The logits of a teacher on disk, one record for each view of an image in a training.
+"""The logits and vectors of a teacher on disk, one record for each view of an image in a training.
 
 A store is a folder:
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,11 +25,22 @@ from ..engine.image_files import describe
 from ..engine.loops import images_of
 from ..engine.models import unwrapped
 from ..engine.seeds import seed_all
-from ..engine.views import differences, loop_of, preprocessing_of, teacher_of, view_differences, views_of, weights_files
+from ..engine.views import (
+    differences,
+    loop_of,
+    preprocessing_of,
+    tap_settings,
+    teacher_of,
+    view_differences,
+    views_of,
+    weights_files,
+)
 from ..errors import TrainingError
-from ..teachers.records import encode, parts_of, record_type
+from ..features.layouts import Read
+from ..teachers.records import encode, fields_of, mark_missing, parts_of, widths_of
 from ..teachers.several import TeacherGroup
 from ..teachers.store import MANIFEST, Manifest, Shard, is_whole, rows_of, save, shard_count
+from ..teachers.stored import is_vector, vector_names
 
 #: Approximate size of a file; a training keeps two of them mapped for each process that wrote the store.
 SHARD_BYTES = 16 * 2**20
@@ -81,12 +92,16 @@ class StoreWriter:
         folder: The store's folder.
         epochs: Number of epochs to store.
         k: Number of logits of each view; None for all.
+        features: Names of vectors to store beside those that the run's methods read.
 
     Raises:
-        ValueError: If there is no teacher whose logits can be stored, k does not fit, or the folder holds another store.
+        ValueError: If there is no teacher whose logits can be stored, k does not fit, a feature is no vector, or the folder
+            holds another store.
     """
 
-    def __init__(self, runner: Runner, folder: str | Path, epochs: int, k: int | None = None) -> None:
+    def __init__(
+        self, runner: Runner, folder: str | Path, epochs: int, k: int | None = None, features: Sequence[str] = ()
+    ) -> None:
         self.runner, self.folder, self.epochs = runner, Path(folder), epochs
         self.rank, self.world_size = get_rank(), get_world_size()
         self.model, self.teacher, self.loop = unwrapped(runner), live_teacher(runner), loop_of(runner)
@@ -98,34 +113,60 @@ class StoreWriter:
             raise ValueError(
                 'train_dataloader.sampler.round_up=False gives processes different numbers of images; leave it out'
             )
+        before = Manifest.read(self.folder) if (self.folder / MANIFEST).is_file() else None
+        self.names = self._names_to_store(features, before)
         self.manifest = self._describe(k)
-        self.type = record_type(self.manifest.classes, self.manifest.k, self.manifest.views_each)
-        self._join_existing()
+        self._join_existing(before)
+        self.type = self.manifest.record_type
+
+    def _names_to_store(self, given: Sequence[str], before: Manifest | None) -> list[str]:
+        """List the names of the features to store: the logits, and vectors that are in the store, read or asked for."""
+        shapes = self.teacher.shapes
+        there = [name for name in (before.features if before else ()) if name in shapes]
+        read = [name for name in self.model.teacher_names if name != 'logit']
+        asked = vector_names(given, shapes, '--with')
+        chosen = dict.fromkeys([*there, *(name for name in read if is_vector(shapes[name])), *asked])
+        names = ['logit', *chosen] if 'logit' in shapes else [*chosen]
+        if not names:
+            raise ValueError(
+                'the teacher has no classes, and no method of this run reads a vector of it, so there is nothing to store: '
+                'choose such a method, or name a vector by --with'
+            )
+        if maps := [f'{name}_t' for name in read if name not in chosen]:
+            self.runner.logger.warning(
+                f'a store holds logits and vectors alone: a method that needs {", ".join(maps)} cannot be trained from it'
+            )
+        return names
 
     def _describe(self, k: int | None) -> Manifest:
         with misfits_named('the teacher'), uncompiled():
-            first = self.logits(first_images(self.loader))
-        classes = first[0].shape[1]
-        k = classes if k is None else k
+            first = self.read(first_images(self.loader))
+        logit = first[0].get('logit')
+        classes = 0 if logit is None else logit.shape[1]
+        k = classes if k is None or not classes else k
         if self.model.multi_label and k < classes:
             raise ValueError(f'--top-k {k}: of a multi-label teacher all {classes} logits are needed: leave it out')
-        encode(torch.cat(first), k)
-        batches = max(1, SHARD_BYTES // (self.batch_size * record_type(classes, k, len(first)).itemsize))
+        bytes_each = sum(encoded(view, k).dtype.itemsize for view in first)
+        batches = max(1, SHARD_BYTES // (self.batch_size * bytes_each))
         views = views_of(self.runner)
         rows = min(len(self.sampler), len(self.loader) * self.batch_size)
-        precision = self.runner.cfg.model.get('teacher_precision') or (self.mixed and f'autocast in {self.mixed}')
-        teacher = {**teacher_of(self.runner.cfg, weights_files(self.runner.cfg)), 'precision': precision}
-        shard_rows = batches * self.batch_size
-        return Manifest(views, teacher, classes, k, self.world_size, rows, shard_rows, views_each=len(first))
+        cfg = self.runner.cfg
+        precision = cfg.model.get('teacher_precision') or (self.mixed and f'autocast in {self.mixed}')
+        teacher = {**teacher_of(cfg, weights_files(cfg)), 'precision': precision}
+        features = widths_of({name: read for name, read in first[0].items() if name != 'logit'})
+        if features:
+            teacher['taps'] = tap_settings(cfg, features)
+        counts = dict(classes=classes, k=k, processes=self.world_size, rows=rows, shard_rows=batches * self.batch_size)
+        return Manifest(views, teacher, **counts, views_each=len(first), features=features)
 
-    def _join_existing(self) -> None:
+    def _join_existing(self, before: Manifest | None) -> None:
         """Continue the store in the folder, if it is one of the same run."""
-        if not (self.folder / MANIFEST).is_file():
+        if before is None:
             self.manifest.views['files'] = describe(self.loader.dataset)
             return
-        before, now = Manifest.read(self.folder), self.manifest
+        now = self.manifest
         found = view_differences(before.views, self.runner)
-        keys = ('teacher', 'k', 'processes', 'rows', 'views_each')
+        keys = ('features', 'teacher', 'k', 'processes', 'rows', 'views_each')
         found += differences(*({key: getattr(manifest, key) for key in keys} for manifest in (before, now)))
         if found:
             raise ValueError(f'{self.folder} holds another store: {found[0]}; choose another folder, or delete that one')
@@ -148,20 +189,22 @@ class StoreWriter:
             )
 
     @torch.no_grad()
-    def logits(self, batch: Any) -> list[Tensor]:
-        """Return the teacher's logits, (N, C) a view, for a batch of the dataloader, preprocessed as in training."""
+    def read(self, batch: Any) -> list[dict[str, Read]]:
+        """Return the teacher's logits and vectors of each view of a batch of the dataloader, preprocessed as in training."""
         data = self.model.data_preprocessor(batch, training=True)
         views = [data['inputs']] if isinstance(data['inputs'], Tensor) else list(data['inputs'])
         with torch.autocast(views[0].device.type, dtype=self.mixed, enabled=self.mixed is not None):
-            return [self.teacher(self.model.arrange(one), data['data_samples'], ['logit'])['logit'] for one in views]
+            return [self.teacher(self.model.arrange(one), data['data_samples'], self.names) for one in views]
 
     def announce(self) -> None:
         """Log the contents and the size of the store."""
         manifest = self.manifest
         size = self.type.itemsize // manifest.views_each
         views = self.epochs * self.world_size * manifest.rows * manifest.views_each
+        contents = [f'{manifest.k} of {manifest.classes} logits'] if manifest.classes else []
+        contents += [f'{field} ({width} numbers)' for _, field, width in fields_of(manifest.features)]
         self.runner.logger.info(
-            f'{manifest.k} of {manifest.classes} logits of {views} views ({self.epochs} epochs) go to {self.folder}: '
+            f'{" and ".join(contents)} of {views} views ({self.epochs} epochs) go to {self.folder}: '
             f'{size} bytes a view, {views * size / 2**20:.1f} MiB in all'
         )
 
@@ -169,7 +212,7 @@ class StoreWriter:
         """Write all epochs.
 
         Raises:
-            TrainingError: If an image cannot be read, or a logit is not finite in float16.
+            TrainingError: If an image cannot be read, or a logit or an entry of a vector is not finite in float16.
         """
         if self.rank == 0:
             self.manifest.write(self.folder)
@@ -217,18 +260,22 @@ class StoreWriter:
             first = number * self.batch_size
             rows = {self.sampler.place(k): k - first for k in range(first, min(first + self.batch_size, len(self.sampler)))}
             records = np.zeros(len(rows), self.type)
-            for part in parts_of(records).values():
-                part['logit'] = np.nan  # for an image that cannot be read
+            mark_missing(records)  # for an image that cannot be read
             self.loop.count_unreadable(batch)
             seed_all(self.loop.seed, 'step', epoch * len(self.loader) + number, self.rank)
             read = [rows[sample.view[1]] for sample in batch['data_samples']]
-            logits = self.logits(batch)
+            views = self.read(batch)
             try:
-                for part, logit in zip(parts_of(records).values(), logits, strict=True):
-                    part[read] = encode(logit, self.manifest.k)
+                for part, view in zip(parts_of(records).values(), views, strict=True):
+                    part[read] = encoded(view, self.manifest.k)
             except ValueError as error:
                 raise TrainingError(f'{error}; images: {", ".join(images_of(batch)[:3])}, ...') from error
             yield records
+
+
+def encoded(view: Mapping[str, Read], k: int) -> np.ndarray:
+    """Encode the logits and vectors of a batch, see :func:`~mmcls_kd.teachers.records.encode`."""
+    return encode(view.get('logit'), k, {name: read for name, read in view.items() if name != 'logit'})
 
 
 def runs(numbers: list[int]) -> Iterator[tuple[int, int]]:

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import product, starmap
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ class Manifest:
 
     views: dict[str, Any]  # their fingerprint, see mmcls_kd.engine.views: a training has to agree in every line
     teacher: dict[str, Any]  # its fingerprint: a training that names a teacher has to agree
-    classes: int
+    classes: int  # 0 for a teacher without classes
     k: int  # number of stored logits of each view
     processes: int  # number of processes that wrote it: process place % processes holds a sample's records
     rows: int  # number of records of an epoch and process
@@ -35,12 +35,19 @@ class Manifest:
     epochs: int = 0  # number of complete epochs
     format: int = FORMAT
     views_each: int = 1  # number of views of each image, 2 for a weak and a strong one; not there in stores of one
+    features: dict[str, Any] = field(default_factory=dict)  # widths of stored vectors, see .records; not there without any
 
     def write(self, folder: Path) -> None:
         """Write it into a store's folder, whole or not at all."""
         with atomic_path(folder / MANIFEST) as file:
-            content = {key: value for key, value in asdict(self).items() if key != 'views_each' or value > 1}
+            usual = dict(views_each=1, features={})
+            content = {key: value for key, value in asdict(self).items() if key not in usual or value != usual[key]}
             file.write_text(json.dumps(content, indent=1) + '\n')
+
+    @property
+    def record_type(self) -> np.dtype:
+        """Type of a record."""
+        return record_type(self.classes, self.k, self.views_each, self.features)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -75,7 +82,7 @@ class Shard:
 
 
 class TeacherStore:
-    """The stored logits of a teacher.
+    """The stored logits and vectors of a teacher.
 
     Files are mapped into memory when they are first read; only the last ones stay mapped.
 
@@ -90,7 +97,7 @@ class TeacherStore:
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.manifest = Manifest.read(self.folder)
-        self.type = record_type(self.manifest.classes, self.manifest.k, self.manifest.views_each)
+        self.type = self.manifest.record_type
         if self.manifest.epochs < 1:
             raise ValueError(f'teacher_store {folder}: not one epoch is complete; {AGAIN}')
         self._check_sizes()

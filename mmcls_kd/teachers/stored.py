@@ -1,4 +1,4 @@
-"""Teacher that reads precomputed logits from disk."""
+"""Teacher that reads precomputed logits and vectors from disk."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import TrainingError
-from ..features.dry_run import evaluating, scores
-from .records import decode, encode, parts_of, record_type
+from ..features.dry_run import dry_run, evaluating, scores
+from ..features.families import default_taps
+from ..features.layouts import Read
+from ..features.taps import Shape, record, shapes_of
+from .records import decode, decode_vector, encode, missing_rows, parts_of, type_of_views, widths_of
 from .store import MANIFEST, Manifest, Shard, TeacherStore, save
 
 #: In the manifest of a store whose records are in the order of the samples.
@@ -21,7 +24,7 @@ BY_INDEX = 'index of the sample'
 
 
 class StoredTeacher:
-    """Teacher that reads precomputed logits from disk; it has no other features.
+    """Teacher that reads precomputed logits, and stored vectors, from disk; it has no other features.
 
     Args:
         folder: Folder of the store.
@@ -48,44 +51,53 @@ class StoredTeacher:
             )
 
     @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of the logits, for two images."""
-        return {'logit': (2, self.num_classes)}
+    def shapes(self) -> dict[str, Shape]:
+        """The shapes of the logits and of each stored vector, for two images; of several teachers those of each."""
+        shapes: dict[str, Shape] = {'logit': (2, self.num_classes)} if self.num_classes else {}
+        for name, widths in self.store.manifest.features.items():
+            shapes[name] = (2, widths) if isinstance(widths, int) else tuple((2, width) for width in widths)
+        return shapes
 
     @property
     def num_classes(self) -> int:
-        """Number of classes of the stored logits."""
+        """Number of classes of the stored logits; 0 without any."""
         return self.store.manifest.classes
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StoredTeacher:
         return self
 
-    def __call__(self, inputs: Tensor, samples: Any, names: Iterable[str], view: str = 'weak') -> dict[str, Tensor]:
-        """Read the stored logits of a batch.
+    def __call__(self, inputs: Tensor, samples: Any, names: Iterable[str], view: str = 'weak') -> dict[str, Read]:
+        """Read the stored logits and vectors of a batch.
 
         Args:
             inputs: The images; only their device counts.
             samples: Their views, each as (epoch, place in the epoch), see :meth:`views`.
-            names: ``'logit'`` or nothing.
+            names: Names of its taps, of which others than those of :attr:`shapes` are left out.
             view: ``'weak'``, or ``'strong'`` in a store of two views.
 
         Returns:
-            The logits by name, (N, C), float32.
+            The logits, (N, C), and vectors, (N, D), by name, float32.
 
         Raises:
             TrainingError: If one of the images could not be read when the store was made; names it.
         """
-        if 'logit' not in names:
+        names = [name for name in names if name in self.shapes]
+        if not names:
             return {}
         views = self.views(samples)
         records = parts_of(self.store.read(views[0][0], [place for _, place in views]))[view]
-        if len(missing := np.flatnonzero(np.isnan(records['logit'][:, 0]))):
+        if len(missing := missing_rows(records)):
             name = self.name_of(samples, missing[0])
             raise TrainingError(
-                f'teacher_store {self.store.folder} has no logits of {name}, which could not be read when the store was '
+                f'teacher_store {self.store.folder} has no record of {name}, which could not be read when the store was '
                 'made: delete the store and make it again'
             )
-        return {'logit': decode(records, self.num_classes).to(inputs.device)}
+        found: dict[str, Read] = {}
+        for name in names:
+            logit = name == 'logit'
+            read = decode(records, self.num_classes) if logit else decode_vector(records, name, self.store.manifest.features)
+            found[name] = read.to(inputs.device) if isinstance(read, Tensor) else tuple(p.to(inputs.device) for p in read)
+        return found
 
     def views(self, samples: Any) -> Sequence[tuple[int, int]]:
         """Return the view of each sample of a batch: its epoch, and its place in that."""
@@ -97,7 +109,9 @@ class StoredTeacher:
 
 
 @torch.no_grad()
-def store_logits(teacher: nn.Module, loader: Iterable[Any], folder: str | Path, k: int | None = None) -> StoredTeacher:
+def store_logits(
+    teacher: nn.Module, loader: Iterable[Any], folder: str | Path, k: int | None = None, features: Sequence[str] = ()
+) -> StoredTeacher:
     """Compute the logits of a teacher for every sample once, and store them.
 
     Args:
@@ -107,12 +121,15 @@ def store_logits(teacher: nn.Module, loader: Iterable[Any], folder: str | Path, 
             makes of them. Images may be a pair, (weak, strong): then both views are stored.
         folder: A new folder for the store: 2 bytes a logit and view, see :func:`.records.record_type`.
         k: Number of logits of each sample that are stored, the largest ones; None for all.
+        features: Vectors to store beside them, by the names of their taps, such as ``['vector']``: 2 bytes a number. With
+            them, the teacher may have no classes.
 
     Returns:
         The stored teacher.
 
     Raises:
-        ValueError: If the folder holds a store, a sample is missing, or a logit is not finite in float16.
+        ValueError: If the folder holds a store, a sample is missing, the teacher has no such vector, or a number is not
+            finite in float16.
     """
     folder = Path(folder)
     if (folder / MANIFEST).exists():
@@ -121,16 +138,18 @@ def store_logits(teacher: nn.Module, loader: Iterable[Any], folder: str | Path, 
     device = next(chain(teacher.parameters(), [torch.empty(0)])).device
     records = np.empty(0)
     seen = np.zeros(count, bool)
+    read: Any = None
     with evaluating(teacher):
         for batch in loader:
             images, indices = batch[0], np.asarray(batch[-1])
             views = [images] if isinstance(images, Tensor) else list(images)
-            logits = [scores(teacher(one.to(device))) for one in views]
-            if not records.size:
-                classes = logits[0].shape[1]
-                records = np.zeros(count, record_type(classes, k or classes, len(views)))
-            for part, logit in zip(parts_of(records).values(), logits, strict=True):
-                part[indices] = encode(logit, k or classes)
+            read = read or _reader(teacher, features, views[0].shape[2:])
+            for number, one in enumerate(views):
+                logit, vectors = read(one.to(device))
+                encoded = encode(logit, k or None, vectors)
+                if not records.size:
+                    records = np.zeros(count, type_of_views(encoded.dtype, len(views)))
+                [*parts_of(records).values()][number][indices] = encoded
             seen[indices] = True
     if not seen.all():
         raise ValueError(
@@ -138,6 +157,53 @@ def store_logits(teacher: nn.Module, loader: Iterable[Any], folder: str | Path, 
             f'{int(seen.argmin())}: let it give each (drop_last=False), with its index last in the batch'
         )
     save(folder, Shard(0, 0, 0), records)
-    manifest = Manifest(dict(order=BY_INDEX), {}, classes, k or classes, 1, count, count, epochs=1, views_each=len(views))
+    classes = 0 if logit is None else logit.shape[1]
+    manifest = Manifest(dict(order=BY_INDEX), {}, classes, k or classes, 1, count, count, 1)
+    manifest.views_each, manifest.features = len(views), widths_of(vectors)
     manifest.write(folder)
     return StoredTeacher(folder)
+
+
+def _reader(teacher: nn.Module, features: Sequence[str], size: Sequence[int]) -> Any:
+    """Return a function from images to the logits, None without classes, and the vectors of a teacher."""
+    if not features:
+        return lambda images: (scores(teacher(images)), {})
+    height, width = size
+    run = dry_run(teacher, 'teacher', (height, width), whole=True)
+    taps = default_taps(teacher, run)
+    names = vector_names(features, shapes_of(taps, run), 'features')
+
+    def read(images: Tensor) -> tuple[Tensor | None, dict[str, Read]]:
+        with record(teacher, {name: taps[name] for name in names}) as vectors:
+            logit = scores(teacher(images))
+        return logit if run.num_classes else None, vectors
+
+    return read
+
+
+def is_vector(shape: Shape) -> bool:
+    """Check whether the shape of a feature is that of a vector, (N, D), or of one of each of several teachers."""
+    return all(len(part) == 2 for part in (shape if isinstance(shape[0], tuple) else [shape]))
+
+
+def vector_names(given: Iterable[str], shapes: Mapping[str, Shape], option: str) -> list[str]:
+    """Return the names of the taps of vectors to store.
+
+    Args:
+        given: Names that a user gave, of a tap or of a loss's input.
+        shapes: The shapes of the teacher's features, by name.
+        option: The option that gave them, for messages.
+
+    Raises:
+        ValueError: If the teacher has no such feature, or it is no vector.
+    """
+    known = [name for name, shape in shapes.items() if name != 'logit' and is_vector(shape)]
+    names = [name.removesuffix('_t') for name in given]
+    for name in names:
+        if name not in known:
+            reason = 'it is none' if name in shapes else 'the teacher has no such feature'
+            raise ValueError(
+                f'{option}: a store holds logits and vectors, (N, D), and {name!r} cannot be stored: {reason}; the vectors '
+                f'of this teacher are {", ".join(known) or "none"}'
+            )
+    return list(dict.fromkeys(names))

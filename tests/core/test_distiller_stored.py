@@ -1,12 +1,14 @@
 """Stored teachers in plain PyTorch: the live teacher's logits by the index of each sample, and wrong stores refused."""
 
+import copy
+
 import pytest
 import torch
 from small_networks import CLASSES, CNN, batch, pair
 from torch.utils.data import DataLoader, TensorDataset
 
-from mmcls_kd import Distiller, DistillLoss, StoredTeacher, TeacherSpec
-from mmcls_kd.teachers import store_logits
+from mmcls_kd import Distiller, DistillLoss, EmbeddingNetwork, StoredTeacher, TeacherSpec
+from mmcls_kd.teachers import FrozenTeacher, store_logits
 from mmcls_kd.teachers.records import encode
 from mmcls_kd.teachers.store import Manifest, Shard, save
 
@@ -108,7 +110,7 @@ def test_what_is_missing(tmp_path, data):
         store_logits(teacher, DataLoader(data, 5), tmp_path / 'store')
     with pytest.raises(ValueError, match='top-k of 11 logits: choose from 1 to 10'):
         store_logits(teacher, DataLoader(data, 5), tmp_path / 'other', k=11)
-    with pytest.raises(ValueError, match="mgd .MGDLoss.: unknown input 'feat_t'"):
+    with pytest.raises(ValueError, match="holds logits and vectors alone, and mgd needs 'feat_t'; leave one of the two out"):
         Distiller(student, stored, 'mgd')
     with pytest.raises(ValueError, match='student has 7 classes and the teacher 10'):
         Distiller(CNN(classes=7), stored, 'kd')
@@ -140,3 +142,84 @@ def test_logits_that_float16_cannot_hold(tmp_path, data):
     with pytest.raises(ValueError, match='float16 cannot hold'):
         store_logits(teacher, DataLoader(data, 5), tmp_path / 'store')
     assert not (tmp_path / 'store').exists()
+
+
+class RoundedTeacher(FrozenTeacher):
+    """A live teacher whose logits and vectors are rounded to float16."""
+
+    def __call__(self, *arguments, **keywords):
+        return {name: read.half().float() for name, read in super().__call__(*arguments, **keywords).items()}
+
+
+ON_VECTORS = ['rkd', 'pkt', 'cc', 'crd', 'srd', 'srd_correlation', 'pefd', 'vkd', 'embedding', 'queue']
+
+
+class TestVectors:
+    """Vectors beside the logits, and methods that need no more."""
+
+    @pytest.mark.parametrize('k', [None, CLASSES - 1])
+    def test_losses_gradients_and_steps_are_those_of_a_live_teacher_in_float16(self, tmp_path, data, k):
+        """With some of the logits, those of losses that read vectors alone."""
+        student, teacher = pair(norm=False)
+        stored = store_logits(teacher, DataLoader(data, COUNT), tmp_path / 'store', k, features=['vector'])
+        assert stored.shapes == {'logit': (2, CLASSES), 'vector': (2, 64)}
+        names = [name for name in ON_VECTORS if k is None or name != 'srd']
+        runs = []
+        for given in (stored, RoundedTeacher(teacher)):
+            torch.manual_seed(0)
+            chosen = {name: dict(type=name, **(dict(nce_k=5) if name == 'crd' else {})) for name in names}
+            distiller = Distiller(copy.deepcopy(student), given, chosen, num_samples=COUNT)
+            optimizer = torch.optim.SGD(distiller.parameters(), lr=1e-3)
+            found = []
+            for _ in range(3):
+                optimizer.zero_grad()
+                out = distiller(*data[:])
+                out['loss'].backward()
+                found += [*out.values(), *(parameter.grad.clone() for parameter in distiller.parameters())]
+                optimizer.step()
+            assert set(out) == {'loss', 'task', *names}
+            runs.append([*found, *distiller.parameters()])
+        for one, other in zip(*runs, strict=True):
+            assert torch.equal(one, other)
+
+    def test_a_teacher_without_classes(self, tmp_path, data):
+        network = CNN(8, norm=False)
+        network.fc = torch.nn.Identity()
+        teacher = EmbeddingNetwork(network)
+        stored = store_logits(teacher, DataLoader(data, 5), tmp_path / 'store', features=['vector_t'])
+        assert stored.shapes == {'vector': (2, 64)}
+        images, labels, indices = data[:6]
+        with torch.no_grad():
+            expected = network(images)
+        torch.testing.assert_close(
+            stored(images, [(0, i) for i in range(6)], ['vector'])['vector'], expected, rtol=1e-3, atol=1e-6
+        )
+        assert Distiller(CNN(), stored, ['embedding', 'rkd'])(images, labels, indices)['rkd'] > 0
+        with pytest.raises(ValueError, match="kd .KDLoss. needs 'logit_t', and the teacher has no classes"):
+            Distiller(CNN(), stored, 'kd')
+
+    def test_stored_and_live_ones_in_a_group(self, tmp_path, data):
+        one, two = CNN(8, norm=False), CNN(4, norm=False)
+        stored = store_logits(one, DataLoader(data, 5), tmp_path / 'store', features=['vector'])
+        out = Distiller(CNN(), [stored, two], 'embedding')(*data[:4])
+        assert out['embedding'] > 0
+
+    def test_what_cannot_be(self, tmp_path, data):
+        teacher, loader = CNN(8), DataLoader(data, 5)
+        with pytest.raises(
+            ValueError, match="features: a store holds .* 'feat' cannot be stored: it is none; the vectors of"
+        ):
+            store_logits(teacher, loader, tmp_path / 'store', features=['feat'])
+        with pytest.raises(ValueError, match="'vektor' cannot be stored: the teacher has no such feature"):
+            store_logits(teacher, loader, tmp_path / 'store', features=['vektor'])
+        with torch.no_grad():
+            teacher.eval().layer4[1].bias += 1e6
+            teacher.fc.weight.mul_(1e-6)
+        with pytest.raises(ValueError, match="gives a feature 'vector' that float16 cannot hold"):
+            store_logits(teacher, loader, tmp_path / 'store', features=['vector'])
+        assert not (tmp_path / 'store').exists()
+        stored = store_logits(CNN(8), loader, tmp_path / 'store')
+        with pytest.raises(
+            ValueError, match=r"holds logit_t, and rkd needs 'vector_t': make .*store_logits\(.*features=\['vector'\]"
+        ):
+            Distiller(CNN(), stored, 'rkd')

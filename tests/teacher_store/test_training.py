@@ -298,11 +298,11 @@ class TestRefusals:
     @pytest.mark.parametrize(('chosen', 'tensor'), [('mgd', 'feat_t'), ('srrl', 'feat_t')])
     def test_a_method_that_needs_features(self, chosen, tensor, data, store, tmp_path):
         message = self.refused(data, store, tmp_path, '', '--methods', 'nkd', chosen)
-        assert f"a teacher_store holds logits alone, and loss_{chosen} needs '{tensor}'; leave one of the two" in message
+        assert f"holds logits and vectors alone, and loss_{chosen} needs '{tensor}'; leave one of the two" in message
 
     def test_a_method_that_needs_tokens(self, store):
         losses = method('ViTKDLoss', student_dims=16, teacher_dims=16)
-        with pytest.raises(ValueError, match="holds logits alone, and loss_vitkd needs 'tokens_low_t'"):
+        with pytest.raises(ValueError, match="holds logits and vectors alone, and loss_vitkd needs 'tokens_low_t'"):
             build(losses, student=vit(), teacher=vit(), teacher_store=str(store))
 
     def test_another_number_of_classes(self, store):
