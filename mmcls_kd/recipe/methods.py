@@ -396,11 +396,11 @@ def check_class_scores(methods: Iterable[Method], available: Sequence[str], stud
     lacking = dict.fromkeys(('logit_s', GT_LABEL, *STUDENT_LINEAR), 'student') if student == 0 else {}
     lacking |= dict.fromkeys(('logit_t', TEACHER_HEAD, *TEACHER_LINEAR), 'teacher') if teacher == 0 else {}
     for method in methods:
-        facts = {*_facts(method.kind)} - {*TEACHER_LINEAR}  # the weight as a fact may be missing
+        facts = {*facts_of(method.kind)} - {*TEACHER_LINEAR}  # the weight as a fact may be missing
         names = (*map(weak_name, method.inputs), *facts)
         if name := next((name for name in names if name in lacking), None):
             known = {*available, *ALIASES} - {*lacking}
-            needs = {kind: {*parameters_of(loss.forward), *({*_facts(loss)} & {*lacking})} for kind, loss in LOSSES.items()}
+            needs = {kind: {*parameters_of(loss.forward), *lacking.keys() & facts_of(loss)} for kind, loss in LOSSES.items()}
             fitting = [_short(kind) for kind, names in needs.items() if names <= known]
             raise ValueError(
                 f'{method.name} ({method.kind.__name__}) needs {name!r}, and the {lacking[name]} has no classes: choose '
@@ -408,7 +408,7 @@ def check_class_scores(methods: Iterable[Method], available: Sequence[str], stud
             )
 
 
-def _facts(kind: type) -> list[str]:
+def facts_of(kind: type) -> list[str]:
     """List the names of the facts that a loss may need."""
     return [fact if isinstance(fact, str) else fact[0] for fact in getattr(kind, 'facts', {}).values()]
 

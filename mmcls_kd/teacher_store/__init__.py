@@ -4,6 +4,8 @@ A store is a folder:
 
 ======================================  ==========================================================================
 ``manifest.json``                       fingerprint of the views and the teacher, and the layout of the records
+``teacher_weight.npy``                  weight of the linear classifier, where a method of the run is built from it; its
+                                        checksum is in the manifest
 ``epoch_E/rank_R/00000.npy``, ...       records of epoch E that process R made, in the order of its sampler; plain
                                         NumPy files of a structured type, see :mod:`mmcls_kd.teachers.records`
 ``epoch_E/rank_R/SHA256SUMS``           their checksums, as ``sha256sum -c`` takes them; a file is whole if it is here

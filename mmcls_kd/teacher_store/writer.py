@@ -37,9 +37,10 @@ from ..engine.views import (
 )
 from ..errors import TrainingError
 from ..features.layouts import Read
+from ..recipe.methods import facts_of
 from ..teachers.records import encode, fields_of, mark_missing, parts_of, widths_of
 from ..teachers.several import TeacherGroup
-from ..teachers.store import MANIFEST, Manifest, Shard, is_whole, rows_of, save, shard_count
+from ..teachers.store import MANIFEST, Manifest, Shard, is_whole, rows_of, save, save_fact, shard_count
 from ..teachers.stored import is_vector, vector_names
 
 #: Approximate size of a file; a training keeps two of them mapped for each process that wrote the store.
@@ -215,6 +216,8 @@ class StoreWriter:
             TrainingError: If an image cannot be read, or a logit or an entry of a vector is not finite in float16.
         """
         if self.rank == 0:
+            if (weight := self._weight_to_store()) is not None:
+                self.manifest.facts['teacher_weight'] = save_fact(self.folder, 'teacher_weight', weight.cpu().numpy())
             self.manifest.write(self.folder)
         barrier()
         pending = [list(self._pending(epoch)) for epoch in range(self.epochs)]
@@ -231,6 +234,12 @@ class StoreWriter:
                 self.manifest.write(self.folder)
         barrier()
         self.runner.logger.info(f'{self.manifest.epochs} epochs are stored: train with model.teacher_store={self.folder}')
+
+    def _weight_to_store(self) -> Tensor | None:
+        """Return the weight of the teacher's linear classifier, if a method of the run is built from it."""
+        wanted = any('teacher_weight' in facts_of(type(loss)) for loss in self.model.distill_losses.modules())
+        found = self.teacher.facts.get('teacher_weight')
+        return found() if wanted and found else None
 
     def _pending(self, epoch: int) -> Iterator[Shard]:
         for number in range(shard_count(self.manifest)):

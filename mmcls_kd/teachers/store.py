@@ -36,11 +36,12 @@ class Manifest:
     format: int = FORMAT
     views_each: int = 1  # number of views of each image, 2 for a weak and a strong one; not there in stores of one
     features: dict[str, Any] = field(default_factory=dict)  # widths of stored vectors, see .records; not there without any
+    facts: dict[str, str] = field(default_factory=dict)  # checksums of files NAME.npy of facts; not there without any
 
     def write(self, folder: Path) -> None:
         """Write it into a store's folder, whole or not at all."""
         with atomic_path(folder / MANIFEST) as file:
-            usual = dict(views_each=1, features={})
+            usual: dict[str, Any] = dict(views_each=1, features={}, facts={})
             content = {key: value for key, value in asdict(self).items() if key not in usual or value != usual[key]}
             file.write_text(json.dumps(content, indent=1) + '\n')
 
@@ -128,6 +129,19 @@ class TeacherStore:
                         f'{AGAIN}'
                     )
 
+    def fact(self, name: str) -> np.ndarray | None:
+        """Read a fact for constructors of losses; None if the store has none of this name.
+
+        Raises:
+            ValueError: If its file is missing or damaged.
+        """
+        if name not in self.manifest.facts:
+            return None
+        path = fact_path(self.folder, name)
+        if not path.is_file() or sha256(path) != self.manifest.facts[name]:
+            raise ValueError(f'teacher_store {self.folder}: {path.name} is missing or damaged; {AGAIN}')
+        return np.load(path)
+
     def _map(self, shard: Shard) -> np.ndarray:
         return np.load(self.folder / shard.path, mmap_mode='r')
 
@@ -155,6 +169,18 @@ class TeacherStore:
             shard = Shard(epoch % manifest.epochs, rank, number)
             records[here] = self._open(shard)[rows[here] - number * manifest.shard_rows]
         return records
+
+
+def fact_path(folder: Path, name: str) -> Path:
+    """Return the path of a fact's file."""
+    return folder / f'{name}.npy'
+
+
+def save_fact(folder: Path, name: str, value: np.ndarray) -> str:
+    """Write the file of a fact, whole or not at all, and return its checksum."""
+    with atomic_path(fact_path(folder, name)) as path, path.open('wb') as file:
+        np.save(file, value)
+    return sha256(fact_path(folder, name))
 
 
 def shard_count(manifest: Manifest) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,6 @@ class StoredTeacher:
     """
 
     head = classifier = None
-    facts: Mapping[str, Any] = {}
     networks = ()
 
     def __init__(self, folder: str | Path) -> None:
@@ -62,6 +61,15 @@ class StoredTeacher:
     def num_classes(self) -> int:
         """Number of classes of the stored logits; 0 without any."""
         return self.store.manifest.classes
+
+    @property
+    def facts(self) -> dict[str, Callable[[], Any]]:
+        """Facts for constructors of losses, by name: the weight of the linear classifier, if it is stored."""
+        return {'teacher_weight': self._linear_weight}
+
+    def _linear_weight(self) -> Tensor | None:
+        weight = self.store.fact('teacher_weight')
+        return None if weight is None else torch.from_numpy(weight)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StoredTeacher:
         return self

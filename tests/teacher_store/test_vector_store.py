@@ -3,9 +3,10 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 import torch
-from interruption import assert_same_run, logged
+from interruption import assert_same_run, last, logged
 from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from networks import build, method
@@ -192,6 +193,41 @@ def test_embeddings(classes, data, watched, monkeypatch, tmp_path):
         watched.k = 'float16'
     train(config, tmp_path / 'live', options=ONE_EPOCH)
     assert_same_run(tmp_path / 'run', tmp_path / 'live')
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_built_from_the_classifier(data, watched, tmp_path):
+    """Its weight is stored in a file of its own, in which damage is found, and which the same command makes again."""
+    config = write_config(tmp_path / 'config.py', data, losses('WKDLogitLoss'))
+    make(config, tmp_path / 'store', 1)
+    path = tmp_path / 'store' / 'teacher_weight.npy'
+    weight = np.load(path)
+    assert weight.shape == (10, WIDTH)
+    assert weight.dtype == np.float32
+    train(config, tmp_path / 'run', tmp_path / 'store', options=ONE_EPOCH)
+    watched.k = 'float16'
+    train(config, tmp_path / 'live', options=ONE_EPOCH)
+    assert_same_run(tmp_path / 'run', tmp_path / 'live')
+
+    np.save(path, weight + 1)
+    options = [f'model.teacher_store={tmp_path / "store"}']
+    message = refused('train', config, tmp_path / 'damaged', options=options)
+    assert f'teacher_store {tmp_path / "store"}: teacher_weight.npy is missing or damaged; the same' in message
+    other = write_config(tmp_path / 'other.py', data, losses('KDLoss'))
+    make(other, tmp_path / 'store', 1)
+    assert 'teacher_weight' in manifest_of(tmp_path / 'store')['facts']  # as it was
+    make(config, tmp_path / 'store', 1)
+    assert (np.load(path) == weight).all()
+
+
+@pytest.mark.slow
+def test_a_resumed_run(config, tmp_path):
+    """CRD's memories and the queue go on, from the vectors of the second epoch."""
+    make(config, tmp_path / 'store', 2)
+    train(config, tmp_path / 'calm', tmp_path / 'store')
+    train(config, tmp_path / 'run', tmp_path / 'store', '--resume', tmp_path / 'calm' / 'epoch_1.pth')
+    weights = (last(tmp_path / name)['state_dict'] for name in ('run', 'calm'))
+    torch.testing.assert_close(*weights, rtol=0, atol=0)
 
 
 @pytest.mark.slow
