@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -143,17 +143,11 @@ def store_logits(
     if (folder / MANIFEST).exists():
         raise ValueError(f'{folder} holds a store already: choose another folder, or delete it')
     count = len(loader.dataset)  # type: ignore[attr-defined]
-    device = next(chain(teacher.parameters(), [torch.empty(0)])).device
-    records = np.empty(0)
     seen = np.zeros(count, bool)
-    read: Any = None
+    records = np.empty(0)
     with evaluating(teacher):
-        for batch in loader:
-            images, indices = batch[0], np.asarray(batch[-1])
-            views = [images] if isinstance(images, Tensor) else list(images)
-            read = read or _reader(teacher, features, views[0].shape[2:])
-            for number, one in enumerate(views):
-                logit, vectors = read(one.to(device))
+        for indices, views in _read(teacher, loader, features):
+            for number, (logit, vectors) in enumerate(views):
                 encoded = encode(logit, k or None, vectors)
                 if not records.size:
                     records = np.zeros(count, type_of_views(encoded.dtype, len(views)))
@@ -170,6 +164,18 @@ def store_logits(
     manifest.views_each, manifest.features = len(views), widths_of(vectors)
     manifest.write(folder)
     return StoredTeacher(folder)
+
+
+def _read(
+    teacher: nn.Module, loader: Iterable[Any], features: Sequence[str]
+) -> Iterator[tuple[np.ndarray, list[tuple[Tensor | None, dict[str, Read]]]]]:
+    """Iterate over the batches: the index of each sample, and logits and vectors of each view."""
+    device = next(chain(teacher.parameters(), [torch.empty(0)])).device
+    read: Any = None
+    for batch in loader:
+        views = [batch[0]] if isinstance(batch[0], Tensor) else list(batch[0])
+        read = read or _reader(teacher, features, views[0].shape[2:])
+        yield np.asarray(batch[-1]), [read(one.to(device)) for one in views]
 
 
 def _reader(teacher: nn.Module, features: Sequence[str], size: Sequence[int]) -> Any:

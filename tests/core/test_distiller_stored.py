@@ -198,6 +198,29 @@ class TestVectors:
         with pytest.raises(ValueError, match="kd .KDLoss. needs 'logit_t', and the teacher has no classes"):
             Distiller(CNN(), stored, 'kd')
 
+    def test_of_two_views(self, tmp_path, data):
+        """Of the strong view the vector alone is read."""
+
+        class StrongProbe(DistillLoss):
+            def forward(self, vector_s, vector_t_strong):
+                self.seen = vector_t_strong
+                return 0 * vector_s.sum()
+
+        teacher = CNN(8, norm=False)
+        pairs = [((image, image.flip(2)), label, index) for image, label, index in data]
+        stored = store_logits(teacher, DataLoader(pairs, 5), tmp_path / 'store', features=['vector'])
+        images, labels, indices = data[3:9]
+        seen = []
+        for given in (stored, RoundedTeacher(teacher)):
+            probe = StrongProbe()
+            Distiller(CNN(), given, probe)((images, images.flip(3)), labels, indices)
+            seen.append(probe.seen)
+        torch.testing.assert_close(*seen, rtol=2**-9, atol=1e-6)
+        assert seen[0].std(dim=0).max() > 0
+        other = store_logits(teacher, DataLoader(data, 5), tmp_path / 'other', features=['vector'])
+        with pytest.raises(ValueError, match='one view of each image, and .* reads vector_t_strong'):
+            Distiller(CNN(), other, StrongProbe())
+
     def test_stored_and_live_ones_in_a_group(self, tmp_path, data):
         one, two = CNN(8, norm=False), CNN(4, norm=False)
         stored = store_logits(one, DataLoader(data, 5), tmp_path / 'store', features=['vector'])

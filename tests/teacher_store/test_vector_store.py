@@ -33,6 +33,7 @@ def losses(*types, more=''):
     return f'model = dict(distill_cfg=[dict(methods={methods})]{more})'
 
 
+TAP = ", taps=dict(vector_t=dict(path='backbone.layer3', form='pooled'))"
 ONE_EPOCH = ['train_cfg.max_epochs=1']
 
 
@@ -64,6 +65,7 @@ def manifest_of(store):
     return json.loads((store / MANIFEST).read_text())
 
 
+@pytest.mark.own_process  # it trains
 def test_training_from_it_is_that_under_a_live_teacher(config, store, watched, tmp_path):
     train(config, tmp_path / 'run', store, options=ONE_EPOCH)
     assert all(batch.logits is None for batch in watched.seen)
@@ -139,10 +141,11 @@ class TestRefusals:
 
 
 @pytest.mark.slow
+@pytest.mark.own_process
 def test_logits_and_vectors_of_two_views(data, watched, tmp_path):
-    """SRD reads logits and vector of the weak view, MLKD the logits of both."""
+    """SRD reads logits and vector of the weak view, MLKD the logits of both; the vector is a tap of the config."""
     lines = (
-        losses('SRDLoss', 'RKDLoss', 'MLKDLoss')
+        losses('SRDLoss', 'RKDLoss', 'MLKDLoss', more=TAP)
         + """
 weak = [dict(type='RandomCrop', crop_size=28, padding=2), dict(type='RandomFlip', prob=0.5)]
 train_dataloader = dict(dataset=dict(pipeline=[dict(type='TwoViews', weak=weak), dict(type='PackInputs')]))
@@ -150,8 +153,9 @@ train_dataloader = dict(dataset=dict(pipeline=[dict(type='TwoViews', weak=weak),
     )
     config = write_config(tmp_path / 'config.py', data, lines)
     said = make(config, tmp_path / 'store', 1)
-    assert f'{20 + 2 * WIDTH} bytes a view' in said
-    assert TeacherStore(tmp_path / 'store').type.itemsize == 2 * (20 + 2 * WIDTH)
+    assert f'{20 + WIDTH} bytes a view' in said
+    assert TeacherStore(tmp_path / 'store').type.itemsize == 2 * (20 + WIDTH)
+    assert manifest_of(tmp_path / 'store')['teacher']['taps'] == {'vector': dict(path='backbone.layer3', form='pooled')}
     train(config, tmp_path / 'run', tmp_path / 'store', options=ONE_EPOCH)
     watched.k = 'float16'
     train(config, tmp_path / 'live', options=ONE_EPOCH)
@@ -159,6 +163,7 @@ train_dataloader = dict(dataset=dict(pipeline=[dict(type='TwoViews', weak=weak),
 
 
 @pytest.mark.slow
+@pytest.mark.own_process
 @pytest.mark.parametrize('classes', [True, False], ids=['several teachers', 'a teacher without classes'])
 def test_embeddings(classes, data, watched, monkeypatch, tmp_path):
     """Of several teachers each one's embedding is stored; of one without classes nothing else."""
@@ -196,6 +201,7 @@ def test_embeddings(classes, data, watched, monkeypatch, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.own_process
 def test_a_loss_that_is_built_from_the_classifier(data, watched, tmp_path):
     """Its weight is stored in a file of its own, in which damage is found, and which the same command makes again."""
     config = write_config(tmp_path / 'config.py', data, losses('WKDLogitLoss'))
@@ -213,14 +219,16 @@ def test_a_loss_that_is_built_from_the_classifier(data, watched, tmp_path):
     options = [f'model.teacher_store={tmp_path / "store"}']
     message = refused('train', config, tmp_path / 'damaged', options=options)
     assert f'teacher_store {tmp_path / "store"}: teacher_weight.npy is missing or damaged; the same' in message
-    other = write_config(tmp_path / 'other.py', data, losses('KDLoss'))
-    make(other, tmp_path / 'store', 1)
+    other = write_config(tmp_path / 'other.py', data, losses('KDLoss', 'FitNetLoss'))
+    said = make(other, tmp_path / 'store', 1)
+    assert 'a store holds logits and vectors alone: a method that needs feat_t cannot be trained from it' in said
     assert 'teacher_weight' in manifest_of(tmp_path / 'store')['facts']  # as it was
     make(config, tmp_path / 'store', 1)
     assert (np.load(path) == weight).all()
 
 
 @pytest.mark.slow
+@pytest.mark.own_process
 def test_a_resumed_run(config, tmp_path):
     """CRD's memories and the queue go on, from the vectors of the second epoch."""
     make(config, tmp_path / 'store', 2)
