@@ -211,7 +211,7 @@ def vector_names(given: Iterable[str], shapes: Mapping[str, Shape], option: str)
     Raises:
         ValueError: If the teacher has no such feature, or it is no vector.
     """
-    known = [name for name, shape in shapes.items() if name != 'logit' and is_vector(shape)]
+    known = [name for name, shape in shapes.items() if is_vector(shape)]
     names = [name.removesuffix('_t') for name in given]
     for name in names:
         if name not in known:
@@ -220,4 +220,4 @@ def vector_names(given: Iterable[str], shapes: Mapping[str, Shape], option: str)
                 f'{option}: a store holds logits and vectors, (N, D), and {name!r} cannot be stored: {reason}; the vectors '
                 f'of this teacher are {", ".join(known) or "none"}'
             )
-    return list(dict.fromkeys(names))
+    return [name for name in dict.fromkeys(names) if name != 'logit']  # which are stored in any case

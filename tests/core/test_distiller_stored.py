@@ -161,7 +161,7 @@ class TestVectors:
     def test_losses_gradients_and_steps_are_those_of_a_live_teacher_in_float16(self, tmp_path, data, k):
         """With some of the logits, those of losses that read vectors alone."""
         student, teacher = pair(norm=False)
-        stored = store_logits(teacher, DataLoader(data, COUNT), tmp_path / 'store', k, features=['vector'])
+        stored = store_logits(teacher, DataLoader(data, COUNT), tmp_path / 'store', k, features=['logit', 'vector'])
         assert stored.shapes == {'logit': (2, CLASSES), 'vector': (2, 64)}
         names = [name for name in ON_VECTORS if k is None or name != 'srd']
         runs = []
