@@ -14,9 +14,10 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import mmengine
@@ -29,7 +30,8 @@ from ..files.atomic import atomic_path
 from ..files.paths import TOOLBOX
 from .plan import Run
 from .records import RESULT, Record
-from .steps import HELD_OUT, STUDENT, TEST, TIMES, Steps, steps_of
+from .sharing import announcement, reserve
+from .steps import HELD_OUT, STUDENT, TEST, TIMES, Steps, epochs_of, steps_of, store_of
 
 #: The settings of a run, in its folder.
 RUN = 'run.json'
@@ -78,9 +80,10 @@ def execute(
     SIGINT or SIGTERM raises :class:`InterruptedStudyError`, after the runs in progress have ended in order.
     """
     steps = Steps(place.threads)
+    queue = Queue(runs, place, steps)
     with _interruptible(), ThreadPoolExecutor(jobs) as pool:
         try:
-            for ended in as_completed([pool.submit(_perform, run, place, steps) for run in runs]):
+            for ended in as_completed([pool.submit(_perform_next, queue, place, steps) for _ in runs]):
                 if isinstance(result := ended.result(), Failure):
                     failed(result)
                 else:
@@ -90,8 +93,37 @@ def execute(
             steps.end()
 
 
-def _perform(run: Run, place: Place, steps: Steps) -> tuple[Run, Record, float] | Failure:
-    """Execute a run, unless an earlier study has done it; return its result and the seconds that it took."""
+class Queue:
+    """The runs that wait, in their order; one whose teacher is being stored by another run is passed over."""
+
+    def __init__(self, runs: Sequence[Run], place: Place, steps: Steps) -> None:
+        self.runs, self.place, self.steps = list(runs), place, steps
+        self._lock = Lock()
+
+    def take(self, held: ExitStack) -> Run:
+        """Return the next run that may begin; ``held`` keeps others from storing its teacher, if it has to do so."""
+        with self._lock:
+            while not self.steps.ended:
+                for run in self.runs:
+                    store = store_of(run, self.place.of(run)) if run.shared_store else None
+                    if store is None or reserve(store, epochs_of(run), held):
+                        self.runs.remove(run)
+                        return run
+                time.sleep(0.2)
+        raise InterruptedError('the study was asked to end')
+
+
+def _perform_next(queue: Queue, place: Place, steps: Steps) -> tuple[Run, Record, float] | Failure:
+    """Execute the next run."""
+    with ExitStack() as held:
+        return _perform(queue.take(held), place, steps, held)
+
+
+def _perform(run: Run, place: Place, steps: Steps, held: ExitStack) -> tuple[Run, Record, float] | Failure:
+    """Execute a run, unless an earlier study has done it; return its result and the seconds that it took.
+
+    After its first step, which stores its teacher if need be, ``held`` is closed.
+    """
     start, folder = time.monotonic(), place.of(run)
     log, diverged = folder, None
     try:
@@ -103,6 +135,9 @@ def _perform(run: Run, place: Place, steps: Steps) -> tuple[Run, Record, float] 
             for tool, arguments in steps_of(run, folder, place.data_root, place.devices):
                 log = folder / f'{Path(tool).stem}.log'
                 code = steps.perform(tool, [*arguments, *['--trust'] * place.trust], folder)
+                held.close()
+                if run.shared_store and 'store_teacher' in tool and not code:
+                    print(announcement(run.key, folder.parents[2], run.shared_store), flush=True)
                 if code == DivergenceError.exit_code:
                     diverged = _last_line(log).partition('error: ')[2].partition(' (')[0]
                     break

@@ -15,7 +15,8 @@ from mmengine.config import Config
 from ..configs.reading import read_config
 from ..errors import close_names
 from ..files.paths import find_file
-from ..recipe.methods import MethodList, check_methods, method_name
+from ..recipe.methods import MethodList, check_methods, method_name, parse_method
+from .sharing import shared_store
 from .study_file import BASELINE, TEACHER, Row, Settings, Study
 
 #: The parts of a config that decide a result. Its entries of losses belong to the single run.
@@ -49,6 +50,7 @@ class Run:
         factor: Multiple of the loss weight.
         held_out: Options of a second test, on held-out images; the sweep chooses by it.
         content: Digest of its files, see :func:`content_of`.
+        shared_store: Name of the stored teacher that it shares with other runs; empty for none.
     """
 
     kind: str
@@ -68,6 +70,7 @@ class Run:
     factor: float = 1.0
     held_out: tuple[str, ...] = ()
     content: str = ''
+    shared_store: str = ''
 
     @property
     def key(self) -> str:
@@ -76,11 +79,16 @@ class Run:
 
     @property
     def digest(self) -> str:
-        """Digest of all settings; kind, names and :attr:`placed` do not count."""
-        said = json.dumps(
-            {k: v for k, v in asdict(self).items() if k not in ('kind', 'pair', 'row', 'placed')}, sort_keys=True
-        )
+        """Digest of all settings; kind, names and :attr:`placed` do not count, nor :attr:`shared_store` if it is empty."""
+        ignored = ('kind', 'pair', 'row', 'placed', *([] if self.shared_store else ['shared_store']))
+        said = json.dumps({k: v for k, v in asdict(self).items() if k not in ignored}, sort_keys=True)
         return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
+
+
+@cache
+def known_config(path: str) -> Config:
+    """Return a config, which nobody changes; each planner reads it once."""
+    return read_config(path)
 
 
 @cache
@@ -93,7 +101,7 @@ def content_of(*files: str) -> str:
     for path in files:
         content.update(path.encode())
         if path.endswith('.py'):
-            cfg = read_config(path)._cfg_dict.to_dict()
+            cfg = known_config(path)._cfg_dict.to_dict()
             said = {key: cfg.get(key) for key in DECIDING}
             said['model'] = {key: value for key, value in (said['model'] or {}).items() if key != 'distill_cfg'}
             for loader in ('train_dataloader', 'test_dataloader'):  # how a data set keeps its list decides nothing
@@ -136,7 +144,7 @@ def _of(what: str) -> Iterator[None]:
 
 
 def _distiller(path: str) -> Mapping:
-    model = read_config(path).get('model') or {}
+    model = known_config(path).get('model') or {}
     if 'distill_cfg' not in model:
         raise ValueError(f'config {path} is no distiller’s: its model has no `distill_cfg`')
     return model
@@ -147,6 +155,7 @@ class Planner:
 
     def __init__(self, study: Study) -> None:
         self.study = study
+        known_config.cache_clear()
         self.models = {name: {path: _distiller(path) for path in pair.distillers} for name, pair in study.pairs.items()}
         self.offers = {name: offers_of(models) for name, models in self.models.items()}
         for name in study.pairs:
@@ -159,7 +168,7 @@ class Planner:
 
     def _check(self, name: str) -> None:
         pair, offers = self.study.pairs[name], list(self.offers[name])
-        read_config(pair.student)
+        known_config(pair.student)
         if pair.methods is not None:
             with _of(f'pair {name}, methods'):
                 check_methods(pair.methods, offers)
@@ -278,7 +287,7 @@ class Planner:
         teacher = self.study.pairs[pair].teacher
         has_teacher = self.models[pair][configs[0]].get('teacher_cfg')
         options = [f'model.teacher_pretrained={teacher}'] if teacher and has_teacher else []
-        return Run(
+        run = Run(
             *(kind, pair, name, seed, configs[0], student),
             methods=row.methods,
             losses={method: {**offers[method].entry, **settings.get(method, {})} for method in row.methods},
@@ -289,6 +298,13 @@ class Planner:
             stored=row.stored,
             content=content_of(configs[0], student, *self._teacher_files(pair, configs[0])),
         )
+        return run if row.stored or not self.study.shared_teacher else self._sharing(run)
+
+    def _sharing(self, run: Run) -> Run:
+        """Return a run with the stored teacher that it shares, if it can."""
+        methods = [parse_method(f'loss_{name}', entry) for name, entry in run.losses.items()]
+        content = content_of(*self._teacher_files(run.pair, run.config))
+        return replace(run, shared_store=shared_store(run.config, (*run.shared, *run.options), run.seed, methods, content))
 
 
 def best_factor(accuracies: Mapping[float, float]) -> float:

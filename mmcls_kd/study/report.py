@@ -115,6 +115,7 @@ def _pair(results: Results, pair: str) -> str:
         *_unstable(lines),
         _notes(lines),
         _elsewhere(lines),
+        _stored(lines),
         rules,
     ]
     if any(line.against for line in lines):
@@ -254,6 +255,15 @@ def _elsewhere(lines: Sequence[Line]) -> str:
     home = processors.get(BASELINE, set())
     others = ', '.join(f'`{row}`' for row, found in processors.items() if home and found - home)
     return others and f'Recorded on another processor than the student alone, in whole or in part: {others}.'
+
+
+def _stored(lines: Sequence[Line]) -> str:
+    """Name the rows whose teacher was stored for several of them."""
+    rows = [
+        line.row for line in lines if any(isinstance(name, str) and name for name in line.records.get('shared_store', ()))
+    ]
+    named = ', '.join(f'`{row}`' for row in rows)
+    return named and f'With a stored teacher, which the rows of a seed share; its logits are rounded to float16: {named}.'
 
 
 # ---- cells

@@ -19,6 +19,7 @@ from ..files.locks import locked
 from .execution import Failure, Place, execute, finished_before, remaining
 from .plan import Planner, Run, sweep_results
 from .records import RUNNING, Record, accuracy_of, add_record, read_records, write_records
+from .sharing import remove_stores
 from .study_file import read_study
 
 
@@ -102,11 +103,19 @@ class StudyRunner:
     def finished(self, run: Run, record: Record, took: float) -> None:
         """Keep a result, and tell it with the progress."""
         add_record(self.study.results, record)
+        self.remove_stores()
         self.seconds[run.pair].append(took)
         total, runs = len(self.selected()), self.pending()
         left = timedelta(seconds=round(remaining(runs, self.seconds, self.args.jobs)))
         best = f' (best {record["best"]:.2f})' if record['best'] != record['last'] else ''
         print(f'{total - len(runs)}/{total}  {run.key}  {accuracy_of(record)}{best}  {took:.0f} s  {left} left', flush=True)
+
+    def remove_stores(self) -> None:
+        """Remove each shared teacher after its last run."""
+        if self.study.shared_teacher:
+            known = {record['key'] for record in self.records()}
+            unfinished = [run for run in self.planned() if run.key not in known and not finished_before(run, self.place)]
+            remove_stores(self.place.folder, {run.shared_store for run in unfinished})
 
     def failed(self, failure: Failure) -> None:
         """Keep a failure for the end."""
@@ -127,6 +136,7 @@ class StudyRunner:
 
         def finished(run: Run, record: Record, took: float) -> None:
             print(f'{run.key}  {accuracy_of(record)}  {took:.0f} s')
+            self.remove_stores()
 
         with locked(self.place.folder / 'jobs' / key, RUNNING):
             execute([runs[key]], self.place, 1, finished, self.failed)
@@ -144,6 +154,7 @@ class StudyRunner:
         place = replace(self.place, folder=self.place.folder / 'checks' / time.strftime('%Y%m%d_%H%M%S'))
         fresh: list[Record] = []
         execute(runs, place, 1, lambda _run, record, _took: fresh.append(record), self.failed)
+        remove_stores(place.folder, ())
         if not fresh:
             return 1
         row = Results(self.study, records).lines.get((runs[0].pair, runs[0].row))

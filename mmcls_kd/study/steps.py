@@ -11,18 +11,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from threading import Lock, get_ident
 from typing import Any
 
-from mmengine.config import Config
-
-from ..configs.options import option_value
-from ..configs.reading import read_config
 from ..files.paths import TOOLBOX
 from ..recipe.methods import loss_class
 from .plan import Run
+from .sharing import STORES, is_stored, settings
 
 #: Wall and processor time of each step, in the run's folder.
 TIMES = 'times.jsonl'
@@ -66,9 +62,9 @@ def _steps(run: Run, folder: Path, data_root: str | None, devices: int) -> Itera
     if weights is None:
         train = [run.config, '--work-dir', str(folder), *(['--methods', *run.methods] if run.methods else [])]
         options = [*shared, *run.placed, *run.options, *batch_options(run, devices)]
-        if run.stored:
-            store = str(folder / 'store')
-            yield 'tools/store_teacher.py', [*train, '--store', store, '--epochs', str(epochs_of(run)), *options]
+        if store := store_of(run, folder):
+            if not is_stored(store, epochs := epochs_of(run)):
+                yield 'tools/store_teacher.py', [*train, '--store', str(store), '--epochs', str(epochs), *options]
             options.append(f'model.teacher_store={store}')
         yield 'tools/train.py', [*train, '--resume', *options]
         weights = (folder / 'last_checkpoint').read_text().strip()
@@ -83,9 +79,16 @@ def _steps(run: Run, folder: Path, data_root: str | None, devices: int) -> Itera
         yield 'tools/test.py', [test, weights, *out, *shared, *(run.held_out if name == HELD_OUT else ())]
 
 
+def store_of(run: Run, folder: Path) -> Path | None:
+    """Return the store of a run in its folder: its own, or one of several runs, see :mod:`.sharing`; None without one."""
+    if run.shared_store:
+        return folder.parents[2] / STORES / run.shared_store
+    return folder / 'store' if run.stored else None
+
+
 def epochs_of(run: Run) -> int:
     """Return the number of epochs of the training."""
-    return _settings(run.config, _options(run, 'train_cfg.')).train_cfg.max_epochs
+    return settings(run.config, _options(run, 'train_cfg.')).train_cfg.max_epochs
 
 
 def batch_options(run: Run, devices: int) -> list[str]:
@@ -95,7 +98,7 @@ def batch_options(run: Run, devices: int) -> list[str]:
     ``train_dataloader.batch_size``, else the config's ``auto_scale_lr.base_batch_size``, else the config's batch.
     """
     said = _options(run, 'train_dataloader.batch_size=')
-    cfg = _settings(run.config, said)
+    cfg = settings(run.config, said)
     batch = cfg.train_dataloader.batch_size
     total = batch if said else cfg.get('auto_scale_lr', {}).get('base_batch_size', batch)
     if total % devices:
@@ -106,14 +109,6 @@ def batch_options(run: Run, devices: int) -> list[str]:
 def _options(run: Run, start: str) -> tuple[str, ...]:
     """Return the options of a training with this beginning."""
     return tuple(option for option in (*run.shared, *run.options) if option.startswith(start))
-
-
-@cache
-def _settings(config: str, options: tuple[str, ...]) -> Config:
-    """Return a config with options."""
-    cfg = read_config(config)
-    cfg.merge_from_dict({key: option_value(text) for key, _, text in (option.partition('=') for option in options)})
-    return cfg
 
 
 class Steps:

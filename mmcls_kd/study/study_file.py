@@ -185,6 +185,8 @@ class Study(Part):
         options: Options of every training and test: the budget.
         ablations: By name.
         sweep: None for none.
+        shared_teacher: Whether rows of the same views whose methods need no more of their teacher than its logits share a
+            stored one. It is made by the first of them and removed after the last; its logits are rounded to float16.
     """
 
     path: Path
@@ -195,6 +197,7 @@ class Study(Part):
     options: Options = ()
     ablations: dict[Name, Ablation] = {}
     sweep: Sweep | None = None
+    shared_teacher: Annotated[bool, Strict()] = False
 
     @property
     def name(self) -> str:

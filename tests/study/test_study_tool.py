@@ -86,6 +86,19 @@ def test_a_stored_teacher_is_stored_first_and_then_takes_the_teachers_place(fold
     assert not (kept / 'store').exists()
 
 
+def test_a_shared_store_gives_what_a_store_of_its_own_gives(folder, tmp_path):
+    (tmp_path / 'images').symlink_to(folder / 'images')
+    write_study(tmp_path, FILE.replace('seeds = [0, 1]', 'seeds = [0]\nshared_teacher = True'))
+    output = study(tmp_path, '--only', 'cnn/kd/seed0', 'cnn/nkd/seed0', 'cnn/kd-stored/seed0')
+    assert output.count('has stored its teacher for all runs of its views') == 1
+    found, before = results(tmp_path), results(folder)
+    own, shared = found['cnn/kd-stored/seed0'], found['cnn/kd/seed0']
+    assert shared['curve'] == own['curve'] == before['cnn/kd-stored/seed0']['curve']
+    assert shared['shared_store'] == found['cnn/nkd/seed0']['shared_store']
+    assert shared['shared_store']
+    assert not own['shared_store']
+
+
 def test_a_run_gives_the_student_of_separate_programs(folder):
     """Its steps are forks of one process, whose state must not change a number."""
     kept, alone = folder / 'work_dirs/studies/small/cnn/kd/seed0', folder / 'alone'

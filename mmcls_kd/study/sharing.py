@@ -1,0 +1,116 @@
+"""Stored teachers that the runs of the same views share: which runs, where, and who makes them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable
+from contextlib import ExitStack, redirect_stdout, suppress
+from functools import cache
+from io import StringIO
+from pathlib import Path
+
+from mmengine.config import Config
+
+from ..configs.options import option_value
+from ..configs.reading import read_config
+from ..files.locks import locked
+from ..recipe.methods import Method, needs_teacher, weak_name
+from ..teachers.store import Manifest
+
+#: Folder of the stored teachers, in that of the study's runs.
+STORES = 'teachers'
+#: Inputs of a method that a store holds.
+STORED = {'logit_t'}
+#: Keys of a distiller that decide its teacher's logits, beside those of :meth:`~.distillers.recipe.Recipe.teacher_record`.
+PRECISION = ('teacher_pretrained', 'teacher_precision')
+
+
+@cache
+def settings(config: str, options: tuple[str, ...]) -> Config:
+    """Return a config with options; nobody changes it."""
+    cfg = read_config(config)
+    cfg.merge_from_dict({key: option_value(text) for key, _, text in (option.partition('=') for option in options)})
+    return cfg
+
+
+def teacher_inputs(method: Method) -> set[str]:
+    """Return what a method needs of its teacher: features, and facts that its entry does not give."""
+    facts = {key: fact if isinstance(fact, str) else fact[0] for key, fact in getattr(method.kind, 'facts', {}).items()}
+    missing = {name for key, name in facts.items() if method.keywords.get(key) is None and name.startswith('teacher')}
+    return missing | {weak_name(name) for name in method.inputs if needs_teacher(name)}
+
+
+def shared_store(config: str, options: tuple[str, ...], seed: int, methods: Iterable[Method], content: str) -> str:
+    """Return the name of the stored teacher of a run; it is equal for runs of the same views and teacher.
+
+    Args:
+        config: Config of its training.
+        options: Options of its training.
+        seed: Its seed.
+        methods: Its methods.
+        content: Digest of the teacher's files.
+
+    Returns:
+        A name, or '' where a store cannot replace the teacher, or there is none.
+    """
+    needed = set().union(*map(teacher_inputs, methods))
+    if not needed or needed - STORED or not (views := _views(config, options)):
+        return ''
+    said = json.dumps([views, sorted(needed), content])
+    return f'seed{seed}-{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}'
+
+
+@cache
+def _views(config: str, options: tuple[str, ...]) -> str:
+    """Describe views and teacher of a training but for its seed; '' where the teacher depends on more than the views."""
+    with redirect_stdout(StringIO()):  # where mmpretrain tells which library it does not find
+        from ..distillers.recipe import Recipe
+
+    cfg = settings(config, options)
+    recipe, epochs = Recipe.of(cfg), cfg.train_cfg.get('max_epochs')
+    if (
+        recipe is None
+        or epochs is None
+        or recipe.model.get('teacher_mode', 'eval') != 'eval'
+        or 'teacher_store' in cfg.model
+    ):
+        return ''
+    preprocessing = recipe.preprocessor(cfg.get('data_preprocessor'))
+    switches = any('SwitchRecipeHook' in str(hook['type']) for hook in cfg.get('custom_hooks') or [])
+    if preprocessing.get('batch_augments') or switches:
+        return ''
+    loader = {key: cfg.train_dataloader.get(key) for key in ('dataset', 'sampler')}
+    teacher = [recipe.teacher_record(), *map(cfg.model.get, PRECISION), cfg.optim_wrapper.get('type')]
+    return json.dumps([epochs, loader, preprocessing, teacher], sort_keys=True, default=str)
+
+
+def is_stored(store: Path, epochs: int) -> bool:
+    """Return whether a folder holds a store with that many epochs."""
+    with suppress(FileNotFoundError, ValueError):
+        return Manifest.read(store).epochs >= epochs
+    return False
+
+
+def reserve(store: Path, epochs: int, held: ExitStack) -> bool:
+    """Return whether a run may begin: its store is whole, or it is the one to make it, alone as long as ``held`` is open."""
+    if is_stored(store, epochs):
+        return True
+    with suppress(ValueError):
+        held.enter_context(locked(store.with_name(f'.{store.name}'), 'another run stores this teacher'))
+        return True
+    return False
+
+
+def announcement(key: str, folder: Path, name: str) -> str:
+    """Return the line that tells the size of a stored teacher, which a run has just made."""
+    size = sum(file.stat().st_size for file in (folder / STORES / name).rglob('*.npy'))
+    return f'{key} has stored its teacher for all runs of its views: {size / 2**20:.2f} MiB, removed after the last one'
+
+
+def remove_stores(folder: Path, needed: Iterable[str]) -> None:
+    """Remove the stored teachers of a study's folder that are not among those that are still needed."""
+    for store in (folder / STORES).glob('seed*'):
+        if store.name not in needed:
+            shutil.rmtree(store, ignore_errors=True)

@@ -1,0 +1,261 @@
+"""Runs of the same views share a stored teacher: which ones, one after the other, and until the last of them."""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from threading import Thread
+
+import pytest
+from commands import tool
+from mmengine.config import Config
+from studies_kit import DOCUMENT, FILE, small_study, write_study
+
+from mmcls_kd.files.locks import locked
+from mmcls_kd.recipe.methods import parse_method
+from mmcls_kd.study import execution, plan, sharing
+from mmcls_kd.study.records import read_records
+from mmcls_kd.study.report import blocks
+from mmcls_kd.study.sharing import STORES, remove_stores, reserve, shared_store
+from mmcls_kd.study.steps import Steps, steps_of, store_of
+from mmcls_kd.teachers.store import Manifest
+
+pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
+METHODS = ['kd', 'nkd', 'dkd', 'mgd', 'rkd', 'wkd_logit', 'uskd']
+SHARED = FILE.replace("rows={'kd+nkd'", f"methods={METHODS}, rows={{'kd+nkd'", 1) + '\nshared_teacher = True\n'
+DISTILLER = 'configs/distillers/fashion_mnist/res18-w16_distill_res18-w4_fmnist.py'
+
+
+@pytest.fixture(scope='module')
+def shared(tmp_path_factory):
+    """The runs of a study with shared teachers, by key, and its study."""
+    study, planner = small_study(tmp_path_factory.mktemp('shared'), SHARED)
+    return study, {run.key: run for run in planner.runs()}
+
+
+class TestPlan:
+    def test_methods_of_logits_share_one_a_seed(self, shared):
+        _, runs = shared
+        stores = {key: run.shared_store for key, run in runs.items() if run.shared_store}
+        rows = {'kd', 'nkd', 'dkd', 'kd+nkd', *(f'{name}-x{x}' for name in ('kd', 'nkd', 'dkd') for x in ('0.333', '3'))}
+        assert {key.split('/')[1] for key in stores} == rows
+        for seed in range(3):
+            of_seed = {store for key, store in stores.items() if key.endswith(f'seed{seed}')}
+            assert len(of_seed) == 1
+            assert of_seed.pop().startswith(f'seed{seed}-')
+
+    def test_the_digest_of_a_row_that_shares_none_stays(self, shared):
+        for run in shared[1].values():
+            assert (run.digest == replace(run, shared_store='').digest) == (not run.shared_store)
+
+    def test_the_store_is_made_where_there_is_none(self, shared, tmp_path):
+        run = shared[1]['cnn/kd/seed0']
+        folder = tmp_path / 'cnn/kd/seed0'
+        folder.mkdir(parents=True)
+        (folder / 'last_checkpoint').write_text('epoch_2.pth')
+        store = tmp_path / STORES / run.shared_store
+        assert store_of(run, folder) == store
+        tools = dict(steps_of(run, folder))
+        assert list(tools) == ['tools/store_teacher.py', 'tools/train.py', 'pth_transfer.py', 'tools/test.py']
+        words = tools['tools/store_teacher.py']
+        assert words[words.index('--store') + 1] == str(store)
+        assert words[words.index('--epochs') + 1] == '2'
+        assert f'model.teacher_store={store}' in tools['tools/train.py']
+        write_store(store, epochs=1)  # of a run that was killed
+        assert 'tools/store_teacher.py' in dict(steps_of(run, folder))
+        write_store(store, epochs=2)
+        tools = dict(steps_of(run, folder))
+        assert 'tools/store_teacher.py' not in tools
+        assert f'model.teacher_store={store}' in tools['tools/train.py']
+
+
+def write_store(folder, epochs):
+    """Write the manifest of a store, without records."""
+    Manifest({}, {}, 10, 10, 1, 64, 64, epochs=epochs).write(folder)
+
+
+class TestNames:
+    """Equal names are for equal views and teachers."""
+
+    def name(self, *options, seed=0, content='', **entry):
+        return shared_store(DISTILLER, options, seed, [parse_method('loss_kd', dict(type='KDLoss') | entry)], content)
+
+    def test_it_follows_views_and_teacher_alone(self):
+        name = self.name()
+        assert name == self.name('optim_wrapper.optimizer.lr=0.7') == self.name('model.student_pretrained=a.pth')
+        assert name == self.name('train_dataloader.batch_size=7') == self.name(type='DKDLoss')
+        others = [
+            self.name(seed=1),
+            self.name(content='other weights'),
+            self.name('train_cfg.max_epochs=7'),
+            self.name('train_dataloader.dataset.indices=7'),
+            self.name('model.teacher_precision=bf16'),
+            self.name('model.teacher_classes=[1,0,2,3,4,5,6,7,8,9]'),
+        ]
+        assert len({name, *others}) == 7
+        assert all(others)
+
+    @pytest.mark.parametrize(
+        'change',
+        [
+            {'model.teacher_mode': 'train'},
+            {'model.teacher_store': 'there'},
+            {'model.train_cfg': dict(augments=dict(type='Mixup', alpha=0.8))},
+            {'custom_hooks': [dict(type='SwitchRecipeHook', schedule=[dict(action_epoch=1)])]},
+        ],
+    )
+    def test_a_teacher_of_more_than_the_views_is_not_shared(self, change, monkeypatch):
+        changed = Config(sharing.settings(DISTILLER, ())._cfg_dict.to_dict())
+        changed.merge_from_dict(change)
+        monkeypatch.setattr(sharing, 'settings', lambda *_: changed)
+        assert sharing._views.__wrapped__(DISTILLER, ()) == ''
+
+    def test_facts_of_the_teacher_count_unless_they_are_given(self):
+        needed = sharing.teacher_inputs(parse_method('loss_w', dict(type='WKDLogitLoss')))
+        assert 'teacher_weight' in needed
+        assert sharing.teacher_inputs(parse_method('loss_w', dict(type='WKDLogitLoss', cost='cost.pth'))) == {'logit_t'}
+        assert self.name(type='WKDLogitLoss') == ''
+        assert self.name(type='TFNKDLoss') == ''  # without a teacher
+
+
+def test_one_at_a_time_makes_a_store(tmp_path):
+    store = tmp_path / STORES / 'seed0-a'
+    with ExitStack() as first, ExitStack() as second:
+        assert reserve(store, 2, first)
+        assert not reserve(store, 2, second)
+        write_store(store, epochs=1)
+        assert not reserve(store, 2, second)
+        first.close()
+        assert reserve(store, 2, second)
+        write_store(store, epochs=2)
+        assert reserve(store, 2, first)  # needs to hold nothing
+    remove_stores(tmp_path, {'seed0-a'})
+    assert store.exists()
+    remove_stores(tmp_path, {'seed1-a'})
+    assert not store.exists()
+
+
+#: A stand-in for a tool, as in test_execution.py; it stores a teacher of two epochs, unless a file says that it fails.
+STEP = """
+folder=$1 name=$(basename "$0" .sh)
+case $name in
+store_teacher)
+    if [ -e fails ]; then rm fails; echo 'store_teacher.py: error: no space'; exit 1; fi
+    sleep 0.1
+    mkdir -p "$2"; cp manifest.json "$2"; echo "$2" >> stored;;
+train)
+    [ -z "$2" ] || [ -e "$2/manifest.json" ] || exit 1
+    touch "$folder/e.pth"; printf '%s' "$folder/e.pth" > "$folder/last_checkpoint";;
+*) printf '{"accuracy/top1": 80.0}' > "$folder/$name.json";;
+esac
+"""
+
+
+def stand_ins(run, folder, data_root=None, devices=1):
+    store = store_of(run, folder)
+    if store is not None and not sharing.is_stored(store, 2):
+        yield str(Path('store_teacher.sh').resolve()), [str(folder), str(store)]
+    for name in ('train', 'test', *(['held_out'] if run.held_out else [])):
+        yield str(Path(f'{name}.sh').resolve()), [str(folder), str(store or '')]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch, shared):
+    """A folder with a study whose tools are stand-ins; the working directory."""
+    write_study(tmp_path, SHARED)
+    (tmp_path / 'results.md').write_text(DOCUMENT)
+    write_store(tmp_path, epochs=2)
+    for name in ('store_teacher', 'train', 'test', 'held_out'):
+        (tmp_path / f'{name}.sh').write_text(STEP)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(execution, 'steps_of', stand_ins)
+    monkeypatch.setattr(execution, 'surroundings', dict)
+    monkeypatch.setattr(plan, 'read_config', known_config)
+    return tmp_path
+
+
+#: Reading a config takes half a second, and each call of the tool reads several.
+known_config = cache(plan.read_config)
+
+
+def study(*arguments, only=('cnn/*/seed0', 'cnn/*/seed2')):
+    """Call the tool; returns its exit code or message, 0 where all went well."""
+    sys.argv = ['study.py', 'studies/small.py', *arguments, *(['--only', *only] if only else [])]
+    try:
+        return tool('study')() or 0
+    except SystemExit as ended:
+        return ended.code
+
+
+def stores():
+    return {path.name for path in Path('work_dirs/studies/small', STORES).glob('seed*')}
+
+
+def results():
+    return read_records(Path('studies/results/small.jsonl'))
+
+
+class TestExecution:
+    """The stores of a study, from the first run that makes one to the last that reads it."""
+
+    def test_each_is_stored_once_and_removed_after_its_last_run(self, folder, capsys):
+        assert study('--jobs', '3', only=('cnn/*/seed0', 'cnn/kd/seed2')) == 0
+        made = Path('stored').read_text().splitlines()
+        assert len(made) == len(set(made)) == 2
+        assert capsys.readouterr().out.count('has stored its teacher for all runs') == 2
+        assert {name[:5] for name in stores()} == {'seed2'}  # whose other runs are to come
+        assert study('--jobs', '3') == 0
+        assert len(Path('stored').read_text().splitlines()) == 2
+        assert stores() == set()
+        assert study('--check', 'cnn/kd/seed0', only=()) == 0
+        assert not list(Path('work_dirs').rglob(f'{STORES}/seed*'))
+
+    def test_a_failure_to_store_is_the_failure_of_one_run(self, folder, capsys):
+        Path('fails').touch()
+        assert 'study.py: 1 runs failed' in study('--jobs', '2', only=('cnn/*/seed0',))
+        assert 'failed: store_teacher.py: error: no space' in capsys.readouterr().err
+        assert len(Path('stored').read_text().splitlines()) == 1
+        assert len(stores()) == 1  # for the run that failed
+        assert study(only=('cnn/*/seed0',)) == 0
+        assert stores() == set()
+
+    def test_a_job_waits_for_the_store_that_another_makes(self, folder, shared):
+        place = Path('work_dirs/studies/small', STORES)
+        store = place / shared[1]['cnn/kd/seed1'].shared_store
+        codes = []
+        with locked(store.with_name(f'.{store.name}'), ''):
+            job = Thread(target=lambda: codes.append(perform(shared[1]['cnn/kd/seed1'])))
+            job.start()
+            job.join(0.5)
+            assert job.is_alive()
+            write_store(store, epochs=2)
+        job.join()
+        assert codes == ['cnn/kd/seed1']
+        assert not Path('stored').exists()
+
+    def test_the_report_names_the_rows(self, folder, shared):
+        assert study(only=('cnn/*/seed0',)) == 0
+        said = 'its logits are rounded to float16: `kd`, `dkd`, `kd+nkd`, `nkd`.'
+        assert said in blocks(shared[0], results())['cnn']
+
+
+def perform(run):
+    """Execute a run as a job does; returns its key."""
+    place = execution.Place(Path('work_dirs/studies/small'))
+    steps = Steps(1)
+    with ExitStack() as held:
+        run, *_ = execution._perform(execution.Queue([run], place, steps).take(held), place, steps, held)
+    return run.key
+
+
+def test_a_wait_ends_with_the_study(tmp_path, shared):
+    steps, place = Steps(1), execution.Place(tmp_path)
+    run = shared[1]['cnn/kd/seed1']
+    store = tmp_path / STORES / run.shared_store
+    with locked(store.with_name(f'.{store.name}'), ''), ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(execution.Queue([run], place, steps).take, ExitStack())
+        steps.end()
+        with pytest.raises(InterruptedError):
+            waiting.result()
