@@ -263,7 +263,7 @@ def _stored(lines: Sequence[Line]) -> str:
         line.row for line in lines if any(isinstance(name, str) and name for name in line.records.get('shared_store', ()))
     ]
     named = ', '.join(f'`{row}`' for row in rows)
-    return named and f'With a stored teacher, which the rows of a seed share; its logits are rounded to float16: {named}.'
+    return named and f'With a stored teacher, which the rows of a seed share; its outputs are rounded to float16: {named}.'
 
 
 # ---- cells

@@ -21,10 +21,10 @@ from ..teachers.store import Manifest
 
 #: Folder of the stored teachers, in that of the study's runs.
 STORES = 'teachers'
-#: Inputs of a method that a store holds.
-STORED = {'logit_t'}
-#: Keys of a distiller that decide its teacher's logits, beside those of :meth:`~.distillers.recipe.Recipe.teacher_record`.
-PRECISION = ('teacher_pretrained', 'teacher_precision')
+#: Inputs and facts of a method that a store holds, if the run that makes it needs them.
+STORED = {'logit_t', 'vector_t', 'teacher_weight'}
+#: Keys of a distiller that decide its teacher's outputs, beside those of :meth:`~.distillers.recipe.Recipe.teacher_record`.
+FURTHER = ('teacher_pretrained', 'teacher_precision', 'taps')
 
 
 @cache
@@ -43,7 +43,7 @@ def teacher_inputs(method: Method) -> set[str]:
 
 
 def shared_store(config: str, options: tuple[str, ...], seed: int, methods: Iterable[Method], content: str) -> str:
-    """Return the name of the stored teacher of a run; it is equal for runs of the same views and teacher.
+    """Return the name of the stored teacher of a run; it is equal for runs of the same views, teacher and needs.
 
     Args:
         config: Config of its training.
@@ -58,7 +58,7 @@ def shared_store(config: str, options: tuple[str, ...], seed: int, methods: Iter
     needed = set().union(*map(teacher_inputs, methods))
     if not needed or needed - STORED or not (views := _views(config, options)):
         return ''
-    said = json.dumps([views, sorted(needed), content])
+    said = json.dumps([views, sorted(needed - {'logit_t'}), content])  # a store holds the logits in any case
     return f'seed{seed}-{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}'
 
 
@@ -82,7 +82,7 @@ def _views(config: str, options: tuple[str, ...]) -> str:
     if preprocessing.get('batch_augments') or switches:
         return ''
     loader = {key: cfg.train_dataloader.get(key) for key in ('dataset', 'sampler')}
-    teacher = [recipe.teacher_record(), *map(cfg.model.get, PRECISION), cfg.optim_wrapper.get('type')]
+    teacher = [recipe.teacher_record(), *map(cfg.model.get, FURTHER), cfg.optim_wrapper.get('type')]
     return json.dumps([epochs, loader, preprocessing, teacher], sort_keys=True, default=str)
 
 

@@ -185,8 +185,8 @@ class Study(Part):
         options: Options of every training and test: the budget.
         ablations: By name.
         sweep: None for none.
-        shared_teacher: Whether rows of the same views whose methods need no more of their teacher than its logits share a
-            stored one. It is made by the first of them and removed after the last; its logits are rounded to float16.
+        shared_teacher: Whether rows of the same views whose methods need no more of their teacher than a store holds share a
+            stored one. It is made by the first of them and removed after the last; its outputs are rounded to float16.
     """
 
     path: Path

@@ -36,15 +36,20 @@ def shared(tmp_path_factory):
 
 
 class TestPlan:
-    def test_methods_of_logits_share_one_a_seed(self, shared):
+    def test_methods_of_one_need_share_one_a_seed(self, shared):
         _, runs = shared
-        stores = {key: run.shared_store for key, run in runs.items() if run.shared_store}
-        rows = {'kd', 'nkd', 'dkd', 'kd+nkd', *(f'{name}-x{x}' for name in ('kd', 'nkd', 'dkd') for x in ('0.333', '3'))}
-        assert {key.split('/')[1] for key in stores} == rows
+        weights = [f'-x{x}' for x in ('0.333', '3')]
+        of_logits = {'kd+nkd', *(f'{name}{weight}' for name in ('kd', 'nkd', 'dkd') for weight in ('', *weights))}
         for seed in range(3):
-            of_seed = {store for key, store in stores.items() if key.endswith(f'seed{seed}')}
-            assert len(of_seed) == 1
-            assert of_seed.pop().startswith(f'seed{seed}-')
+            stores = {}
+            for run in runs.values():
+                if run.seed == seed and run.shared_store:
+                    assert run.shared_store.startswith(f'seed{seed}-')
+                    stores.setdefault(run.shared_store, set()).add(run.row)
+            swept = weights if seed == 1 else []
+            known = {row for row in of_logits if seed == 1 or '-x' not in row}
+            others = [{f'{name}{weight}' for weight in ('', *swept)} for name in ('rkd', 'wkd_logit')]
+            assert sorted(map(sorted, stores.values())) == sorted(map(sorted, [known, *others]))
 
     def test_the_digest_of_a_row_that_shares_none_stays(self, shared):
         for run in shared[1].values():
@@ -116,7 +121,9 @@ class TestNames:
         needed = sharing.teacher_inputs(parse_method('loss_w', dict(type='WKDLogitLoss')))
         assert 'teacher_weight' in needed
         assert sharing.teacher_inputs(parse_method('loss_w', dict(type='WKDLogitLoss', cost='cost.pth'))) == {'logit_t'}
-        assert self.name(type='WKDLogitLoss') == ''
+        assert len({self.name(type=kind) for kind in ('KDLoss', 'RKDLoss', 'WKDLogitLoss')}) == 3
+        assert self.name(type='RKDLoss') == self.name(type='SRDLoss')  # which reads logits and vectors
+        assert self.name(type='MGDLoss') == self.name(type='SRRLLoss') == ''
         assert self.name(type='TFNKDLoss') == ''  # without a teacher
 
 
@@ -203,11 +210,11 @@ class TestExecution:
     def test_each_is_stored_once_and_removed_after_its_last_run(self, folder, capsys):
         assert study('--jobs', '3', only=('cnn/*/seed0', 'cnn/kd/seed2')) == 0
         made = Path('stored').read_text().splitlines()
-        assert len(made) == len(set(made)) == 2
-        assert capsys.readouterr().out.count('has stored its teacher for all runs') == 2
+        assert len(made) == len(set(made)) == 4
+        assert capsys.readouterr().out.count('has stored its teacher for all runs') == 4
         assert {name[:5] for name in stores()} == {'seed2'}  # whose other runs are to come
         assert study('--jobs', '3') == 0
-        assert len(Path('stored').read_text().splitlines()) == 2
+        assert len(Path('stored').read_text().splitlines()) == 6
         assert stores() == set()
         assert study('--check', 'cnn/kd/seed0', only=()) == 0
         assert not list(Path('work_dirs').rglob(f'{STORES}/seed*'))
@@ -216,7 +223,7 @@ class TestExecution:
         Path('fails').touch()
         assert 'study.py: 1 runs failed' in study('--jobs', '2', only=('cnn/*/seed0',))
         assert 'failed: store_teacher.py: error: no space' in capsys.readouterr().err
-        assert len(Path('stored').read_text().splitlines()) == 1
+        assert len(Path('stored').read_text().splitlines()) == 3
         assert len(stores()) == 1  # for the run that failed
         assert study(only=('cnn/*/seed0',)) == 0
         assert stores() == set()
@@ -237,7 +244,7 @@ class TestExecution:
 
     def test_the_report_names_the_rows(self, folder, shared):
         assert study(only=('cnn/*/seed0',)) == 0
-        said = 'its logits are rounded to float16: `kd`, `dkd`, `kd+nkd`, `nkd`.'
+        said = 'its outputs are rounded to float16: `kd`, `dkd`, `kd+nkd`, `nkd`, `rkd`, `wkd_logit`.'
         assert said in blocks(shared[0], results())['cnn']
 
 
