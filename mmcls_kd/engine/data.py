@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import atexit
 import io
+import logging
 import multiprocessing
 import signal
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -17,6 +18,7 @@ import torch
 from mmengine.dataset import BaseDataset, ClassBalancedDataset, ConcatDataset, RepeatDataset
 from mmengine.dist import get_dist_info
 from mmengine.fileio import get
+from mmengine.logging import print_log
 from mmengine.registry import FUNCTIONS
 from mmpretrain.registry import DATA_SAMPLERS, DATASETS
 from mmpretrain.structures import DataSample
@@ -27,7 +29,11 @@ from ..errors import ChoiceError, TrainingError, UnreadableImageError
 from ..files.held_images import is_held
 from .seeds import own_generators, seed_generators, seed_transforms, states_kept
 
+if TYPE_CHECKING:
+    from .memory import ImageMemory, Views
+
 ON_UNREADABLE = ('stop', 'skip')
+IN_MEMORY = (None, True, False)
 
 
 class SampleIndex(int):
@@ -71,8 +77,8 @@ class PlacedSampler:
         self._size = len(dataset)
         self._skipped = 0
 
-    def place(self, k: int) -> int:
-        """Return the place of this process's k-th index in an epoch's order."""
+    def place(self, k: Any) -> Any:
+        """Return the place of this process's k-th index in an epoch's order; of an array of such k too."""
         rank, world_size = get_dist_info()
         in_a_row = getattr(self.sampler, 'subsample_type', None) == 'sequential'
         place = rank * len(self.sampler) + k if in_a_row else rank + k * world_size
@@ -91,6 +97,16 @@ class PlacedSampler:
         epoch, start, self._skipped = getattr(self.sampler, 'epoch', 0), self._skipped, 0
         for k, index in islice(enumerate(self.sampler), start, None):
             yield SampleIndex(index, epoch, self.place(k))
+
+    def chunks(self, size: int) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Iterate over the same pass in arrays of at most ``size`` samples: epoch, indices, places."""
+        epoch, start, self._skipped = getattr(self.sampler, 'epoch', 0), self._skipped, 0
+        indices = islice(self.sampler, start, None)
+        for first in count(start, size):
+            part = np.fromiter(islice(indices, size), np.int64)
+            if not len(part):
+                return
+            yield epoch, part, self.place(np.arange(first, first + len(part)))
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -186,15 +202,32 @@ class SeededDataset:
         seed: The run's seed.
         on_unreadable: Treatment of unreadable image files: ``'stop'`` raises, ``'skip'`` returns the error as the sample,
             which :func:`collate_readable` leaves out and counts.
+        in_memory: Whether to keep the images in memory, and to augment a batch at a time where the pipeline allows it
+            (:mod:`.memory`), which changes no pixel; None for a data set below :data:`.memory.LIMIT`.
+        num_workers: Number of data workers. Those of a pipeline that is computed image by image read files faster than this
+            process, so that its images are kept by ``in_memory=True`` alone.
+
+    Attributes:
+        memory: The images in memory; None where they are not kept.
+        notice: A line about :attr:`memory`; None where there is nothing to tell.
 
     Raises:
-        ChoiceError: If ``on_unreadable`` is neither.
+        ChoiceError: If a choice is unknown.
         UnreadableImageError: On access to a sample; names the file.
     """
 
-    def __init__(self, dataset: Mapping, seed: int, on_unreadable: str = 'stop') -> None:
+    def __init__(
+        self,
+        dataset: Mapping,
+        seed: int,
+        on_unreadable: str = 'stop',
+        in_memory: bool | None = None,
+        num_workers: int = 0,
+    ) -> None:
         if on_unreadable not in ON_UNREADABLE:
             raise ChoiceError(f'on_unreadable={on_unreadable!r}: choose one of {", ".join(map(repr, ON_UNREADABLE))}')
+        if in_memory not in IN_MEMORY:
+            raise ChoiceError(f'in_memory={in_memory!r}: choose one of {", ".join(map(repr, IN_MEMORY))}')
         self.dataset: Any = DATASETS.build(dict(dataset))
         self.seed, self.on_unreadable = seed, on_unreadable
         self.full_init()
@@ -204,6 +237,34 @@ class SeededDataset:
         self._has_files = len(self.dataset) > 0 and self._path(0) is not None
         self._pipelines: list[int] = []
         self._generators: list[Any] = []
+        self.memory: ImageMemory | None = None
+        self.notice: str | None = None
+        if in_memory is not False and len(self.dataset):
+            self._keep(bool(in_memory), num_workers)
+
+    def _keep(self, demanded: bool, num_workers: int) -> None:
+        """Keep the images in memory if that is possible, and demanded or worth it."""
+        from .memory import LIMIT, ImageMemory, NotKeptError
+
+        try:
+            memory = ImageMemory(self.dataset, None if demanded else LIMIT)
+        except NotKeptError as error:
+            self.notice = f'the training images are not kept in memory: {error}' if demanded else None
+            return
+        except Exception:  # of a sample that cannot be read: it is told where it is used
+            return
+        kept = f'{len(self)} training images are kept in memory ({memory.size / 2**20:.1f} MiB)'
+        if memory.reason is None:
+            self.memory, self.notice = memory, f'{kept}, and augmented a batch at a time'
+        elif demanded or num_workers == 0:
+            self.memory, self.notice = memory, f'{kept}, and augmented one at a time: {memory.reason}'
+        else:
+            self.notice = f'the training images are augmented one at a time, by {num_workers} workers: {memory.reason}'
+
+    def _give_up(self, error: Exception) -> None:
+        """Read images from the data set from now on."""
+        self.memory = None
+        print_log(f'the training images are no longer kept in memory: {error}', 'current', logging.WARNING)
 
     def __getattr__(self, name: str) -> Any:
         # not its pipeline: who sets another one has to set it there
@@ -245,7 +306,7 @@ class SeededDataset:
             parts = (self.seed, 'sample', index.epoch, index.place, int(index))
             seed_transforms(*parts)
             seed_generators(self._own_generators(), *parts)
-        sample = self._load(int(index))
+        sample = self._load(int(index), self._made)
         if isinstance(sample, dict) and isinstance(sample.get('data_samples'), DataSample):
             data_sample = sample['data_samples']
             data_sample.set_field(image_number(self.dataset, int(index)), 'sample_idx', field_type='metainfo')
@@ -263,11 +324,26 @@ class SeededDataset:
         views = [(a, b) if isinstance(a, (list, tuple)) else ([a], [b]) for a, b in inputs]
         return all(torch.equal(a, b) for pair in views for a, b in zip(*pair, strict=True) if isinstance(a, torch.Tensor))
 
-    def _load(self, index: int) -> Any:
+    def _made(self, index: int) -> Any:
+        """Make a sample."""
+        from .memory import NotKeptError
+
+        if self.memory is not None and self.memory.is_current:
+            try:
+                sample = self.memory.sample(index)
+            except NotKeptError as error:
+                self._give_up(error)
+            else:
+                if sample is not None:
+                    return sample
+        return self.dataset[index]
+
+    def _load(self, index: int, make: Callable[[int], Any]) -> Any:
+        """Make something of a sample; return the error, or raise it, if its file cannot be read."""
         path = self._path(index) if self._has_files else None
         try:
             if path is None or not _cut_short(path):
-                return self.dataset[index]
+                return make(index)
             cause = None
         except Exception as error:
             if path is None or image_fault(path) is None:
@@ -281,15 +357,68 @@ class SeededDataset:
             return unreadable
         raise unreadable from cause
 
+    @property
+    def makes_batches(self) -> bool:
+        """Whether whole batches can be made in memory."""
+        return self.memory is not None and self.memory.is_current and self.memory.reason is None
+
+    def batches(self, sampler: PlacedSampler, batch_size: int, drop_last: bool) -> Iterator[dict[str, Any]]:
+        """Iterate over the batches of a pass, made in memory; they hold the same as those of a dataloader.
+
+        Args:
+            sampler: The order.
+            batch_size: Number of samples of a batch.
+            drop_last: Whether to leave out an incomplete last batch.
+        """
+        from .memory import AT_ONCE
+
+        assert self.memory is not None
+        for epoch, indices, places in sampler.chunks(batch_size * -(-AT_ONCE // batch_size)):
+            views = self.memory.views(self.seed, epoch, indices, places)
+            for start in range(0, len(indices), batch_size):
+                part = views[start : start + batch_size]
+                if len(part) == batch_size or not drop_last:
+                    yield self._batch(part)
+
+    def _batch(self, views: Views) -> dict[str, Any]:
+        """Make a batch, in memory if that is still possible."""
+        from .memory import NotKeptError
+
+        memory, faults = self.memory, {}
+        if memory is not None:
+            try:
+                for index in memory.missing(views.indices):
+                    if error := self._load(index, memory.read):
+                        faults[index] = error
+            except NotKeptError as error:
+                self._give_up(error)
+        if not self.makes_batches:
+            rows = zip(views.indices.tolist(), views.places.tolist(), strict=True)
+            samples = [self[SampleIndex(index, views.epoch, place)] for index, place in rows]
+            collate: Any = collate_readable if self.on_unreadable == 'skip' else FUNCTIONS.get('pseudo_collate')
+            return collate(samples, 'pseudo_collate') if self.on_unreadable == 'skip' else collate(samples)
+        assert memory is not None
+        if self.on_unreadable != 'skip':
+            return memory.batch(views)
+        unreadable = [str(faults[index]) for index in views.indices.tolist() if index in faults]
+        whole = ~np.isin(views.indices, list(faults))
+        _refuse_none(unreadable, whole.sum())
+        return {**memory.batch(views[whole]), 'unreadable': unreadable}
+
 
 @FUNCTIONS.register_module()
 def collate_readable(samples: Sequence[Any], collate: str) -> dict[str, Any]:
     """Collate the readable samples of a :class:`SeededDataset`; messages of the others stand under ``'unreadable'``."""
     unreadable = [str(sample) for sample in samples if isinstance(sample, UnreadableImageError)]
     readable = [sample for sample in samples if not isinstance(sample, UnreadableImageError)]
+    _refuse_none(unreadable, len(readable))
+    return {**FUNCTIONS.get(collate)(readable), 'unreadable': unreadable}
+
+
+def _refuse_none(unreadable: Sequence[Any], readable: int) -> None:
+    """Refuse a batch without one readable image."""
     if not readable:
         raise TrainingError(f'not one image of a batch can be read; the first: {unreadable[0]}')
-    return {**FUNCTIONS.get(collate)(readable), 'unreadable': unreadable}
 
 
 @FUNCTIONS.register_module()
@@ -306,13 +435,16 @@ def end_workers() -> None:
             worker.kill()
 
 
-def reproducible(loader: Mapping | DataLoader, seed: int, on_unreadable: str = 'stop') -> Mapping | DataLoader:
+def reproducible(
+    loader: Mapping | DataLoader, seed: int, on_unreadable: str = 'stop', in_memory: bool | None = None
+) -> Mapping | DataLoader:
     """Return the config of a training dataloader, wrapped by :class:`SeededDataset` and :class:`PlacedSampler`.
 
     Args:
         loader: A config; a dataloader that is already built stays as it is.
         seed: The run's seed.
         on_unreadable: See :class:`SeededDataset`.
+        in_memory: See :class:`SeededDataset`; for mmengine's ``pseudo_collate`` alone.
     """
     if isinstance(loader, DataLoader):
         return loader
@@ -320,7 +452,14 @@ def reproducible(loader: Mapping | DataLoader, seed: int, on_unreadable: str = '
     collate = dict(loader.get('collate_fn') or dict(type='pseudo_collate'))
     if on_unreadable == 'skip':
         loader['collate_fn'] = dict(type='collate_readable', collate=collate['type'])
-    loader['dataset'] = dict(type='SeededDataset', dataset=loader['dataset'], seed=seed, on_unreadable=on_unreadable)
+    loader['dataset'] = dict(
+        type='SeededDataset',
+        dataset=loader['dataset'],
+        seed=seed,
+        on_unreadable=on_unreadable,
+        in_memory=in_memory if collate['type'] == 'pseudo_collate' else False,
+        num_workers=loader.get('num_workers', 0),
+    )
     loader['sampler'] = dict(type='PlacedSampler', sampler=loader['sampler'], seed=seed)
     loader.setdefault('worker_init_fn', dict(type='steady_worker'))
     return loader
@@ -335,6 +474,8 @@ def batches_from(loader: DataLoader, start: int) -> Iterator[Any]:
     if type(batches) is BatchSampler and isinstance(batches.sampler, PlacedSampler):
         batches.sampler.skip(start * batches.batch_size)
         start = 0
+        if isinstance(loader.dataset, SeededDataset) and loader.dataset.makes_batches:
+            return loader.dataset.batches(batches.sampler, batches.batch_size, batches.drop_last)
     found = islice(loader, start, None)
     if loader.num_workers > 0:
         atexit.unregister(end_workers)

@@ -38,6 +38,8 @@ class _ResumableLoop:
             statistics.
         max_nonfinite: Number of steps in a row that may be skipped.
         on_unreadable: Treatment of unreadable image files: ``'stop'`` or ``'skip'`` (left out of the batch, and counted).
+        in_memory: Whether to keep the training images in memory; None for data sets below 512 MiB. See
+            :class:`~mmcls_kd.engine.SeededDataset`.
         gradient_norm_interval: Interval, in iterations, of logging each loss term's gradient norm; 0 for never. It costs one
             backward pass a term.
         **kwargs: Keywords of mmengine's loop.
@@ -63,6 +65,7 @@ class _ResumableLoop:
         on_nonfinite: str = 'stop',
         max_nonfinite: int = 10,
         on_unreadable: str = 'stop',
+        in_memory: bool | None = None,
         gradient_norm_interval: int = 0,
         **kwargs: Any,
     ) -> None:
@@ -70,7 +73,8 @@ class _ResumableLoop:
             raise ChoiceError(f'on_nonfinite={on_nonfinite!r}: choose one of {", ".join(map(repr, ON_NONFINITE))}')
         rank = get_rank()
         self.seed = runner.seed - rank if runner._randomness_cfg.get('diff_rank_seed') else runner.seed
-        super().__init__(runner, reproducible(dataloader, self.seed, on_unreadable), **kwargs)  # type: ignore[call-arg]
+        loader = reproducible(dataloader, self.seed, on_unreadable, in_memory)
+        super().__init__(runner, loader, **kwargs)  # type: ignore[call-arg]
         self.on_nonfinite, self.max_nonfinite = on_nonfinite, max_nonfinite
         self.gradient_norm_interval = gradient_norm_interval
         self.left_out_in_row = 0
@@ -84,6 +88,8 @@ class _ResumableLoop:
         """Prepare the first iteration: take over counts of the resumed checkpoint, watch the losses."""
         with refusals_named('a hook refuses to start', TrainingError):
             self.runner.call_hook('before_train')
+        if notice := getattr(self.dataloader.dataset, 'notice', None):
+            self.runner.logger.info(notice)
         info = self.runner.message_hub
         info.update_info('batches_per_epoch', len(self.dataloader))
         self.left_out_in_row = info.get_info('left_out_in_row', 0)

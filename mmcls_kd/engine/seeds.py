@@ -46,6 +46,21 @@ def derive_seed(*parts: int | str) -> int:
     return int.from_bytes(digest, 'little') >> 1
 
 
+def derive_seeds(parts: tuple[int | str, ...], *numbers: Iterable[int]) -> np.ndarray:
+    """Derive a seed for each of several rows of numbers: of ``parts``, followed by the row's.
+
+    Example:
+        >>> derive_seeds((0, 'sample'), [4, 5], [7, 8])[1] == derive_seed(0, 'sample', 5, 8)
+        np.True_
+    """
+    start = repr(parts)[:-1]
+    digests = [
+        hashlib.blake2b(f'{start}, {", ".join(map(str, row))})'.encode(), digest_size=8).digest()
+        for row in zip(*numbers, strict=True)
+    ]
+    return np.frombuffer(b''.join(digests), np.dtype('<u8')).astype(np.uint64) >> np.uint64(1)
+
+
 def seed_transforms(*parts: int | str) -> int:
     """Seed the generators of transforms: python's, numpy's and torch's on the CPU; returns the seed."""
     seed = derive_seed(*parts)

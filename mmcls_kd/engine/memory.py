@@ -1,0 +1,367 @@
+"""Images of a data set in memory: decoded once, and augmented a batch at a time, bit for bit as one at a time.
+
+A pipeline has three parts here: fixed transforms (reading, resizing), of whose result the image is kept; random ones; and
+mmpretrain's ``PackInputs``. Where all random ones are ``RandomCrop`` and ``RandomFlip``, a batch is made by a few array
+operations, with the draws that each sample's own seed gives (:mod:`.draws`). Otherwise the kept image passes through the
+pipeline's own transforms, one sample at a time.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from typing import Any
+
+import numpy as np
+import torch
+from mmcv.transforms import CenterCrop, LoadImageFromFile, Pad, RandomFlip, Resize
+from mmengine.dataset import BaseDataset
+from mmpretrain.datasets import transforms
+from mmpretrain.datasets.transforms.processing import TorchVisonTransformWrapper
+from mmpretrain.structures import DataSample
+from mmpretrain.structures.utils import format_label
+from torchvision import transforms as vision
+
+from .draws import Draws
+from .seeds import derive_seeds
+
+#: Size in bytes up to which a data set's images are kept in memory by themselves.
+LIMIT = 512 * 2**20
+#: Transforms without draws, whose result is kept; and those of torchvision.
+FIXED = (LoadImageFromFile, Resize, CenterCrop, Pad, transforms.ResizeEdge, transforms.CenterCrop)
+FIXED += (transforms.NumpyToPIL, transforms.PILToNumpy)
+FIXED_OF_TORCHVISION = (vision.Resize, vision.CenterCrop, vision.Pad, vision.Grayscale)
+#: Number of samples whose draws are made at once; the more, the less a draw costs.
+AT_ONCE = 4096
+#: What stands in a label's place for an image without one.
+NO_LABEL = np.iinfo(np.int64).min
+#: Keys of a sample that are not kept beside the image.
+OWN = ('img', 'img_path', 'sample_idx', 'gt_label')
+
+
+class NotKeptError(ValueError):
+    """The images of a data set cannot be kept in memory."""
+
+
+def is_fixed(transform: Any) -> bool:
+    """Check whether a transform is known to give the same result each time."""
+    if isinstance(transform, TorchVisonTransformWrapper):
+        return type(transform.t) in FIXED_OF_TORCHVISION
+    return type(transform) in FIXED
+
+
+@dataclass
+class Crop:
+    """mmpretrain's ``RandomCrop`` of a batch.
+
+    Attributes:
+        transform: The transform.
+        size: Height and width of its result.
+    """
+
+    transform: Any
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, transform: Any, size: tuple[int, int]) -> Crop:
+        """Describe the crop of images of a size."""
+        self = cls(transform, size)
+        left, top, right, bottom = self.padding
+        height, width = size[0] + top + bottom, size[1] + left + right
+        self.size = min(height, transform.crop_size[0]), min(width, transform.crop_size[1])
+        self.room = height - self.size[0], width - self.size[1]
+        return self
+
+    @property
+    def padding(self) -> tuple[int, int, int, int]:
+        """Padding on the left, at the top, on the right, at the bottom."""
+        given = self.transform.padding
+        if given is None or isinstance(given, int):
+            return (given or 0,) * 4  # type: ignore[return-value]
+        return (*given, *given)[:4]
+
+    def draw(self, draws: Draws) -> np.ndarray:
+        """Draw the offsets of samples, (n, 2)."""
+        return np.stack([draws.integers(room + 1) for room in self.room], 1)
+
+    def apply(self, images: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+        """Crop images (n, C, H, W)."""
+        left, top, right, bottom = self.padding
+        if any(self.padding):
+            n, channels, height, width = images.shape
+            padded = np.empty((n, channels, height + top + bottom, width + left + right), images.dtype)
+            padded[:] = np.reshape(self.transform.pad_val, (-1, 1, 1))
+            padded[:, :, top : top + height, left : left + width] = images
+            images = padded
+        windows = np.lib.stride_tricks.sliding_window_view(images, self.size, axis=(2, 3))
+        return windows[np.arange(len(images)), :, drawn[:, 0], drawn[:, 1]]
+
+
+@dataclass
+class Flip:
+    """mmcv's ``RandomFlip`` of a batch; the attributes are as those of :class:`Crop`."""
+
+    transform: Any
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, transform: Any, size: tuple[int, int]) -> Flip:
+        """Describe the flip of images of a size."""
+        return cls(transform, size)
+
+    @property
+    def directions(self) -> list[str]:
+        """The directions, without that of no flip, which comes last."""
+        given = self.transform.direction
+        return [given] if isinstance(given, str) else list(given)
+
+    def draw(self, draws: Draws) -> np.ndarray:
+        """Draw the position of each sample's direction, (n,)."""
+        given, n = self.transform.prob, len(self.directions)
+        if isinstance(given, list):
+            return draws.choices([*given, 1 - sum(given)])
+        return draws.choices([given / n] * n + [1.0 - given])
+
+    def apply(self, images: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+        """Flip images (n, C, H, W), in place."""
+        axes = dict(horizontal=(3,), vertical=(2,), diagonal=(2, 3))
+        for number, direction in enumerate(self.directions):
+            rows = np.flatnonzero(drawn == number)
+            images[rows] = np.flip(images[rows], axes[direction])
+        return images
+
+    @property
+    def facts(self) -> list[dict[str, Any]]:
+        """The facts that the transform notes of a sample, by the position that was drawn."""
+        return [dict(flip=direction is not None, flip_direction=direction) for direction in (*self.directions, None)]
+
+
+BATCHED: dict[type, Any] = {transforms.RandomCrop: Crop, RandomFlip: Flip}
+
+
+OTHER_LABELS = 'samples have other labels than one class'
+
+
+def _label_of(results: Mapping[str, Any]) -> int | None:
+    """Return the label of a sample: a class, or :data:`NO_LABEL`; None if it has others."""
+    if 'gt_label' not in results:
+        return None if {'gt_score', 'mask'} & {*results} else NO_LABEL
+    label = format_label(results['gt_label'])
+    one = label.numel() == 1 and label.dtype == torch.int64 and not {'gt_score', 'mask'} & {*results}
+    return int(label) if one else None
+
+
+def _refusal(transform: Any) -> str | None:
+    """Describe why a random transform is not computed for a batch at once; None if it is."""
+    name = type(transform).__name__
+    if type(transform) not in BATCHED:
+        return f'{name} is computed image by image'
+    return f'{name}(pad_if_needed=True) is computed image by image' if getattr(transform, 'pad_if_needed', False) else None
+
+
+class ImageMemory:
+    """The images of a data set, read at their first use and kept; see the module.
+
+    The images are shared with the processes that are forked from this one.
+
+    Args:
+        dataset: The data set, of mmengine's ``BaseDataset``.
+        limit: Largest size of all images in bytes; None for any.
+
+    Attributes:
+        reason: Why samples are made one at a time; None if they are made a batch at a time.
+
+    Raises:
+        NotKeptError: If the images cannot be kept; says why.
+    """
+
+    def __init__(self, dataset: Any, limit: int | None = LIMIT) -> None:
+        kind = type(dataset)
+        plain = isinstance(dataset, BaseDataset) and all(
+            getattr(kind, name) is getattr(BaseDataset, name) for name in ('__getitem__', 'prepare_data')
+        )
+        if not plain:
+            raise NotKeptError(f'{kind.__name__} makes its samples in a way of its own')
+        self.dataset, self.pipeline, steps = dataset, dataset.pipeline, list(dataset.pipeline.transforms)
+        self._fixed = list(takewhile(is_fixed, steps))
+        first = self._first()
+        self._rest = steps[len(self._fixed) :]
+        shape = first['img'].shape
+        self._grey = len(shape) == 2
+        height, width, *channels = shape
+        self._shape = (len(dataset), *(channels or [1]), height, width)
+        self.size = int(np.prod(self._shape))
+        if limit is not None and self.size > limit:
+            raise NotKeptError(f'its images take {self.size / 2**20:.0f} MiB, more than {limit / 2**20:.0f}')
+        self.images = np.frombuffer(mmap.mmap(-1, self.size), np.uint8).reshape(self._shape)
+        self._there = np.zeros(len(dataset), bool)
+        self._labels = np.full(len(dataset), NO_LABEL)
+        self._paths: list[str | None] = [None] * len(dataset)
+        self._kept: dict[str, Any] | None = None
+        self._other: dict[int, dict[str, Any]] = {}
+        self.reason = self._find_reason(first)
+        self._steps = [] if self.reason else self._batched((height, width))
+
+    def _first(self) -> dict[str, Any]:
+        """Return the first sample after the fixed transforms; those after the last array are not among them."""
+        results, arrays = self.dataset.get_data_info(0), 0
+        found = dict(results) if isinstance(results.get('img'), np.ndarray) else None
+        for number, transform in enumerate(self._fixed, start=1):
+            results = transform(results)
+            if results is None:
+                break
+            if isinstance(results.get('img'), np.ndarray):
+                found, arrays = dict(results), number
+        if found is None or found['img'].dtype != np.uint8 or found['img'].ndim not in (2, 3):
+            raise NotKeptError('its pipeline does not begin with an image of bytes')
+        self._fixed = self._fixed[:arrays]
+        return found
+
+    def _find_reason(self, first: dict[str, Any]) -> str | None:
+        *random, last = self._rest or [None]
+        if type(last) is not transforms.PackInputs or last.input_key != 'img' or last.algorithm_keys:
+            return f'{type(last).__name__} packs samples in a way of its own'
+        if _label_of(first) is None:
+            return OTHER_LABELS
+        return next(filter(None, map(_refusal, random)), None)
+
+    def _batched(self, size: tuple[int, int]) -> list[Any]:
+        """Return the random transforms of batches."""
+        found = []
+        for transform in self._rest[:-1]:
+            found.append(BATCHED[type(transform)].of(transform, size))
+            size = found[-1].size
+        return found
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError('an ImageMemory stays in its process and those forked from it')
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the data set's pipeline is still the one that it was."""
+        return self.dataset.pipeline is self.pipeline
+
+    # ---- reading
+
+    def read(self, index: int) -> None:
+        """Read an image, unless it is there.
+
+        Raises:
+            NotKeptError: If it has another shape than the first.
+        """
+        if self._there[index]:
+            return
+        results = self.dataset.get_data_info(index)
+        before = dict(results)
+        for transform in self._fixed:
+            results = transform(results)
+        image, shape = results['img'], self._shape[1:]
+        if image.dtype != np.uint8 or image.shape != (shape[1:] if self._grey else (*shape[1:], shape[0])):
+            raise NotKeptError(f'its images are of different sizes, such as {shape[1:]} and {image.shape[:2]}')
+        label = _label_of(results)
+        if label is None:
+            self.reason = OTHER_LABELS
+        keys = getattr(self._rest[-1] if self._rest else None, 'meta_keys', ())
+        kept = {key: value for key, value in results.items() if key in keys or before.get(key, self) is not value}
+        kept = {key: value for key, value in kept.items() if key not in OWN}
+        if self._kept is None:
+            self._kept = kept
+        if kept != self._kept:
+            self._other[index] = kept
+        self.images[index] = image if self._grey else image.transpose(2, 0, 1)
+        self._labels[index] = NO_LABEL if label is None else label
+        self._paths[index] = results.get('img_path')
+        self._there[index] = True
+
+    def missing(self, indices: np.ndarray) -> list[int]:
+        """Return the indices of images that are still to be read."""
+        return indices[~self._there[indices]].tolist()
+
+    def sample(self, index: int) -> Any:
+        """Make a sample from its kept image by the pipeline's own transforms."""
+        self.read(index)
+        image = self.images[index, 0] if self._grey else self.images[index].transpose(1, 2, 0)
+        results: Any = {
+            **self.dataset.get_data_info(index),
+            **self._other.get(index, self._kept or {}),
+            'img': np.array(image, order='C'),
+        }
+        for transform in self._rest:
+            results = transform(results)
+            if results is None:
+                return None
+        return results
+
+    # ---- batches
+
+    def views(self, seed: int, epoch: int, indices: np.ndarray, places: np.ndarray) -> Views:
+        """Draw the views of samples, to be made by :meth:`batch`.
+
+        Args:
+            seed: The run's seed.
+            epoch: Epoch of the views.
+            indices: Indices of the samples, (n,).
+            places: Their places in the epoch's order, (n,).
+        """
+        draws = Draws(derive_seeds((seed, 'sample', epoch), places.tolist(), indices.tolist()))
+        return Views(epoch, indices, places, [step.draw(draws) for step in self._steps])
+
+    def batch(self, views: Views) -> dict[str, Any]:
+        """Make a batch: ``inputs`` (n, C, H, W) of bytes, and ``data_samples``."""
+        images = self.images[views.indices]
+        for step, drawn in zip(self._steps, views.drawn, strict=True):
+            images = step.apply(images, drawn)
+        samples = list(self._samples(views, (*images.shape[2:],) if self._grey else (*images.shape[2:], images.shape[1])))
+        return dict(inputs=torch.from_numpy(np.ascontiguousarray(images)), data_samples=samples)
+
+    def _samples(self, views: Views, shape: tuple[int, ...]) -> Iterator[DataSample]:
+        """Iterate over the samples of a batch, as ``PackInputs`` makes them.
+
+        They are filled as ``DataSample`` fills itself, field by field; its own methods take twenty times as long.
+        """
+        labels = torch.from_numpy(self._labels[views.indices])
+        flips = [(step, drawn) for step, drawn in zip(self._steps, views.drawn, strict=True) if isinstance(step, Flip)]
+        noted = [self._noted(step.facts) for step, _ in flips]
+        drawn = zip(*(drawn.tolist() for _, drawn in flips), strict=True) if flips else [()] * len(labels)
+        rows = zip(views.indices.tolist(), views.places.tolist(), labels.split(1), labels.tolist(), drawn, strict=True)
+        (size,) = self._noted([dict(img_shape=shape)] if len(flips) < len(self._steps) else [{}])
+        (kept,) = self._noted([self._kept or {}])
+        for index, place, label, number, draws in rows:
+            facts = dict(kept, sample_idx=index, view=(views.epoch, place), **size)
+            if index in self._other:
+                facts = {**self._noted([self._other[index]])[0], **facts}
+            if (path := self._paths[index]) is not None:
+                facts['img_path'] = path
+            for one, draw in zip(noted, draws, strict=True):
+                facts.update(one[draw])
+            sample = DataSample.__new__(DataSample)
+            fields = sample.__dict__
+            fields['_metainfo_fields'] = set(facts)
+            fields['_data_fields'] = set()
+            fields.update(facts)
+            if number != NO_LABEL:
+                fields['_data_fields'].add('gt_label')
+                fields['gt_label'] = label
+            yield sample
+
+    def _noted(self, facts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return of some facts those that ``PackInputs`` passes on."""
+        return [{key: value for key, value in one.items() if key in self._rest[-1].meta_keys} for one in facts]
+
+
+@dataclass
+class Views:
+    """The views of samples: epoch, indices, places in the epoch's order, and the draws of each random transform."""
+
+    epoch: int
+    indices: np.ndarray
+    places: np.ndarray
+    drawn: list[np.ndarray]
+
+    def __getitem__(self, rows: Any) -> Views:
+        return Views(self.epoch, self.indices[rows], self.places[rows], [drawn[rows] for drawn in self.drawn])
+
+    def __len__(self) -> int:
+        return len(self.indices)
