@@ -9,9 +9,9 @@ pipeline's own transforms, one sample at a time.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import repeat, takewhile
 from typing import Any
 
 import numpy as np
@@ -30,9 +30,8 @@ from .seeds import derive_seeds
 #: Size in bytes up to which a data set's images are kept in memory by themselves.
 LIMIT = 512 * 2**20
 #: Transforms without draws, whose result is kept; and those of torchvision.
-FIXED = (LoadImageFromFile, Resize, CenterCrop, Pad, transforms.ResizeEdge, transforms.CenterCrop)
-FIXED += (transforms.NumpyToPIL, transforms.PILToNumpy)
-FIXED_OF_TORCHVISION = (vision.Resize, vision.CenterCrop, vision.Pad, vision.Grayscale)
+FIXED = {LoadImageFromFile, Resize, CenterCrop, Pad, transforms.ResizeEdge, transforms.NumpyToPIL, transforms.PILToNumpy}
+FIXED_OF_TORCHVISION = {vision.Resize, vision.CenterCrop, vision.Pad, vision.Grayscale}
 #: Number of samples whose draws are made at once; the more, the less a draw costs.
 AT_ONCE = 4096
 #: What stands in a label's place for an image without one.
@@ -52,35 +51,27 @@ def is_fixed(transform: Any) -> bool:
     return type(transform) in FIXED
 
 
-@dataclass
 class Crop:
     """mmpretrain's ``RandomCrop`` of a batch.
 
-    Attributes:
+    Args:
         transform: The transform.
-        size: Height and width of its result.
+        size: Height and width of the images before it.
+
+    Attributes:
+        size: Height and width of the images after it.
+        padding: Padding on the left, at the top, on the right, at the bottom.
+        room: Largest offset, down and to the right.
     """
 
-    transform: Any
-    size: tuple[int, int]
-
-    @classmethod
-    def of(cls, transform: Any, size: tuple[int, int]) -> Crop:
-        """Describe the crop of images of a size."""
-        self = cls(transform, size)
+    def __init__(self, transform: Any, size: tuple[int, int]) -> None:
+        given = transform.padding or 0
+        self.padding = (*([given] * 4 if isinstance(given, int) else [*given, *given][:4]),)
+        self.value = np.reshape(transform.pad_val, (-1, 1, 1))
         left, top, right, bottom = self.padding
         height, width = size[0] + top + bottom, size[1] + left + right
         self.size = min(height, transform.crop_size[0]), min(width, transform.crop_size[1])
         self.room = height - self.size[0], width - self.size[1]
-        return self
-
-    @property
-    def padding(self) -> tuple[int, int, int, int]:
-        """Padding on the left, at the top, on the right, at the bottom."""
-        given = self.transform.padding
-        if given is None or isinstance(given, int):
-            return (given or 0,) * 4  # type: ignore[return-value]
-        return (*given, *given)[:4]
 
     def draw(self, draws: Draws) -> np.ndarray:
         """Draw the offsets of samples, (n, 2)."""
@@ -92,34 +83,35 @@ class Crop:
         if any(self.padding):
             n, channels, height, width = images.shape
             padded = np.empty((n, channels, height + top + bottom, width + left + right), images.dtype)
-            padded[:] = np.reshape(self.transform.pad_val, (-1, 1, 1))
+            padded[:] = self.value
             padded[:, :, top : top + height, left : left + width] = images
             images = padded
         windows = np.lib.stride_tricks.sliding_window_view(images, self.size, axis=(2, 3))
         return windows[np.arange(len(images)), :, drawn[:, 0], drawn[:, 1]]
 
 
-@dataclass
 class Flip:
-    """mmcv's ``RandomFlip`` of a batch; the attributes are as those of :class:`Crop`."""
+    """mmcv's ``RandomFlip`` of a batch.
 
-    transform: Any
-    size: tuple[int, int]
+    Args:
+        transform: The transform.
+        size: Height and width of the images.
 
-    @classmethod
-    def of(cls, transform: Any, size: tuple[int, int]) -> Flip:
-        """Describe the flip of images of a size."""
-        return cls(transform, size)
+    Attributes:
+        size: The same.
+        directions: The directions, without that of no flip, which is the last position.
+        facts: The facts that the transform notes of a sample, by position.
+    """
 
-    @property
-    def directions(self) -> list[str]:
-        """The directions, without that of no flip, which comes last."""
-        given = self.transform.direction
-        return [given] if isinstance(given, str) else list(given)
+    def __init__(self, transform: Any, size: tuple[int, int]) -> None:
+        self.size, self._prob = size, transform.prob
+        given = transform.direction
+        self.directions = [given] if isinstance(given, str) else list(given)
+        self.facts = [dict(flip=direction is not None, flip_direction=direction) for direction in (*self.directions, None)]
 
     def draw(self, draws: Draws) -> np.ndarray:
         """Draw the position of each sample's direction, (n,)."""
-        given, n = self.transform.prob, len(self.directions)
+        given, n = self._prob, len(self.directions)
         if isinstance(given, list):
             return draws.choices([*given, 1 - sum(given)])
         return draws.choices([given / n] * n + [1.0 - given])
@@ -132,15 +124,10 @@ class Flip:
             images[rows] = np.flip(images[rows], axes[direction])
         return images
 
-    @property
-    def facts(self) -> list[dict[str, Any]]:
-        """The facts that the transform notes of a sample, by the position that was drawn."""
-        return [dict(flip=direction is not None, flip_direction=direction) for direction in (*self.directions, None)]
 
-
+#: How a batch passes through each of the random transforms that are computed at once.
 BATCHED: dict[type, Any] = {transforms.RandomCrop: Crop, RandomFlip: Flip}
-
-
+#: Why the samples of some data sets are made one at a time.
 OTHER_LABELS = 'samples have other labels than one class'
 
 
@@ -153,12 +140,16 @@ def _label_of(results: Mapping[str, Any]) -> int | None:
     return int(label) if one else None
 
 
-def _refusal(transform: Any) -> str | None:
-    """Describe why a random transform is not computed for a batch at once; None if it is."""
-    name = type(transform).__name__
-    if type(transform) not in BATCHED:
-        return f'{name} is computed image by image'
-    return f'{name}(pad_if_needed=True) is computed image by image' if getattr(transform, 'pad_if_needed', False) else None
+def _is_batched(transform: Any) -> bool:
+    """Check whether a transform is computed for a batch at once."""
+    return type(transform) in BATCHED and not getattr(transform, 'pad_if_needed', False)
+
+
+def _name_of(transform: Any) -> str:
+    """Return a transform's name, with the setting that matters here."""
+    if isinstance(transform, TorchVisonTransformWrapper):
+        return f'torchvision/{type(transform.t).__name__}'
+    return type(transform).__name__ + '(pad_if_needed=True)' * bool(getattr(transform, 'pad_if_needed', False))
 
 
 class ImageMemory:
@@ -225,13 +216,14 @@ class ImageMemory:
             return f'{type(last).__name__} packs samples in a way of its own'
         if _label_of(first) is None:
             return OTHER_LABELS
-        return next(filter(None, map(_refusal, random)), None)
+        alone = sorted(filter(lambda one: not _is_batched(one), random), key=is_fixed)
+        return f'{_name_of(alone[0])} is computed image by image' if alone else None
 
     def _batched(self, size: tuple[int, int]) -> list[Any]:
         """Return the random transforms of batches."""
         found = []
         for transform in self._rest[:-1]:
-            found.append(BATCHED[type(transform)].of(transform, size))
+            found.append(BATCHED[type(transform)](transform, size))
             size = found[-1].size
         return found
 
@@ -321,34 +313,35 @@ class ImageMemory:
 
         They are filled as ``DataSample`` fills itself, field by field; its own methods take twenty times as long.
         """
-        labels = torch.from_numpy(self._labels[views.indices])
         flips = [(step, drawn) for step, drawn in zip(self._steps, views.drawn, strict=True) if isinstance(step, Flip)]
-        noted = [self._noted(step.facts) for step, _ in flips]
-        drawn = zip(*(drawn.tolist() for _, drawn in flips), strict=True) if flips else [()] * len(labels)
-        rows = zip(views.indices.tolist(), views.places.tolist(), labels.split(1), labels.tolist(), drawn, strict=True)
-        (size,) = self._noted([dict(img_shape=shape)] if len(flips) < len(self._steps) else [{}])
-        (kept,) = self._noted([self._kept or {}])
-        for index, place, label, number, draws in rows:
-            facts = dict(kept, sample_idx=index, view=(views.epoch, place), **size)
-            if index in self._other:
-                facts = {**self._noted([self._other[index]])[0], **facts}
-            if (path := self._paths[index]) is not None:
-                facts['img_path'] = path
-            for one, draw in zip(noted, draws, strict=True):
-                facts.update(one[draw])
+        size = dict(img_shape=shape) if len(flips) < len(self._steps) else {}
+        facts = self._noted({**(self._kept or {}), **size})
+        by_draw = [[self._noted(one) for one in step.facts] for step, _ in flips]
+        draws = zip(*(drawn.tolist() for _, drawn in flips), strict=True) if flips else repeat(())
+        numbers, epoch = self._labels[views.indices], views.epoch
+        labels = torch.from_numpy(numbers).split(1)
+        known = (numbers != NO_LABEL).tolist()
+        for index, place, label, has_label, drawn in zip(
+            views.indices.tolist(), views.places.tolist(), labels, known, draws, strict=False
+        ):
             sample = DataSample.__new__(DataSample)
             fields = sample.__dict__
-            fields['_metainfo_fields'] = set(facts)
-            fields['_data_fields'] = set()
-            fields.update(facts)
-            if number != NO_LABEL:
-                fields['_data_fields'].add('gt_label')
+            other = self._other.get(index) if self._other else None
+            fields.update(facts if other is None else self._noted({**other, **size}))
+            fields['sample_idx'], fields['view'] = index, (epoch, place)
+            for one, draw in zip(by_draw, drawn, strict=True):
+                fields.update(one[draw])
+            if (path := self._paths[index]) is not None:
+                fields['img_path'] = path
+            fields['_metainfo_fields'] = {*fields}
+            fields['_data_fields'] = {'gt_label'} if has_label else set()
+            if has_label:
                 fields['gt_label'] = label
             yield sample
 
-    def _noted(self, facts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _noted(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Return of some facts those that ``PackInputs`` passes on."""
-        return [{key: value for key, value in one.items() if key in self._rest[-1].meta_keys} for one in facts]
+        return {key: value for key, value in facts.items() if key in self._rest[-1].meta_keys}
 
 
 @dataclass

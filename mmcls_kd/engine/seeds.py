@@ -53,11 +53,8 @@ def derive_seeds(parts: tuple[int | str, ...], *numbers: Iterable[int]) -> np.nd
         >>> derive_seeds((0, 'sample'), [4, 5], [7, 8])[1] == derive_seed(0, 'sample', 5, 8)
         np.True_
     """
-    start = repr(parts)[:-1]
-    digests = [
-        hashlib.blake2b(f'{start}, {", ".join(map(str, row))})'.encode(), digest_size=8).digest()
-        for row in zip(*numbers, strict=True)
-    ]
+    text = repr(parts)[:-1].encode().replace(b'%', b'%%') + b', %d' * len(numbers) + b')'
+    digests = [hashlib.blake2b(text % row, digest_size=8).digest() for row in zip(*numbers, strict=True)]
     return np.frombuffer(b''.join(digests), np.dtype('<u8')).astype(np.uint64) >> np.uint64(1)
 
 
