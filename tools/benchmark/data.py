@@ -14,7 +14,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmcls_kd.engine.config import datasets_of
-from mmcls_kd.engine.data import reproducible
+from mmcls_kd.engine.data import batches_from, reproducible
 from mmcls_kd.files.showing import show
 
 from .timing import Timing, interleave
@@ -67,11 +67,25 @@ def variants(loader: Mapping, workers: Sequence[int], backends: Sequence[str], p
 
 
 def measure_loading(chosen: Mapping[str, Mapping], rounds: int) -> dict[str, tuple[int, Timing]]:
-    """Time a pass over the data with each dataloader, side by side; return by name the number of images and the times."""
+    """Time a pass over the data with each dataloader, side by side; return by name the number of images and the times.
+
+    Where batches can be made of images in memory, that is one of them.
+    """
     init_default_scope('mmpretrain')
-    loaders = {name: Runner.build_dataloader(reproducible(cfg, 0), seed=0) for name, cfg in chosen.items()}
+
+    def build(cfg: Mapping, in_memory: bool = False) -> Any:
+        return Runner.build_dataloader(reproducible(cfg, 0, in_memory=in_memory), seed=0)
+
+    loaders = {name: build(cfg) for name, cfg in chosen.items()}
+    kept = build(next(iter(chosen.values())), in_memory=True)
+    if kept.dataset.makes_batches:
+        loaders['in memory'] = kept
+
+    def a_pass(loader: Any) -> None:
+        deque(batches_from(loader, 0), maxlen=0)
+
     try:
-        timings = interleave({name: partial(deque, loader, maxlen=0) for name, loader in loaders.items()}, rounds)
+        timings = interleave({name: partial(a_pass, loader) for name, loader in loaders.items()}, rounds)
     finally:
         for loader in loaders.values():
             if (workers := loader._iterator) is not None:
