@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from .memory import ImageMemory, Views
 
 ON_UNREADABLE = ('stop', 'skip')
+#: mmengine's collations.
+COLLATIONS = ('default_collate', 'pseudo_collate')
 IN_MEMORY = (None, True, False)
 
 
@@ -395,8 +397,8 @@ class SeededDataset:
         if not self.makes_batches:
             rows = zip(views.indices.tolist(), views.places.tolist(), strict=True)
             samples = [self[SampleIndex(index, views.epoch, place)] for index, place in rows]
-            collate: Any = collate_readable if self.on_unreadable == 'skip' else FUNCTIONS.get('pseudo_collate')
-            return collate(samples, 'pseudo_collate') if self.on_unreadable == 'skip' else collate(samples)
+            found = collate_readable(samples, 'default_collate')
+            return found if self.on_unreadable == 'skip' else {k: v for k, v in found.items() if k != 'unreadable'}
         assert memory is not None
         if self.on_unreadable != 'skip':
             return memory.batch(views)
@@ -444,7 +446,7 @@ def reproducible(
         loader: A config; a dataloader that is already built stays as it is.
         seed: The run's seed.
         on_unreadable: See :class:`SeededDataset`.
-        in_memory: See :class:`SeededDataset`; for mmengine's ``pseudo_collate`` alone.
+        in_memory: See :class:`SeededDataset`; for mmengine's own collations alone.
     """
     if isinstance(loader, DataLoader):
         return loader
@@ -457,7 +459,7 @@ def reproducible(
         dataset=loader['dataset'],
         seed=seed,
         on_unreadable=on_unreadable,
-        in_memory=in_memory if collate['type'] == 'pseudo_collate' else False,
+        in_memory=in_memory if collate['type'] in COLLATIONS else False,
         num_workers=loader.get('num_workers', 0),
     )
     loader['sampler'] = dict(type='PlacedSampler', sampler=loader['sampler'], seed=seed)

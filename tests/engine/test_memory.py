@@ -6,7 +6,8 @@ import folders
 import numpy as np
 import pytest
 import torch
-from mmengine.registry import DefaultScope
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import FUNCTIONS, DefaultScope
 from mmengine.runner import Runner
 from PIL import Image
 
@@ -246,8 +247,15 @@ class TestChoice:
         data.dataset.dataset.pipeline = other.dataset.dataset.pipeline
         assert_same(passed(data), passed(other))
 
-    def test_not_for_a_collation_of_the_users_own(self, grey):
-        assert loader(grey, [FLIP], collate_fn=dict(type='default_collate')).dataset.memory is None
+    @pytest.mark.parametrize('name', ['default_collate', 'pseudo_collate'])
+    def test_those_of_either_collation_of_mmengine(self, grey, name):
+        ours, theirs = (loader(grey, [FLIP], collate_fn=dict(type=name), in_memory=kept) for kept in (None, False))
+        assert ours.dataset.makes_batches
+        assert_same(passed(ours), passed(theirs))
+
+    def test_not_for_a_collation_of_the_users_own(self, grey, monkeypatch):
+        monkeypatch.setitem(FUNCTIONS.module_dict, 'own_collate', pseudo_collate)
+        assert loader(grey, [FLIP], collate_fn=dict(type='own_collate')).dataset.memory is None
 
     def test_another_choice_is_refused(self, grey):
         with pytest.raises(ChoiceError, match='in_memory=.yes.: choose one of None, True, False'):
