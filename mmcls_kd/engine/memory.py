@@ -175,10 +175,10 @@ class ImageMemory:
         )
         if not plain:
             raise NotKeptError(f'{kind.__name__} makes its samples in a way of its own')
-        self.dataset, self.pipeline, steps = dataset, dataset.pipeline, list(dataset.pipeline.transforms)
-        self._fixed = list(takewhile(is_fixed, steps))
+        self.dataset, self._transforms = dataset, list(dataset.pipeline.transforms)
+        self._fixed = list(takewhile(is_fixed, self._transforms))
         first = self._first()
-        self._rest = steps[len(self._fixed) :]
+        self._rest = self._transforms[len(self._fixed) :]
         shape = first['img'].shape
         self._grey = len(shape) == 2
         height, width, *channels = shape
@@ -232,8 +232,9 @@ class ImageMemory:
 
     @property
     def is_current(self) -> bool:
-        """Whether the data set's pipeline is still the one that it was."""
-        return self.dataset.pipeline is self.pipeline
+        """Whether the data set's pipeline still has the transforms that it had."""
+        now = getattr(self.dataset.pipeline, 'transforms', ())
+        return len(now) == len(self._transforms) and all(a is b for a, b in zip(now, self._transforms, strict=True))
 
     # ---- reading
 
