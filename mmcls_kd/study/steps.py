@@ -161,10 +161,14 @@ class Steps:
             worker = self._workers.get(get_ident())
             if worker is None or worker.poll() is not None:
                 pipes: Any = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-                worker = self._workers[get_ident()] = self._start([sys.executable, '-c', WORKER], **pipes)
+                with log.open('a') as file:  # for the error of an import
+                    worker = self._start([sys.executable, '-c', WORKER], stderr=file, **pipes)
+                self._workers[get_ident()] = worker
             self._running[get_ident()] = worker.pid
+        assert worker.stdin
         assert worker.stdout
-        print(json.dumps(dict(words=words, log=str(log))), file=worker.stdin, flush=True)
+        with suppress(BrokenPipeError):  # of a worker that is gone, which has no answer then
+            os.write(worker.stdin.fileno(), f'{json.dumps(dict(words=words, log=str(log)))}\n'.encode())
         if fork := worker.stdout.readline():
             with self._lock:
                 self._running[get_ident()] = int(fork)

@@ -516,3 +516,8 @@ class TestWorkers:
         path = program(tmp_path, 'import os\nos.kill(os.getppid(), 9)\n')
         assert light.perform(path, [], tmp_path) == -9
         assert light.perform(program(tmp_path, ''), [], tmp_path) == 0  # by a new worker
+
+    def test_the_error_of_an_import_is_in_the_log(self, light, tmp_path, monkeypatch):
+        monkeypatch.setattr(steps_module, 'WORKER', 'raise ImportError("no such library")')
+        assert light.perform(program(tmp_path, ''), [], tmp_path) == 1
+        assert (tmp_path / 'program.log').read_text().splitlines()[-1] == 'ImportError: no such library'
