@@ -1,4 +1,4 @@
-# make demo | make test | make teacher | make docs      each on a fresh clone, with python3, make and pip alone
+# make demo | make test | make teacher | make glyphs_teacher | make docs      each on a fresh clone, with python3, make and pip alone
 # PIP_ARGS=... are further words for pip, e.g. the index of torch's wheels without CUDA (the install page of torch names it).
 # VENV=folder chooses the virtual environment, PYTHON=python3.11 the interpreter that makes it.
 VENV ?= .venv
@@ -6,7 +6,7 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN = $(VENV)/bin
 
-.PHONY: demo test teacher docs
+.PHONY: demo test teacher glyphs_teacher docs
 
 $(VENV)/installed: setup.py requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,6 +25,11 @@ teacher: $(VENV)/installed
 	cp "$$(ls -t work_dirs/teacher/epoch_9-*.pth | head -1)" configs/fashion_mnist/teacher.pth
 	$(BIN)/python tools/train.py configs/fashion_mnist/vit-d64_8e.py --work-dir work_dirs/vit_teacher
 	cp "$$(ls -t work_dirs/vit_teacher/epoch_8-*.pth | head -1)" configs/fashion_mnist/vit_teacher.pth
+
+glyphs_teacher: $(VENV)/installed
+	$(BIN)/python tools/make_glyphs.py
+	$(BIN)/python tools/train.py configs/glyphs/teacher.py --work-dir work_dirs/glyphs_teacher
+	cp "$$(ls -t work_dirs/glyphs_teacher/epoch_10-*.pth | head -1)" configs/glyphs/teacher.pth
 
 docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

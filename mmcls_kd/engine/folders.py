@@ -23,10 +23,16 @@ LAYOUTS = {
     'UnlabelledImages': 'images, in folders of any depth, or a list of their paths (`ann_file`)',
     'FashionMNIST': 'train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte; '
     'python tools/fetch_fashion_mnist.py puts them there',
+    'Glyphs': 'glyphs.json and files as FashionMNIST; python tools/make_glyphs.py makes them',
     'CIFAR100': 'cifar-100-python/{train,test,meta} (mmpretrain downloads it where there is a network)',
 }
 SELF_FETCHING = ('CIFAR10', 'CIFAR100', 'MNIST')
-#: Fashion-MNIST's files and the number of dimensions of each array.
+#: The data sets in files as MNIST's, and what gets a file of theirs.
+IDX_SETS = {
+    'FashionMNIST': 'python tools/fetch_fashion_mnist.py fetches it',
+    'Glyphs': 'python tools/make_glyphs.py makes it',
+}
+#: Their files and the number of dimensions of each array.
 IDX_FILES = {
     f'{split}-{kind}-ubyte': int(kind[-1]) for split in ('train', 't10k') for kind in ('images-idx3', 'labels-idx1')
 }
@@ -84,18 +90,22 @@ def check_published(kind: str, root: Path) -> None:
 
 
 def check_idx_files(cfg: Config, loaders: tuple[str, ...]) -> None:
-    """Refuse files of Fashion-MNIST that are missing, truncated or different."""
-    sets = [d for name, d in datasets_of(cfg) if name in loaders and d.get('type') == 'FashionMNIST']
-    roots = {d['data_root'] for d in sets if isinstance(d.get('data_root'), str) and '://' not in d['data_root']}
-    fetch_it = 'python tools/fetch_fashion_mnist.py fetches it'
-    mend = f'move it away, then {fetch_it}'
-    for path, dimensions in ((Path(root, name), n) for root in sorted(roots) for name, n in IDX_FILES.items()):
-        if not path.is_file():
-            raise FileNotFoundError(f'{path}: no such file; {fetch_it}')
-        with path.open('rb') as file:
-            header = file.read(4 + 4 * dimensions)
-        if header[:4] != bytes([0, 0, 8, dimensions]) or len(header) < 4 + 4 * dimensions:
-            raise ValueError(f'{path}: no file of an array of bytes with {dimensions} dimensions; {mend}')
-        size = len(header) + math.prod(struct.unpack_from(f'>{dimensions}I', header, 4))
-        if path.stat().st_size != size:
-            raise ValueError(f'{path}: {path.stat().st_size} bytes long, and should be {size}; {mend}')
+    """Refuse files of Fashion-MNIST or Glyphs that are missing, truncated or different."""
+    sets = [d for name, d in datasets_of(cfg) if name in loaders and d.get('type') in IDX_SETS]
+    sets = [d for d in sets if isinstance(d.get('data_root'), str) and '://' not in d['data_root']]
+    for root, kind in sorted({(d['data_root'], d['type']) for d in sets}):
+        for name, dimensions in IDX_FILES.items():
+            check_idx_file(Path(root, name), dimensions, IDX_SETS[kind])
+
+
+def check_idx_file(path: Path, dimensions: int, mend: str) -> None:
+    """Refuse a file of an array of bytes that is missing, truncated or something else; ``mend`` says what gets one."""
+    if not path.is_file():
+        raise FileNotFoundError(f'{path}: no such file; {mend}')
+    with path.open('rb') as file:
+        header = file.read(4 + 4 * dimensions)
+    if header[:4] != bytes([0, 0, 8, dimensions]) or len(header) < 4 + 4 * dimensions:
+        raise ValueError(f'{path}: no file of an array of bytes with {dimensions} dimensions; move it away, then {mend}')
+    size = len(header) + math.prod(struct.unpack_from(f'>{dimensions}I', header, 4))
+    if path.stat().st_size != size:
+        raise ValueError(f'{path}: {path.stat().st_size} bytes long, and should be {size}; move it away, then {mend}')

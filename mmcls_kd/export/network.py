@@ -29,7 +29,7 @@ from ..networks.loading import fetch, load_strictly
 from ..networks.sources import Source, declared_classes, network_cfg
 
 #: Image shapes (C, H, W) of mmpretrain's data sets that do not read image files.
-IN_MEMORY = dict(MNIST=(1, 28, 28), FashionMNIST=(1, 28, 28), CIFAR10=(3, 32, 32), CIFAR100=(3, 32, 32))
+IN_MEMORY = dict(MNIST=(1, 28, 28), FashionMNIST=(1, 28, 28), Glyphs=(1, 28, 28), CIFAR10=(3, 32, 32), CIFAR100=(3, 32, 32))
 #: Examples of shapes of image files.
 FILES = ((3, 480, 640), (3, 500, 375))
 #: A colour in each order of channels, and its grey.
