@@ -268,6 +268,9 @@ class SeededDataset:
         self.memory = None
         print_log(f'the training images are no longer kept in memory: {error}', 'current', logging.WARNING)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, 'memory': None}  # a process that is not forked from this one has none
+
     def __getattr__(self, name: str) -> Any:
         # not its pipeline: who sets another one has to set it there
         if name in ('dataset', 'pipeline') or name.startswith('__'):

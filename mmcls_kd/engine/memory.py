@@ -9,6 +9,7 @@ pipeline's own transforms, one sample at a time.
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import repeat, takewhile
@@ -186,6 +187,8 @@ class ImageMemory:
         self.size = int(np.prod(self._shape))
         if limit is not None and self.size > limit:
             raise NotKeptError(f'its images take {self.size / 2**20:.0f} MiB, more than {limit / 2**20:.0f}')
+        if self.size > (there := os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')):
+            raise NotKeptError(f'its images take {self.size / 2**30:.1f} GiB, and this machine has {there / 2**30:.1f}')
         self.images = np.frombuffer(mmap.mmap(-1, self.size), np.uint8).reshape(self._shape)
         self._there = np.zeros(len(dataset), bool)
         self._labels = np.full(len(dataset), NO_LABEL)
@@ -226,9 +229,6 @@ class ImageMemory:
             found.append(BATCHED[type(transform)](transform, size))
             size = found[-1].size
         return found
-
-    def __getstate__(self) -> dict[str, Any]:
-        raise TypeError('an ImageMemory stays in its process and those forked from it')
 
     @property
     def is_current(self) -> bool:

@@ -229,6 +229,10 @@ class TestChoice:
         assert (large.memory, large.notice) == (None, None)
         assert loader(grey, [FLIP], in_memory=True).dataset.makes_batches
 
+    def test_not_those_above_the_machines_memory(self, grey, monkeypatch):
+        monkeypatch.setattr(memory.os, 'sysconf', lambda name: dict(SC_PHYS_PAGES=10, SC_PAGE_SIZE=4096)[name])
+        assert 'this machine has 0.0' in loader(grey, [FLIP], in_memory=True).dataset.notice
+
     def test_not_those_that_workers_augment_one_at_a_time(self, grey):
         beside = loader(grey, FALLBACKS['ColorJitter'], workers=2).dataset
         assert beside.memory is None
@@ -274,6 +278,9 @@ class TestChoice:
         assert {tuple(s.gt_label.tolist()) for s in samples if s.sample_idx == 5} == {(0, 1)} != several
 
 
-def test_it_stays_in_its_process(grey):
-    with pytest.raises(TypeError, match='stays in its process'):
-        pickle.dumps(loader(grey, [FLIP]).dataset.memory)
+def test_a_process_that_is_not_forked_reads_for_itself(grey):
+    ours = loader(grey, GREY['crop_and_flip'])
+    other = loader(grey, [])
+    other.dataset.__dict__.update(pickle.loads(pickle.dumps(ours.dataset)).__dict__)
+    assert other.dataset.memory is None
+    assert_same(passed(ours), passed(other))
