@@ -7,10 +7,11 @@ that was looked into. Loading without code is no patch, but set by mmengine's ow
 from __future__ import annotations
 
 import functools
+import os
 import sys
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
@@ -160,6 +161,7 @@ def start_faster() -> None:
 
     config._get_external_cfg_path = functools.partial(_path_by_name, config._get_external_cfg_path)
     mnist.read_label_file = functools.partial(_label_array, mnist.read_label_file)
+    _pack_lists()
     _make_figures_late()
     np.empty(31 << 20, np.uint8)  # freed at once: glibc keeps the memory of smaller tensors from then on (a fifth of a step)
 
@@ -173,6 +175,42 @@ def _path_by_name(by_index: Callable[[str, str], str], package: str, name: str) 
 def _label_array(read_labels: Callable[[str], Any], path: str) -> Any:
     """Read the labels of a data set like MNIST as one array; of a tensor mmpretrain makes 60,000, and an array of each."""
     return read_labels(path).numpy()
+
+
+def _pack_lists() -> None:
+    """Let data sets with lists of images in mmpretrain's own way keep them packed, unless ``serialize_data=False``.
+
+    Up to 1.3.6, mmpretrain makes a dict of each image, and mmengine pickles it: 5 s and 0.9 GB for ImageNet.
+    """
+    from mmengine.dataset import BaseDataset
+    from mmengine.fileio import LocalBackend, get, get_file_backend
+    from mmpretrain.datasets import CustomDataset
+
+    from .files.packed_list import PackedList, packed_lines, packed_samples
+
+    initialise = CustomDataset.full_init
+    theirs = [CustomDataset.load_data_list, BaseDataset.filter_data, BaseDataset._serialize_data]
+
+    def packed(dataset: CustomDataset) -> PackedList | None:
+        own = [getattr(type(dataset), function.__name__) for function in theirs]
+        if own != theirs or not dataset.serialize_data or type(get_file_backend(dataset.img_prefix)) is not LocalBackend:
+            return None
+        head = os.path.join(dataset.img_prefix, '')  # noqa: PTH118  (as they join it)
+        if dataset.ann_file:
+            return packed_lines(get(dataset.ann_file), head, dataset.with_label)
+        return packed_samples(dataset._find_samples(), head, dataset.with_label)
+
+    @functools.wraps(initialise)
+    def full_init(self: CustomDataset) -> None:
+        if not self._fully_initialized and (found := packed(self)) is not None:
+            self.data_list, indices = found, self._indices
+            if indices is not None:
+                several = isinstance(indices, Sequence)
+                self.data_list = found[indices] if several else self._get_unserialized_subset(indices)
+            self.serialize_data, self._fully_initialized = False, True
+        initialise(self)
+
+    CustomDataset.full_init = full_init
 
 
 def _make_figures_late() -> None:

@@ -38,6 +38,7 @@ from ..engine.views import check_store
 from ..errors import ChoiceError, TrainingError, close_names, in_one_line, listed, refusals_named, registered
 from ..features.dry_run import dry_run
 from ..files.checkpoint import read_start
+from ..files.packed_list import PackedList
 from ..networks.classes import compare_order, names_in
 from ..networks.heads import label_count
 from ..networks.loading import fetch
@@ -59,8 +60,12 @@ def labels_of(dataset: Any, name: str, several: bool) -> tuple[np.ndarray, np.nd
     if first.get('gt_label') is None:  # scores, which the network's head compares with its classes
         return np.empty(0, int), np.empty(0, int)
     if np.ndim(first['gt_label']) == 0:
-        own = type(dataset).get_gt_labels is not BaseDataset.get_gt_labels
-        labels = np.asarray(dataset.get_gt_labels() if own else [info['gt_label'] for info in sample_infos(dataset)])
+        if type(dataset).get_gt_labels is not BaseDataset.get_gt_labels:
+            labels = np.asarray(dataset.get_gt_labels())
+        elif isinstance(packed := getattr(dataset, 'data_list', None), PackedList):
+            labels = packed.labels
+        else:
+            labels = np.asarray([info['gt_label'] for info in sample_infos(dataset)])
         return labels, np.arange(len(labels))
     if not several:
         raise ValueError(

@@ -18,8 +18,8 @@ from .common import all_samples, check_widths, full_precision, need_memory
 
 logger = logging.getLogger(__name__)
 EPS = 1e-7
-#: Limit of scores computed at once against whole memories: 128 MiB in float32.
-SCORES_AT_ONCE = 2**25
+#: Limit of scores computed at once against whole memories: 64 MiB in float32.
+SCORES_AT_ONCE = 2**24
 
 
 def _posterior_logit(scores: Tensor, log_z: Tensor, num_samples: int) -> Tensor:
@@ -114,13 +114,12 @@ def entry_sums(weights: Tensor, memory: Tensor, index: Tensor) -> Tensor:
     Returns:
         Sums, (N, d).
     """
-    sums = []
-    for part in _chunks(len(weights), len(memory)):
-        row = torch.arange(len(index[part]), device=index.device)[:, None]
-        place = (row * len(memory) + index[part]).flatten()  # in one dimension CUDA can add in a fixed order, if asked to
-        of_all = weights.new_zeros(len(row) * len(memory)).scatter_add(0, place, weights[part].flatten())
-        sums.append(of_all.view(len(row), -1) @ memory)
-    return torch.cat(sums)
+    if len(weights) * len(memory) > SCORES_AT_ONCE:  # a tenth of the time for 1.3 million entries, 1.5 times for 50,000
+        return F.embedding_bag(index, memory, mode='sum', per_sample_weights=weights)
+    row = torch.arange(len(index), device=index.device)[:, None]
+    place = (row * len(memory) + index).flatten()  # in one dimension CUDA can add in a fixed order, if asked to
+    of_all = weights.new_zeros(len(row) * len(memory)).scatter_add(0, place, weights.flatten())
+    return of_all.view(len(row), -1) @ memory
 
 
 def contrast(query: Tensor, memory: Tensor, index: Tensor, scores: Tensor, log_z: Tensor) -> Tensor:

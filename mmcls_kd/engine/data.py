@@ -6,10 +6,11 @@ import atexit
 import io
 import logging
 import multiprocessing
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import count, islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -142,12 +143,13 @@ def ends_early(path: str) -> bool:
     if is_held(path):
         content = get(path)
         return any(content.startswith(start) and not content.endswith(ENDS[kind]) for kind, start in STARTS.items())
-    end = ENDS.get(Path(path).suffix.lower())
-    if end is None or not Path(path).is_file():
+    end = ENDS.get(os.path.splitext(path)[1].lower())  # noqa: PTH122  (here pathlib takes half the time)
+    if end is None:
         return False
-    with Path(path).open('rb') as file:
-        file.seek(max(0, Path(path).stat().st_size - len(end)))
+    with suppress(FileNotFoundError, IsADirectoryError), open(path, 'rb', buffering=0) as file:  # noqa: PTH123
+        file.seek(max(0, file.seek(0, os.SEEK_END) - len(end)))
         return file.read() != end
+    return False
 
 
 def _cut_short(path: str) -> bool:
@@ -170,7 +172,7 @@ def sample_infos(dataset: Any, step: int = 1) -> Iterator[Mapping[str, Any]]:
     """Iterate over the facts of every ``step``-th sample (``img_path``, ``gt_label``), not to be changed."""
     if getattr(type(dataset), 'get_data_info', None) is BaseDataset.get_data_info and not dataset.serialize_data:
         dataset.full_init()
-        return islice(dataset.data_list, 0, None, step)
+        return iter(dataset.data_list[::step])
     return (dataset.get_data_info(i) for i in range(0, len(dataset), step))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from numbers import Integral
@@ -19,7 +20,7 @@ from ..readers.base import HeldDataset
 from .data import plain_datasets, sample_infos
 
 #: Number of images, evenly spread over a data set, whose folders are read.
-LOOKED_AT = 100_000
+LOOKED_AT = 30_000
 #: Remedy for classes that are counted differently in two data sets.
 MEND = (
     'give both the same class folders (an empty one keeps the numbers of those behind it), annotation files (ann_file) '
@@ -57,10 +58,14 @@ def folder_names(dataset: Any) -> Names:
         return {}
     labels: dict[str, int] = {}
     for info in sample_infos(dataset, 1 + len(dataset) // LOOKED_AT):
-        folder = PurePath(str(info.get('img_path') or '')).parent.name
-        label = info.get('gt_label')
-        if not folder or not isinstance(label, Integral) or labels.setdefault(folder, int(label)) != label:
+        path, label = str(info.get('img_path') or ''), info.get('gt_label')
+        folder = os.path.basename(os.path.dirname(path))  # noqa: PTH119, PTH120  (a tenth of pathlib's time)
+        known = labels.get(folder)
+        if type(label) is int and known == label:
+            continue
+        if not folder or not isinstance(label, Integral) or known not in (None, label):
             return {}
+        labels[folder] = int(label)
     return {label: folder for folder, label in labels.items()} if len(set(labels.values())) == len(labels) > 1 else {}
 
 

@@ -69,13 +69,20 @@ def data_list(dataset: SeededDataset) -> str:
         if not hasattr(plain, 'get_data_info'):
             digest.update(repr(len(plain)).encode())
             continue
-        root = str(getattr(plain, 'data_root', '') or '')
-        for info in sample_infos(plain):
-            path, label = info.get('img_path'), info.get('gt_label')
-            name = str(path).replace(f'://{root}', '://', 1) if is_held(path) else str(path).removeprefix(root)
-            content = name.encode() if path else bytes(info.get('img', b''))
-            digest.update(content + repr(label).encode())
+        root, infos = str(getattr(plain, 'data_root', '') or ''), iter(sample_infos(plain))
+        while part := list(islice(infos, 4096)):
+            digest.update(b''.join([_facts(info, root) for info in part]))
     return digest.hexdigest()
+
+
+def _facts(info: Mapping, root: str) -> bytes:
+    """Return a sample's file, relative to the data's folder, or its pixels; and its label."""
+    label = repr(info.get('gt_label'))
+    if not (path := str(info.get('img_path') or '')):
+        return bytes(info.get('img', b'')) + label.encode()
+    held = '://' in path and is_held(path)
+    name = path.replace(f'://{root}', '://', 1) if held else path.removeprefix(root)
+    return f'{name}{label}'.encode()
 
 
 def loop_of(runner: Runner) -> ResumableEpochLoop:

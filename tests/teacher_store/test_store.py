@@ -210,7 +210,7 @@ class TestImagesOfTheStore:
         path.write_bytes(path.read_bytes()[:-2] + b'\xff\xda')  # of the same size
         assert changed(noted, self.data(copied)) == f'its images were changed since it was made, last {path}'
         assert changed({}, self.data(copied)) is None  # of an earlier version
-        monkeypatch.setattr('mmcls_kd.engine.image_files.content', None)
+        monkeypatch.setattr('mmcls_kd.engine.image_files.sha256', None)
         assert changed(noted, self.data(images)) is None
 
     def test_data_without_files(self, data):
