@@ -1,4 +1,4 @@
-"""Measure speed and memory: training steps, losses, methods, the input side, storing a teacher."""
+"""Measure speed and memory: training steps, losses, methods, the input side, storing a teacher, the start."""
 
 from __future__ import annotations
 
@@ -47,9 +47,13 @@ def parser() -> argparse.ArgumentParser:
     store.add_argument('logits', help='.npz file with logit_s (N, C), logit_t (N, C) and gt_label (N,)')
     store.add_argument('--top-k', nargs='+', type=int, help='(default: 10, 50, 100 and all)')
 
-    for part in (step, losses, methods, data, store):
+    start = parts.add_parser('start', help='the start of a run with long annotation files, up to its first step')
+    start.add_argument('--entries', nargs='+', type=at_least_one, default=[10_000, 1_300_000], help='lines of the files')
+    start.add_argument('--ways', nargs='+', default=['kd', 'crd', 'store'], choices=['kd', 'crd', 'store'])
+
+    for part in (step, losses, methods, data, store, start):
         part.add_argument('--json', help='write the measurements into this file')
-    for part, rounds, threads in ((step, 7, 0), (losses, 50, 1), (methods, 10, 1), (data, 5, 0)):
+    for part, rounds, threads in ((step, 7, 0), (losses, 50, 1), (methods, 10, 1), (data, 5, 0), (start, 3, 0)):
         part.add_argument('--rounds', type=at_least_one, default=rounds)
         part.add_argument('--threads', type=int, default=threads, help='of torch, on a CPU (0: its default)')
         part.add_argument('--device', help='(default: cuda where there is one)')
@@ -132,8 +136,22 @@ def measure_store(args: argparse.Namespace) -> dict:
     return dict(results=[dict(loss=name, k=k, value=v, gradient=g) for (name, k), (v, g) in errors.items()])
 
 
+def measure_starts(args: argparse.Namespace) -> dict:
+    """Measure the start of runs."""
+    from benchmark.start import measure_start, show_start
+
+    measured = measure_start(args.entries, args.ways, args.rounds)
+    show_start(measured)
+    return dict(results={way: {n: start._asdict() for n, start in of.items()} for way, of in measured.items()})
+
+
 PARTS = dict(
-    step=measure_step, losses=measure_logit_losses, methods=measure_each_method, data=measure_data, store=measure_store
+    step=measure_step,
+    losses=measure_logit_losses,
+    methods=measure_each_method,
+    data=measure_data,
+    store=measure_store,
+    start=measure_starts,
 )
 
 

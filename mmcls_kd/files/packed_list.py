@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from operator import index as as_index
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
@@ -62,6 +64,17 @@ class PackedList(Sequence):
             else:
                 labels = self.labels[part].tolist()
                 yield from [{'img_path': path, 'gt_label': label} for path, label in zip(paths, labels, strict=True)]
+
+
+def packed_file(path: str, head: str, with_label: bool) -> PackedList | None:
+    """Read an annotation file by :func:`packed_lines`; one that was read and not changed since is not read again."""
+    state = Path(path).stat()
+    return _packed_file(path, head, with_label, state.st_mtime_ns, state.st_size, state.st_ino)
+
+
+@lru_cache(maxsize=4)
+def _packed_file(path: str, head: str, with_label: bool, *_state: int) -> PackedList | None:
+    return packed_lines(Path(path).read_bytes(), head, with_label)
 
 
 def packed_lines(text: bytes, head: str, with_label: bool) -> PackedList | None:

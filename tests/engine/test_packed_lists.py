@@ -119,6 +119,14 @@ def test_classes_of_the_users_own_get_the_list_that_they_change(tmp_path, name):
     assert all(dataset.get_data_info(i)['own'] for i in range(len(LINES)))
 
 
+def test_a_file_is_read_anew_only_if_it_changed(tmp_path):
+    first, again = of_file(tmp_path, LINES, True), CustomDataset(str(tmp_path), 'images', 'list.txt')
+    assert again.data_list is first.data_list
+    assert of_file(tmp_path, LINES[1:], True).data_list[0]['img_path'].endswith(LINES[1].rpartition(' ')[0])
+    with pytest.raises(FileNotFoundError, match=r'gone\.txt'):
+        CustomDataset(str(tmp_path), 'images', 'gone.txt')
+
+
 def test_subclasses_subsets_and_copies(tmp_path):
     root = folders.imagenet(tmp_path, train=12)
     dataset, plain = (ImageNet(str(root), 'train', serialize_data=packed) for packed in (True, False))
