@@ -62,7 +62,7 @@ def labels_of(dataset: Any, name: str, several: bool) -> tuple[np.ndarray, np.nd
     if np.ndim(first['gt_label']) == 0:
         if type(dataset).get_gt_labels is not BaseDataset.get_gt_labels:
             labels = np.asarray(dataset.get_gt_labels())
-        elif isinstance(packed := getattr(dataset, 'data_list', None), PackedList):
+        elif isinstance(packed := getattr(dataset, 'data_list', None), PackedList) and packed.labels is not None:
             labels = packed.labels
         else:
             labels = np.asarray([info['gt_label'] for info in sample_infos(dataset)])

@@ -124,7 +124,7 @@ def packed_samples(samples: Sequence[Any], head: str, with_label: bool) -> Packe
     return PackedList(head, b''.join(names), *_smaller(starts, ends), labels)
 
 
-def _smaller(*places: np.ndarray) -> list[np.ndarray]:
+def _smaller(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Convert places in a text to the smallest type that has room for them."""
-    kind = np.min_scalar_type(places[-1][-1])
-    return [place.astype(kind) for place in places]
+    kind = np.min_scalar_type(ends[-1])
+    return starts.astype(kind), ends.astype(kind)
