@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -116,6 +117,8 @@ def fetch(packages: dict[str, str], debs: Path, folder: Path) -> None:
 
     missing = [f'{name}={version}' for name, version in packages.items() if not there(name, version)]
     if missing:
+        if not shutil.which('apt-get'):
+            raise ValueError('apt-get is not here, which downloads the packages: name a folder of fonts by --fonts')
         print(f'downloading {len(missing)} packages', flush=True)
         done = subprocess.run(['apt-get', 'download', *missing], cwd=debs, capture_output=True, text=True)
         if done.returncode:
@@ -353,13 +356,21 @@ def main() -> None:
     parser.add_argument('--test', type=int, default=100, help='test images of each class; default: 100')
     parser.add_argument('--share', type=float, default=0.2, help='share of families for testing; default: 0.2')
     args = parser.parse_args()
+    if min(args.train, args.test) < 1:
+        parser.error(f'--train {args.train}, --test {args.test}: give at least 1')
+    if not 0 < args.share < 1:
+        parser.error(f'--share {args.share}: give a number between 0 and 1')
     try:
         with tempfile.TemporaryDirectory() as folder:
             packages = {} if args.fonts else read_packages(args.packages)
             if not args.fonts:
                 fetch(packages, (args.debs or Path(folder, 'debs')).resolve(), Path(folder, 'fonts'))
-            fonts = find_fonts(args.fonts or Path(folder, 'fonts'))
+            place = args.fonts or Path(folder, 'fonts')
+            if not (fonts := find_fonts(place)):
+                raise ValueError(f'{place}: no .ttf or .otf file with Latin letters and digits in it')
             found = make(fonts, args.root, dict(train=args.train, t10k=args.test), args.share, packages)
+    except ImportError as error:
+        sys.exit(f'make_glyphs.py: error: {error}; pip install fonttools')
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
         sys.exit(f'make_glyphs.py: error: {error}')
     print(f'Glyphs is now in {args.root}; SHA-256 {found}{" (as documented)" * (found == PUBLISHED)}')

@@ -102,6 +102,22 @@ class TestMaking:
             maker.make([font for font in found if font.path.stem == 'DejaVuSans'], tmp_path, dict(TWICE), 0.2, {})
         assert not [*tmp_path.iterdir()]
 
+    @pytest.mark.parametrize(
+        ('options', 'message'),
+        [
+            (['--fonts', 'EMPTY'], 'EMPTY: no .ttf or .otf file with Latin letters and digits in it'),
+            (['--test', '0'], '--train 300, --test 0: give at least 1'),
+            (['--share', '1.5'], '--share 1.5: give a number between 0 and 1'),
+        ],
+    )
+    def test_wrong_options_are_named(self, maker, tmp_path, monkeypatch, capsys, options, message):
+        options = [option.replace('EMPTY', str(tmp_path)) for option in options]
+        monkeypatch.setattr('sys.argv', ['make_glyphs.py', '--root', str(tmp_path / 'data'), *options])
+        with pytest.raises(SystemExit) as stop:
+            maker.main()
+        assert message.replace('EMPTY', str(tmp_path)) in f'{stop.value}{capsys.readouterr().err}'
+        assert not [*tmp_path.iterdir()]
+
     def test_a_wrong_line_of_a_list_is_named(self, maker, tmp_path):
         (tmp_path / 'list.txt').write_text('fonts-hack 3.003-3\nfonts-go\n')
         with pytest.raises(ValueError, match="'fonts-go' is not NAME VERSION"):
