@@ -12,7 +12,8 @@ from typing import Any
 from mmengine.fileio import get
 from PIL import Image
 
-from ..engine.data import ends_early, image_fault, plain_datasets, sample_infos
+from ..engine.data import plain_datasets, sample_infos
+from ..engine.image_ends import ends_early, image_fault
 from ..files.held_images import is_held
 
 #: Number of images of a data set that are opened, evenly spread: about a second.

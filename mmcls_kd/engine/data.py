@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import atexit
-import io
 import logging
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 import torch
 from mmengine.dataset import BaseDataset, ClassBalancedDataset, ConcatDataset, RepeatDataset
 from mmengine.dist import get_dist_info
-from mmengine.fileio import get
 from mmengine.logging import print_log
 from mmengine.registry import FUNCTIONS
 from mmpretrain.registry import DATA_SAMPLERS, DATASETS
 from mmpretrain.structures import DataSample
-from PIL import Image
 from torch.utils.data import BatchSampler, DataLoader
 
 from ..errors import ChoiceError, TrainingError, UnreadableImageError
-from ..files.held_images import is_held
+from .fast_transforms import hasten
+from .image_ends import cut_short, image_fault
 from .seeds import own_generators, seed_generators, seed_transforms, states_kept
 
 if TYPE_CHECKING:
@@ -115,49 +110,6 @@ class PlacedSampler:
         return len(self.sampler)
 
 
-def image_fault(path: str) -> str | None:
-    """Describe why an image file cannot be read to its end; None if it can."""
-    try:
-        content = get(path)
-        with Image.open(io.BytesIO(content)) as image:
-            image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = str(error).replace(f': {path!r}', '')
-        return 'no image that can be identified' if 'cannot identify image' in reason else reason
-    if not content.startswith(STARTS['.png']) or not ends_early(path):  # a PNG that Pillow does without the end
-        return None
-    whole = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) is not None
-    return None if whole else 'the end of the file is missing'
-
-
-#: The first and the last bytes of a complete file, by suffix.
-STARTS = {'.jpg': b'\xff\xd8\xff', '.png': b'\x89PNG\r\n\x1a\n'}
-ENDS = {'.jpg': b'\xff\xd9', '.jpeg': b'\xff\xd9', '.png': b'IEND\xaeB`\x82'}
-
-
-def ends_early(path: str) -> bool:
-    """Check whether an image file on this machine lacks its format's ending; bytes after the image's end are no fault.
-
-    Of an image in a shard or table the format is that of its content: it need not have a suffix.
-    """
-    if is_held(path):
-        content = get(path)
-        return any(content.startswith(start) and not content.endswith(ENDS[kind]) for kind, start in STARTS.items())
-    end = ENDS.get(os.path.splitext(path)[1].lower())  # noqa: PTH122  (here pathlib takes half the time)
-    if end is None:
-        return False
-    with suppress(FileNotFoundError, IsADirectoryError), open(path, 'rb', buffering=0) as file:  # noqa: PTH123
-        file.seek(max(0, file.seek(0, os.SEEK_END) - len(end)))
-        return file.read() != end
-    return False
-
-
-def _cut_short(path: str) -> bool:
-    """Check whether a JPEG file lacks its end; OpenCV would read it, and fill up with grey."""
-    jpeg = path.lower().endswith(('.jpg', '.jpeg')) or is_held(path)
-    return jpeg and ends_early(path) and image_fault(path) is not None
-
-
 def plain_datasets(dataset: Any) -> Iterator[Any]:
     """Iterate over the data sets inside of wrappers such as ConcatDataset and RepeatDataset."""
     inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
@@ -241,6 +193,7 @@ class SeededDataset:
         self._has_files = len(self.dataset) > 0 and self._path(0) is not None
         self._pipelines: list[int] = []
         self._generators: list[Any] = []
+        self._hastened = False
         self.memory: ImageMemory | None = None
         self.notice: str | None = None
         if in_memory is not False and len(self.dataset):
@@ -267,7 +220,7 @@ class SeededDataset:
 
     def _give_up(self, error: Exception) -> None:
         """Read images from the data set from now on."""
-        self.memory = None
+        self.memory, self._pipelines = None, []
         print_log(f'the training images are no longer kept in memory: {error}', 'current', logging.WARNING)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -305,14 +258,17 @@ class SeededDataset:
         """Return the random generators of the transforms; a pipeline may have been switched."""
         pipelines = [getattr(plain, 'pipeline', None) for plain in plain_datasets(self.dataset)]
         if (found := list(map(id, pipelines))) != self._pipelines:
+            hastened = [self.memory is None and hasten(pipeline) for pipeline in pipelines]
+            self._hastened = all(hastened)
             self._pipelines, self._generators = found, own_generators(pipelines)
         return self._generators
 
     def __getitem__(self, index: int) -> Any:
+        generators = self._own_generators()
         if isinstance(index, SampleIndex):
             parts = (self.seed, 'sample', index.epoch, index.place, int(index))
-            seed_transforms(*parts)
-            seed_generators(self._own_generators(), *parts)
+            seed_transforms(*parts, numpy_alone=self._hastened)
+            seed_generators(generators, *parts)
         sample = self._load(int(index), self._made)
         if isinstance(sample, dict) and isinstance(sample.get('data_samples'), DataSample):
             data_sample = sample['data_samples']
@@ -347,12 +303,13 @@ class SeededDataset:
 
     def _load(self, index: int, make: Callable[[int], Any]) -> Any:
         """Make something of a sample; return the error, or raise it, if its file cannot be read."""
-        path = self._path(index) if self._has_files else None
         try:
-            if path is None or not _cut_short(path):
+            path = self._path(index) if self._has_files and not self._hastened else None
+            if path is None or not cut_short(path):
                 return make(index)
             cause = None
         except Exception as error:
+            path = self._path(index) if self._has_files else None
             if path is None or image_fault(path) is None:
                 raise  # the file is in order, so something else is not
             cause = error

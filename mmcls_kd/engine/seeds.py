@@ -58,12 +58,13 @@ def derive_seeds(parts: tuple[int | str, ...], *numbers: Iterable[int]) -> np.nd
     return np.frombuffer(b''.join(digests), np.dtype('<u8')).astype(np.uint64) >> np.uint64(1)
 
 
-def seed_transforms(*parts: int | str) -> int:
-    """Seed the generators of transforms: python's, numpy's and torch's on the CPU; returns the seed."""
+def seed_transforms(*parts: int | str, numpy_alone: bool = False) -> int:
+    """Seed the generators of transforms: numpy's, and unless it is the only one, python's and torch's; return the seed."""
     seed = derive_seed(*parts)
-    random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
+    if not numpy_alone:
+        random.seed(seed)
+        torch.default_generator.manual_seed(seed)
     return seed
 
 

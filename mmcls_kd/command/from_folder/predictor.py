@@ -15,7 +15,7 @@ import mmcls_kd.registry  # noqa: F401  (networks by name)
 
 from ...configs.reading import in_scope, read_config
 from ...engine.config import student_only
-from ...engine.data import image_fault
+from ...engine.image_ends import image_fault
 from ...export import load_classifier
 from ...export.network import IN_MEMORY, tested_dataset
 from ...features.dry_run import scores
