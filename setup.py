@@ -46,6 +46,7 @@ EXTRAS = dict(
     datasets=['datasets'],
     docs=DOCS,
     hf=['safetensors', 'transformers'],
+    jpeg=['simplejpeg'],
     mim=['onedl-mim'],
     mlflow=['mlflow'],
     onnx=ONNX,
@@ -74,6 +75,7 @@ EXTRAS = dict(
         'safetensors',
         'scikit-learn',
         'scipy',
+        'simplejpeg',
         'setuptools>=77',  # builds a wheel in the tests
         'tensorboard',
         'timm',

@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     data = parts.add_parser('data', parents=[training_parser(None, add_help=False)], help='the training dataloader alone')
     data.add_argument('--workers', nargs='+', type=int, default=[0, 1, 2])
     data.add_argument('--backends', nargs='*', default=[], help='libraries to decode images, e.g. cv2 pillow')
+    data.add_argument('--reduce-to', nargs='*', type=float, default=[], help='values of LoadAndCrop for JPEGs, e.g. 1 0.5')
 
     store = parts.add_parser('store', help="the effect of storing a teacher's largest logits alone on the losses")
     store.add_argument('logits', help='.npz file with logit_s (N, C), logit_t (N, C) and gt_label (N,)')
@@ -115,7 +116,7 @@ def measure_data(args: argparse.Namespace) -> dict:
 
     cfg = training_config(args)
     check_data_folders(cfg, ('train_dataloader',))
-    chosen = variants(cfg.train_dataloader, args.workers, args.backends, preprocessing_of(cfg))
+    chosen = variants(cfg.train_dataloader, args.workers, args.backends, preprocessing_of(cfg), args.reduce_to)
     measured = measure_loading(chosen, args.rounds)
     show_loading(measured)
     return dict(results={name: dict(images=images, timing=timing) for name, (images, timing) in measured.items()})

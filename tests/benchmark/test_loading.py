@@ -16,7 +16,7 @@ PREPROCESSING = dict(mean=[100.0, 110.0, 120.0], std=[50.0, 60.0, 70.0], to_rgb=
 def loader(tmp_path_factory):
     root = imagenet(tmp_path_factory.mktemp('imagenet'))
     pipeline = [dict(type='LoadImageFromFile'), dict(type='CenterCrop', crop_size=32), dict(type='PackInputs')]
-    dataset = dict(type='ImageNet', data_root=str(root), split='train', pipeline=pipeline)
+    dataset = dict(type='ImageNet', data_root=str(root), split='train', serialize_data=False, pipeline=pipeline)
     cfg = dict(
         batch_size=4,
         num_workers=0,
@@ -32,6 +32,13 @@ def first_batch(cfg):
     return next(iter(Runner.build_dataloader(reproducible(cfg, seed=0), seed=0)))
 
 
+def first_steps(cfg):
+    init_default_scope('mmpretrain')
+    dataset = Runner.build_dataloader(reproducible(cfg, seed=0, in_memory=False), seed=0).dataset
+    dataset[0]
+    return [type(step).__name__ for step in dataset.dataset.pipeline.transforms]
+
+
 def test_each_variant_changes_one_thing(loader):
     chosen = variants(loader, [0, 2], ['pillow'], PREPROCESSING)
     assert list(chosen)[:5] == [
@@ -44,6 +51,23 @@ def test_each_variant_changes_one_thing(loader):
     assert chosen['2 workers, decoded by pillow']['dataset']['pipeline'][0]['imdecode_backend'] == 'pillow'
     assert not chosen['2 workers, not persistent']['persistent_workers']
     assert 'imdecode_backend' not in loader['dataset']['pipeline'][0]
+
+
+def test_mmpretrains_own_transforms_and_reduced_jpegs(loader):
+    assert first_steps(variants(loader, [0], [], {}, [0.5])['0 workers, own transforms of mmpretrain'])[0] == 'OwnLoading'
+    assert not any('JPEG' in name for name in variants(loader, [0], [], {}, [0.5]))
+    loader = Config(dict(train_dataloader=loader)).train_dataloader
+    loader['dataset']['pipeline'][1] = dict(type='RandomResizedCrop', scale=32)
+    chosen = variants(loader, [0], [], {}, [0.5])
+    assert first_steps(chosen['0 workers']) == ['LoadAndCrop', 'QuickPackInputs']
+    assert first_steps(chosen['0 workers, own transforms of mmpretrain']) == [
+        'OwnLoading',
+        'RandomResizedCrop',
+        'OwnPacking',
+    ]
+    assert chosen['0 workers, JPEGs reduced to 0.5']['dataset']['pipeline'][0]['reduce_to'] == 0.5
+    same = [name for name in chosen if 'reduced' not in name]
+    assert len({first_batch(chosen[name])['inputs'].numpy().tobytes() for name in same}) == 1
 
 
 def test_normalised_by_workers_gives_what_the_preprocessor_would(loader):

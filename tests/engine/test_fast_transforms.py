@@ -268,7 +268,7 @@ class TestTraining:
         cfg = dict(
             batch_size=4,
             num_workers=0,
-            dataset=dict(type='ImageNet', data_root=str(root), split='train', pipeline=pipeline),
+            dataset=dict(type='ImageNet', data_root=str(root), split='train', serialize_data=False, pipeline=pipeline),
             sampler=dict(type='DefaultSampler', shuffle=True),
             collate_fn=dict(type='default_collate'),
         )

@@ -9,9 +9,11 @@ from functools import partial
 from typing import Any
 
 import torch
+from mmcv.transforms import LoadImageFromFile, RandomFlip
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
+from mmpretrain.datasets.transforms import PackInputs
 
 from mmcls_kd.engine.config import datasets_of
 from mmcls_kd.engine.data import batches_from, reproducible
@@ -43,10 +45,49 @@ def normalised_by_workers(preprocessing: Mapping) -> Callable[[Pipeline], Pipeli
     return lambda pipeline: [*pipeline[:-1], dict(type='Normalize', **known), pipeline[-1]]
 
 
-def variants(loader: Mapping, workers: Sequence[int], backends: Sequence[str], preprocessing: Mapping) -> dict[str, dict]:
+class OwnLoading(LoadImageFromFile):
+    """mmcv's transform, which a training does not replace by a faster one."""
+
+
+class OwnFlip(RandomFlip):
+    """mmcv's transform, which a training does not replace by a faster one."""
+
+
+class OwnPacking(PackInputs):
+    """mmpretrain's transform, which a training does not replace by a faster one."""
+
+
+#: The transforms that a training replaces by faster ones, and their twins that it does not replace.
+OWN = dict(LoadImageFromFile=OwnLoading, RandomFlip=OwnFlip, PackInputs=OwnPacking)
+
+
+def by_own_transforms(pipeline: Pipeline) -> Pipeline:
+    """Let mmcv's and mmpretrain's own transforms make the samples."""
+    return [{**step, 'type': OWN.get(step['type'], step['type'])} for step in pipeline]
+
+
+def loaded_by(**settings: Any) -> Callable[[Pipeline], Pipeline]:
+    """Return a change of pipelines that begin by reading and a random resized crop: settings of ``LoadAndCrop``."""
+    return lambda pipeline: [dict(type='LoadAndCrop', load=pipeline[0], crop=pipeline[1], **settings), *pipeline[2:]]
+
+
+def crops_first(loader: Mapping) -> bool:
+    """Check whether the pipelines of a dataloader's config begin by reading and a random resized crop."""
+    pipelines = [part['pipeline'] for _, part in datasets_of(Config(dict(train_dataloader=loader))) if part.get('pipeline')]
+    return all([step['type'] for step in one[:2]] == ['LoadImageFromFile', 'RandomResizedCrop'] for one in pipelines)
+
+
+def variants(
+    loader: Mapping,
+    workers: Sequence[int],
+    backends: Sequence[str],
+    preprocessing: Mapping,
+    reduce_to: Sequence[float] = (),
+) -> dict[str, dict]:
     """Return configs of dataloaders to compare, by name; each but the first ones, of numbers of workers, changes one thing.
 
-    All changes have the largest number of workers. ``preprocessing`` is the data preprocessor's config.
+    All changes have the largest number of workers. ``preprocessing`` is the data preprocessor's config, ``reduce_to`` has
+    values of :class:`~mmcls_kd.engine.fast_transforms.LoadAndCrop`.
     """
     most = max(workers)
 
@@ -61,6 +102,12 @@ def variants(loader: Mapping, workers: Sequence[int], backends: Sequence[str], p
     if 'mean' in preprocessing:
         normalised = changed(with_workers(most), normalised_by_workers(preprocessing))
         chosen[f'{most} workers, normalised by them'] = normalised
+    chosen[f'{most} workers, own transforms of mmpretrain'] = changed(with_workers(most), by_own_transforms)
+    if crops_first(loader):
+        chosen[f'{most} workers, JPEGs decoded by cv2'] = changed(with_workers(most), loaded_by(decoder='cv2'))
+        for share in reduce_to:
+            reduced = changed(with_workers(most), loaded_by(reduce_to=share))
+            chosen[f'{most} workers, JPEGs reduced to {share:g}'] = reduced
     if torch.cuda.is_available():
         chosen[f'{most} workers, memory not pinned'] = with_workers(most, pin_memory=False)
     return chosen
