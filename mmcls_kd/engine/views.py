@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.dist import get_dist_info, get_world_size
 from mmengine.runner import Runner
@@ -77,7 +78,8 @@ def data_list(dataset: SeededDataset) -> str:
 
 def _facts(info: Mapping, root: str) -> bytes:
     """Return a sample's file, relative to the data's folder, or its pixels; and its label."""
-    label = repr(info.get('gt_label'))
+    given = info.get('gt_label')
+    label = f'array({given})' if isinstance(given, np.ndarray) and given.dtype == int and not given.ndim else repr(given)
     if not (path := str(info.get('img_path') or '')):
         return bytes(info.get('img', b'')) + label.encode()
     held = '://' in path and is_held(path)
