@@ -11,6 +11,7 @@ from mmpretrain.datasets import FashionMNIST
 from PIL import Image
 
 from mmcls_kd.engine.data import SampleIndex, batches_from, image_fault, reproducible, sample_infos
+from mmcls_kd.engine.seeds import derive_seed, seed_all
 from mmcls_kd.errors import TrainingError, UnreadableImageError
 from mmcls_kd.files.paths import TOOLBOX
 
@@ -88,6 +89,17 @@ def test_workers_end_with_the_training_process_alone(images):
     worker.join(0.5)
     assert worker.is_alive()
     assert len(views(data)) == 12
+
+
+@pytest.mark.parametrize('device', [False, True])
+def test_a_step_has_the_random_numbers_of_its_seed(monkeypatch, device):
+    monkeypatch.setattr(torch.accelerator, 'is_available', lambda: device)
+    seed_all(3, 'step', 5)
+    drawn = torch.rand(4), np.random.rand(4)
+    torch.manual_seed(derive_seed(3, 'step', 5))
+    np.random.seed(derive_seed(3, 'step', 5) % 2**32)
+    assert torch.equal(drawn[0], torch.rand(4))
+    assert np.array_equal(drawn[1], np.random.rand(4))
 
 
 def test_labels_of_idx_files(tmp_path):
