@@ -14,6 +14,7 @@ from networks import batch
 from mmcls_kd.configs import benchmark_pair
 from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.recipe.methods import MethodList
+from mmcls_kd.study.study_file import read_study
 
 FOLDER = TOOLBOX / 'configs/distillers/cifar100_benchmark'
 #: RepDistiller's thirteen pairs, and DKD's beta of each where mdistiller has one.
@@ -44,6 +45,10 @@ ALWAYS |= {'mgd', 'at', 'nst', 'sp', 'vid', 'fitnet', 'ofa'}
 STAGE_BY_STAGE = {'reviewkd'}
 UNEQUAL = {'resnet32x4_distill_vgg8', 'resnet32x4_distill_MobileNetV2', 'wrn_40_2_distill_MobileNetV2'}
 UNEQUAL |= {'wrn_40_2_distill_vgg8', 'ResNet50_distill_ShuffleV1'}
+TWO_VIEWS = '_two-views'
+#: The study's pairs by their configs.
+PAIRS = read_study(TOOLBOX / 'studies/cifar100_benchmark.py').pairs
+PAIRS = {name.replace('-', '_distill_'): pair for name, pair in PAIRS.items()}
 
 
 def read(name):
@@ -71,7 +76,7 @@ def step(cfg, methods):
 
 
 def test_every_pair_is_there_and_has_its_command():
-    shipped = {path.stem: path.read_text() for path in FOLDER.glob('*.py')}
+    shipped = {path.stem: path.read_text() for path in FOLDER.glob('*.py') if not path.stem.endswith(TWO_VIEWS)}
     assert set(shipped) == {*STANDARD, *FURTHER}
     for name, text in shipped.items():
         teacher, student = name.split('_distill_')
@@ -86,6 +91,23 @@ def test_every_pair_is_there_and_has_its_command():
     assert all(f"model_name='{name}'" in text for name, text in alone.items())
     slow = {name for name, text in alone.items() if 'lr=0.01' in text}
     assert slow == {'MobileNetV2', 'ShuffleV1', 'ShuffleV2'}
+
+
+def test_two_views_of_each_pair_with_a_number_of_mlkd():
+    shipped = {path.stem: path.read_text() for path in FOLDER.glob(f'*{TWO_VIEWS}.py')}
+    assert set(shipped) == {f'{name}{TWO_VIEWS}' for name, pair in PAIRS.items() if 'mlkd' in pair.published}
+    for name, text in shipped.items():
+        teacher, student = name.removesuffix(TWO_VIEWS).split('_distill_')
+        assert f'cifar100_benchmark/{name}.py' in ast.get_docstring(ast.parse(text))
+        assert f"'../../cifar100_benchmark/{student}.py'" in text
+        assert f"'{teacher}', '{student}'" in text
+    one, two = read('resnet56_distill_resnet20'), read(f'resnet56_distill_resnet20{TWO_VIEWS}')
+    (views, pack), transforms = two.train_dataloader.dataset.pipeline, one.train_dataloader.dataset.pipeline
+    assert (views.type, views.weak, pack) == ('TwoViews', transforms[:-1], transforms[-1])
+    assert list(entries(two)) == ['mlkd', 'crld']
+    for part in ('train_cfg', 'optim_wrapper', 'param_scheduler', 'data_preprocessor', 'val_dataloader'):
+        assert one[part] == two[part]
+    assert {**one.model, 'distill_cfg': None} == {**two.model, 'distill_cfg': None}
 
 
 def test_protocol():
@@ -139,6 +161,21 @@ def test_weights_are_the_published_ones():
         pkt=dict(loss_weight=30000),
         crd=dict(loss_weight=0.8, nce_k=16384, nce_t=0.07, nce_m=0.5),
     )
+    published |= dict(
+        ft=dict(loss_weight=200),
+        ab=dict(margin=1),
+        fsp=dict(loss_weight=50),
+        semckd=dict(loss_weight=400),
+        norm=dict(parts=8, task_weight=0.1),
+        normkd=dict(temp=2, task_weight=0.1, loss_weight=0.9),
+        luminet=dict(temp=4, alpha=33, task_weight=2, loss_weight=dict(value=1, warmup=20)),
+        catkd=dict(loss_weight=15, resolution=2, normalize=False),
+        sdd=dict(scales=[1, 2, 4], loss=dict(type='DKDLoss', temp=4, alpha=1, beta=8)),
+        ofd=dict(loss_weight=1e-3),
+        ickd=dict(loss_weight=4),
+        pefd=dict(loss_weight=25),
+        afd=dict(loss_weight=200),
+    )
     for name, keywords in published.items():
         assert {key: methods[name][key] for key in keywords} == keywords
 
@@ -147,6 +184,7 @@ def test_weights_are_the_published_ones():
 def test_all_methods_that_fit_train_a_step_together(name):
     """The others are refused before training, by a sentence that names the method; those of logits and pooled maps fit."""
     cfg, refused = read(name), {}
+    entries(cfg)['semckd']['batch_size'] = 2  # a training states it
     wanted = [method for method in entries(cfg) if method != 'simkd']  # which predicts instead of the student
     while True:
         fitting = [method for method in wanted if method not in refused]
@@ -160,6 +198,7 @@ def test_all_methods_that_fit_train_a_step_together(name):
             break
     assert {f'loss_{method}' for method in fitting} <= set(losses)
     assert not {*refused} & ALWAYS
+    assert not {*refused} & {*PAIRS[name].methods, *(method for row in PAIRS[name].rows.values() for method in row.methods)}
     assert not STAGE_BY_STAGE - {*refused} or name not in UNEQUAL
     assert distiller.teacher_holder.adapt.same_values  # the teacher has the student's images as they are
 
@@ -181,6 +220,22 @@ def test_each_method_trains_a_step_alone(name):
             continue
         _, losses = step(cfg, [method])
         assert f'loss_{method}' in losses
+
+
+@pytest.mark.slow
+def test_each_row_of_the_study_trains_a_step():
+    """With its own keywords; MLKD's, of two views, is trained in tests/study/test_published_runs.py."""
+    pair = PAIRS['resnet32x4_distill_resnet8x4']
+    assert set(pair.rows) == {'semckd+kd', 'norm+kd', 'wkd_logit+wkd_feature', 'kd+dot', 'dkd+ls', 'ctkd+ls', 'mlkd'}
+    weights = {'semckd+kd': 1.0, 'norm+kd': 0.1, 'wkd_logit+wkd_feature': 1.0, 'kd+dot': 0.1, 'dkd+ls': 1.0, 'ctkd+ls': 0.1}
+    for name, wanted in weights.items():
+        cfg, row = read('resnet32x4_distill_resnet8x4'), pair.rows[name]
+        entries(cfg)['semckd']['batch_size'] = 2
+        for method, keywords in row.settings.items():
+            entries(cfg)[method].update(keywords)
+        distiller, losses = step(cfg, row.methods)
+        assert {f'loss_{method}' for method in row.methods} <= set(losses)
+        assert distiller.task_weight == pytest.approx(wanted)
 
 
 def test_a_method_that_does_not_fit_is_refused_by_a_sentence():

@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
 from typing import Any
 
-import torch
-
-from ..backbones.cifar_benchmark import build
+from ..backbones.cifar_benchmark import stage_count
 from ..recipe.methods import offer
 
 #: Methods whose loss is summed over all stages in RepDistiller, and those that take the last stage's map there.
 ON_ALL_STAGES, ON_LAST_STAGE = ('at', 'nst', 'vid'), ('sp',)
-
-
-@cache
-def stage_count(name: str) -> int:
-    """Return the number of stages of a network of the benchmark."""
-    with torch.device('meta'):
-        return len(build(name).stage_places)
 
 
 def benchmark_pair(

@@ -11,6 +11,7 @@ from mmpretrain.registry import MODELS
 from ..configs.reading import read_config
 from ..networks.cost import count_flops
 from ..networks.sources import network_cfg
+from ..recipe.methods import VIEWS, parse_method
 from .plan import Planner, Run
 from .report import table
 from .steps import epochs_of
@@ -41,19 +42,21 @@ def estimate(planner: Planner, runs: Sequence[Run], speed: float) -> str:
         rows.append([f'`{name}`', *flops, str(epochs_of(own[0])), *each, str(len(own)), _shown(sum(hours))])
         total += sum(hours)
     rows.append(['all', *[''] * 5, str(sum(run.weights is None for run in runs)), _shown(total)])
-    return f'{_assumptions(speed)}\n\n{table(HEAD, rows)}'
+    two_views = any(views_of(run) > 1 for run in runs)
+    return f'{_assumptions(speed, two_views)}\n\n{table(HEAD, rows)}'
 
 
 def _shown(hours: float) -> str:
     return f'{hours:,.0f}' if hours >= 10 else f'{hours:.1f}'
 
 
-def _assumptions(speed: float) -> str:
+def _assumptions(speed: float, two_views: bool) -> str:
     tflops = speed / 1e12
     source = f', {SHARE:.0%} of the {PEAK:g} that the data sheet of an NVIDIA A100 names for TF32' * (tflops == TFLOPS)
     return (
         f'Estimated, not measured: GPU hours at {tflops:g} TFLOP/s in the mean, which is assumed{source}.\n'
-        f'A run is images × epochs × ({TRAINING} × forward pass of the student + forward pass of the teacher).\n'
+        f'A run is images × epochs × ({TRAINING} × forward pass of the student + forward pass of the teacher)'
+        f'{", twice that with two views of an image" * two_views}.\n'
         'Left out: the losses and their layers, validation, waiting for images.'
     )
 
@@ -63,7 +66,13 @@ def training_flops(run: Run, models: Mapping[str, Mapping]) -> float:
     images, side = data_of(run)
     teacher = teacher_of(run, models)
     an_image = TRAINING * forward_flops(run.student, side) + (forward_flops(teacher, side) if teacher else 0)
-    return float(images) * epochs_of(run) * an_image
+    return float(images) * epochs_of(run) * views_of(run) * an_image
+
+
+def views_of(run: Run) -> int:
+    """Return the number of views of each image that the run's methods read: 2 with a strong one, else 1."""
+    inputs = [name for method, entry in run.losses.items() for name in parse_method(method, entry).inputs]
+    return 2 if any(name.endswith(VIEWS['strong']) for name in inputs) else 1
 
 
 def teacher_of(run: Run, models: Mapping[str, Mapping]) -> str | None:

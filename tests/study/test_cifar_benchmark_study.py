@@ -32,7 +32,12 @@ def row(table, title):
 
 def test_all_pairs_five_seeds_and_a_source_and_an_epoch_of_every_number(study):
     shipped = (TOOLBOX / 'configs/distillers/cifar100_benchmark').glob('*.py')
-    assert set(study.pairs) == {path.stem.replace('_distill_', '-') for path in shipped}
+    distillers = {path: name for name, pair in study.pairs.items() for path in pair.distillers}
+    assert set(distillers) == {str(path.relative_to(TOOLBOX)) for path in shipped}
+    assert all(
+        path.removesuffix('_two-views.py').removesuffix('.py').endswith(name.replace('-', '_distill_'))
+        for path, name in distillers.items()
+    )
     assert study.seeds == (0, 1, 2, 3, 4)
     numbers = [one for pair in study.pairs.values() for one in pair.published.values()]
     assert all(one.source and one.epoch for one in numbers)
@@ -41,12 +46,36 @@ def test_all_pairs_five_seeds_and_a_source_and_an_epoch_of_every_number(study):
     assert study.pairs[STANDARD].published['crd'].top1 == 75.51
     assert study.pairs['wrn_40_2-ShuffleV1'].published['nst'].top1 == 74.89
     assert study.pairs['resnet110-resnet20'].published['dkd'].top1 == 71.06
+    assert study.pairs['wrn_40_2-MobileNetV2'].published['mlkd'].top1 == 70.78
+    assert study.pairs['wrn_40_2-MobileNetV2'].published['ctkd+ls'].top1 == 69.53
+    assert 'ab' not in study.pairs['vgg13-MobileNetV2'].published  # its stages end without a ReLU
+
+
+def test_rows_without_a_number(study):
+    """Seventeen methods are in every pair they fit, and others in the pairs of their settings."""
+    everywhere = set(study.pairs['ResNet50-vgg8'].methods) & set(study.pairs['wrn_40_2-vgg8'].methods)
+    assert len(everywhere) == 16 + len({'sdd'})  # and reviewkd, where there are as many stages
+    standard = [name for name in study.pairs if 'normkd' in study.pairs[name].methods]
+    assert len(standard) == 13
+    for name, pair in study.pairs.items():
+        further = {'normkd', 'rld', 'srd', 'ickd', 'pefd', 'afd'} & set(pair.methods)
+        assert len(further) == (6 if name in standard else 0)
+        assert ('crld' in pair.methods) == ('mlkd' in pair.rows) == (len(pair.distillers) == 2)
+        assert set(pair.rows) <= set(pair.published)
+
+
+def test_mlkd_has_its_published_budget(study):
+    options = [study.pairs[name].rows['mlkd'].options for name in (STANDARD, 'resnet32x4-ShuffleV2')]
+    assert options[0] == ('train_cfg.max_epochs=480', 'optim_wrapper.optimizer.lr=0.025')
+    assert options[1] == ('train_cfg.max_epochs=960', 'optim_wrapper.optimizer.lr=0.001')
 
 
 def test_plan(planner, study):
     runs = planner.runs()
     methods = study.pairs[STANDARD].methods
-    wanted = {f'{STANDARD}/{name}/seed{seed}' for name in ('baseline', *methods) for seed in range(5)}
+    wanted = {
+        f'{STANDARD}/{name}/seed{seed}' for name in ('baseline', *methods, *study.pairs[STANDARD].rows) for seed in range(5)
+    }
     keys = {run.key for run in runs}
     assert {key for key in keys if key.startswith(STANDARD)} == {*wanted, f'{STANDARD}/teacher/seed0'}
     assert f'{STANDARD}/reviewkd/seed0' in keys
@@ -73,6 +102,13 @@ def test_hours(planner):
     # 0.177 and 1.083 billion multiply-adds in the facts of the benchmark, each of which is two operations
     assert [float(cell) for cell in cells[1:3]] == pytest.approx([2 * 0.1771, 2 * 1.083], abs=0.02)
     assert cells[3] == '240'
+    assert '+ forward pass of the teacher), twice that with two views of an image.' in text
+
+
+def test_two_views_count_twice(planner):
+    runs = {run.row: run for run in planner.runs() if run.pair == STANDARD}
+    kd, crld, mlkd = (flops.training_flops(runs[row], planner.models[STANDARD]) for row in ('kd', 'crld', 'mlkd'))
+    assert (crld / kd, mlkd / kd) == (2, 4)  # MLKD has twice the epochs, too
 
 
 def test_best_epoch_numbers_are_lowered_and_said_so(planner):

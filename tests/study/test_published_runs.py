@@ -98,10 +98,11 @@ def test_cifar100_benchmark(tmp_path, monkeypatch):
     file = tmp_path / 'ckpt_epoch_240.pth'
     torch.save(dict(epoch=240, model=build('resnet56').state_dict(), accuracy=torch.tensor(72.34), optimizer={}), file)
     text = SHORT.replace('dict({pairs})', '{pairs}').replace('max_epochs=1', 'max_epochs=2')
-    pairs = {'resnet56-resnet20': dict(teacher=str(file))}
+    short = ['train_cfg.max_epochs=2', 'optim_wrapper.optimizer.lr=0.025']
+    pairs = {'resnet56-resnet20': dict(teacher=str(file), rows=dict(mlkd=dict(options=short)))}
     name = 'cifar100_benchmark'
     path = write_study(tmp_path, text.format(study=TOOLBOX / f'studies/{name}.py', pairs=pairs), name)
-    keys = [f'resnet56-resnet20/{row}/seed0' for row in ('teacher', 'baseline', 'kd')]
+    keys = [f'resnet56-resnet20/{row}/seed0' for row in ('teacher', 'baseline', 'kd', 'mlkd')]
     data = folders.cifar100(tmp_path / 'images')
     study(monkeypatch, path, '--jobs', '1', '--data-root', data, '--only', *keys)
     results = found(tmp_path, name)

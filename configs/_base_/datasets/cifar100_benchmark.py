@@ -9,11 +9,12 @@ data_preprocessor = dict(
     std=[68.2125, 65.4075, 70.4055],  # 255 times .2675, .2565, .2761
     to_rgb=False,
 )
-train_pipeline = [
+crop_and_flip = [
     dict(type='RandomCrop', crop_size=32, padding=4),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='PackInputs'),
 ]
+train_pipeline = [*crop_and_flip, dict(type='PackInputs')]
+two_views_pipeline = [dict(type='TwoViews', weak=crop_and_flip), dict(type='PackInputs')]  # for methods/two_views.py
 train_dataloader = dict(
     batch_size=64,
     num_workers=2,

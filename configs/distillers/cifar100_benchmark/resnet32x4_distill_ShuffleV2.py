@@ -7,4 +7,9 @@ python tools/train.py configs/distillers/cifar100_benchmark/resnet32x4_distill_S
 _base_ = ['../../cifar100_benchmark/ShuffleV2.py', '../../_base_/methods/cifar100_benchmark.py']
 from mmcls_kd.configs import benchmark_pair
 
-model = benchmark_pair(_base_.offered, 'resnet32x4', 'ShuffleV2', dkd=dict(beta=8.0))
+model = benchmark_pair(
+    _base_.offered,
+    *('resnet32x4', 'ShuffleV2'),
+    dkd=dict(beta=8.0),
+    catkd=dict(loss_weight=600.0, resolution=4),
+)

@@ -8,5 +8,10 @@ _base_ = ['../../cifar100_benchmark/resnet8x4.py', '../../_base_/methods/cifar10
 from mmcls_kd.configs import benchmark_pair
 
 model = benchmark_pair(
-    _base_.offered, 'resnet32x4', 'resnet8x4', dkd=dict(beta=8.0), reviewkd=dict(loss_weight=dict(value=5.0, warmup=20))
+    _base_.offered,
+    *('resnet32x4', 'resnet8x4'),
+    dkd=dict(beta=8.0),
+    reviewkd=dict(loss_weight=dict(value=5.0, warmup=20)),
+    catkd=dict(loss_weight=15.0, normalize=False),
+    luminet=dict(alpha=33.0, task_weight=2.0, loss_weight=dict(value=1.0, warmup=20)),
 )

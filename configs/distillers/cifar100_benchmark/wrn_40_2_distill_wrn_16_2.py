@@ -7,4 +7,9 @@ python tools/train.py configs/distillers/cifar100_benchmark/wrn_40_2_distill_wrn
 _base_ = ['../../cifar100_benchmark/wrn_16_2.py', '../../_base_/methods/cifar100_benchmark.py']
 from mmcls_kd.configs import benchmark_pair
 
-model = benchmark_pair(_base_.offered, 'wrn_40_2', 'wrn_16_2', dkd=dict(beta=6.0))
+model = benchmark_pair(
+    _base_.offered,
+    *('wrn_40_2', 'wrn_16_2'),
+    dkd=dict(beta=6.0),
+    catkd=dict(loss_weight=12.0, normalize=False),
+)

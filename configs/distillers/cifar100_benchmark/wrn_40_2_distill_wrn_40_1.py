@@ -7,4 +7,10 @@ python tools/train.py configs/distillers/cifar100_benchmark/wrn_40_2_distill_wrn
 _base_ = ['../../cifar100_benchmark/wrn_40_1.py', '../../_base_/methods/cifar100_benchmark.py']
 from mmcls_kd.configs import benchmark_pair
 
-model = benchmark_pair(_base_.offered, 'wrn_40_2', 'wrn_40_1', dkd=dict(beta=6.0))
+model = benchmark_pair(
+    _base_.offered,
+    *('wrn_40_2', 'wrn_40_1'),
+    dkd=dict(beta=6.0),
+    catkd=dict(loss_weight=1.5, normalize=False),
+    luminet=dict(temp=8.0, alpha=75.0, loss_weight=dict(value=1.0, warmup=20)),
+)

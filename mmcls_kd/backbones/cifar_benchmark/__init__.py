@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from ...errors import close_names
 from .base import BenchmarkNetwork
@@ -18,7 +19,7 @@ from .shufflenet import ShuffleV1, ShuffleV2
 from .vgg import COUNTS, VGG
 from .wrn import WideResNet
 
-__all__ = ['NETWORKS', 'BenchmarkNetwork', 'build']
+__all__ = ['NETWORKS', 'BenchmarkNetwork', 'build', 'stage_count']
 
 #: The networks by their published names.
 NETWORKS: dict[str, Callable[..., BenchmarkNetwork]] = {
@@ -44,6 +45,21 @@ def build(name: str, num_classes: int = 100) -> BenchmarkNetwork:
     Raises:
         ValueError: If there is no such network (suggests close names).
     """
+    return _maker(name)(num_classes=num_classes)
+
+
+def stage_count(name: str) -> int:
+    """Return the number of stages of a network, without building it.
+
+    Raises:
+        ValueError: If there is no such network (suggests close names).
+    """
+    maker: Any = _maker(name)
+    return len(getattr(maker, 'func', maker).stage_places)
+
+
+def _maker(name: str) -> Callable[..., BenchmarkNetwork]:
+    """Return the callable that builds a network; refuse an unknown name."""
     if name not in NETWORKS:
         raise ValueError(f'the CIFAR benchmark has no network {name!r}{close_names(name, NETWORKS)}')
-    return NETWORKS[name](num_classes=num_classes)
+    return NETWORKS[name]

@@ -10,11 +10,10 @@ from torch.nn import functional as F
 from .base import BenchmarkNetwork, Place, conv1x1, conv3x3, init_by_fan_out, pooled
 
 
-def _ends(stages: int, blocks: Sequence[int], last_norm: str) -> dict[str, tuple]:
-    """Return the places of the stages' maps before and after the ReLU of their last block, and the norms before it."""
-    last = [f'layer{stage + 1}.{blocks[stage] - 1}' for stage in range(stages)]
+def _ends(blocks: Sequence[int], last_norm: str) -> dict[str, tuple]:
+    """Return the places of the stages' maps before the ReLU of their last block, and the norms before it."""
+    last = [f'layer{stage}.{count - 1}' for stage, count in enumerate(blocks, start=1)]
     return dict(
-        stage_places=tuple(Place(f'layer{stage + 1}') for stage in range(stages)),
         preact_places=tuple(Place(f'{path}.act', goes_in=True) for path in last),
         norm_paths=tuple(f'{path}.{last_norm}' for path in last),
     )
@@ -64,6 +63,7 @@ class CifarResNet(BenchmarkNetwork):
     """
 
     classifier_path = 'fc'
+    stage_places = tuple(Place(f'layer{i}') for i in (1, 2, 3))
 
     def __init__(self, depth: int, widths: Sequence[int] = (16, 16, 32, 64), num_classes: int = 100) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class CifarResNet(BenchmarkNetwork):
             _stage(BasicBlock, widths[i], widths[i + 1], count, stride) for i, stride in enumerate((1, 2, 2))
         )
         self.fc = nn.Linear(widths[-1], num_classes)
-        vars(self).update(_ends(3, [count] * 3, 'bn2'))
+        vars(self).update(_ends([count] * 3, 'bn2'))
         init_by_fan_out(self)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -115,6 +115,8 @@ class FourStageResNet(BenchmarkNetwork):
         num_classes: Number of classes.
     """
 
+    stage_places = tuple(Place(f'layer{i}') for i in (1, 2, 3, 4))
+
     def __init__(self, block: type[nn.Module], blocks: Sequence[int], widths: Sequence[int], num_classes: int = 100) -> None:
         super().__init__()
         self.conv1 = conv3x3(3, 64)
@@ -125,7 +127,7 @@ class FourStageResNet(BenchmarkNetwork):
             for before, width, count, stride in zip((64, *widths), widths, blocks, (1, 2, 2, 2), strict=False)
         )
         self.linear = nn.Linear(widths[-1], num_classes)
-        vars(self).update(_ends(4, blocks, 'bn3' if block is Bottleneck else 'bn2'))
+        vars(self).update(_ends(blocks, 'bn3' if block is Bottleneck else 'bn2'))
         init_by_fan_out(self)
 
     def forward(self, images: Tensor) -> Tensor:

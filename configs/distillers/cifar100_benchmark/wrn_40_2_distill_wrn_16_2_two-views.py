@@ -1,0 +1,11 @@
+"""wrn_40_2 teaches wrn_16_2 by two views of each image on the CIFAR-100 distillation benchmark.
+
+python tools/train.py configs/distillers/cifar100_benchmark/wrn_40_2_distill_wrn_16_2_two-views.py --methods mlkd \\
+    --cfg-options model.teacher_pretrained=FILE
+"""
+
+_base_ = ['../../cifar100_benchmark/wrn_16_2.py', '../../_base_/methods/two_views.py']
+from mmcls_kd.configs import benchmark_pair
+
+model = benchmark_pair(_base_.offered, 'wrn_40_2', 'wrn_16_2', methods=['mlkd'])
+train_dataloader = dict(dataset=dict(pipeline=_base_.two_views_pipeline))
