@@ -19,6 +19,7 @@ from ..files.paths import TOOLBOX
 from ..recipe.methods import loss_class
 from .plan import Run
 from .sharing import STORES, is_stored, settings
+from .worker import READY
 
 #: Wall and processor time of each step, in the run's folder.
 TIMES = 'times.jsonl'
@@ -159,7 +160,7 @@ class Steps:
         """Run a Python program in a fork of this thread's worker; return its exit code and processor time."""
         with self._starting(log):
             worker = self._workers.get(get_ident())
-            if worker is None or worker.poll() is not None:
+            if is_new := worker is None or worker.poll() is not None:
                 pipes: Any = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
                 with log.open('a') as file:  # for the error of an import
                     worker = self._start([sys.executable, '-c', WORKER], stderr=file, **pipes)
@@ -167,6 +168,8 @@ class Steps:
             self._running[get_ident()] = worker.pid
         assert worker.stdin
         assert worker.stdout
+        if is_new:
+            any(line.strip() == READY for line in iter(worker.stdout.readline, ''))
         with suppress(BrokenPipeError):  # of a worker that is gone, which has no answer then
             os.write(worker.stdin.fileno(), f'{json.dumps(dict(words=words, log=str(log)))}\n'.encode())
         if fork := worker.stdout.readline():

@@ -17,6 +17,8 @@ from typing import NoReturn
 
 #: Lets torch count CUDA's devices without using CUDA, which its forks could not use then.
 COUNT = 'PYTORCH_NVML_BASED_CUDA_CHECK'
+#: The first answer: what Python prints before it, by a start-up module, is none.
+READY = 'ready'
 
 
 def end_with_parent() -> None:
@@ -27,11 +29,12 @@ def end_with_parent() -> None:
 def main(load: Callable[[], None]) -> None:
     """Import the libraries by ``load``, then run the steps that the lines of the input describe, one after another.
 
-    The answers are the process of a step at its start, and its status and processor time at its end.
+    The answers are :data:`READY`, then of each step the process at its start, and its status and processor time at its end.
     """
     end_with_parent()
     answers = os.fdopen(os.dup(1), 'w', buffering=1)
     os.dup2(2, 1)  # the text that a library prints is no answer
+    print(READY, file=answers)
     os.environ[COUNT] = '1'
     load()
     torch = sys.modules.get('torch')
