@@ -2,11 +2,13 @@
 
 import copy
 
+import numpy as np
 import torch
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 
 import mmcls_kd  # noqa: F401  (registers)
+from mmcls_kd.teachers.store import Manifest, Shard, save
 
 CLASSES = 10
 
@@ -76,3 +78,10 @@ def batch(count=4, size=32, classes=CLASSES):
     generator = torch.Generator().manual_seed(1)
     inputs = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
     return dict(inputs=inputs, data_samples=samples(count, classes))
+
+
+def store_of_logits(folder):
+    """A teacher store of eight views' logits, all zero."""
+    manifest = Manifest({}, {}, 10, 10, 1, 8, 8, epochs=1)
+    save(folder, Shard(0, 0, 0), np.zeros(8, manifest.record_type))
+    manifest.write(folder)

@@ -1,5 +1,6 @@
 """What mmpretrain and mmengine bring along works around a distiller: each feature once, in a tiny training."""
 
+import itertools
 import json
 import random
 from types import SimpleNamespace
@@ -105,11 +106,13 @@ def built(data, tmp_path, monkeypatch):
         (tmp_path / 'config.py').write_text(text)
         words = [str(tmp_path / 'config.py'), '--work-dir', str(tmp_path / 'run')]
         cfg = training_config(training_parser('').parse_args(words))
+        cfg.experiment_name = f'{tmp_path.name}_{next(runs)}'  # mmengine's has the second: two runs would share their logs
         count_samples(cfg)
         runner = build_runner(cfg)
         check_training(runner)
         return runner
 
+    runs = itertools.count()
     return build
 
 

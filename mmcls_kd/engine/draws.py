@@ -41,11 +41,11 @@ class Draws:
     """One sequence of draws a sample, each as from ``np.random`` after ``np.random.seed(seed)``.
 
     Args:
-        seeds: Seeds of the samples, (n,); of each the last 32 bits count.
+        seeds: Seeds of the samples, (n,), of 64 bits; of each the last 32 count.
 
     Example:
         >>> np.random.seed(5)
-        >>> here = Draws(np.array([5]))
+        >>> here = Draws(np.array([5], np.uint64))
         >>> np.random.randint(0, 9) == here.integers(9)[0], np.random.random() == here.uniform()[0]
         (np.True_, np.True_)
     """

@@ -6,7 +6,7 @@ import pytest
 import torch
 from families import FAMILIES, built
 from networks import build as build_adapter
-from networks import images, method, resnet, samples, vit
+from networks import images, method, resnet, samples, store_of_logits, vit
 from small_networks import CLASSES, CNN, FunctionalHead, ViT, batch, pair
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -193,7 +193,7 @@ def test_networks_without_one_are_refused(student, teacher, said):
 def test_stored_teachers_are_refused(tmp_path):
     data = TensorDataset(*batch(), torch.arange(8))
     stored = store_logits(CNN(8), DataLoader(data, 8), tmp_path / 'store')
-    with pytest.raises(ValueError, match="x .ReadsTeacher.: unknown input 'teacher_weight'"):
+    with pytest.raises(ValueError, match="holds logits and vectors alone, and x needs 'teacher_weight'"):
         Distiller(CNN(), stored, dict(x=ReadsTeacher()))
 
 
@@ -218,7 +218,8 @@ class TestInAConfig:
         with pytest.raises(ValueError, match=r"loss_catkd .CATKDLoss.: unknown input 'student_weight'"):
             build_adapter(method('CATKDLoss'), student=vit(16), teacher=resnet(8))
 
-    def test_a_store_is_refused(self):
-        said = "a teacher_store holds logits alone, and loss_reads needs 'teacher_weight'"
+    def test_a_store_is_refused(self, tmp_path):
+        store_of_logits(tmp_path)
+        said = "a teacher_store holds logits and vectors alone, and loss_reads needs 'teacher_weight'"
         with pytest.raises(ValueError, match=said):
-            build_adapter(method(ReadsTeacher, 'loss_reads'), teacher_store='nowhere')
+            build_adapter(method(ReadsTeacher, 'loss_reads'), teacher_store=str(tmp_path))

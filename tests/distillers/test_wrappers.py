@@ -7,7 +7,7 @@ import pytest
 import torch
 from kit import assert_close, labels, logits
 from mmengine.logging import MessageHub
-from networks import build, images, method, resnet, samples, vit
+from networks import build, images, method, resnet, samples, store_of_logits, vit
 from torch import nn
 
 from mmcls_kd.dis_losses import KDLoss, NKDLoss, kd_loss, nkd_loss
@@ -179,9 +179,13 @@ class TestMoreThanLogits:
         with pytest.raises(ValueError, match=f'several teachers have no common features, and {message}'):
             build(chosen, teacher=[resnet(8), vit(16)], teacher_pretrained=[False, False])
 
-    @pytest.mark.parametrize(('chosen', 'message'), CASES)
-    def test_a_store(self, chosen, message, tmp_path):
-        with pytest.raises(ValueError, match=f'a teacher_store holds logits alone, and {message}'):
+    @pytest.mark.parametrize(
+        ('case', 'holds'), [(0, 'a teacher_store holds logits and vectors alone'), (1, 'teacher_store .+ holds logit_t')]
+    )
+    def test_a_store(self, case, holds, tmp_path):
+        chosen, message = self.CASES[case]
+        store_of_logits(tmp_path)
+        with pytest.raises(ValueError, match=f'{holds}, and {message}'):
             build(chosen, teacher_store=str(tmp_path))
 
 
