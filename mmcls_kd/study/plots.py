@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..files.atomic import atomic_path
 from .records import Record
-from .report import TITLES, picture
+from .report import TITLES, drawn, picture
 from .results import Line, Results
 from .study_file import BASELINE, Study
 
@@ -19,11 +19,9 @@ def draw(study: Study, records: Sequence[Record]) -> list[Path]:
     """Draw each pair's differences to the student alone, of rows with several seeds; return the files."""
     results, files = Results(study, records), []
     for pair in study.pairs:
-        every = [line for kind in ('row', 'weight') for line in results.of(pair, kind)]
-        if lines := [line for line in every if BASELINE in line.against and line.against[BASELINE].p is not None]:
+        if lines := sorted(drawn(results, pair), key=lambda line: line.against[BASELINE].mean):
             files.append(study.report.parent / picture(study, pair))
-            lines.sort(key=lambda line: line.against[BASELINE].mean)
-            diverged = [line.row for line in every if line.diverged]
+            diverged = [line.row for kind in ('row', 'weight') for line in results.of(pair, kind) if line.diverged]
             _differences(lines, results.lines[pair, BASELINE], study.pairs[pair].title, diverged, files[-1])
     return files
 

@@ -71,6 +71,12 @@ def start_of(study: Study, part: str) -> str:
     return BLOCK.format(name=study.name, part=part)
 
 
+def drawn(results: Results, pair: str) -> list[Line]:
+    """Return the rows of a pair that its plot shows: those that several seeds compare with the student alone."""
+    every = [line for kind in ('row', 'weight') for line in results.of(pair, kind)]
+    return [line for line in every if BASELINE in line.against and line.against[BASELINE].p is not None]
+
+
 def picture(study: Study, part: str) -> Path:
     """Return the file of a plot, from the document's folder."""
     return Path('assets', f'study_{study.name}_{part}.svg')
@@ -118,7 +124,7 @@ def _pair(results: Results, pair: str) -> str:
         _stored(lines),
         rules,
     ]
-    if any(line.against for line in lines):
+    if drawn(results, pair):
         parts.append(f'![{study.title}: difference to the student alone]({picture(results.study, pair)})')
     return '\n\n'.join(part for part in parts if part)
 

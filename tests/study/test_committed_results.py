@@ -9,7 +9,9 @@ from mmcls_kd.study.report import put
 from mmcls_kd.study.study_file import read_study
 
 
-@pytest.fixture(scope='module', params=['fashion_mnist', 'glyphs', 'cifar100', 'imagenet'])
+@pytest.fixture(
+    scope='module', params=['fashion_mnist', 'fashion_mnist_trained', 'fashion_mnist_32', 'glyphs', 'cifar100', 'imagenet']
+)
 def study(request):
     return read_study(TOOLBOX / 'studies' / f'{request.param}.py')
 
