@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -85,18 +86,39 @@ class Run:
         return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
 
 
-@cache
 def known_config(path: str) -> Config:
     """Return a config, which nobody changes; each planner reads it once."""
-    return read_config(path)
+    return _config_at(path, _place_of(path))
 
 
-@cache
 def content_of(*files: str) -> str:
     """Return a digest of files: of configs the parts that decide a result, of weights all bytes.
 
     Of an address, or a file that does not exist yet, the name alone counts.
     """
+    return _content_at(files, tuple(map(_place_of, files)))
+
+
+def forget_files() -> None:
+    """Forget the content of all files: they may have changed."""
+    _config_at.cache_clear()
+    _content_at.cache_clear()
+
+
+def _place_of(path: str) -> Path | None:
+    """Return the file that a path means in the present working directory; None if there is none."""
+    with suppress(FileNotFoundError):
+        return find_file(path).resolve()
+    return None
+
+
+@cache
+def _config_at(path: str, _place: Path | None) -> Config:
+    return read_config(path)
+
+
+@cache
+def _content_at(files: tuple[str, ...], _places: tuple[Path | None, ...]) -> str:
     content = hashlib.blake2b(digest_size=8)
     for path in files:
         content.update(path.encode())
@@ -155,7 +177,7 @@ class Planner:
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        known_config.cache_clear()
+        _config_at.cache_clear()
         self.models = {name: {path: _distiller(path) for path in pair.distillers} for name, pair in study.pairs.items()}
         self.offers = {name: offers_of(models) for name, models in self.models.items()}
         for name in study.pairs:

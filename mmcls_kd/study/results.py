@@ -103,7 +103,10 @@ class Results:
         return record['kind'] == 'weight' and record['factor'] != self.chosen(record['pair'], record['methods'][0])
 
     def _compare(self) -> None:
-        """Compare rows; correct the p-values of each family together: a column of a table, or all ablations."""
+        """Compare rows; correct the p-values of each family together: a column of a table, or all ablations.
+
+        A row that has not all of its seeds yet has no p-value: to test after each seed finds differences by chance.
+        """
         ablated = {(a.pair, row): [a.against] for a in self.study.ablations.values() for row in a.rows}
         families: dict[Hashable, dict[tuple[str, str, str], float]] = defaultdict(dict)
         for (pair, row), line in self.lines.items():
@@ -112,7 +115,8 @@ class Results:
                 if row in (name, BASELINE) or other is None or line.diverged or other.diverged:
                     continue
                 if found := compare(line.accuracies, other.accuracies):
-                    line.against[name] = found
+                    whole = {*self.study.seeds} <= {*line.accuracies} & {*other.accuracies}
+                    line.against[name] = found = found if whole else Comparison(found.mean)
                     if found.p is not None:
                         family = line.kind if line.kind == 'ablation' else (line.kind, pair, name)
                         families[family][pair, row, name] = found.p

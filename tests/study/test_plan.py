@@ -7,7 +7,7 @@ import pytest
 from studies_kit import FILE, made_up, small_study, write_study
 
 from mmcls_kd.files.paths import TOOLBOX
-from mmcls_kd.study.plan import Planner, best_factor, content_of, sweep_results
+from mmcls_kd.study.plan import Planner, best_factor, forget_files, sweep_results
 from mmcls_kd.study.study_file import read_study
 
 #: Another pair, of transformers, at the end of the first one's.
@@ -64,10 +64,10 @@ class TestRuns:
             content = file.read_bytes()
             assert old in content
             file.write_bytes(content.replace(old, new))
-            content_of.cache_clear()
+            forget_files()
             return {run.row for run in small_study(tmp_path)[1].runs() if run.digest != before[run.key]}
 
-        content_of.cache_clear()
+        forget_files()
         every = {run.row for run in small_study(tmp_path)[1].runs()}
         own = {'uskd', 'uskd-x0.333', 'uskd-x3', 'tfnkd', 'tfnkd-x0.333', 'tfnkd-x3'}
         schedule = tmp_path / 'configs/_base_/schedules/fashion_mnist_3e.py'
@@ -80,7 +80,21 @@ class TestRuns:
         }
         methods = tmp_path / 'configs/_base_/methods/any_pair.py'
         assert changed(methods, b'loss_weight=30000.0', b'loss_weight=7.0') == {'pkt', 'pkt-x0.333', 'pkt-x3'}
-        content_of.cache_clear()
+        forget_files()
+
+    def test_a_plan_of_another_folder_changes_nothing_here(self, plan, tmp_path, monkeypatch):
+        _, planner = plan
+        forget_files()
+        before = {run.key: run.digest for run in planner.runs()}
+        forget_files()
+        with monkeypatch.context() as there:
+            there.chdir(tmp_path)
+            shutil.copytree(TOOLBOX / 'configs', tmp_path / 'configs')
+            schedule = tmp_path / 'configs/_base_/schedules/fashion_mnist_3e.py'
+            schedule.write_text(schedule.read_text().replace('weight_decay=1e-4', 'weight_decay=2e-4'))
+            other = {run.key: run.digest for run in small_study(tmp_path)[1].runs()}
+        assert not {*before.values()} & {*other.values()}
+        assert {run.key: run.digest for run in planner.runs()} == before
 
     def test_a_run_says_what_the_tools_are_told(self, plan):
         _, planner = plan

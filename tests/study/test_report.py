@@ -117,6 +117,16 @@ class TestTables:
         assert cells(table, '`nkd`')[0] == '`nkd` (1 of 3 seeds)'
         assert cells(table, 'KD')[0] == 'KD'
 
+    @pytest.mark.parametrize('row', ['nkd', 'baseline'])
+    def test_without_all_seeds_nothing_is_tested(self, row, whole):
+        study, records = whole
+        some = [r for r in records if not (r['pair'] == 'cnn' and r['row'] == row and r['seed'] == 2)]
+        complete, partial = (cells(blocks(study, found)['cnn'], '`nkd`') for found in (records, some))
+        assert '[' in complete[3]
+        assert complete[4]
+        assert float(partial[3]) == pytest.approx(float(complete[3].strip('*').split()[0]), abs=1)
+        assert partial[4] == ''
+
     def test_a_row_with_a_training_that_diverged_is_compared_with_nothing(self, whole):
         study, records = whole
         kept = [lost(r) if r['row'] == 'nkd' and r['seed'] == 2 else r for r in records]
