@@ -228,7 +228,7 @@ class ImageMemory:
     def _find_reason(self, first: dict[str, Any]) -> str | None:
         *random, last = self._rest or [None]
         if type(last) is not transforms.PackInputs or last.input_key != 'img' or last.algorithm_keys:
-            return f'{type(last).__name__} packs samples in a way of its own'
+            return 'the pipeline does not end with PackInputs and its usual keys'
         if _label_of(first) is None:
             return OTHER_LABELS
         alone = sorted(filter(lambda one: not _is_batched(one), random), key=is_fixed)
