@@ -162,6 +162,7 @@ class SeededDataset:
             (:mod:`.memory`), which changes no pixel; None for a data set below :data:`.memory.LIMIT`.
         num_workers: Number of data workers. Those of a pipeline that is computed image by image read files faster than this
             process, so that its images are kept by ``in_memory=True`` alone.
+        collate: Name of the collation of its batches, of mmengine's if they are made in memory.
 
     Attributes:
         memory: The images in memory; None where they are not kept.
@@ -179,13 +180,14 @@ class SeededDataset:
         on_unreadable: str = 'stop',
         in_memory: bool | None = None,
         num_workers: int = 0,
+        collate: Any = 'default_collate',
     ) -> None:
         if on_unreadable not in ON_UNREADABLE:
             raise ChoiceError(f'on_unreadable={on_unreadable!r}: choose one of {", ".join(map(repr, ON_UNREADABLE))}')
         if in_memory not in IN_MEMORY:
             raise ChoiceError(f'in_memory={in_memory!r}: choose one of {", ".join(map(repr, IN_MEMORY))}')
         self.dataset: Any = DATASETS.build(dict(dataset))
-        self.seed, self.on_unreadable = seed, on_unreadable
+        self.seed, self.on_unreadable, self._collate = seed, on_unreadable, collate
         self.full_init()
         for plain in plain_datasets(self.dataset):
             if hasattr(plain, 'max_refetch'):
@@ -359,15 +361,19 @@ class SeededDataset:
         if not self.makes_batches:
             rows = zip(views.indices.tolist(), views.places.tolist(), strict=True)
             samples = [self[SampleIndex(index, views.epoch, place)] for index, place in rows]
-            found = collate_readable(samples, 'default_collate')
+            found = collate_readable(samples, self._collate)
             return found if self.on_unreadable == 'skip' else {k: v for k, v in found.items() if k != 'unreadable'}
         assert memory is not None
         if self.on_unreadable != 'skip':
-            return memory.batch(views)
+            return self._listed(memory.batch(views))
         unreadable = [str(faults[index]) for index in views.indices.tolist() if index in faults]
         whole = ~np.isin(views.indices, list(faults))
         _refuse_none(unreadable, whole.sum())
-        return {**memory.batch(views[whole]), 'unreadable': unreadable}
+        return {**self._listed(memory.batch(views[whole])), 'unreadable': unreadable}
+
+    def _listed(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Return a batch with a list of images where the collation makes one."""
+        return {**batch, 'inputs': list(batch['inputs'])} if self._collate == 'pseudo_collate' else batch
 
 
 @FUNCTIONS.register_module()
@@ -423,6 +429,7 @@ def reproducible(
         on_unreadable=on_unreadable,
         in_memory=in_memory if collate['type'] in COLLATIONS else False,
         num_workers=loader.get('num_workers', 0),
+        collate=collate['type'],
     )
     loader['sampler'] = dict(type='PlacedSampler', sampler=loader['sampler'], seed=seed)
     loader.setdefault('worker_init_fn', dict(type='steady_worker'))

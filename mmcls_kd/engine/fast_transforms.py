@@ -182,7 +182,8 @@ class LoadAndCrop(BaseTransform):
 
     def _region(self, content: bytes, header: Header) -> np.ndarray | None:
         """Draw a crop and decode it; None if that fails."""
-        top, left, height, width = self._draw(self.crop, SimpleNamespace(shape=header[:2]))
+        # EfficientNetRandomCrop may give fractions, which mmcv rounds down
+        top, left, height, width = map(int, self._draw(self.crop, SimpleNamespace(shape=header[:2])))
         shrink = self._shrink(height, width)
         image = decode(content, header, top + height, shrink, self.decoder)
         rows, columns = _span(top, height, shrink), _span(left, width, shrink)

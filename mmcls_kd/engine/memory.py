@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from itertools import repeat, takewhile
 from typing import Any
 
+import mmcv
 import numpy as np
 import torch
 from mmcv.transforms import CenterCrop, LoadImageFromFile, Pad, RandomFlip, Resize
@@ -57,22 +58,24 @@ class Crop:
 
     Args:
         transform: The transform.
-        size: Height and width of the images before it.
+        shape: Shape of an image before it.
 
     Attributes:
-        size: Height and width of the images after it.
+        shape: Shape of an image after it.
         padding: Padding on the left, at the top, on the right, at the bottom.
         room: Largest offset, down and to the right.
     """
 
-    def __init__(self, transform: Any, size: tuple[int, int]) -> None:
-        given = transform.padding or 0
-        self.padding = (*([given] * 4 if isinstance(given, int) else [*given, *given][:4]),)
-        self.value = np.reshape(transform.pad_val, (-1, 1, 1))
-        left, top, right, bottom = self.padding
-        height, width = size[0] + top + bottom, size[1] + left + right
-        self.size = min(height, transform.crop_size[0]), min(width, transform.crop_size[1])
-        self.room = height - self.size[0], width - self.size[1]
+    def __init__(self, transform: Any, shape: tuple[int, ...]) -> None:
+        given = transform.padding
+        self.padding = (*given, *given)[:4] if isinstance(given, tuple) else (given or 0,) * 4
+        if given is not None:  # OpenCV rounds the value, and may fill the first channel alone
+            blank = np.zeros(shape, np.uint8)
+            shape = mmcv.impad(blank, padding=given, pad_val=transform.pad_val).shape
+            self.value = mmcv.impad(blank[:1, :1], padding=1, pad_val=transform.pad_val)[0, 0].reshape(-1, 1, 1)
+        height, width, *channels = shape
+        self.shape = (min(height, transform.crop_size[0]), min(width, transform.crop_size[1]), *channels)
+        self.room = height - self.shape[0], width - self.shape[1]
 
     def draw(self, draws: Draws) -> np.ndarray:
         """Draw the offsets of samples, (n, 2)."""
@@ -87,7 +90,7 @@ class Crop:
             padded[:] = self.value
             padded[:, :, top : top + height, left : left + width] = images
             images = padded
-        windows = np.lib.stride_tricks.sliding_window_view(images, self.size, axis=(2, 3))
+        windows = np.lib.stride_tricks.sliding_window_view(images, self.shape[:2], axis=(2, 3))
         return windows[np.arange(len(images)), :, drawn[:, 0], drawn[:, 1]]
 
 
@@ -96,16 +99,16 @@ class Flip:
 
     Args:
         transform: The transform.
-        size: Height and width of the images.
+        shape: Shape of an image.
 
     Attributes:
-        size: The same.
+        shape: The same.
         directions: The directions, without that of no flip, which is the last position.
         facts: The facts that the transform notes of a sample, by position.
     """
 
-    def __init__(self, transform: Any, size: tuple[int, int]) -> None:
-        self.size, self._prob = size, transform.prob
+    def __init__(self, transform: Any, shape: tuple[int, ...]) -> None:
+        self.shape, self._prob = shape, transform.prob
         given = transform.direction
         self.directions = [given] if isinstance(given, str) else list(given)
         self.facts = [dict(flip=direction is not None, flip_direction=direction) for direction in (*self.directions, None)]
@@ -139,6 +142,14 @@ def _label_of(results: Mapping[str, Any]) -> int | None:
     label = format_label(results['gt_label'])
     one = label.numel() == 1 and label.dtype == torch.int64 and not {'gt_score', 'mask'} & {*results}
     return int(label) if one else None
+
+
+def _are_equal(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Check whether facts are known to be equal; those with arrays or tensors are not."""
+    try:
+        return a == b
+    except (ValueError, RuntimeError):
+        return False
 
 
 def _is_batched(transform: Any) -> bool:
@@ -177,6 +188,7 @@ class ImageMemory:
         if not plain:
             raise NotKeptError(f'{kind.__name__} makes its samples in a way of its own')
         self.dataset, self._transforms = dataset, list(dataset.pipeline.transforms)
+        self._settings = [dict(vars(one)) if is_fixed(one) or _is_batched(one) else {} for one in self._transforms]
         self._fixed = list(takewhile(is_fixed, self._transforms))
         first = self._first()
         self._rest = self._transforms[len(self._fixed) :]
@@ -196,7 +208,7 @@ class ImageMemory:
         self._kept: dict[str, Any] | None = None
         self._other: dict[int, dict[str, Any]] = {}
         self.reason = self._find_reason(first)
-        self._steps = [] if self.reason else self._batched((height, width))
+        self._steps = [] if self.reason else self._batched(shape)
 
     def _first(self) -> dict[str, Any]:
         """Return the first sample after the fixed transforms; those after the last array are not among them."""
@@ -216,25 +228,26 @@ class ImageMemory:
     def _find_reason(self, first: dict[str, Any]) -> str | None:
         *random, last = self._rest or [None]
         if type(last) is not transforms.PackInputs or last.input_key != 'img' or last.algorithm_keys:
-            return f'{type(last).__name__} packs samples in a way of its own'
+            return 'the pipeline does not end with PackInputs and its usual keys'
         if _label_of(first) is None:
             return OTHER_LABELS
         alone = sorted(filter(lambda one: not _is_batched(one), random), key=is_fixed)
         return f'{_name_of(alone[0])} is computed image by image' if alone else None
 
-    def _batched(self, size: tuple[int, int]) -> list[Any]:
+    def _batched(self, shape: tuple[int, ...]) -> list[Any]:
         """Return the random transforms of batches."""
         found = []
         for transform in self._rest[:-1]:
-            found.append(BATCHED[type(transform)](transform, size))
-            size = found[-1].size
+            found.append(BATCHED[type(transform)](transform, shape))
+            shape = found[-1].shape
         return found
 
     @property
     def is_current(self) -> bool:
-        """Whether the data set's pipeline still has the transforms that it had."""
+        """Whether the data set's pipeline still has the transforms that it had, with their settings."""
         now = getattr(self.dataset.pipeline, 'transforms', ())
-        return len(now) == len(self._transforms) and all(a is b for a, b in zip(now, self._transforms, strict=True))
+        same = len(now) == len(self._transforms) and all(a is b for a, b in zip(now, self._transforms, strict=True))
+        return same and all(not kept or _are_equal(kept, vars(one)) for one, kept in zip(now, self._settings, strict=True))
 
     # ---- reading
 
@@ -261,7 +274,7 @@ class ImageMemory:
         kept = {key: value for key, value in kept.items() if key not in OWN}
         if self._kept is None:
             self._kept = kept
-        if kept != self._kept:
+        if not _are_equal(kept, self._kept):
             self._other[index] = kept
         self.images[index] = image if self._grey else image.transpose(2, 0, 1)
         self._labels[index] = NO_LABEL if label is None else label
@@ -306,20 +319,20 @@ class ImageMemory:
         images = self.images[views.indices]
         for step, drawn in zip(self._steps, views.drawn, strict=True):
             images = step.apply(images, drawn)
-        samples = list(self._samples(views, (*images.shape[2:],) if self._grey else (*images.shape[2:], images.shape[1])))
-        return dict(inputs=torch.from_numpy(np.ascontiguousarray(images)), data_samples=samples)
+        return dict(inputs=torch.from_numpy(np.ascontiguousarray(images)), data_samples=list(self._samples(views)))
 
-    def _samples(self, views: Views, shape: tuple[int, ...]) -> Iterator[DataSample]:
+    def _samples(self, views: Views) -> Iterator[DataSample]:
         """Iterate over the samples of a batch, as ``PackInputs`` makes them.
 
         They are filled as ``DataSample`` fills itself, field by field; its own methods take twenty times as long.
         """
         flips = [(step, drawn) for step, drawn in zip(self._steps, views.drawn, strict=True) if isinstance(step, Flip)]
-        size = dict(img_shape=shape) if len(flips) < len(self._steps) else {}
+        size = dict(img_shape=self._steps[-1].shape) if len(flips) < len(self._steps) else {}
         facts = self._noted({**(self._kept or {}), **size})
         by_draw = [[self._noted(one) for one in step.facts] for step, _ in flips]
         draws = zip(*(drawn.tolist() for _, drawn in flips), strict=True) if flips else repeat(())
         numbers, epoch = self._labels[views.indices], views.epoch
+        has_path = 'img_path' in self._rest[-1].meta_keys
         labels = torch.from_numpy(numbers).split(1)
         known = (numbers != NO_LABEL).tolist()
         for index, place, label, has_label, drawn in zip(
@@ -332,7 +345,7 @@ class ImageMemory:
             fields['sample_idx'], fields['view'] = index, (epoch, place)
             for one, draw in zip(by_draw, drawn, strict=True):
                 fields.update(one[draw])
-            if (path := self._paths[index]) is not None:
+            if has_path and (path := self._paths[index]) is not None:
                 fields['img_path'] = path
             fields['_metainfo_fields'] = {*fields}
             fields['_data_fields'] = {'gt_label'} if has_label else set()

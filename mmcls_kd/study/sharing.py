@@ -82,7 +82,8 @@ def _views(config: str, options: tuple[str, ...]) -> str:
     if preprocessing.get('batch_augments') or switches:
         return ''
     loader = {key: cfg.train_dataloader.get(key) for key in ('dataset', 'sampler')}
-    teacher = [recipe.teacher_record(), *map(cfg.model.get, FURTHER), cfg.optim_wrapper.get('type')]
+    wrapper = [cfg.optim_wrapper.get('type'), *filter(None, [cfg.optim_wrapper.get('dtype')])]
+    teacher = [recipe.teacher_record(), *map(cfg.model.get, FURTHER), *wrapper]
     return json.dumps([epochs, loader, preprocessing, teacher], sort_keys=True, default=str)
 
 

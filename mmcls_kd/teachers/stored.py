@@ -143,6 +143,8 @@ def store_logits(
     if (folder / MANIFEST).exists():
         raise ValueError(f'{folder} holds a store already: choose another folder, or delete it')
     count = len(loader.dataset)  # type: ignore[attr-defined]
+    if not count:
+        raise ValueError('the data set of the loader is empty: a store needs samples')
     seen = np.zeros(count, bool)
     records = np.empty(0)
     with evaluating(teacher):

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from small_networks import CLASSES, CNN, batch, pair
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from mmcls_kd import Distiller, DistillLoss, EmbeddingNetwork, StoredTeacher, TeacherSpec
 from mmcls_kd.teachers import FrozenTeacher, store_logits
@@ -95,6 +95,11 @@ def test_a_stored_teacher_in_a_group(tmp_path, data):
     torch.testing.assert_close(found.exp(), expected)
     with pytest.raises(ValueError, match='index of each sample is needed'):
         Distiller(CNN(), [stored, two], 'kd')(*batch())
+
+
+def test_nothing_to_store(tmp_path, data):
+    with pytest.raises(ValueError, match='the data set of the loader is empty'):
+        store_logits(CNN(8), DataLoader(Subset(data, []), 5), tmp_path / 'store')
 
 
 def test_what_is_missing(tmp_path, data):

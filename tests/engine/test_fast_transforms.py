@@ -58,6 +58,7 @@ KINDS = {
     'turned': encoded(picture(), exif=turned(6)),
     'mirrored': encoded(picture(), exif=turned(2, '>')),
     'small': encoded(picture(3, 2)),
+    'tall': encoded(picture(400, 31)),
     'with more behind it': encoded(picture()) + b'from a camera',
     'PNG': encoded(picture(), 'PNG'),
     'grey PNG': encoded(picture().convert('L'), 'PNG'),
@@ -98,8 +99,9 @@ def test_pixels_and_draws_are_those_of_two_transforms(files, kind, decoder, crop
 
 
 @pytest.mark.parametrize('decoder', DECODERS)
-def test_another_crop(files, decoder):
-    for (expected, after), (found, then) in both(files / '4:2:0.JPEG', EfficientNetRandomCrop(24), decoder=decoder):
+@pytest.mark.parametrize('kind', ['4:2:0', 'tall'])
+def test_another_crop(files, decoder, kind):
+    for (expected, after), (found, then) in both(files / f'{kind}.JPEG', EfficientNetRandomCrop(24), decoder=decoder):
         assert then == after
         assert np.array_equal(found['img'], expected['img'])
 

@@ -50,7 +50,7 @@ def photos(tmp_path_factory):
 
 
 def loader(root, pipeline, kind='FashionMNIST', in_memory=None, batch_size=8, on_unreadable='stop', workers=0, **cfg):
-    dataset = dict(type=kind, data_root=str(root), pipeline=[*pipeline, *PACK])
+    dataset = dict(type=kind, data_root=str(root), pipeline=[*pipeline, *cfg.pop('pack', PACK)])
     cfg = dict(
         batch_size=batch_size,
         num_workers=workers,
@@ -121,6 +121,8 @@ GREY = {
         dict(type='RandomFlip', prob=0.8, direction=['vertical', 'diagonal']),
     ],
     'colour': [*SHAPED, crop(32, padding=4, pad_val=(3, 5, 250)), FLIP],
+    'rounded_value': [crop(28, padding=2, pad_val=127.5), crop(28, padding=1, pad_val=300)],
+    'one_value_of_colours': [*SHAPED, crop(32, padding=4, pad_val=(123.675, 0.5, 1.5)), crop(32, padding=4, pad_val=128)],
 }
 FALLBACKS = {
     'ColorJitter': [*SHAPED, crop(24), dict(type='ColorJitter', brightness=0.4), FLIP],
@@ -133,7 +135,8 @@ FALLBACKS = {
 
 @pytest.mark.parametrize('name', GREY)
 def test_a_batch_is_that_of_the_pipeline(grey, name):
-    ours, theirs = loader(grey, GREY[name]), loader(grey, GREY[name], in_memory=False)
+    stacked = dict(type='default_collate')
+    ours, theirs = (loader(grey, GREY[name], in_memory=kept, collate_fn=stacked) for kept in (None, False))
     assert 'a batch at a time' in ours.dataset.notice
     for epoch, start in ((0, 0), (7, 3)):
         made = passed(ours, epoch, start)
@@ -168,6 +171,28 @@ def test_images_of_several_sizes_are_read_again(photos, caplog):
     assert ours.dataset.makes_batches  # the first image does not tell
     assert_same(passed(ours), passed(theirs))
     assert ours.dataset.memory is None
+
+
+@pytest.mark.parametrize('on_unreadable', ['stop', 'skip'])
+def test_images_of_several_sizes_that_stay_so_are_listed(photos, on_unreadable):
+    settings = dict(kind='CustomDataset', collate_fn=dict(type='pseudo_collate'), on_unreadable=on_unreadable)
+    ours, theirs = (loader(photos, [READ, FLIP], in_memory=kept, **settings) for kept in (None, False))
+    assert ours.dataset.makes_batches
+    assert_same(passed(ours), passed(theirs))
+
+
+def test_facts_are_those_of_the_packing(photos):
+    pack = [dict(type='PackInputs', meta_keys=('flip', 'soft'))]
+    ours, theirs = (loader(photos, [READ, RESIZE, FLIP], 'CustomDataset', kept, pack=pack) for kept in (None, False))
+    for data in (ours.dataset.dataset, theirs.dataset.dataset):
+        data.get_data_info = lambda index, own=data.get_data_info: dict(own(index), soft=np.arange(2) + index)
+    for _ in range(2):
+        for made, loaded in zip(passed(ours), passed(theirs), strict=True):
+            for x, y in zip(made['data_samples'], loaded['data_samples'], strict=True):
+                assert {*x.metainfo_keys()} == {*y.metainfo_keys()} == {'flip', 'soft', 'sample_idx', 'view'}
+                assert x.soft.tolist() == y.soft.tolist() == [x.sample_idx, x.sample_idx + 1]
+                assert x.flip == y.flip
+    assert ours.dataset.makes_batches
 
 
 def test_files_that_cannot_be_read(photos, tmp_path):
@@ -251,11 +276,25 @@ class TestChoice:
         data.dataset.dataset.pipeline = other.dataset.dataset.pipeline
         assert_same(passed(data), passed(other))
 
+    def test_not_after_a_transform_was_set_otherwise(self, grey, photos):
+        for root, pipeline, change in [
+            (grey, [crop(28, padding=2), FLIP], dict(prob=0.9)),
+            (photos, [READ, RESIZE, FLIP], dict(scale=(9, 7))),
+        ]:
+            kind = 'CustomDataset' if root is photos else 'FashionMNIST'
+            ours, theirs = (loader(root, pipeline, kind, kept) for kept in (None, False))
+            passed(ours)
+            for data in (ours, theirs):
+                vars(data.dataset.dataset.pipeline.transforms[1]).update(change)
+            assert_same(passed(ours), passed(theirs))
+
     @pytest.mark.parametrize('name', ['default_collate', 'pseudo_collate'])
     def test_those_of_either_collation_of_mmengine(self, grey, name):
         ours, theirs = (loader(grey, [FLIP], collate_fn=dict(type=name), in_memory=kept) for kept in (None, False))
         assert ours.dataset.makes_batches
-        assert_same(passed(ours), passed(theirs))
+        made, loaded = passed(ours), passed(theirs)
+        assert_same(made, loaded)
+        assert type(made[0]['inputs']) is type(loaded[0]['inputs'])
 
     def test_not_for_a_collation_of_the_users_own(self, grey, monkeypatch):
         monkeypatch.setitem(FUNCTIONS.module_dict, 'own_collate', pseudo_collate)

@@ -98,8 +98,10 @@ class TestNames:
             self.name('train_dataloader.dataset.indices=7'),
             self.name('model.teacher_precision=bf16'),
             self.name('model.teacher_classes=[1,0,2,3,4,5,6,7,8,9]'),
+            self.name('optim_wrapper.type=AmpOptimWrapper'),
+            self.name('optim_wrapper.type=AmpOptimWrapper', 'optim_wrapper.dtype=float16'),
         ]
-        assert len({name, *others}) == 7
+        assert len({name, *others}) == 9
         assert all(others)
 
     @pytest.mark.parametrize(
