@@ -262,11 +262,14 @@ def _commit() -> str | None:
 
 
 def _cpu() -> str:
-    name = platform.machine()
+    """Return the processor's name, with family and model where Linux tells them: virtual machines hide the rest of a name."""
+    facts: dict[str, str] = {}
     with suppress(OSError):
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-        name = next((line.partition(':')[2].strip() for line in lines if line.startswith('model name')), name)
-    return f'{name}, {os.cpu_count()} cores'
+        for line in Path('/proc/cpuinfo').read_text().splitlines():
+            key, _, value = line.partition(':')
+            facts.setdefault(key.strip(), value.strip())
+    numbers = [f'{key.removeprefix("cpu ")} {facts[key]}' for key in ('cpu family', 'model') if key in facts]
+    return ', '.join([facts.get('model name', platform.machine()), *numbers, f'{os.cpu_count()} cores'])
 
 
 def tidy(folder: Path, data_root: str | None = None) -> None:

@@ -521,3 +521,12 @@ class TestWorkers:
         monkeypatch.setattr(steps_module, 'WORKER', 'raise ImportError("no such library")')
         assert light.perform(program(tmp_path, ''), [], tmp_path) == 1
         assert (tmp_path / 'program.log').read_text().splitlines()[-1] == 'ImportError: no such library'
+
+
+@pytest.mark.skipif(not Path('/proc/cpuinfo').is_file(), reason='Linux alone tells more than a name')
+def test_processors_of_one_name_are_told_apart(monkeypatch):
+    text = 'processor\t: 0\ncpu family\t: 25\nmodel\t\t: {}\nmodel name\t: AMD EPYC\nprocessor\t: 1\nmodel\t\t: 9\n'
+    monkeypatch.setattr(execution.os, 'cpu_count', lambda: 2)
+    for model in (1, 17):
+        monkeypatch.setattr(execution.Path, 'read_text', lambda _path, model=model: text.format(model))
+        assert execution.surroundings()['cpu'] == f'AMD EPYC, family 25, model {model}, 2 cores'
