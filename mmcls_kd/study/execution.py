@@ -262,7 +262,7 @@ def _commit() -> str | None:
 
 
 def _cpu() -> str:
-    """Return the processor's name, with family and model where Linux tells them: virtual machines hide the rest of a name."""
+    """Return the processor's name, with family and model on Linux: virtual machines hide the rest of a name."""
     facts: dict[str, str] = {}
     with suppress(OSError):
         for line in Path('/proc/cpuinfo').read_text().splitlines():
