@@ -15,10 +15,9 @@ from dataclasses import dataclass
 from itertools import repeat, takewhile
 from typing import Any
 
-import mmcv
 import numpy as np
 import torch
-from mmcv.transforms import CenterCrop, LoadImageFromFile, Pad, RandomFlip, Resize
+from mmcv.transforms import CenterCrop, LoadImageFromFile, Pad, Resize
 from mmengine.dataset import BaseDataset
 from mmpretrain.datasets import transforms
 from mmpretrain.datasets.transforms.processing import TorchVisonTransformWrapper
@@ -26,6 +25,7 @@ from mmpretrain.structures import DataSample
 from mmpretrain.structures.utils import format_label
 from torchvision import transforms as vision
 
+from .batched import BATCHED, Flip, is_batched
 from .draws import Draws
 from .seeds import derive_seeds
 
@@ -53,84 +53,6 @@ def is_fixed(transform: Any) -> bool:
     return type(transform) in FIXED
 
 
-class Crop:
-    """mmpretrain's ``RandomCrop`` of a batch.
-
-    Args:
-        transform: The transform.
-        shape: Shape of an image before it.
-
-    Attributes:
-        shape: Shape of an image after it.
-        padding: Padding on the left, at the top, on the right, at the bottom.
-        room: Largest offset, down and to the right.
-    """
-
-    def __init__(self, transform: Any, shape: tuple[int, ...]) -> None:
-        given = transform.padding
-        self.padding = (*given, *given)[:4] if isinstance(given, tuple) else (given or 0,) * 4
-        if given is not None:  # OpenCV rounds the value, and may fill the first channel alone
-            blank = np.zeros(shape, np.uint8)
-            shape = mmcv.impad(blank, padding=given, pad_val=transform.pad_val).shape
-            self.value = mmcv.impad(blank[:1, :1], padding=1, pad_val=transform.pad_val)[0, 0].reshape(-1, 1, 1)
-        height, width, *channels = shape
-        self.shape = (min(height, transform.crop_size[0]), min(width, transform.crop_size[1]), *channels)
-        self.room = height - self.shape[0], width - self.shape[1]
-
-    def draw(self, draws: Draws) -> np.ndarray:
-        """Draw the offsets of samples, (n, 2)."""
-        return np.stack([draws.integers(room + 1) for room in self.room], 1)
-
-    def apply(self, images: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-        """Crop images (n, C, H, W)."""
-        left, top, right, bottom = self.padding
-        if any(self.padding):
-            n, channels, height, width = images.shape
-            padded = np.empty((n, channels, height + top + bottom, width + left + right), images.dtype)
-            padded[:] = self.value
-            padded[:, :, top : top + height, left : left + width] = images
-            images = padded
-        windows = np.lib.stride_tricks.sliding_window_view(images, self.shape[:2], axis=(2, 3))
-        return windows[np.arange(len(images)), :, drawn[:, 0], drawn[:, 1]]
-
-
-class Flip:
-    """mmcv's ``RandomFlip`` of a batch.
-
-    Args:
-        transform: The transform.
-        shape: Shape of an image.
-
-    Attributes:
-        shape: The same.
-        directions: The directions, without that of no flip, which is the last position.
-        facts: The facts that the transform notes of a sample, by position.
-    """
-
-    def __init__(self, transform: Any, shape: tuple[int, ...]) -> None:
-        self.shape, self._prob = shape, transform.prob
-        given = transform.direction
-        self.directions = [given] if isinstance(given, str) else list(given)
-        self.facts = [dict(flip=direction is not None, flip_direction=direction) for direction in (*self.directions, None)]
-
-    def draw(self, draws: Draws) -> np.ndarray:
-        """Draw the position of each sample's direction, (n,)."""
-        given, n = self._prob, len(self.directions)
-        if isinstance(given, list):
-            return draws.choices([*given, 1 - sum(given)])
-        return draws.choices([given / n] * n + [1.0 - given])
-
-    def apply(self, images: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-        """Flip images (n, C, H, W), in place."""
-        axes = dict(horizontal=(3,), vertical=(2,), diagonal=(2, 3))
-        for number, direction in enumerate(self.directions):
-            rows = np.flatnonzero(drawn == number)
-            images[rows] = np.flip(images[rows], axes[direction])
-        return images
-
-
-#: How a batch passes through each of the random transforms that are computed at once.
-BATCHED: dict[type, Any] = {transforms.RandomCrop: Crop, RandomFlip: Flip}
 #: Why the samples of some data sets are made one at a time.
 OTHER_LABELS = 'samples have other labels than one class'
 
@@ -150,11 +72,6 @@ def _are_equal(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
         return a == b
     except (ValueError, RuntimeError):
         return False
-
-
-def _is_batched(transform: Any) -> bool:
-    """Check whether a transform is computed for a batch at once."""
-    return type(transform) in BATCHED and not getattr(transform, 'pad_if_needed', False)
 
 
 def _name_of(transform: Any) -> str:
@@ -188,7 +105,7 @@ class ImageMemory:
         if not plain:
             raise NotKeptError(f'{kind.__name__} makes its samples in a way of its own')
         self.dataset, self._transforms = dataset, list(dataset.pipeline.transforms)
-        self._settings = [dict(vars(one)) if is_fixed(one) or _is_batched(one) else {} for one in self._transforms]
+        self._settings = [dict(vars(one)) if is_fixed(one) or is_batched(one) else {} for one in self._transforms]
         self._fixed = list(takewhile(is_fixed, self._transforms))
         first = self._first()
         self._rest = self._transforms[len(self._fixed) :]
@@ -231,7 +148,7 @@ class ImageMemory:
             return 'the pipeline does not end with PackInputs and its usual keys'
         if _label_of(first) is None:
             return OTHER_LABELS
-        alone = sorted(filter(lambda one: not _is_batched(one), random), key=is_fixed)
+        alone = sorted(filter(lambda one: not is_batched(one), random), key=is_fixed)
         return f'{_name_of(alone[0])} is computed image by image' if alone else None
 
     def _batched(self, shape: tuple[int, ...]) -> list[Any]:
