@@ -1,7 +1,7 @@
 """Random transforms of a batch of images at once, bit for bit as one image at a time.
 
-Each is built of the pipeline's own transform and the shape of an image before it, and draws for many samples at once, from the
-numbers that each sample's own seed gives (:mod:`.draws`).
+Each is built of the pipeline's own transform and the shape of an image before it, and draws for many samples at once, from
+the numbers that each sample's own seed gives (:mod:`.draws`).
 """
 
 from __future__ import annotations
