@@ -17,8 +17,9 @@ from typing import Any
 
 from ..files.paths import TOOLBOX
 from ..recipe.methods import loss_class
+from .contents import known_config
 from .plan import Run
-from .sharing import STORES, is_stored, settings
+from .sharing import STORES, is_stored
 from .worker import READY
 
 #: Wall and processor time of each step, in the run's folder.
@@ -89,7 +90,7 @@ def store_of(run: Run, folder: Path) -> Path | None:
 
 def epochs_of(run: Run) -> int:
     """Return the number of epochs of the training."""
-    return settings(run.config, _options(run, 'train_cfg.')).train_cfg.max_epochs
+    return known_config(run.config, _options(run, 'train_cfg.')).train_cfg.max_epochs
 
 
 def batch_options(run: Run, devices: int) -> list[str]:
@@ -99,7 +100,7 @@ def batch_options(run: Run, devices: int) -> list[str]:
     ``train_dataloader.batch_size``, else the config's ``auto_scale_lr.base_batch_size``, else the config's batch.
     """
     said = _options(run, 'train_dataloader.batch_size=')
-    cfg = settings(run.config, said)
+    cfg = known_config(run.config, said)
     batch = cfg.train_dataloader.batch_size
     total = batch if said else cfg.get('auto_scale_lr', {}).get('base_batch_size', batch)
     if total % devices:

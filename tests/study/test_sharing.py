@@ -15,7 +15,7 @@ from studies_kit import DOCUMENT, FILE, small_study, write_study
 
 from mmcls_kd.files.locks import locked
 from mmcls_kd.recipe.methods import parse_method
-from mmcls_kd.study import execution, plan, sharing
+from mmcls_kd.study import contents, execution, sharing
 from mmcls_kd.study.records import read_records
 from mmcls_kd.study.report import blocks
 from mmcls_kd.study.sharing import STORES, remove_stores, reserve, shared_store
@@ -84,6 +84,24 @@ def write_store(folder, epochs):
 class TestNames:
     """Equal names are for equal views and teachers."""
 
+    def test_it_follows_the_file_of_the_working_directory(self, tmp_path, monkeypatch):
+        name, file = self.name(), tmp_path / DISTILLER
+        monkeypatch.chdir(tmp_path)
+        assert self.name() == name  # that of the toolbox, too
+        file.parent.mkdir(parents=True)
+        config = Config(contents.known_config(DISTILLER)._cfg_dict.to_dict())
+        epochs = config.train_cfg.max_epochs
+        found = []
+        for more in (1, 2):
+            config.train_cfg.max_epochs = epochs + more
+            file.write_text(config.pretty_text)
+            contents.forget_files()
+            assert contents.known_config(DISTILLER, ('train_cfg.val_interval=7',)).train_cfg.max_epochs == epochs + more
+            found.append(self.name())
+        assert len({name, *found}) == 3
+        monkeypatch.undo()
+        assert self.name() == name
+
     def name(self, *options, seed=0, content='', **entry):
         return shared_store(DISTILLER, options, seed, [parse_method('loss_kd', dict(type='KDLoss') | entry)], content)
 
@@ -113,11 +131,11 @@ class TestNames:
             {'custom_hooks': [dict(type='SwitchRecipeHook', schedule=[dict(action_epoch=1)])]},
         ],
     )
-    def test_a_teacher_of_more_than_the_views_is_not_shared(self, change, monkeypatch):
-        changed = Config(sharing.settings(DISTILLER, ())._cfg_dict.to_dict())
+    def test_a_teacher_of_more_than_the_views_is_not_shared(self, change):
+        changed = Config(contents.known_config(DISTILLER)._cfg_dict.to_dict())
+        assert sharing._views(changed)
         changed.merge_from_dict(change)
-        monkeypatch.setattr(sharing, 'settings', lambda *_: changed)
-        assert sharing._views.__wrapped__(DISTILLER, ()) == ''
+        assert sharing._views.__wrapped__(changed) == ''
 
     def test_facts_of_the_teacher_count_unless_they_are_given(self):
         needed = sharing.teacher_inputs(parse_method('loss_w', dict(type='WKDLogitLoss')))
@@ -140,18 +158,21 @@ def test_one_at_a_time_makes_a_store(tmp_path):
         assert reserve(store, 2, second)
         write_store(store, epochs=2)
         assert reserve(store, 2, first)  # needs to hold nothing
-    remove_stores(tmp_path, {'seed0-a'})
-    assert store.exists()
-    remove_stores(tmp_path, {'seed1-a'})
-    assert not store.exists()
+        remove_stores(tmp_path, ())
+        assert store.exists()  # while another run stores
+        second.close()
+        remove_stores(tmp_path, {'seed0-a'})
+        assert store.exists()
+        remove_stores(tmp_path, ())
+    assert not any((tmp_path / STORES).iterdir())
 
 
-#: A stand-in for a tool, as in test_execution.py; it stores a teacher of two epochs, unless a file says that it fails.
+#: A stand-in for a tool, as in test_execution.py; it stores a teacher of two epochs, but fails once where a file says so.
 STEP = """
 folder=$1 name=$(basename "$0" .sh)
 case $name in
 store_teacher)
-    if [ -e fails ]; then rm fails; echo 'store_teacher.py: error: no space'; exit 1; fi
+    if grep -qsF "$(basename "$2")" fails; then rm fails; echo 'store_teacher.py: error: no space'; exit 1; fi
     sleep 0.1
     mkdir -p "$2"; cp manifest.json "$2"; echo "$2" >> stored;;
 train)
@@ -181,12 +202,12 @@ def folder(tmp_path, monkeypatch, shared):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(execution, 'steps_of', stand_ins)
     monkeypatch.setattr(execution, 'surroundings', dict)
-    monkeypatch.setattr(plan, 'read_config', known_config)
+    monkeypatch.setattr(contents, 'read_config', known_config)
     return tmp_path
 
 
 #: Reading a config takes half a second, and each call of the tool reads several.
-known_config = cache(plan.read_config)
+known_config = cache(contents.read_config)
 
 
 def study(*arguments, only=('cnn/*/seed0', 'cnn/*/seed2')):
@@ -221,14 +242,19 @@ class TestExecution:
         assert study('--check', 'cnn/kd/seed0', only=()) == 0
         assert not list(Path('work_dirs').rglob(f'{STORES}/seed*'))
 
-    def test_a_failure_to_store_is_the_failure_of_one_run(self, folder, capsys):
-        Path('fails').touch()
-        assert 'study.py: 1 runs failed' in study('--jobs', '2', only=('cnn/*/seed0',))
-        assert 'failed: store_teacher.py: error: no space' in capsys.readouterr().err
+    @pytest.mark.parametrize('jobs', ['1', '3'])
+    def test_a_failure_to_store_is_that_of_all_its_runs_and_told_once(self, folder, shared, capsys, jobs):
+        Path('fails').write_text(shared[1]['cnn/kd/seed0'].shared_store)
+        assert 'study.py: 4 runs failed' in study('--jobs', jobs, only=('cnn/*kd*/seed0',))
+        failed, log = capsys.readouterr().err.strip().splitlines()
+        keys, reason = failed.split(' failed: ')
+        assert sorted(keys.split(', ')) == [f'cnn/{row}/seed0' for row in ('dkd', 'kd+nkd', 'kd', 'nkd')]
+        assert reason == 'store_teacher.py: error: no space'
+        assert reason in Path(log.strip()).read_text()
+        assert len(Path('stored').read_text().splitlines()) == 2  # of the rows of other needs
+        assert study(only=('cnn/*kd*/seed0',)) == 0
         assert len(Path('stored').read_text().splitlines()) == 3
-        assert len(stores()) == 1  # for the run that failed
-        assert study(only=('cnn/*/seed0',)) == 0
-        assert stores() == set()
+        assert {path.name for path in Path('work_dirs/studies/small', STORES).iterdir()} == set()
 
     def test_a_job_waits_for_the_store_that_another_makes(self, folder, shared):
         place = Path('work_dirs/studies/small', STORES)
