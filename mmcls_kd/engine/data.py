@@ -360,7 +360,7 @@ class SeededDataset:
                 self._give_up(error)
         if not self.makes_batches:
             rows = zip(views.indices.tolist(), views.places.tolist(), strict=True)
-            samples = [self[SampleIndex(index, views.epoch, place)] for index, place in rows]
+            samples = [self[SampleIndex(index, views.epoch or 0, place)] for index, place in rows]
             found = collate_readable(samples, self._collate)
             return found if self.on_unreadable == 'skip' else {k: v for k, v in found.items() if k != 'unreadable'}
         assert memory is not None

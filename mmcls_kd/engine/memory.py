@@ -59,11 +59,16 @@ OTHER_LABELS = 'samples have other labels than one class'
 
 def _label_of(results: Mapping[str, Any]) -> int | None:
     """Return the label of a sample: a class, or :data:`NO_LABEL`; None if it has others."""
+    if 'gt_score' in results or 'mask' in results:
+        return None
     if 'gt_label' not in results:
-        return None if {'gt_score', 'mask'} & {*results} else NO_LABEL
-    label = format_label(results['gt_label'])
-    one = label.numel() == 1 and label.dtype == torch.int64 and not {'gt_score', 'mask'} & {*results}
-    return int(label) if one else None
+        return NO_LABEL
+    if type(given := results['gt_label']) is int or (
+        type(given) is np.ndarray and given.dtype == np.int64 and given.ndim == 0
+    ):
+        return int(given)
+    label = format_label(given)
+    return int(label) if label.numel() == 1 and label.dtype == torch.int64 else None
 
 
 def _are_equal(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
@@ -92,6 +97,7 @@ class ImageMemory:
 
     Attributes:
         reason: Why samples are made one at a time; None if they are made a batch at a time.
+        is_decoded: Whether images pass through fixed transforms before they are kept.
 
     Raises:
         NotKeptError: If the images cannot be kept; says why.
@@ -109,6 +115,9 @@ class ImageMemory:
         self._fixed = list(takewhile(is_fixed, self._transforms))
         first = self._first()
         self._rest = self._transforms[len(self._fixed) :]
+        self.is_decoded = bool(self._fixed)
+        whole = kind.get_data_info is BaseDataset.get_data_info and not dataset.serialize_data
+        self._is_listed = whole and not self.is_decoded  # then nothing changes what the list holds
         shape = first['img'].shape
         self._grey = len(shape) == 2
         height, width, *channels = shape
@@ -176,7 +185,7 @@ class ImageMemory:
         """
         if self._there[index]:
             return
-        results = self.dataset.get_data_info(index)
+        results = self.dataset.data_list[index] if self._is_listed else self.dataset.get_data_info(index)
         before = dict(results)
         for transform in self._fixed:
             results = transform(results)
@@ -231,6 +240,15 @@ class ImageMemory:
         draws = Draws(derive_seeds((seed, 'sample', epoch), places.tolist(), indices.tolist()))
         return Views(epoch, indices, places, [step.draw(draws) for step in self._steps])
 
+    @property
+    def is_random(self) -> bool:
+        """Whether the views of an image differ."""
+        return bool(self._steps)
+
+    def fixed_batch(self, indices: np.ndarray) -> dict[str, Any]:
+        """Make a batch of images whose pipeline draws nothing, without a place in the training; see :meth:`batch`."""
+        return self.batch(Views(None, indices, indices, []))
+
     def batch(self, views: Views) -> dict[str, Any]:
         """Make a batch: ``inputs`` (n, C, H, W) of bytes, and ``data_samples``."""
         images = self.images[views.indices]
@@ -249,7 +267,8 @@ class ImageMemory:
         by_draw = [[self._noted(one) for one in step.facts] for step, _ in flips]
         draws = zip(*(drawn.tolist() for _, drawn in flips), strict=True) if flips else repeat(())
         numbers, epoch = self._labels[views.indices], views.epoch
-        has_path = 'img_path' in self._rest[-1].meta_keys
+        meta_keys = self._rest[-1].meta_keys
+        has_path, has_index = 'img_path' in meta_keys, epoch is not None or 'sample_idx' in meta_keys
         labels = torch.from_numpy(numbers).split(1)
         known = (numbers != NO_LABEL).tolist()
         for index, place, label, has_label, drawn in zip(
@@ -259,7 +278,10 @@ class ImageMemory:
             fields = sample.__dict__
             other = self._other.get(index) if self._other else None
             fields.update(facts if other is None else self._noted({**other, **size}))
-            fields['sample_idx'], fields['view'] = index, (epoch, place)
+            if has_index:
+                fields['sample_idx'] = index
+            if epoch is not None:
+                fields['view'] = (epoch, place)
             for one, draw in zip(by_draw, drawn, strict=True):
                 fields.update(one[draw])
             if has_path and (path := self._paths[index]) is not None:
@@ -277,9 +299,9 @@ class ImageMemory:
 
 @dataclass
 class Views:
-    """The views of samples: epoch, indices, places in the epoch's order, and the draws of each random transform."""
+    """The views of samples: epoch (None outside of training), indices, places in its order, and draws."""
 
-    epoch: int
+    epoch: int | None
     indices: np.ndarray
     places: np.ndarray
     drawn: list[np.ndarray]
