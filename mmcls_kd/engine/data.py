@@ -326,7 +326,7 @@ class SeededDataset:
     @property
     def makes_batches(self) -> bool:
         """Whether whole batches can be made in memory."""
-        return self.memory is not None and self.memory.is_current and self.memory.reason is None
+        return self.memory is not None and self.memory.is_current and self.memory.makes_batches
 
     def batches(self, sampler: PlacedSampler, batch_size: int, drop_last: bool) -> Iterator[dict[str, Any]]:
         """Iterate over the batches of a pass, made in memory; they hold the same as those of a dataloader.

@@ -1,16 +1,16 @@
 """Images of a data set in memory: decoded once, and augmented a batch at a time, bit for bit as one at a time.
 
 A pipeline has three parts here: fixed transforms (reading, resizing), of whose result the image is kept; random ones; and
-mmpretrain's ``PackInputs``. Where all random ones are ``RandomCrop`` and ``RandomFlip``, a batch is made by a few array
-operations, with the draws that each sample's own seed gives (:mod:`.draws`). Otherwise the kept image passes through the
-pipeline's own transforms, one sample at a time.
+mmpretrain's ``PackInputs``. Where all random ones are among those of :mod:`.batched`, a batch is made by a few array
+operations, with the draws that each sample's own seed gives (:mod:`.draws`); some of them may change image after image.
+Otherwise the kept image passes through the pipeline's own transforms, one sample at a time.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import repeat, takewhile
 from typing import Any
@@ -25,7 +25,7 @@ from mmpretrain.structures import DataSample
 from mmpretrain.structures.utils import format_label
 from torchvision import transforms as vision
 
-from .batched import BATCHED, Flip, is_batched
+from .batched import BATCHED, Crop, Flip, OneByOne, batched, is_alone
 from .draws import Draws
 from .seeds import derive_seeds
 
@@ -111,7 +111,7 @@ class ImageMemory:
         if not plain:
             raise NotKeptError(f'{kind.__name__} makes its samples in a way of its own')
         self.dataset, self._transforms = dataset, list(dataset.pipeline.transforms)
-        self._settings = [dict(vars(one)) if is_fixed(one) or is_batched(one) else {} for one in self._transforms]
+        self._settings = [dict(vars(one)) if is_fixed(one) or type(one) in BATCHED else {} for one in self._transforms]
         self._fixed = list(takewhile(is_fixed, self._transforms))
         first = self._first()
         self._rest = self._transforms[len(self._fixed) :]
@@ -133,8 +133,8 @@ class ImageMemory:
         self._paths: list[str | None] = [None] * len(dataset)
         self._kept: dict[str, Any] | None = None
         self._other: dict[int, dict[str, Any]] = {}
+        self._steps: list[Any] = []
         self.reason = self._find_reason(first)
-        self._steps = [] if self.reason else self._batched(shape)
 
     def _first(self) -> dict[str, Any]:
         """Return the first sample after the fixed transforms; those after the last array are not among them."""
@@ -157,16 +157,20 @@ class ImageMemory:
             return 'the pipeline does not end with PackInputs and its usual keys'
         if _label_of(first) is None:
             return OTHER_LABELS
-        alone = sorted(filter(lambda one: not is_batched(one), random), key=is_fixed)
-        return f'{_name_of(alone[0])} is computed image by image' if alone else None
+        self._steps, others = batched(random, first['img'].shape)
+        if not others:
+            return None
+        if all(is_alone(one) or (is_fixed(one) and type(one) is not LoadImageFromFile) for one in others):
+            self._steps.append(OneByOne(others, self._steps[-1].shape if self._steps else first['img'].shape))
+        else:
+            self._steps = []
+        named = [others[0], *(one for one in others[1:] if type(one) not in BATCHED)]
+        return f'{_name_of(min(named, key=is_fixed))} is computed image by image'
 
-    def _batched(self, shape: tuple[int, ...]) -> list[Any]:
-        """Return the random transforms of batches."""
-        found = []
-        for transform in self._rest[:-1]:
-            found.append(BATCHED[type(transform)](transform, shape))
-            shape = found[-1].shape
-        return found
+    @property
+    def makes_batches(self) -> bool:
+        """Whether batches can be made, even if they pass through some transform image by image."""
+        return self.reason is None or (bool(self._steps) and self.reason is not OTHER_LABELS)
 
     @property
     def is_current(self) -> bool:
@@ -237,7 +241,8 @@ class ImageMemory:
             indices: Indices of the samples, (n,).
             places: Their places in the epoch's order, (n,).
         """
-        draws = Draws(derive_seeds((seed, 'sample', epoch), places.tolist(), indices.tolist()))
+        seeds = derive_seeds((seed, 'sample', epoch), places.tolist(), indices.tolist())
+        draws = Draws(seeds, 12 * max(2, len(self._steps)))
         return Views(epoch, indices, places, [step.draw(draws) for step in self._steps])
 
     @property
@@ -252,17 +257,23 @@ class ImageMemory:
     def batch(self, views: Views) -> dict[str, Any]:
         """Make a batch: ``inputs`` (n, C, H, W) of bytes, and ``data_samples``."""
         images = self.images[views.indices]
+        facts: Iterable[dict[str, Any]] = repeat({})
         for step, drawn in zip(self._steps, views.drawn, strict=True):
-            images = step.apply(images, drawn)
-        return dict(inputs=torch.from_numpy(np.ascontiguousarray(images)), data_samples=list(self._samples(views)))
+            if isinstance(step, OneByOne):
+                images, facts = step.apply(images, drawn)
+            else:
+                images = step.apply(images, drawn)
+        inputs = torch.from_numpy(np.ascontiguousarray(images))
+        return dict(inputs=inputs, data_samples=list(self._samples(views, facts)))
 
-    def _samples(self, views: Views) -> Iterator[DataSample]:
+    def _samples(self, views: Views, facts_of: Iterable[dict[str, Any]]) -> Iterator[DataSample]:
         """Iterate over the samples of a batch, as ``PackInputs`` makes them.
 
         They are filled as ``DataSample`` fills itself, field by field; its own methods take twenty times as long.
         """
         flips = [(step, drawn) for step, drawn in zip(self._steps, views.drawn, strict=True) if isinstance(step, Flip)]
-        size = dict(img_shape=self._steps[-1].shape) if len(flips) < len(self._steps) else {}
+        sizes = [step.shape for step in self._steps if isinstance(step, Crop)]
+        size = dict(img_shape=sizes[-1]) if sizes else {}
         facts = self._noted({**(self._kept or {}), **size})
         by_draw = [[self._noted(one) for one in step.facts] for step, _ in flips]
         draws = zip(*(drawn.tolist() for _, drawn in flips), strict=True) if flips else repeat(())
@@ -271,8 +282,8 @@ class ImageMemory:
         has_path, has_index = 'img_path' in meta_keys, epoch is not None or 'sample_idx' in meta_keys
         labels = torch.from_numpy(numbers).split(1)
         known = (numbers != NO_LABEL).tolist()
-        for index, place, label, has_label, drawn in zip(
-            views.indices.tolist(), views.places.tolist(), labels, known, draws, strict=False
+        for index, place, label, has_label, drawn, noted in zip(
+            views.indices.tolist(), views.places.tolist(), labels, known, draws, facts_of, strict=False
         ):
             sample = DataSample.__new__(DataSample)
             fields = sample.__dict__
@@ -284,6 +295,8 @@ class ImageMemory:
                 fields['view'] = (epoch, place)
             for one, draw in zip(by_draw, drawn, strict=True):
                 fields.update(one[draw])
+            if noted:
+                fields.update(self._noted(noted))
             if has_path and (path := self._paths[index]) is not None:
                 fields['img_path'] = path
             fields['_metainfo_fields'] = {*fields}

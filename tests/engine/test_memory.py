@@ -21,6 +21,7 @@ PACK = [dict(type='PackInputs')]
 FLIP = dict(type='RandomFlip', prob=0.5)
 READ = dict(type='LoadImageFromFile')
 RESIZE = dict(type='Resize', scale=(12, 10))
+RAND_AUGMENT = dict(num_policies=2, magnitude_level=9, magnitude_std=0.5)
 SHAPED = [
     dict(type='NumpyToPIL'),
     dict(type='torchvision/Pad', padding=2),
@@ -122,11 +123,15 @@ GREY = {
     ],
     'colour': [*SHAPED, crop(32, padding=4, pad_val=(3, 5, 250)), FLIP],
     'rounded_value': [crop(28, padding=2, pad_val=127.5), crop(28, padding=1, pad_val=300)],
+    'erased': [*SHAPED, crop(26), dict(type='RandomErasing', mode='rand', erase_prob=0.9), FLIP],
+    'jittered': [*SHAPED, crop(24), dict(type='ColorJitter', brightness=0.4, hue=0.1), FLIP],
     'one_value_of_colours': [*SHAPED, crop(32, padding=4, pad_val=(123.675, 0.5, 1.5)), crop(32, padding=4, pad_val=128)],
 }
 FALLBACKS = {
-    'ColorJitter': [*SHAPED, crop(24), dict(type='ColorJitter', brightness=0.4), FLIP],
-    'RandomErasing': [*SHAPED, dict(type='RandomErasing', mode='rand', erase_prob=0.9), FLIP],
+    'RandAugment': [*SHAPED, crop(24), dict(type='RandAugment', policies='timm_increasing', **RAND_AUGMENT), FLIP],
+    'ColorJitter': [*SHAPED, FLIP, dict(type='ColorJitter', brightness=0.4, backend='cv2'), crop(20)],
+    'RandomErasing': [*SHAPED, dict(type='RandomErasing', mode='rand', fill_std=20, erase_prob=0.9), FLIP],
+    'RandomResizedCrop': [FLIP, dict(type='RandomResizedCrop', scale=(20, 16))],
     'pad_if_needed': [crop(32, pad_if_needed=True)],
     'TwoViews': [dict(type='TwoViews', weak=[crop(28, padding=2), FLIP])],
     'torchvision/RandomRotation': [dict(type='NumpyToPIL'), dict(type='torchvision/RandomRotation', degrees=9)],
@@ -155,7 +160,10 @@ def test_another_transform_is_named_and_gets_the_kept_image(grey, name):
             both = zip(made['inputs'], loaded['inputs'], strict=True)
             views = [pair for x, y in both for pair in (zip(x, y, strict=True) if name == 'TwoViews' else [(x, y)])]
             assert all(torch.equal(x, y) for x, y in views)
+            if name != 'TwoViews':
+                assert_same([made], [loaded])
     assert ours.dataset.memory is not None
+    assert ours.dataset.makes_batches == (name != 'TwoViews')
 
 
 @pytest.mark.parametrize('pipeline', [[READ, RESIZE, crop(8), FLIP], [READ, RESIZE, FLIP]])
@@ -259,10 +267,10 @@ class TestChoice:
         assert 'this machine has 0.0' in loader(grey, [FLIP], in_memory=True).dataset.notice
 
     def test_not_those_that_workers_augment_one_at_a_time(self, grey):
-        beside = loader(grey, FALLBACKS['ColorJitter'], workers=2).dataset
+        beside = loader(grey, FALLBACKS['RandAugment'], workers=2).dataset
         assert beside.memory is None
-        assert 'by 2 workers: ColorJitter is computed image by image' in beside.notice
-        assert loader(grey, FALLBACKS['ColorJitter'], workers=2, in_memory=True).dataset.memory is not None
+        assert 'by 2 workers: RandAugment is computed image by image' in beside.notice
+        assert loader(grey, FALLBACKS['RandAugment'], workers=2, in_memory=True).dataset.memory is not None
 
     def test_not_those_of_a_wrapper_and_a_demand_is_answered(self, grey):
         repeated = dict(type='RepeatDataset', times=2)
