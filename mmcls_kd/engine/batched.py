@@ -23,6 +23,7 @@ from PIL import Image
 from torchvision import transforms as vision
 
 from .draws import Draws, advance
+from .policies import Policies
 
 
 class Crop:
@@ -358,16 +359,23 @@ BATCHED: dict[type, Any] = {
     RandomFlip: Flip,
     transforms.RandomErasing: Erase,
     transforms.ColorJitter: Jitter,
+    transforms.RandAugment: Policies,
+    transforms.AutoAugment: Policies,
 }
 
 
 def batched(chosen: Sequence[Any], shape: tuple[int, ...]) -> tuple[list[Any], list[Any]]:
     """Return the first of some transforms, as they are computed at once for images of a shape, and the others."""
     found: list[Any] = []
-    for number, transform in enumerate(chosen):
+    for transform in chosen:
         kind = BATCHED.get(type(transform))
         if kind is None or not kind.takes(transform, shape):
-            return found, list(chosen[number:])
+            break
         found.append(kind(transform, shape))
         shape = found[-1].shape
-    return found, []
+    others = list(chosen[len(found) :])
+    numbers = [number for number, step in enumerate(found) if isinstance(step, Policies) and others]
+    if numbers:  # NumPy may keep a normal number for the others
+        others = list(chosen[numbers[0] :])
+        del found[numbers[0] :]
+    return found, others

@@ -18,7 +18,37 @@ pytestmark = [
 
 CROP = dict(type='RandomCrop', crop_size=(14, 12), padding=3)
 FLIP = dict(type='RandomFlip', prob=[0.3, 0.3], direction=['horizontal', 'vertical'])
-RAND_AUGMENT = dict(type='RandAugment', policies='timm_increasing', num_policies=2, magnitude_level=9, magnitude_std=0.5)
+TIMM = dict(type='RandAugment', policies='timm_increasing', num_policies=2, magnitude_level=9, magnitude_std=0.5)
+#: Every change, always made.
+CHANGES = [
+    *(dict(type=name, prob=1.0) for name in ('AutoContrast', 'Equalize', 'Invert')),
+    dict(type='Rotate', magnitude_range=(-90, 90), prob=1.0, scale=0.7, center=(3.0, 4.0), interpolation='bilinear'),
+    dict(type='Posterize', magnitude_range=(8, 0), prob=1.0),
+    dict(type='Solarize', magnitude_range=(256, 0), prob=1.0),
+    dict(type='SolarizeAdd', magnitude_range=(0, 256), thr=77.5, prob=1.0),
+    *(
+        dict(type=name, magnitude_range=(-1, 2.5), prob=1.0, random_negative_prob=0.3)
+        for name in ('ColorTransform', 'Contrast', 'Brightness', 'Sharpness')
+    ),
+    dict(type='Shear', magnitude_range=(0, 1.5), direction='vertical', prob=1.0, random_negative_prob=1.0),
+    dict(type='Translate', magnitude_range=(0, 1.2), prob=1.0, random_negative_prob=0.0),
+]
+FIXED = [
+    dict(type='Rotate', angle=30),
+    dict(type='Posterize', bits=3.2, prob=0.9),
+    dict(type='Solarize', thr=100),
+    dict(type='SolarizeAdd', magnitude=200),  # an integer: bytes overflow
+    dict(type='ColorTransform', magnitude=0),
+    dict(type='Contrast', magnitude=-1.0),
+    dict(type='Brightness', magnitude=3),
+    dict(type='Sharpness', magnitude=0.7, prob=0.0),
+    dict(type='Shear', magnitude=0.3),
+    dict(type='Translate', magnitude=0.5, direction='vertical'),
+]
+
+
+def rand_augment(policies, **settings):
+    return dict(type='RandAugment', policies=policies, **dict(num_policies=2, magnitude_level=10) | settings)
 
 
 def erasing(**settings):
@@ -98,13 +128,21 @@ COLOURS = {
     'fixed_hue': [jitter(hue=(-0.3, -0.3))],
     'all_colours': [CROP, jitter(brightness=(0.0, 4.0), contrast=1.0, saturation=(0.0, 4.0), hue=0.1), FLIP],
     'no_change': [jitter(), FLIP],
+    'RandAugment': [CROP, FLIP, TIMM, erasing(mode='rand', erase_prob=0.25)],
+    'every_change': [rand_augment(CHANGES, magnitude_std='inf', num_policies=1), TIMM],
+    'strongest_changes': [rand_augment(CHANGES), CROP],
+    'fixed_changes': [FLIP, rand_augment(FIXED, num_policies=3), FLIP],
+    'normal_draws': [rand_augment(CHANGES, magnitude_std=4, magnitude_level=6, num_policies=3), TIMM],
+    'AutoAugment': [CROP, dict(type='AutoAugment', policies='imagenet'), FLIP],
+    'sequences': [dict(type='AutoAugment', policies=[FIXED[:3], FIXED[8:], FIXED[4:5]])],
     'twice': [jitter(brightness=0.4, hue=0.2), jitter(contrast=0.4, saturation=0.3), erasing(mode='rand')],
 }
 OTHERS = {
     'jitter_by_opencv': [CROP, jitter(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, backend='cv2'), FLIP],
     'normal_pixels': [FLIP, erasing(mode='rand', fill_std=(20, 5, 0)), CROP],
-    'RandAugment': [CROP, FLIP, RAND_AUGMENT, erasing(mode='rand', erase_prob=0.25)],
-    'AutoAugment': [CROP, dict(type='AutoAugment', policies='imagenet')],
+    'RandAugment': [CROP, TIMM, rand_augment([*FIXED, dict(type='Cutout', shape=4, prob=0.7)], num_policies=1)],
+    'normal_draws': [TIMM, erasing(mode='rand', fill_std=20)],
+    'AutoAugment': [CROP, dict(type='AutoAugment', policies=[[dict(type='GaussianBlur', radius=1)], FIXED[:2]])],
     'one_policy': [dict(type='Equalize', prob=0.8), dict(type='Cutout', shape=4, prob=0.7), FLIP],
     'resized': [FLIP, dict(type='RandomResizedCrop', scale=(9, 13)), FLIP],
     'efficientnet': [dict(type='EfficientNetRandomCrop', scale=11)],
@@ -167,13 +205,23 @@ def test_what_is_not_known_is_left_to_the_pipeline(cfg):
     assert not is_alone(built([cfg])[0])
 
 
-@pytest.mark.parametrize('cfg', [erasing(), erasing(mode='rand'), jitter(hue=0.1)])
+@pytest.mark.parametrize('cfg', [erasing(), erasing(mode='rand'), jitter(hue=0.1), TIMM], ids=str)
 def test_grey_images_are_left_to_a_transform_of_colours(cfg):
     assert len(batched(built([cfg]), (9, 9))[1]) == 1
 
 
 def test_a_fill_that_bytes_do_not_hold_is_left_to_the_pipeline():
     assert len(batched(built([erasing(fill_color=300)]), (9, 9, 3))[1]) == 1
+
+
+def test_numbers_of_the_normal_distribution():
+    seeds = np.random.RandomState(2).randint(0, 2**63 - 1, 300).astype(np.uint64)
+    draws, rows = Draws(seeds), np.arange(0, 300, 3)
+    drawn = [draws.normal(rows), draws.uniform(rows), *(draws.normal(rows) for _ in range(4)), draws.integers(9, rows)]
+    for k, row in enumerate(rows):
+        alone = np.random.RandomState(int(seeds[row]) % 2**32)
+        expected = [alone.normal(), alone.random_sample(), *alone.normal(size=4), alone.randint(0, 9)]
+        assert [one[k] for one in drawn] == expected
 
 
 def test_draws_of_some_samples_with_bounds_of_their_own():

@@ -21,7 +21,7 @@ PACK = [dict(type='PackInputs')]
 FLIP = dict(type='RandomFlip', prob=0.5)
 READ = dict(type='LoadImageFromFile')
 RESIZE = dict(type='Resize', scale=(12, 10))
-RAND_AUGMENT = dict(num_policies=2, magnitude_level=9, magnitude_std=0.5)
+RAND_AUGMENT = dict(num_policies=2, magnitude_level=9)
 SHAPED = [
     dict(type='NumpyToPIL'),
     dict(type='torchvision/Pad', padding=2),
@@ -128,7 +128,7 @@ GREY = {
     'one_value_of_colours': [*SHAPED, crop(32, padding=4, pad_val=(123.675, 0.5, 1.5)), crop(32, padding=4, pad_val=128)],
 }
 FALLBACKS = {
-    'RandAugment': [*SHAPED, crop(24), dict(type='RandAugment', policies='timm_increasing', **RAND_AUGMENT), FLIP],
+    'RandAugment': [crop(24), dict(type='RandAugment', policies=[dict(type='Solarize', thr=9)], **RAND_AUGMENT), FLIP],
     'ColorJitter': [*SHAPED, FLIP, dict(type='ColorJitter', brightness=0.4, backend='cv2'), crop(20)],
     'RandomErasing': [*SHAPED, dict(type='RandomErasing', mode='rand', fill_std=20, erase_prob=0.9), FLIP],
     'RandomResizedCrop': [FLIP, dict(type='RandomResizedCrop', scale=(20, 16))],
