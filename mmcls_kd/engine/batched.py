@@ -7,6 +7,8 @@ behind it change one image after the other (:class:`OneByOne`), with the random 
 
 from __future__ import annotations
 
+import copy
+import math
 import random
 from collections.abc import Sequence
 from functools import cache
@@ -70,6 +72,61 @@ class Crop:
             images = padded
         windows = np.lib.stride_tricks.sliding_window_view(images, self.shape[:2], axis=(2, 3))
         return windows[np.arange(len(images)), :, drawn[:, 0], drawn[:, 1]]
+
+
+class ResizedCrop:
+    """mmpretrain's ``RandomResizedCrop`` of a batch.
+
+    Args:
+        transform: The transform.
+        shape: Shape of an image before it.
+
+    Attributes:
+        shape: Shape of an image after it.
+    """
+
+    def __init__(self, transform: Any, shape: tuple[int, ...]) -> None:
+        self._before, self._transform = shape[:2], transform
+        self._is_grey = len(shape) == 2
+        self.shape = self._resized(np.zeros(shape, np.uint8)).shape  # OpenCV drops a single channel
+        undrawn = copy.copy(transform)
+        undrawn.max_attempts = 0
+        self._central = undrawn.rand_crop_params(np.zeros(shape, np.uint8))
+
+    @staticmethod
+    def takes(transform: Any, shape: tuple[int, ...]) -> bool:  # noqa: ARG004
+        """Check whether a transform of images of a shape can be computed for a batch at once."""
+        return True
+
+    def _resized(self, image: np.ndarray) -> np.ndarray:
+        settings = dict(interpolation=self._transform.interpolation, backend=self._transform.backend)
+        return mmcv.imresize(image, tuple(self._transform.scale[::-1]), **settings)
+
+    def draw(self, draws: Draws) -> np.ndarray:
+        """Draw the crop of each sample: top, left, height, width; (n, 4)."""
+        height, width = self._before
+        drawn = np.tile(np.array(self._central, np.int64), (len(draws.seeds), 1))
+        logarithms = [math.log(ratio) for ratio in self._transform.aspect_ratio_range]
+        left = np.arange(len(drawn))
+        for _ in range(self._transform.max_attempts):
+            areas = _between(self._transform.crop_ratio_range, draws.uniform(left)) * (height * width)
+            powers = _between(logarithms, draws.uniform(left))
+            ratios = np.array([math.exp(power) for power in powers.tolist()])  # NumPy's own of arrays may round otherwise
+            sizes = np.rint(np.sqrt([areas / ratios, areas * ratios])).astype(np.int64)
+            fits = ((sizes > 0) & (sizes <= [[height], [width]])).all(0)
+            rows, (heights, widths) = left[fits], sizes[:, fits]
+            tops, lefts = draws.integers(height - heights + 1, rows), draws.integers(width - widths + 1, rows)
+            drawn[rows] = np.stack([tops, lefts, heights, widths], 1)
+            left = left[~fits]
+        return drawn
+
+    def apply(self, images: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+        """Crop and resize images (n, C, H, W)."""
+        images = images[:, 0] if self._is_grey else np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+        made = np.empty((len(images), *self.shape), np.uint8)
+        for number, (top, left, height, width) in enumerate(drawn.tolist()):
+            made[number] = self._resized(images[number, top : top + height, left : left + width])
+        return made[:, None] if made.ndim == 3 else made.transpose(0, 3, 1, 2)
 
 
 class Flip:
@@ -356,6 +413,7 @@ def is_alone(transform: Any) -> bool:
 #: How a batch passes through each of the random transforms that are computed at once.
 BATCHED: dict[type, Any] = {
     transforms.RandomCrop: Crop,
+    transforms.RandomResizedCrop: ResizedCrop,
     RandomFlip: Flip,
     transforms.RandomErasing: Erase,
     transforms.ColorJitter: Jitter,

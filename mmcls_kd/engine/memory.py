@@ -25,7 +25,7 @@ from mmpretrain.structures import DataSample
 from mmpretrain.structures.utils import format_label
 from torchvision import transforms as vision
 
-from .batched import BATCHED, Crop, Flip, OneByOne, batched, is_alone
+from .batched import BATCHED, Crop, Flip, OneByOne, ResizedCrop, batched, is_alone
 from .draws import Draws
 from .seeds import derive_seeds
 
@@ -272,7 +272,7 @@ class ImageMemory:
         They are filled as ``DataSample`` fills itself, field by field; its own methods take twenty times as long.
         """
         flips = [(step, drawn) for step, drawn in zip(self._steps, views.drawn, strict=True) if isinstance(step, Flip)]
-        sizes = [step.shape for step in self._steps if isinstance(step, Crop)]
+        sizes = [step.shape for step in self._steps if isinstance(step, Crop | ResizedCrop)]
         size = dict(img_shape=sizes[-1]) if sizes else {}
         facts = self._noted({**(self._kept or {}), **size})
         by_draw = [[self._noted(one) for one in step.facts] for step, _ in flips]

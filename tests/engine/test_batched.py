@@ -135,6 +135,10 @@ COLOURS = {
     'normal_draws': [rand_augment(CHANGES, magnitude_std=4, magnitude_level=6, num_policies=3), TIMM],
     'AutoAugment': [CROP, dict(type='AutoAugment', policies='imagenet'), FLIP],
     'sequences': [dict(type='AutoAugment', policies=[FIXED[:3], FIXED[8:], FIXED[4:5]])],
+    'resized': [FLIP, dict(type='RandomResizedCrop', scale=(9, 13)), FLIP],
+    'resized_by_pillow': [dict(type='RandomResizedCrop', scale=9, backend='pillow', interpolation='bicubic'), CROP],
+    'seldom_resized': [dict(type='RandomResizedCrop', scale=8, crop_ratio_range=(0.8, 1.2), max_attempts=3), FLIP],
+    'never_resized': [dict(type='RandomResizedCrop', scale=8, aspect_ratio_range=(3.0, 4.0), crop_ratio_range=(0.9, 1.0))],
     'twice': [jitter(brightness=0.4, hue=0.2), jitter(contrast=0.4, saturation=0.3), erasing(mode='rand')],
 }
 OTHERS = {
@@ -144,7 +148,6 @@ OTHERS = {
     'normal_draws': [TIMM, erasing(mode='rand', fill_std=20)],
     'AutoAugment': [CROP, dict(type='AutoAugment', policies=[[dict(type='GaussianBlur', radius=1)], FIXED[:2]])],
     'one_policy': [dict(type='Equalize', prob=0.8), dict(type='Cutout', shape=4, prob=0.7), FLIP],
-    'resized': [FLIP, dict(type='RandomResizedCrop', scale=(9, 13)), FLIP],
     'efficientnet': [dict(type='EfficientNetRandomCrop', scale=11)],
     'python_generator': [FLIP, dict(type='RandomGrayscale', prob=0.5, keep_channels=True), CROP],
     'lighting': [dict(type='Lighting', eigval=[55.0, 4.0, 1.0], eigvec=[[0.5, 0.1, 0.2]] * 3), CROP],
@@ -164,13 +167,13 @@ def test_others_change_one_image_after_the_other(name):
     assert_same(OTHERS[name], (15, 18, 3))
 
 
-@pytest.mark.parametrize(
-    'pipeline', [[CROP, dict(CROP, pad_if_needed=True)], [FLIP, dict(type='RandomResizedCrop', scale=9)]]
-)
 @pytest.mark.parametrize('shape', [(15, 18), (15, 18, 1)])
-def test_grey_images(pipeline, shape):
-    assert len(batched(built(pipeline), shape)[1]) == 1
-    assert_same(pipeline, shape)
+def test_grey_images(shape):
+    resized = dict(type='RandomResizedCrop', scale=9)
+    assert batched(built([FLIP, resized, CROP]), shape)[1] == []
+    assert_same([FLIP, resized, CROP], shape)
+    assert len(batched(built([CROP, dict(CROP, pad_if_needed=True)]), shape)[1]) == 1
+    assert_same([CROP, dict(CROP, pad_if_needed=True)], shape)
 
 
 def test_torchvisions_generator():

@@ -124,6 +124,7 @@ GREY = {
     'colour': [*SHAPED, crop(32, padding=4, pad_val=(3, 5, 250)), FLIP],
     'rounded_value': [crop(28, padding=2, pad_val=127.5), crop(28, padding=1, pad_val=300)],
     'erased': [*SHAPED, crop(26), dict(type='RandomErasing', mode='rand', erase_prob=0.9), FLIP],
+    'resized': [dict(type='RandomResizedCrop', scale=(20, 16)), FLIP],
     'jittered': [*SHAPED, crop(24), dict(type='ColorJitter', brightness=0.4, hue=0.1), FLIP],
     'one_value_of_colours': [*SHAPED, crop(32, padding=4, pad_val=(123.675, 0.5, 1.5)), crop(32, padding=4, pad_val=128)],
 }
@@ -131,7 +132,6 @@ FALLBACKS = {
     'RandAugment': [crop(24), dict(type='RandAugment', policies=[dict(type='Solarize', thr=9)], **RAND_AUGMENT), FLIP],
     'ColorJitter': [*SHAPED, FLIP, dict(type='ColorJitter', brightness=0.4, backend='cv2'), crop(20)],
     'RandomErasing': [*SHAPED, dict(type='RandomErasing', mode='rand', fill_std=20, erase_prob=0.9), FLIP],
-    'RandomResizedCrop': [FLIP, dict(type='RandomResizedCrop', scale=(20, 16))],
     'pad_if_needed': [crop(32, pad_if_needed=True)],
     'TwoViews': [dict(type='TwoViews', weak=[crop(28, padding=2), FLIP])],
     'torchvision/RandomRotation': [dict(type='NumpyToPIL'), dict(type='torchvision/RandomRotation', degrees=9)],
