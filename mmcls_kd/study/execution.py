@@ -122,11 +122,11 @@ def _perform_next(queue: Queue, place: Place, steps: Steps) -> tuple[Run, Record
     """Execute the next run, unless its shared teacher could not be stored."""
     with ExitStack() as held:
         run = queue.take(held)
-        if failure := queue.unstored.get(run.shared_store):
+        if failure := queue.unstored.get(run.store_name):
             return replace(failure, run=run)
         result = _perform(run, place, steps, held)
         if run.shared_store and isinstance(result, Failure) and 'store_teacher' in result.log.name:
-            queue.unstored[run.shared_store] = result
+            queue.unstored[run.store_name] = result
         return result
 
 
@@ -149,7 +149,7 @@ def _perform(run: Run, place: Place, steps: Steps, held: ExitStack) -> tuple[Run
                 if not code:
                     held.close()
                     if run.shared_store and 'store_teacher' in tool:
-                        print(announcement(run.key, folder.parents[2], run.shared_store), flush=True)
+                        print(announcement(run.key, folder.parents[2], run.store_name), flush=True)
                 if code == DivergenceError.exit_code:
                     diverged = _last_line(log).partition('error: ')[2].partition(' (')[0]
                     break
@@ -208,7 +208,7 @@ def collect(run: Run, folder: Path, place: Place, diverged: str | None = None) -
     times = [json.loads(line) for line in (folder / TIMES).read_text().splitlines()]
     record = {
         'key': run.key,
-        **{key: value for key, value in asdict(run).items() if key not in ('losses',)},
+        **{key: value for key, value in asdict(run).items() if key not in ('losses', 'stored_vectors')},
         'digest': run.digest,
         'last': last,
         'best': curve[best] if best is not None else last,

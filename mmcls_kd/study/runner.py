@@ -115,7 +115,7 @@ class StudyRunner:
         if self.study.shared_teacher:
             known = {record['key'] for record in self.records()}
             unfinished = [run for run in self.planned() if run.key not in known and not finished_before(run, self.place)]
-            remove_stores(self.place.folder, {run.shared_store for run in unfinished})
+            remove_stores(self.place.folder, {run.store_name for run in unfinished})
 
     def failed(self, failure: Failure) -> None:
         """Keep a failure for the end."""

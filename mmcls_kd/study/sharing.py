@@ -20,8 +20,8 @@ from .contents import known_config
 
 #: Folder of the stored teachers, in that of the study's runs.
 STORES = 'teachers'
-#: Inputs and facts of a method that a store holds, if the run that makes it needs them.
-STORED = {'logit_t', 'vector_t', 'teacher_weight'}
+#: Inputs and facts of a method that a store can hold, with the vectors that it has to be asked for.
+STORED = dict(logit_t=(), vector_t=('vector',), teacher_weight=())
 #: Keys of a distiller that decide its teacher's outputs, beside those of :meth:`~.distillers.recipe.Recipe.teacher_record`.
 FURTHER = ('teacher_pretrained', 'teacher_precision', 'taps')
 
@@ -33,8 +33,12 @@ def teacher_inputs(method: Method) -> set[str]:
     return missing | {weak_name(name) for name in method.inputs if needs_teacher(name)}
 
 
-def shared_store(config: str, options: tuple[str, ...], seed: int, methods: Iterable[Method], content: str) -> str:
-    """Return the name of the stored teacher of a run; it is equal for runs of the same views, teacher and needs.
+def shared_store(
+    config: str, options: tuple[str, ...], seed: int, methods: Iterable[Method], content: str
+) -> tuple[str, tuple[str, ...]]:
+    """Return the name of the stored teacher of a run, and the vectors that it reads there.
+
+    The name is equal for runs of the same views and teacher.
 
     Args:
         config: Config of its training.
@@ -44,13 +48,14 @@ def shared_store(config: str, options: tuple[str, ...], seed: int, methods: Iter
         content: Digest of the teacher's files.
 
     Returns:
-        A name, or '' where a store cannot replace the teacher, or there is none.
+        The name and the vectors; '' where a store cannot replace the teacher, or there is none.
     """
     needed = set().union(*map(teacher_inputs, methods))
-    if not needed or needed - STORED or not (views := _views(known_config(config, options))):
-        return ''
-    said = json.dumps([views, sorted(needed - {'logit_t'}), content])  # a store holds the logits in any case
-    return f'seed{seed}-{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}'
+    if not needed or needed - {*STORED} or not (views := _views(known_config(config, options))):
+        return '', ()
+    said = json.dumps([views, [], content])
+    vectors = tuple(vector for name in sorted(needed) for vector in STORED[name])
+    return f'seed{seed}-{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}', vectors
 
 
 @cache

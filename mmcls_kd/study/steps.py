@@ -66,7 +66,8 @@ def _steps(run: Run, folder: Path, data_root: str | None, devices: int) -> Itera
         options = [*shared, *run.placed, *run.options, *batch_options(run, devices)]
         if store := store_of(run, folder):
             if not is_stored(store, epochs := epochs_of(run)):
-                yield 'tools/store_teacher.py', [*train, '--store', str(store), '--epochs', str(epochs), *options]
+                vectors = ['--with', *run.stored_vectors] if run.stored_vectors else []
+                yield 'tools/store_teacher.py', [*train, '--store', str(store), '--epochs', str(epochs), *vectors, *options]
             options.append(f'model.teacher_store={store}')
         yield 'tools/train.py', [*train, '--resume', *options]
         weights = (folder / 'last_checkpoint').read_text().strip()
@@ -84,7 +85,7 @@ def _steps(run: Run, folder: Path, data_root: str | None, devices: int) -> Itera
 def store_of(run: Run, folder: Path) -> Path | None:
     """Return the store of a run in its folder: its own, or one of several runs, see :mod:`.sharing`; None without one."""
     if run.shared_store:
-        return folder.parents[2] / STORES / run.shared_store
+        return folder.parents[2] / STORES / run.store_name
     return folder / 'store' if run.stored else None
 
 
