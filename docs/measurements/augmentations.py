@@ -29,6 +29,7 @@ PIPELINES = {
     '… `RandAugment`': [*CROP, TIMM],
     '… `AutoAugment`': [*CROP, dict(type='AutoAugment', policies='imagenet')],
     '`RandomResizedCrop`, flip': [dict(type='RandomResizedCrop', scale=32), CROP[1]],
+    'two views': [dict(type='TwoViews', weak=CROP)],
     "… `ColorJitter(backend='cv2')`": [*CROP, dict(COLOURS, backend='cv2')],
 }
 
@@ -59,7 +60,7 @@ def build(pipeline, in_memory):
 def speed(loader):
     """Return the images of a pass by seconds of processor time."""
     start = process_time()
-    images = sum(len(batch['inputs']) for batch in batches_from(loader, 0))
+    images = sum(len(batch['data_samples']) for batch in batches_from(loader, 0))
     return images / (process_time() - start)
 
 

@@ -25,7 +25,8 @@ from PIL import Image
 from torchvision import transforms as vision
 
 from .draws import Draws, advance
-from .policies import Policies
+from .policies import Policies, Strong
+from .two_views import StrongAugment
 
 
 class Crop:
@@ -419,6 +420,7 @@ BATCHED: dict[type, Any] = {
     transforms.ColorJitter: Jitter,
     transforms.RandAugment: Policies,
     transforms.AutoAugment: Policies,
+    StrongAugment: Strong,
 }
 
 
@@ -432,7 +434,7 @@ def batched(chosen: Sequence[Any], shape: tuple[int, ...]) -> tuple[list[Any], l
         found.append(kind(transform, shape))
         shape = found[-1].shape
     others = list(chosen[len(found) :])
-    numbers = [number for number, step in enumerate(found) if isinstance(step, Policies) and others]
+    numbers = [number for number, step in enumerate(found) if isinstance(step, Policies | Strong) and others]
     if numbers:  # NumPy may keep a normal number for the others
         others = list(chosen[numbers[0] :])
         del found[numbers[0] :]

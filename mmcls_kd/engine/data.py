@@ -373,7 +373,10 @@ class SeededDataset:
 
     def _listed(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return a batch with a list of images where the collation makes one."""
-        return {**batch, 'inputs': list(batch['inputs'])} if self._collate == 'pseudo_collate' else batch
+        if self._collate != 'pseudo_collate':
+            return batch
+        images = batch['inputs']
+        return {**batch, 'inputs': [tuple(view) for view in images] if isinstance(images, list) else list(images)}
 
 
 @FUNCTIONS.register_module()

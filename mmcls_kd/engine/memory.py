@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat, takewhile
 from typing import Any
@@ -28,6 +28,7 @@ from torchvision import transforms as vision
 from .batched import BATCHED, Crop, Flip, OneByOne, ResizedCrop, batched, is_alone
 from .draws import Draws
 from .seeds import derive_seeds
+from .two_views import TwoViews
 
 #: Size in bytes up to which a data set's images are kept in memory by themselves.
 LIMIT = 512 * 2**20
@@ -86,6 +87,30 @@ def _name_of(transform: Any) -> str:
     return type(transform).__name__ + '(pad_if_needed=True)' * bool(getattr(transform, 'pad_if_needed', False))
 
 
+def _with_inner(chosen: Iterable[Any]) -> Iterator[Any]:
+    """Iterate over transforms, and over those of both views."""
+    for one in chosen:
+        yield one
+        if type(one) is TwoViews:
+            for view in one.views:
+                yield from view.transforms
+
+
+def _passed(images: np.ndarray, steps: Iterable[tuple[Any, np.ndarray]]) -> tuple[np.ndarray, Iterable[dict[str, Any]]]:
+    """Pass images through steps with their draws; return them, and what steps note of each."""
+    facts: Iterable[dict[str, Any]] = repeat({})
+    for step, drawn in steps:
+        if isinstance(step, OneByOne):
+            images, facts = step.apply(images, drawn)
+        else:
+            images = step.apply(images, drawn)
+    return images, facts
+
+
+def _tensor(images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(images))
+
+
 class ImageMemory:
     """The images of a data set, read at their first use and kept; see the module.
 
@@ -111,7 +136,8 @@ class ImageMemory:
         if not plain:
             raise NotKeptError(f'{kind.__name__} makes its samples in a way of its own')
         self.dataset, self._transforms = dataset, list(dataset.pipeline.transforms)
-        self._settings = [dict(vars(one)) if is_fixed(one) or type(one) in BATCHED else {} for one in self._transforms]
+        known = [one for one in _with_inner(self._transforms) if is_fixed(one) or type(one) in BATCHED]
+        self._settings = [(one, dict(vars(one))) for one in known]
         self._fixed = list(takewhile(is_fixed, self._transforms))
         first = self._first()
         self._rest = self._transforms[len(self._fixed) :]
@@ -134,6 +160,8 @@ class ImageMemory:
         self._kept: dict[str, Any] | None = None
         self._other: dict[int, dict[str, Any]] = {}
         self._steps: list[Any] = []
+        self._strong: list[Any] = []
+        self._shared: int | None = None
         self.reason = self._find_reason(first)
 
     def _first(self) -> dict[str, Any]:
@@ -158,7 +186,7 @@ class ImageMemory:
         if _label_of(first) is None:
             return OTHER_LABELS
         self._steps, others = batched(random, first['img'].shape)
-        if not others:
+        if not others or self._takes_two_views(others, first['img'].shape):
             return None
         if all(is_alone(one) or (is_fixed(one) and type(one) is not LoadImageFromFile) for one in others):
             self._steps.append(OneByOne(others, self._steps[-1].shape if self._steps else first['img'].shape))
@@ -166,6 +194,19 @@ class ImageMemory:
             self._steps = []
         named = [others[0], *(one for one in others[1:] if type(one) not in BATCHED)]
         return f'{_name_of(min(named, key=is_fixed))} is computed image by image'
+
+    def _takes_two_views(self, others: Sequence[Any], shape: tuple[int, ...]) -> bool:
+        """Check whether the last transform makes two views that can be computed for a batch at once; note how."""
+        if len(others) != 1 or type(others[0]) is not TwoViews:
+            return False
+        shape = self._steps[-1].shape if self._steps else shape
+        (weak, left), (strong, left_of_strong) = (batched(view.transforms, shape) for view in others[0].views)
+        shapes = {(steps[-1].shape if steps else shape) for steps in (weak, strong)}
+        if left or left_of_strong or len(shapes) > 1:
+            return False
+        self._shared, self._strong = len(self._steps), strong
+        self._steps += weak
+        return True
 
     @property
     def makes_batches(self) -> bool:
@@ -177,7 +218,7 @@ class ImageMemory:
         """Whether the data set's pipeline still has the transforms that it had, with their settings."""
         now = getattr(self.dataset.pipeline, 'transforms', ())
         same = len(now) == len(self._transforms) and all(a is b for a, b in zip(now, self._transforms, strict=True))
-        return same and all(not kept or _are_equal(kept, vars(one)) for one, kept in zip(now, self._settings, strict=True))
+        return same and all(_are_equal(kept, vars(one)) for one, kept in self._settings)
 
     # ---- reading
 
@@ -242,36 +283,36 @@ class ImageMemory:
             places: Their places in the epoch's order, (n,).
         """
         seeds = derive_seeds((seed, 'sample', epoch), places.tolist(), indices.tolist())
-        draws = Draws(seeds, 12 * max(2, len(self._steps)))
-        return Views(epoch, indices, places, [step.draw(draws) for step in self._steps])
+        steps = [*self._steps, *self._strong]
+        draws = Draws(seeds, 12 * max(2, len(steps)))
+        return Views(epoch, indices, places, [step.draw(draws) for step in steps])
 
     @property
     def is_random(self) -> bool:
         """Whether the views of an image differ."""
-        return bool(self._steps)
+        return bool(self._steps or self._shared is not None)
 
     def fixed_batch(self, indices: np.ndarray) -> dict[str, Any]:
         """Make a batch of images whose pipeline draws nothing, without a place in the training; see :meth:`batch`."""
         return self.batch(Views(None, indices, indices, []))
 
     def batch(self, views: Views) -> dict[str, Any]:
-        """Make a batch: ``inputs`` (n, C, H, W) of bytes, and ``data_samples``."""
-        images = self.images[views.indices]
-        facts: Iterable[dict[str, Any]] = repeat({})
-        for step, drawn in zip(self._steps, views.drawn, strict=True):
-            if isinstance(step, OneByOne):
-                images, facts = step.apply(images, drawn)
-            else:
-                images = step.apply(images, drawn)
-        inputs = torch.from_numpy(np.ascontiguousarray(images))
-        return dict(inputs=inputs, data_samples=list(self._samples(views, facts)))
+        """Make a batch: ``inputs`` (n, C, H, W) of bytes, or the list of those of both views; and ``data_samples``."""
+        images, number = self.images[views.indices], len(self._steps)
+        steps = list(zip(self._steps, views.drawn, strict=False))
+        first, facts = _passed(images, steps[: self._shared])
+        if self._shared is None:
+            return dict(inputs=_tensor(first), data_samples=list(self._samples(views, facts)))
+        weak, _ = _passed(first.copy(), steps[self._shared :])
+        strong, _ = _passed(first, list(zip(self._strong, views.drawn[number:], strict=True)))
+        return dict(inputs=[_tensor(weak), _tensor(strong)], data_samples=list(self._samples(views, facts)))
 
     def _samples(self, views: Views, facts_of: Iterable[dict[str, Any]]) -> Iterator[DataSample]:
         """Iterate over the samples of a batch, as ``PackInputs`` makes them.
 
         They are filled as ``DataSample`` fills itself, field by field; its own methods take twenty times as long.
         """
-        flips = [(step, drawn) for step, drawn in zip(self._steps, views.drawn, strict=True) if isinstance(step, Flip)]
+        flips = [(step, drawn) for step, drawn in zip(self._steps, views.drawn, strict=False) if isinstance(step, Flip)]
         sizes = [step.shape for step in self._steps if isinstance(step, Crop | ResizedCrop)]
         size = dict(img_shape=sizes[-1]) if sizes else {}
         facts = self._noted({**(self._kept or {}), **size})

@@ -1,4 +1,4 @@
-"""RandAugment and AutoAugment of a batch of images: drawn for all at once, bit for bit as one image at a time.
+"""RandAugment, AutoAugment and StrongAugment of a batch: drawn for all at once, bit for bit as one image at a time.
 
 The changes that were drawn are made to one image after the other, by those functions of mmcv that mmpretrain's transforms
 call. Functions that count levels are replaced by faster ones.
@@ -15,6 +15,7 @@ import numpy as np
 from mmpretrain.datasets.transforms import auto_augment
 
 from .draws import Draws
+from .two_views import GREY
 
 LEVELS = np.arange(256)
 
@@ -180,6 +181,44 @@ class Policies:
         setting, signed, function = CHANGES[type(change)]
         fixed = None if setting is None or signed else getattr(change, setting)
         return function(change, image, amount if fixed is None else fixed).astype(np.uint8, copy=False)
+
+
+class Strong:
+    """:class:`~mmcls_kd.engine.two_views.StrongAugment` of a batch.
+
+    Args:
+        transform: The transform.
+        shape: Shape of an image.
+
+    Attributes:
+        shape: The same.
+    """
+
+    def __init__(self, transform: Any, shape: tuple[int, ...]) -> None:
+        self.shape, self._cutout = shape, transform.cutout
+        self._policies = Policies(transform.augment, (*shape[:2], 3))
+
+    @staticmethod
+    def takes(transform: Any, shape: tuple[int, ...]) -> bool:
+        """Check whether a transform of images of a shape can be computed for a batch at once."""
+        return shape[2:] in ((), (1,), (3,)) and Policies.takes(transform.augment, (*shape[:2], 3))
+
+    def draw(self, draws: Draws) -> np.ndarray:
+        """Draw for each sample: top, bottom, left and right of the grey square, then the changes; (n, 4 + 2·changes)."""
+        changes = self._policies.draw(draws).reshape(len(draws.seeds), -1)
+        half = self._cutout * draws.uniform() * self.shape[1] / 2
+        middles = [(length, length * draws.uniform()) for length in self.shape[:2]]
+        sides = [side for n, middle in middles for side in (np.maximum(0, middle - half), np.minimum(n, middle + half))]
+        return np.concatenate([np.trunc(sides).T, changes], 1)
+
+    def apply(self, images: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+        """Change images (n, C, H, W)."""
+        channels = images.shape[1]
+        colours = images if channels == 3 else np.repeat(images, 3, 1)
+        made = self._policies.apply(colours, drawn[:, 4:].reshape(len(drawn), -1, 2))[:, :channels]
+        for image, (top, bottom, left, right) in zip(made, drawn[:, :4].astype(int).tolist(), strict=True):
+            image[:, top:bottom, left:right] = GREY
+        return made
 
 
 def _choices_of(transform: Any) -> tuple[list[list[Any]], int]:

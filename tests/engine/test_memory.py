@@ -133,7 +133,7 @@ FALLBACKS = {
     'ColorJitter': [*SHAPED, FLIP, dict(type='ColorJitter', brightness=0.4, backend='cv2'), crop(20)],
     'RandomErasing': [*SHAPED, dict(type='RandomErasing', mode='rand', fill_std=20, erase_prob=0.9), FLIP],
     'pad_if_needed': [crop(32, pad_if_needed=True)],
-    'TwoViews': [dict(type='TwoViews', weak=[crop(28, padding=2), FLIP])],
+    'TwoViews': [dict(type='TwoViews', weak=[crop(28, padding=2, pad_if_needed=True), FLIP])],
     'torchvision/RandomRotation': [dict(type='NumpyToPIL'), dict(type='torchvision/RandomRotation', degrees=9)],
 }
 
@@ -164,6 +164,36 @@ def test_another_transform_is_named_and_gets_the_kept_image(grey, name):
                 assert_same([made], [loaded])
     assert ours.dataset.memory is not None
     assert ours.dataset.makes_batches == (name != 'TwoViews')
+
+
+TWO_VIEWS = {
+    'grey': [crop(26), dict(type='TwoViews', weak=[FLIP, crop(24, padding=2)])],
+    'alike': [dict(type='TwoViews', strong=[], weak=[FLIP], both=[crop(20)])],
+    'one_without_draws': [dict(type='TwoViews')],
+    'colour': [*SHAPED, dict(type='TwoViews', weak=[FLIP], strong=[dict(type='StrongAugment', cutout=0.8, num_policies=3)])],
+    'erased': [*SHAPED, dict(type='TwoViews', strong=[dict(type='RandomErasing', mode='rand')])],
+}
+
+
+@pytest.mark.parametrize('name', TWO_VIEWS)
+def test_two_views(grey, name):
+    settings = dict(collate_fn=dict(type='pseudo_collate' if name == 'alike' else 'default_collate'))
+    ours, theirs = (loader(grey, TWO_VIEWS[name], in_memory=kept, **settings) for kept in (None, False))
+    assert 'a batch at a time' in ours.dataset.notice
+    assert ours.dataset.memory.is_random
+    for epoch, start in ((0, 0), (7, 3)):
+        for made, loaded in zip(passed(ours, epoch, start), passed(theirs, epoch, start), strict=True):
+            pairs = list(zip(made['inputs'], loaded['inputs'], strict=True))
+            assert all(type(a) is type(b) for a, b in pairs)
+            for view, expected in pairs:
+                assert_same([{**made, 'inputs': view}], [{**loaded, 'inputs': expected}])
+
+
+def test_two_views_of_different_sizes_are_left_to_the_pipeline(grey):
+    data = loader(grey, [dict(type='TwoViews', strong=[crop(20)])])
+    assert not data.dataset.makes_batches
+    with pytest.raises(ValueError, match='TwoViews: the weak view has the shape'):
+        passed(data)
 
 
 @pytest.mark.parametrize('pipeline', [[READ, RESIZE, crop(8), FLIP], [READ, RESIZE, FLIP]])
@@ -224,7 +254,7 @@ def test_files_that_cannot_be_read(photos, tmp_path):
 
 @pytest.mark.parametrize('sampler', ['DefaultSampler', 'RepeatAugSampler'])
 def test_neither_batch_size_nor_workers_nor_processes_matter(grey, sampler, monkeypatch):
-    pipeline = GREY['crop_and_flip']
+    pipeline = GREY['crop_and_flip' if sampler == 'DefaultSampler' else 'erased']
 
     def views(**settings):
         batches = passed(loader(grey, pipeline, sampler=sampler, **settings), 1)
@@ -295,6 +325,15 @@ class TestChoice:
             for data in (ours, theirs):
                 vars(data.dataset.dataset.pipeline.transforms[1]).update(change)
             assert_same(passed(ours), passed(theirs))
+
+    def test_not_after_a_transform_of_a_view_was_set_otherwise(self, grey):
+        ours, theirs = (loader(grey, [dict(type='TwoViews', weak=[FLIP])], in_memory=kept) for kept in (None, False))
+        assert ours.dataset.makes_batches
+        for data in (ours, theirs):
+            data.dataset.dataset.pipeline.transforms[0].views[1].transforms[0].prob = 1.0
+        assert not ours.dataset.makes_batches
+        strong = [[view for batch in passed(data) for view in batch['inputs'][1]] for data in (ours, theirs)]
+        assert all(torch.equal(a, b) for a, b in zip(*strong, strict=True))
 
     @pytest.mark.parametrize('name', ['default_collate', 'pseudo_collate'])
     def test_those_of_either_collation_of_mmengine(self, grey, name):
