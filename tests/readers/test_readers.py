@@ -314,9 +314,7 @@ class TestTableFaults:
         for split in ('train', 'validation'):
             folders.class_folders(tmp_path / 'images' / split, bus=2, train=2)
         text = self.refused(lambda: table(tmp_path / 'images', split='train'))
-        assert text.startswith(
-            f'{tmp_path}/images: its rows are of train, validation, because datasets takes the folder train '
-        )
+        assert text.startswith(f'{tmp_path}/images: its rows are of train, validation, as datasets takes the folder train ')
         named = {'train': 'train/**', 'validation': 'validation/**'}
         data = table(tmp_path / 'images', split='train', load_options=dict(data_files=named))
         assert len(data) == 4
