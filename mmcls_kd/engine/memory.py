@@ -187,7 +187,9 @@ class ImageMemory:
             return OTHER_LABELS
         self._steps, others = batched(random, first['img'].shape)
         if not others or self._takes_two_views(others, first['img'].shape):
-            return None
+            resized = any(isinstance(step, ResizedCrop) for step in self._steps)
+            whole_files = [*map(type, self._fixed)] == [LoadImageFromFile]  # they may be of different sizes
+            return 'RandomResizedCrop is computed image by image' if resized and whole_files else None
         if all(is_alone(one) or (is_fixed(one) and type(one) is not LoadImageFromFile) for one in others):
             self._steps.append(OneByOne(others, self._steps[-1].shape if self._steps else first['img'].shape))
         else:
@@ -284,7 +286,7 @@ class ImageMemory:
         """
         seeds = derive_seeds((seed, 'sample', epoch), places.tolist(), indices.tolist())
         steps = [*self._steps, *self._strong]
-        draws = Draws(seeds, 12 * max(2, len(steps)))
+        draws = Draws(seeds, min(226, 12 * max(2, len(steps))))
         return Views(epoch, indices, places, [step.draw(draws) for step in steps])
 
     @property

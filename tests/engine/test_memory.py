@@ -302,6 +302,13 @@ class TestChoice:
         assert 'by 2 workers: RandAugment is computed image by image' in beside.notice
         assert loader(grey, FALLBACKS['RandAugment'], workers=2, in_memory=True).dataset.memory is not None
 
+    def test_not_files_of_any_size_that_workers_crop_and_resize(self, photos):
+        pipeline = [dict(type='RandomResizedCrop', scale=8), FLIP]
+        beside = loader(photos, [READ, *pipeline], 'CustomDataset', workers=2).dataset
+        assert 'by 2 workers: RandomResizedCrop is computed image by image' in beside.notice
+        assert loader(photos, [READ, *pipeline], 'CustomDataset').dataset.makes_batches
+        assert loader(photos, [READ, RESIZE, *pipeline], 'CustomDataset', workers=2).dataset.makes_batches
+
     def test_not_those_of_a_wrapper_and_a_demand_is_answered(self, grey):
         repeated = dict(type='RepeatDataset', times=2)
         assert loader(grey, [FLIP], dataset=repeated).dataset.notice is None
