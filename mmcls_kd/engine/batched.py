@@ -340,7 +340,8 @@ class OneByOne:
 
     def __init__(self, chosen: Sequence[Any], shape: tuple[int, ...]) -> None:
         self._transforms, self._is_grey = list(chosen), len(shape) == 2
-        self._numpy_alone = not any(isinstance(one, RandomGrayscale | TorchVisonTransformWrapper) for one in chosen)
+        self._draw_by_python = any(isinstance(one, RandomGrayscale) for one in chosen)
+        self._draw_by_torch = any(isinstance(one, TorchVisonTransformWrapper) for one in chosen)
 
     def draw(self, draws: Draws) -> np.ndarray:
         """Return the seed of each sample, and the number of words that are drawn before these transforms; (n, 2)."""
@@ -352,8 +353,9 @@ class OneByOne:
         made, facts = [], []
         for image, (seed, used) in zip(images, drawn.tolist(), strict=True):
             advance(np.random, seed, used)
-            if not self._numpy_alone:
+            if self._draw_by_python:
                 random.seed(seed)
+            if self._draw_by_torch:
                 torch.default_generator.manual_seed(seed)
             results: dict[str, Any] = dict(img=image)
             for transform in self._transforms:
