@@ -6,12 +6,12 @@ import logging
 import re
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
 from mmengine.logging import MMLogger
-from mmengine.runner import Runner
+from mmengine.runner import BaseLoop, Runner
 from mmpretrain.registry import RUNNERS
 
 #: Records of more lines (versions, config, hooks) are shown by their first line.
@@ -57,7 +57,7 @@ class ConsoleFormatter(logging.Formatter):
 
 @RUNNERS.register_module()
 class ConsoleRunner(Runner):
-    """mmengine's Runner with a readable console, see :class:`ConsoleFormatter`."""
+    """mmengine's Runner with a readable console, see :class:`ConsoleFormatter`, and small images in memory."""
 
     def build_logger(self, log_level: int | str = 'INFO', log_file: str | None = None, **kwargs: Any) -> MMLogger:
         """Build mmengine's logger; its file has all records unchanged."""
@@ -68,6 +68,25 @@ class ConsoleRunner(Runner):
                 handler.addFilter(is_of_use)
                 handler.setFormatter(ConsoleFormatter(handler.formatter, files[0] if files else 'no file'))
         return logger
+
+    def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Build mmengine's loop, whose images are kept in memory where :func:`.kept.keep_images` does so."""
+        return _keeping(super().build_val_loop, loop)
+
+    def build_test_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Build mmengine's loop, whose images are kept in memory where :func:`.kept.keep_images` does so."""
+        return _keeping(super().build_test_loop, loop)
+
+
+def _keeping(build: Callable[[Any], BaseLoop], loop: BaseLoop | dict) -> BaseLoop:
+    """Build a loop whose images are kept in memory; ``in_memory`` in its config says whether."""
+    from .kept import keep_images
+
+    settings = dict(loop) if isinstance(loop, Mapping) else {}
+    in_memory = settings.pop('in_memory', None)
+    built = build(settings if isinstance(loop, Mapping) else loop)
+    keep_images(getattr(built, 'dataloader', None), in_memory)
+    return built
 
 
 #: Interval of progress messages, in s.

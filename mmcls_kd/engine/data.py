@@ -326,7 +326,7 @@ class SeededDataset:
     @property
     def makes_batches(self) -> bool:
         """Whether whole batches can be made in memory."""
-        return self.memory is not None and self.memory.is_current and self.memory.reason is None
+        return self.memory is not None and self.memory.is_current and self.memory.makes_batches
 
     def batches(self, sampler: PlacedSampler, batch_size: int, drop_last: bool) -> Iterator[dict[str, Any]]:
         """Iterate over the batches of a pass, made in memory; they hold the same as those of a dataloader.
@@ -360,7 +360,7 @@ class SeededDataset:
                 self._give_up(error)
         if not self.makes_batches:
             rows = zip(views.indices.tolist(), views.places.tolist(), strict=True)
-            samples = [self[SampleIndex(index, views.epoch, place)] for index, place in rows]
+            samples = [self[SampleIndex(index, views.epoch or 0, place)] for index, place in rows]
             found = collate_readable(samples, self._collate)
             return found if self.on_unreadable == 'skip' else {k: v for k, v in found.items() if k != 'unreadable'}
         assert memory is not None
@@ -373,7 +373,10 @@ class SeededDataset:
 
     def _listed(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Return a batch with a list of images where the collation makes one."""
-        return {**batch, 'inputs': list(batch['inputs'])} if self._collate == 'pseudo_collate' else batch
+        if self._collate != 'pseudo_collate':
+            return batch
+        images = batch['inputs']
+        return {**batch, 'inputs': [tuple(view) for view in images] if isinstance(images, list) else list(images)}
 
 
 @FUNCTIONS.register_module()

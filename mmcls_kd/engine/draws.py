@@ -7,9 +7,12 @@ NumPy needs for some ten.
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 
-#: Words of 32 bits that are made for each sample; more are drawn one sample at a time.
+#: Words of 32 bits that are made for each sample by themselves; those beyond are drawn one sample at a time.
 WORDS = 24
 #: MT19937: size of its state, distance of the word that is mixed in, and its constants.
 STATE, MIDDLE = 624, 397
@@ -37,11 +40,29 @@ def first_words(seeds: np.ndarray, count: int = WORDS) -> np.ndarray:
     return words ^ (words >> np.uint32(18))
 
 
+def advance(generator: Any, seed: int, used: int) -> None:
+    """Seed a generator (``np.random``, or a ``RandomState``), and draw a number of words from it.
+
+    Example:
+        >>> advance(np.random, 5, 3)
+        >>> np.random.randint(0, 2**32, dtype=np.uint32) == first_words(np.array([5], np.uint32))[3, 0]
+        np.True_
+    """
+    generator.seed(seed % 2**32)
+    if used:
+        generator.randint(0, 2**32, used, np.uint32)
+
+
 class Draws:
     """One sequence of draws a sample, each as from ``np.random`` after ``np.random.seed(seed)``.
 
     Args:
         seeds: Seeds of the samples, (n,), of 64 bits; of each the last 32 count.
+        count: Number of words that are made for each sample, at most 226.
+
+    Attributes:
+        seeds: The seeds.
+        used: Number of words that each sample has drawn, (n,).
 
     Example:
         >>> np.random.seed(5)
@@ -50,38 +71,67 @@ class Draws:
         (np.True_, np.True_)
     """
 
-    def __init__(self, seeds: np.ndarray) -> None:
-        self._seeds = (seeds & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-        self._words = first_words(self._seeds)
-        self._used = np.zeros(len(seeds), np.int64)
+    def __init__(self, seeds: np.ndarray, count: int = WORDS) -> None:
+        self.seeds = seeds
+        self.used = np.zeros(len(seeds), np.int64)
+        self._all = np.arange(len(seeds))
+        self._words = first_words((seeds & np.uint64(0xFFFFFFFF)).astype(np.uint32), count)
+        self._spare = np.full(len(seeds), np.nan)
+        self._alone = np.random.RandomState()
 
     def _next(self, rows: np.ndarray) -> np.ndarray:
         """Return the next word of some samples."""
-        used = self._used[rows]
-        self._used[rows] += 1
-        found = self._words[np.minimum(used, WORDS - 1), rows]
-        for k in np.flatnonzero(used >= WORDS):
-            alone = np.random.RandomState(self._seeds[rows[k]])
-            found[k] = alone.randint(0, 2**32, used[k] + 1, np.uint32)[-1]
+        used, last = self.used[rows], len(self._words) - 1
+        self.used[rows] += 1
+        found = self._words[np.minimum(used, last), rows]
+        for k in np.flatnonzero(used > last):
+            advance(self._alone, int(self.seeds[rows[k]]), int(used[k]))
+            found[k] = self._alone.randint(0, 2**32, dtype=np.uint32)
         return found
 
-    def integers(self, bound: int) -> np.ndarray:
-        """Draw a number below ``bound`` for each sample, as ``np.random.randint(0, bound)``; (n,)."""
-        found = np.zeros(len(self._seeds), np.int64)
-        if bound == 1:  # nothing is drawn
-            return found
-        mask = np.uint32((1 << (bound - 1).bit_length()) - 1)
-        rows = np.arange(len(found))
-        while len(rows):
-            found[rows] = self._next(rows) & mask
-            rows = rows[found[rows] >= bound]
+    def integers(self, bounds: int | np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+        """Draw a number for each sample, or for those of some rows, as ``np.random.randint(0, bound)``.
+
+        Args:
+            bounds: One bound for all, or one each.
+            rows: Positions of the samples.
+        """
+        rows = self._all if rows is None else rows
+        largest = np.broadcast_to(np.asarray(bounds, np.int64) - 1, len(rows))
+        masks = largest.astype(np.uint32)
+        for shift in (1, 2, 4, 8, 16):
+            masks |= masks >> np.uint32(shift)
+        found = np.zeros(len(rows), np.int64)
+        left = np.flatnonzero(largest)  # where only 0 is possible, nothing is drawn
+        while len(left):
+            found[left] = self._next(rows[left]) & masks[left]
+            left = left[found[left] > largest[left]]
         return found
 
-    def uniform(self) -> np.ndarray:
-        """Draw a number in [0, 1) for each sample, as ``np.random.random()``; (n,)."""
-        rows = np.arange(len(self._seeds))
+    def uniform(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Draw a number in [0, 1) for each sample, or for those of some rows, as ``np.random.random()``."""
+        rows = self._all if rows is None else rows
         high, low = self._next(rows) >> np.uint32(5), self._next(rows) >> np.uint32(6)
         return (high * 67108864.0 + low) / 9007199254740992.0
+
+    def normal(self, rows: np.ndarray) -> np.ndarray:
+        """Draw a number of the standard normal distribution for the samples of some rows, as ``np.random.normal()``.
+
+        NumPy's legacy generator draws two at a time, by Marsaglia's polar method, and keeps the other.
+        """
+        found = self._spare[rows]
+        self._spare[rows] = np.nan
+        left = np.flatnonzero(np.isnan(found))
+        while len(left):
+            x, y = (2.0 * self.uniform(rows[left]) - 1.0 for _ in range(2))
+            square = x * x + y * y
+            inside = (square < 1.0) & (square != 0.0)
+            x, y, square = x[inside], y[inside], square[inside]
+            logarithms = np.array([math.log(one) for one in square.tolist()])  # NumPy's own of arrays may round otherwise
+            factors = np.sqrt(-2.0 * logarithms / square)
+            self._spare[rows[left[inside]]], found[left[inside]] = factors * x, factors * y
+            left = left[~inside]
+        return found
 
     def choices(self, shares: list[float]) -> np.ndarray:
         """Draw a position for each sample, as ``np.random.choice(len(shares), p=shares)``; (n,)."""

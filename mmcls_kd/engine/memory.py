@@ -1,24 +1,23 @@
 """Images of a data set in memory: decoded once, and augmented a batch at a time, bit for bit as one at a time.
 
 A pipeline has three parts here: fixed transforms (reading, resizing), of whose result the image is kept; random ones; and
-mmpretrain's ``PackInputs``. Where all random ones are ``RandomCrop`` and ``RandomFlip``, a batch is made by a few array
-operations, with the draws that each sample's own seed gives (:mod:`.draws`). Otherwise the kept image passes through the
-pipeline's own transforms, one sample at a time.
+mmpretrain's ``PackInputs``. Where all random ones are among those of :mod:`.batched`, a batch is made by a few array
+operations, with the draws that each sample's own seed gives (:mod:`.draws`); some of them may change image after image.
+Otherwise the kept image passes through the pipeline's own transforms, one sample at a time.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat, takewhile
 from typing import Any
 
-import mmcv
 import numpy as np
 import torch
-from mmcv.transforms import CenterCrop, LoadImageFromFile, Pad, RandomFlip, Resize
+from mmcv.transforms import CenterCrop, LoadImageFromFile, Pad, Resize
 from mmengine.dataset import BaseDataset
 from mmpretrain.datasets import transforms
 from mmpretrain.datasets.transforms.processing import TorchVisonTransformWrapper
@@ -26,8 +25,10 @@ from mmpretrain.structures import DataSample
 from mmpretrain.structures.utils import format_label
 from torchvision import transforms as vision
 
+from .batched import BATCHED, Crop, Flip, OneByOne, ResizedCrop, batched, is_alone
 from .draws import Draws
 from .seeds import derive_seeds
+from .two_views import TwoViews
 
 #: Size in bytes up to which a data set's images are kept in memory by themselves.
 LIMIT = 512 * 2**20
@@ -53,95 +54,22 @@ def is_fixed(transform: Any) -> bool:
     return type(transform) in FIXED
 
 
-class Crop:
-    """mmpretrain's ``RandomCrop`` of a batch.
-
-    Args:
-        transform: The transform.
-        shape: Shape of an image before it.
-
-    Attributes:
-        shape: Shape of an image after it.
-        padding: Padding on the left, at the top, on the right, at the bottom.
-        room: Largest offset, down and to the right.
-    """
-
-    def __init__(self, transform: Any, shape: tuple[int, ...]) -> None:
-        given = transform.padding
-        self.padding = (*given, *given)[:4] if isinstance(given, tuple) else (given or 0,) * 4
-        if given is not None:  # OpenCV rounds the value, and may fill the first channel alone
-            blank = np.zeros(shape, np.uint8)
-            shape = mmcv.impad(blank, padding=given, pad_val=transform.pad_val).shape
-            self.value = mmcv.impad(blank[:1, :1], padding=1, pad_val=transform.pad_val)[0, 0].reshape(-1, 1, 1)
-        height, width, *channels = shape
-        self.shape = (min(height, transform.crop_size[0]), min(width, transform.crop_size[1]), *channels)
-        self.room = height - self.shape[0], width - self.shape[1]
-
-    def draw(self, draws: Draws) -> np.ndarray:
-        """Draw the offsets of samples, (n, 2)."""
-        return np.stack([draws.integers(room + 1) for room in self.room], 1)
-
-    def apply(self, images: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-        """Crop images (n, C, H, W)."""
-        left, top, right, bottom = self.padding
-        if any(self.padding):
-            n, channels, height, width = images.shape
-            padded = np.empty((n, channels, height + top + bottom, width + left + right), images.dtype)
-            padded[:] = self.value
-            padded[:, :, top : top + height, left : left + width] = images
-            images = padded
-        windows = np.lib.stride_tricks.sliding_window_view(images, self.shape[:2], axis=(2, 3))
-        return windows[np.arange(len(images)), :, drawn[:, 0], drawn[:, 1]]
-
-
-class Flip:
-    """mmcv's ``RandomFlip`` of a batch.
-
-    Args:
-        transform: The transform.
-        shape: Shape of an image.
-
-    Attributes:
-        shape: The same.
-        directions: The directions, without that of no flip, which is the last position.
-        facts: The facts that the transform notes of a sample, by position.
-    """
-
-    def __init__(self, transform: Any, shape: tuple[int, ...]) -> None:
-        self.shape, self._prob = shape, transform.prob
-        given = transform.direction
-        self.directions = [given] if isinstance(given, str) else list(given)
-        self.facts = [dict(flip=direction is not None, flip_direction=direction) for direction in (*self.directions, None)]
-
-    def draw(self, draws: Draws) -> np.ndarray:
-        """Draw the position of each sample's direction, (n,)."""
-        given, n = self._prob, len(self.directions)
-        if isinstance(given, list):
-            return draws.choices([*given, 1 - sum(given)])
-        return draws.choices([given / n] * n + [1.0 - given])
-
-    def apply(self, images: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-        """Flip images (n, C, H, W), in place."""
-        axes = dict(horizontal=(3,), vertical=(2,), diagonal=(2, 3))
-        for number, direction in enumerate(self.directions):
-            rows = np.flatnonzero(drawn == number)
-            images[rows] = np.flip(images[rows], axes[direction])
-        return images
-
-
-#: How a batch passes through each of the random transforms that are computed at once.
-BATCHED: dict[type, Any] = {transforms.RandomCrop: Crop, RandomFlip: Flip}
 #: Why the samples of some data sets are made one at a time.
 OTHER_LABELS = 'samples have other labels than one class'
 
 
 def _label_of(results: Mapping[str, Any]) -> int | None:
     """Return the label of a sample: a class, or :data:`NO_LABEL`; None if it has others."""
+    if 'gt_score' in results or 'mask' in results:
+        return None
     if 'gt_label' not in results:
-        return None if {'gt_score', 'mask'} & {*results} else NO_LABEL
-    label = format_label(results['gt_label'])
-    one = label.numel() == 1 and label.dtype == torch.int64 and not {'gt_score', 'mask'} & {*results}
-    return int(label) if one else None
+        return NO_LABEL
+    if type(given := results['gt_label']) is int or (
+        type(given) is np.ndarray and given.dtype == np.int64 and given.ndim == 0
+    ):
+        return int(given)
+    label = format_label(given)
+    return int(label) if label.numel() == 1 and label.dtype == torch.int64 else None
 
 
 def _are_equal(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
@@ -152,16 +80,35 @@ def _are_equal(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
         return False
 
 
-def _is_batched(transform: Any) -> bool:
-    """Check whether a transform is computed for a batch at once."""
-    return type(transform) in BATCHED and not getattr(transform, 'pad_if_needed', False)
-
-
 def _name_of(transform: Any) -> str:
     """Return a transform's name, with the setting that matters here."""
     if isinstance(transform, TorchVisonTransformWrapper):
         return f'torchvision/{type(transform.t).__name__}'
     return type(transform).__name__ + '(pad_if_needed=True)' * bool(getattr(transform, 'pad_if_needed', False))
+
+
+def _with_inner(chosen: Iterable[Any]) -> Iterator[Any]:
+    """Iterate over transforms, and over those of both views."""
+    for one in chosen:
+        yield one
+        if type(one) is TwoViews:
+            for view in one.views:
+                yield from view.transforms
+
+
+def _passed(images: np.ndarray, steps: Iterable[tuple[Any, np.ndarray]]) -> tuple[np.ndarray, Iterable[dict[str, Any]]]:
+    """Pass images through steps with their draws; return them, and what steps note of each."""
+    facts: Iterable[dict[str, Any]] = repeat({})
+    for step, drawn in steps:
+        if isinstance(step, OneByOne):
+            images, facts = step.apply(images, drawn)
+        else:
+            images = step.apply(images, drawn)
+    return images, facts
+
+
+def _tensor(images: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(images))
 
 
 class ImageMemory:
@@ -175,6 +122,7 @@ class ImageMemory:
 
     Attributes:
         reason: Why samples are made one at a time; None if they are made a batch at a time.
+        is_decoded: Whether images pass through fixed transforms before they are kept.
 
     Raises:
         NotKeptError: If the images cannot be kept; says why.
@@ -188,10 +136,14 @@ class ImageMemory:
         if not plain:
             raise NotKeptError(f'{kind.__name__} makes its samples in a way of its own')
         self.dataset, self._transforms = dataset, list(dataset.pipeline.transforms)
-        self._settings = [dict(vars(one)) if is_fixed(one) or _is_batched(one) else {} for one in self._transforms]
+        known = [one for one in _with_inner(self._transforms) if is_fixed(one) or type(one) in BATCHED]
+        self._settings = [(one, dict(vars(one))) for one in known]
         self._fixed = list(takewhile(is_fixed, self._transforms))
         first = self._first()
         self._rest = self._transforms[len(self._fixed) :]
+        self.is_decoded = bool(self._fixed)
+        whole = kind.get_data_info is BaseDataset.get_data_info and not dataset.serialize_data
+        self._is_listed = whole and not self.is_decoded  # then nothing changes what the list holds
         shape = first['img'].shape
         self._grey = len(shape) == 2
         height, width, *channels = shape
@@ -207,8 +159,10 @@ class ImageMemory:
         self._paths: list[str | None] = [None] * len(dataset)
         self._kept: dict[str, Any] | None = None
         self._other: dict[int, dict[str, Any]] = {}
+        self._steps: list[Any] = []
+        self._strong: list[Any] = []
+        self._shared: int | None = None
         self.reason = self._find_reason(first)
-        self._steps = [] if self.reason else self._batched(shape)
 
     def _first(self) -> dict[str, Any]:
         """Return the first sample after the fixed transforms; those after the last array are not among them."""
@@ -231,23 +185,42 @@ class ImageMemory:
             return 'the pipeline does not end with PackInputs and its usual keys'
         if _label_of(first) is None:
             return OTHER_LABELS
-        alone = sorted(filter(lambda one: not _is_batched(one), random), key=is_fixed)
-        return f'{_name_of(alone[0])} is computed image by image' if alone else None
+        self._steps, others = batched(random, first['img'].shape)
+        if not others or self._takes_two_views(others, first['img'].shape):
+            resized = any(isinstance(step, ResizedCrop) for step in self._steps)
+            whole_files = [*map(type, self._fixed)] == [LoadImageFromFile]  # they may be of different sizes
+            return 'RandomResizedCrop is computed image by image' if resized and whole_files else None
+        if all(is_alone(one) or (is_fixed(one) and type(one) is not LoadImageFromFile) for one in others):
+            self._steps.append(OneByOne(others, self._steps[-1].shape if self._steps else first['img'].shape))
+        else:
+            self._steps = []
+        named = [others[0], *(one for one in others[1:] if type(one) not in BATCHED)]
+        return f'{_name_of(min(named, key=is_fixed))} is computed image by image'
 
-    def _batched(self, shape: tuple[int, ...]) -> list[Any]:
-        """Return the random transforms of batches."""
-        found = []
-        for transform in self._rest[:-1]:
-            found.append(BATCHED[type(transform)](transform, shape))
-            shape = found[-1].shape
-        return found
+    def _takes_two_views(self, others: Sequence[Any], shape: tuple[int, ...]) -> bool:
+        """Check whether the last transform makes two views that can be computed for a batch at once; note how."""
+        if len(others) != 1 or type(others[0]) is not TwoViews:
+            return False
+        shape = self._steps[-1].shape if self._steps else shape
+        (weak, left), (strong, left_of_strong) = (batched(view.transforms, shape) for view in others[0].views)
+        shapes = {(steps[-1].shape if steps else shape) for steps in (weak, strong)}
+        if left or left_of_strong or len(shapes) > 1:
+            return False
+        self._shared, self._strong = len(self._steps), strong
+        self._steps += weak
+        return True
+
+    @property
+    def makes_batches(self) -> bool:
+        """Whether batches can be made, even if they pass through some transform image by image."""
+        return self.reason is None or (bool(self._steps) and self.reason is not OTHER_LABELS)
 
     @property
     def is_current(self) -> bool:
         """Whether the data set's pipeline still has the transforms that it had, with their settings."""
         now = getattr(self.dataset.pipeline, 'transforms', ())
         same = len(now) == len(self._transforms) and all(a is b for a, b in zip(now, self._transforms, strict=True))
-        return same and all(not kept or _are_equal(kept, vars(one)) for one, kept in zip(now, self._settings, strict=True))
+        return same and all(_are_equal(kept, vars(one)) for one, kept in self._settings)
 
     # ---- reading
 
@@ -259,7 +232,7 @@ class ImageMemory:
         """
         if self._there[index]:
             return
-        results = self.dataset.get_data_info(index)
+        results = self.dataset.data_list[index] if self._is_listed else self.dataset.get_data_info(index)
         before = dict(results)
         for transform in self._fixed:
             results = transform(results)
@@ -311,40 +284,62 @@ class ImageMemory:
             indices: Indices of the samples, (n,).
             places: Their places in the epoch's order, (n,).
         """
-        draws = Draws(derive_seeds((seed, 'sample', epoch), places.tolist(), indices.tolist()))
-        return Views(epoch, indices, places, [step.draw(draws) for step in self._steps])
+        seeds = derive_seeds((seed, 'sample', epoch), places.tolist(), indices.tolist())
+        steps = [*self._steps, *self._strong]
+        draws = Draws(seeds, min(226, 12 * max(2, len(steps))))
+        return Views(epoch, indices, places, [step.draw(draws) for step in steps])
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the views of an image differ."""
+        return bool(self._steps or self._shared is not None)
+
+    def fixed_batch(self, indices: np.ndarray) -> dict[str, Any]:
+        """Make a batch of images whose pipeline draws nothing, without a place in the training; see :meth:`batch`."""
+        return self.batch(Views(None, indices, indices, []))
 
     def batch(self, views: Views) -> dict[str, Any]:
-        """Make a batch: ``inputs`` (n, C, H, W) of bytes, and ``data_samples``."""
-        images = self.images[views.indices]
-        for step, drawn in zip(self._steps, views.drawn, strict=True):
-            images = step.apply(images, drawn)
-        return dict(inputs=torch.from_numpy(np.ascontiguousarray(images)), data_samples=list(self._samples(views)))
+        """Make a batch: ``inputs`` (n, C, H, W) of bytes, or the list of those of both views; and ``data_samples``."""
+        images, number = self.images[views.indices], len(self._steps)
+        steps = list(zip(self._steps, views.drawn, strict=False))
+        first, facts = _passed(images, steps[: self._shared])
+        if self._shared is None:
+            return dict(inputs=_tensor(first), data_samples=list(self._samples(views, facts)))
+        weak, _ = _passed(first.copy(), steps[self._shared :])
+        strong, _ = _passed(first, list(zip(self._strong, views.drawn[number:], strict=True)))
+        return dict(inputs=[_tensor(weak), _tensor(strong)], data_samples=list(self._samples(views, facts)))
 
-    def _samples(self, views: Views) -> Iterator[DataSample]:
+    def _samples(self, views: Views, facts_of: Iterable[dict[str, Any]]) -> Iterator[DataSample]:
         """Iterate over the samples of a batch, as ``PackInputs`` makes them.
 
         They are filled as ``DataSample`` fills itself, field by field; its own methods take twenty times as long.
         """
-        flips = [(step, drawn) for step, drawn in zip(self._steps, views.drawn, strict=True) if isinstance(step, Flip)]
-        size = dict(img_shape=self._steps[-1].shape) if len(flips) < len(self._steps) else {}
+        flips = [(step, drawn) for step, drawn in zip(self._steps, views.drawn, strict=False) if isinstance(step, Flip)]
+        sizes = [step.shape for step in self._steps if isinstance(step, Crop | ResizedCrop)]
+        size = dict(img_shape=sizes[-1]) if sizes else {}
         facts = self._noted({**(self._kept or {}), **size})
         by_draw = [[self._noted(one) for one in step.facts] for step, _ in flips]
         draws = zip(*(drawn.tolist() for _, drawn in flips), strict=True) if flips else repeat(())
         numbers, epoch = self._labels[views.indices], views.epoch
-        has_path = 'img_path' in self._rest[-1].meta_keys
+        meta_keys = self._rest[-1].meta_keys
+        has_path, has_index = 'img_path' in meta_keys, epoch is not None or 'sample_idx' in meta_keys
         labels = torch.from_numpy(numbers).split(1)
         known = (numbers != NO_LABEL).tolist()
-        for index, place, label, has_label, drawn in zip(
-            views.indices.tolist(), views.places.tolist(), labels, known, draws, strict=False
+        for index, place, label, has_label, drawn, noted in zip(
+            views.indices.tolist(), views.places.tolist(), labels, known, draws, facts_of, strict=False
         ):
             sample = DataSample.__new__(DataSample)
             fields = sample.__dict__
             other = self._other.get(index) if self._other else None
             fields.update(facts if other is None else self._noted({**other, **size}))
-            fields['sample_idx'], fields['view'] = index, (epoch, place)
+            if has_index:
+                fields['sample_idx'] = index
+            if epoch is not None:
+                fields['view'] = (epoch, place)
             for one, draw in zip(by_draw, drawn, strict=True):
                 fields.update(one[draw])
+            if noted:
+                fields.update(self._noted(noted))
             if has_path and (path := self._paths[index]) is not None:
                 fields['img_path'] = path
             fields['_metainfo_fields'] = {*fields}
@@ -360,9 +355,9 @@ class ImageMemory:
 
 @dataclass
 class Views:
-    """The views of samples: epoch, indices, places in the epoch's order, and the draws of each random transform."""
+    """The views of samples: epoch (None outside of training), indices, places in its order, and draws."""
 
-    epoch: int
+    epoch: int | None
     indices: np.ndarray
     places: np.ndarray
     drawn: list[np.ndarray]

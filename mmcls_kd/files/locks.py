@@ -5,8 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from mmengine.logging import print_log
 
@@ -15,15 +16,29 @@ from mmengine.logging import print_log
 def locked(folder: Path, running: str, shared: bool = False) -> Iterator[None]:
     """Exclude other processes from a folder in the ``with`` block; a process that ends releases it.
 
-    Shared ones exclude only others. ``running`` describes the other process for the message.
+    Shared ones exclude only others. ``running`` describes the other process for the message. In the block, the folder may
+    be removed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / '.lock').open('a+') as file:  # NFS wants a readable file for a shared lock, a writable one for the other
-        try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ValueError(f'{folder}: {running}') from error
-        except OSError as error:
-            print_log(f'{folder} is on a file system without locks ({error}): let no other program write there', 'current')
+    with _lock(folder, running, shared) as file:
         os.register_at_fork(after_in_child=file.close)  # a data worker that outlives this process would keep the lock
         yield
+
+
+def _lock(folder: Path, running: str, shared: bool) -> TextIO:
+    """Return the open file that holds a folder's lock."""
+    path = folder / '.lock'
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as opened, suppress(FileNotFoundError):  # removed since by the process that held it: begin again
+            file = opened.enter_context(path.open('a+'))  # NFS wants a readable file for a shared lock, a writable one else
+            try:
+                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ValueError(f'{folder}: {running}') from error
+            except OSError as error:
+                print_log(
+                    f'{folder} is on a file system without locks ({error}): let no other program write there', 'current'
+                )
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                opened.pop_all()
+                return file

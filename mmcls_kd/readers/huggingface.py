@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import glob
 import json
+import re
 import sys
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -18,6 +19,12 @@ from .base import HeldDataset
 
 #: Number of rows that are looked at together.
 ROWS = 10_000
+#: Words in names of folders by which the library tells the splits of a folder of images, at any depth.
+SPLITS = dict(
+    train=('train', 'training'),
+    validation=('validation', 'valid', 'val', 'dev'),
+    test=('test', 'testing', 'eval', 'evaluation'),
+)
 #: Keywords of ``load_dataset`` that do not change the rows.
 IMMATERIAL = ('cache_dir', 'keep_in_memory', 'num_proc', 'token')
 
@@ -66,6 +73,32 @@ def check_names(schemas: Mapping[Path, Any], label: str) -> None:
                 f'{path}: its label numbers stand for {listed(names or ["no names"], 3)}, those of {first[0].name} for '
                 f'{listed(first[1] or ["no names"], 3)}: write both with the same ClassLabel, or name one by path=...'
             )
+
+
+def split_of(name: str) -> str | None:
+    """Return the split that a word in a folder's name stands for; None if there is none."""
+    words = {*re.split('[^a-z]+', name.lower())}
+    return next((split for split, known in SPLITS.items() if words & {*known}), None)
+
+
+def check_splits(folder: Path, paths: Iterable[str]) -> None:
+    """Refuse rows of a folder of images that are of several splits: the library takes a class named as a split for one.
+
+    Args:
+        folder: The folder.
+        paths: Path of each row's image.
+
+    Raises:
+        ValueError: Names the folders that the rows are of, and the class.
+    """
+    inside = {Path(path).relative_to(folder).parts[:-1] for path in paths if Path(path).is_relative_to(folder)}
+    tops = sorted({parts[0] for parts in inside if parts})
+    if len({*map(split_of, tops)}) > 1:
+        classes = sorted({name for _, *names in filter(None, inside) for name in names if split_of(name)})
+        raise ValueError(
+            f'{folder}: its rows are of {listed(tops)}, as datasets takes the folder {listed(classes or tops)} for a split: '
+            "name the files, for example load_options=dict(data_files={'train': 'train/**'}) with split='train'"
+        )
 
 
 @DATASETS.register_module()
@@ -238,11 +271,13 @@ class HuggingFaceDataset(HeldDataset):
         self._check_columns(found.column_names)
         self._images = found.select_columns([self.image]).with_format('arrow')
         self._open()
-        labels, names = [], None
+        paths, labels, names = self._paths(), [], None
+        if (folder := Path(self.place)).is_dir() and 'data_files' not in self.load_options:
+            check_splits(folder, paths)
         if self.with_label:
             feature = found.features[self.label]
             labels = found.select_columns([self.label]).with_format('arrow')[:][self.label].to_pylist()
             if isinstance(feature, ClassLabel):
                 names = feature.names
                 labels = [None if label == -1 else label for label in labels]  # the library's mark of hidden labels
-        return self.infos(self._paths(), labels, names, lambda i: f'{self.table}: row {i}')
+        return self.infos(paths, labels, names, lambda i: f'{self.table}: row {i}')

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -94,10 +94,15 @@ def execute(
 
 
 class Queue:
-    """The runs that wait, in their order; one whose teacher is being stored by another run is passed over."""
+    """The runs that wait, in their order; one whose teacher is being stored by another run is passed over.
+
+    Attributes:
+        unstored: By the name of a shared teacher the failure to store it, which is that of all its runs.
+    """
 
     def __init__(self, runs: Sequence[Run], place: Place, steps: Steps) -> None:
         self.runs, self.place, self.steps = list(runs), place, steps
+        self.unstored: dict[str, Failure] = {}
         self._lock = Lock()
 
     def take(self, held: ExitStack) -> Run:
@@ -106,7 +111,7 @@ class Queue:
             while not self.steps.ended:
                 for run in self.runs:
                     store = store_of(run, self.place.of(run)) if run.shared_store else None
-                    if store is None or reserve(store, epochs_of(run), held):
+                    if store is None or store.name in self.unstored or reserve(store, epochs_of(run), held):
                         self.runs.remove(run)
                         return run
                 time.sleep(0.2)
@@ -114,15 +119,21 @@ class Queue:
 
 
 def _perform_next(queue: Queue, place: Place, steps: Steps) -> tuple[Run, Record, float] | Failure:
-    """Execute the next run."""
+    """Execute the next run, unless its shared teacher could not be stored."""
     with ExitStack() as held:
-        return _perform(queue.take(held), place, steps, held)
+        run = queue.take(held)
+        if failure := queue.unstored.get(run.store_name):
+            return replace(failure, run=run)
+        result = _perform(run, place, steps, held)
+        if run.shared_store and isinstance(result, Failure) and 'store_teacher' in result.log.name:
+            queue.unstored[run.store_name] = result
+        return result
 
 
 def _perform(run: Run, place: Place, steps: Steps, held: ExitStack) -> tuple[Run, Record, float] | Failure:
     """Execute a run, unless an earlier study has done it; return its result and the seconds that it took.
 
-    After its first step, which stores its teacher if need be, ``held`` is closed.
+    After its first step, which stores its teacher if need be, ``held`` is closed, unless the step failed.
     """
     start, folder = time.monotonic(), place.of(run)
     log, diverged = folder, None
@@ -135,9 +146,10 @@ def _perform(run: Run, place: Place, steps: Steps, held: ExitStack) -> tuple[Run
             for tool, arguments in steps_of(run, folder, place.data_root, place.devices):
                 log = folder / f'{Path(tool).stem}.log'
                 code = steps.perform(tool, [*arguments, *['--trust'] * place.trust], folder)
-                held.close()
-                if run.shared_store and 'store_teacher' in tool and not code:
-                    print(announcement(run.key, folder.parents[2], run.shared_store), flush=True)
+                if not code:
+                    held.close()
+                    if run.shared_store and 'store_teacher' in tool:
+                        print(announcement(run.key, folder.parents[2], run.store_name), flush=True)
                 if code == DivergenceError.exit_code:
                     diverged = _last_line(log).partition('error: ')[2].partition(' (')[0]
                     break
@@ -196,7 +208,7 @@ def collect(run: Run, folder: Path, place: Place, diverged: str | None = None) -
     times = [json.loads(line) for line in (folder / TIMES).read_text().splitlines()]
     record = {
         'key': run.key,
-        **{key: value for key, value in asdict(run).items() if key not in ('losses',)},
+        **{key: value for key, value in asdict(run).items() if key not in ('losses', 'stored_vectors')},
         'digest': run.digest,
         'last': last,
         'best': curve[best] if best is not None else last,

@@ -4,33 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from ..configs.reading import read_config
 from ..errors import close_names
-from ..files.paths import find_file
 from ..recipe.methods import MethodList, check_methods, method_name, parse_method
+from .contents import content_of, forget_files, known_config
 from .sharing import shared_store
 from .study_file import BASELINE, TEACHER, Row, Settings, Study
-
-#: The parts of a config that decide a result. Its entries of losses belong to the single run.
-DECIDING = (
-    'model',
-    'data_preprocessor',
-    'train_dataloader',
-    'test_dataloader',
-    'train_cfg',
-    'optim_wrapper',
-    'param_scheduler',
-    'custom_hooks',
-)
 
 
 @dataclass(frozen=True)
@@ -50,8 +35,9 @@ class Run:
         weights: A checkpoint to test, without a training.
         factor: Multiple of the loss weight.
         held_out: Options of a second test, on held-out images; the sweep chooses by it.
-        content: Digest of its files, see :func:`content_of`.
+        content: Digest of its files, see :func:`.contents.content_of`.
         shared_store: Name of the stored teacher that it shares with other runs; empty for none.
+        stored_vectors: Vectors that this store holds beside the logits: those that any of these runs reads.
     """
 
     kind: str
@@ -72,6 +58,12 @@ class Run:
     held_out: tuple[str, ...] = ()
     content: str = ''
     shared_store: str = ''
+    stored_vectors: tuple[str, ...] = ()
+
+    @property
+    def store_name(self) -> str:
+        """Name of the folder of the stored teacher that it shares; empty for none."""
+        return '+'.join([self.shared_store, *self.stored_vectors])
 
     @property
     def key(self) -> str:
@@ -80,59 +72,10 @@ class Run:
 
     @property
     def digest(self) -> str:
-        """Digest of all settings; kind, names and :attr:`placed` do not count, nor :attr:`shared_store` if it is empty."""
-        ignored = ('kind', 'pair', 'row', 'placed', *([] if self.shared_store else ['shared_store']))
+        """Digest of all settings; kind, names, place, :attr:`stored_vectors` and the empty name of a store do not count."""
+        ignored = ('kind', 'pair', 'row', 'placed', 'stored_vectors', *([] if self.shared_store else ['shared_store']))
         said = json.dumps({k: v for k, v in asdict(self).items() if k not in ignored}, sort_keys=True)
         return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
-
-
-def known_config(path: str) -> Config:
-    """Return a config, which nobody changes; each planner reads it once."""
-    return _config_at(path, _place_of(path))
-
-
-def content_of(*files: str) -> str:
-    """Return a digest of files: of configs the parts that decide a result, of weights all bytes.
-
-    Of an address, or a file that does not exist yet, the name alone counts.
-    """
-    return _content_at(files, tuple(map(_place_of, files)))
-
-
-def forget_files() -> None:
-    """Forget the content of all files: they may have changed."""
-    _config_at.cache_clear()
-    _content_at.cache_clear()
-
-
-def _place_of(path: str) -> Path | None:
-    """Return the file that a path means in the present working directory; None if there is none."""
-    with suppress(FileNotFoundError):
-        return find_file(path).resolve()
-    return None
-
-
-@cache
-def _config_at(path: str, _place: Path | None) -> Config:
-    return read_config(path)
-
-
-@cache
-def _content_at(files: tuple[str, ...], _places: tuple[Path | None, ...]) -> str:
-    content = hashlib.blake2b(digest_size=8)
-    for path in files:
-        content.update(path.encode())
-        if path.endswith('.py'):
-            cfg = known_config(path)._cfg_dict.to_dict()
-            said = {key: cfg.get(key) for key in DECIDING}
-            said['model'] = {key: value for key, value in (said['model'] or {}).items() if key != 'distill_cfg'}
-            for loader in ('train_dataloader', 'test_dataloader'):  # how a data set keeps its list decides nothing
-                ((said[loader] or {}).get('dataset') or {}).pop('serialize_data', None)
-            content.update(json.dumps(said, sort_keys=True, default=str).encode())
-        else:
-            with suppress(FileNotFoundError):
-                content.update(find_file(path).read_bytes())
-    return content.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -177,7 +120,7 @@ class Planner:
 
     def __init__(self, study: Study) -> None:
         self.study = study
-        _config_at.cache_clear()
+        forget_files()
         self.models = {name: {path: _distiller(path) for path in pair.distillers} for name, pair in study.pairs.items()}
         self.offers = {name: offers_of(models) for name, models in self.models.items()}
         for name in study.pairs:
@@ -230,7 +173,7 @@ class Planner:
                 runs += [self._row(pair, name, row, seed) for name, row in self.rows(pair).items()]
         ablated = [(pair, name, row) for pair in pairs for name, row in self._ablations(pair)]
         ablations = [self._run('ablation', *of, seed) for seed in seeds for of in ablated]
-        return [*runs, *self._sweep(), *ablations, *self._chosen(found or {})]
+        return with_vectors_of_all([*runs, *self._sweep(), *ablations, *self._chosen(found or {})])
 
     def _sweepable(self, pair: str) -> dict[str, float]:
         """Return the numeric weights of the methods that are swept with this pair: the first that offers them."""
@@ -326,7 +269,16 @@ class Planner:
         """Return a run with the stored teacher that it shares, if it can."""
         methods = [parse_method(f'loss_{name}', entry) for name, entry in run.losses.items()]
         content = content_of(*self._teacher_files(run.pair, run.config))
-        return replace(run, shared_store=shared_store(run.config, (*run.shared, *run.options), run.seed, methods, content))
+        name, vectors = shared_store(run.config, (*run.shared, *run.options), run.seed, methods, content)
+        return replace(run, shared_store=name, stored_vectors=vectors)
+
+
+def with_vectors_of_all(runs: Sequence[Run]) -> list[Run]:
+    """Return runs, each with the vectors that any run reads of the stored teacher that they share."""
+    read: dict[str, set[str]] = {}
+    for run in runs:
+        read.setdefault(run.shared_store, set()).update(run.stored_vectors)
+    return [replace(run, stored_vectors=tuple(sorted(read[run.shared_store]))) for run in runs]
 
 
 def best_factor(accuracies: Mapping[float, float]) -> float:

@@ -115,7 +115,7 @@ class StudyRunner:
         if self.study.shared_teacher:
             known = {record['key'] for record in self.records()}
             unfinished = [run for run in self.planned() if run.key not in known and not finished_before(run, self.place)]
-            remove_stores(self.place.folder, {run.shared_store for run in unfinished})
+            remove_stores(self.place.folder, {run.store_name for run in unfinished})
 
     def failed(self, failure: Failure) -> None:
         """Keep a failure for the end."""
@@ -123,9 +123,12 @@ class StudyRunner:
         print(f'{failure.run.key} failed, see {failure.log}', flush=True)
 
     def print_failures(self) -> int:
-        """Print the reasons of failures; return the exit code."""
-        for failure in self.failures.values():
-            print(f'{failure.run.key} failed: {failure.reason}\n    {failure.log}', file=sys.stderr)
+        """Print the reasons of failures, one of several runs once; return the exit code."""
+        keys: dict[tuple[str, Path], list[str]] = defaultdict(list)
+        for key, failure in self.failures.items():
+            keys[failure.reason, failure.log].append(key)
+        for (reason, log), failed in keys.items():
+            print(f'{", ".join(failed)} failed: {reason}\n    {log}', file=sys.stderr)
         return 1 if self.failures else 0
 
     def run_job(self, key: str) -> int:

@@ -6,33 +6,24 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable
-from contextlib import ExitStack, redirect_stdout, suppress
+from contextlib import AbstractContextManager, ExitStack, redirect_stdout, suppress
 from functools import cache
 from io import StringIO
 from pathlib import Path
 
 from mmengine.config import Config
 
-from ..configs.options import option_value
-from ..configs.reading import read_config
 from ..files.locks import locked
 from ..recipe.methods import Method, needs_teacher, weak_name
 from ..teachers.store import Manifest
+from .contents import known_config
 
 #: Folder of the stored teachers, in that of the study's runs.
 STORES = 'teachers'
-#: Inputs and facts of a method that a store holds, if the run that makes it needs them.
-STORED = {'logit_t', 'vector_t', 'teacher_weight'}
+#: Inputs and facts of a method that a store can hold, with the vectors that it has to be asked for.
+STORED = dict(logit_t=(), vector_t=('vector',), teacher_weight=())
 #: Keys of a distiller that decide its teacher's outputs, beside those of :meth:`~.distillers.recipe.Recipe.teacher_record`.
 FURTHER = ('teacher_pretrained', 'teacher_precision', 'taps')
-
-
-@cache
-def settings(config: str, options: tuple[str, ...]) -> Config:
-    """Return a config with options; nobody changes it."""
-    cfg = read_config(config)
-    cfg.merge_from_dict({key: option_value(text) for key, _, text in (option.partition('=') for option in options)})
-    return cfg
 
 
 def teacher_inputs(method: Method) -> set[str]:
@@ -42,8 +33,12 @@ def teacher_inputs(method: Method) -> set[str]:
     return missing | {weak_name(name) for name in method.inputs if needs_teacher(name)}
 
 
-def shared_store(config: str, options: tuple[str, ...], seed: int, methods: Iterable[Method], content: str) -> str:
-    """Return the name of the stored teacher of a run; it is equal for runs of the same views, teacher and needs.
+def shared_store(
+    config: str, options: tuple[str, ...], seed: int, methods: Iterable[Method], content: str
+) -> tuple[str, tuple[str, ...]]:
+    """Return the name of the stored teacher of a run, and the vectors that it reads there.
+
+    The name is equal for runs of the same views and teacher.
 
     Args:
         config: Config of its training.
@@ -53,22 +48,22 @@ def shared_store(config: str, options: tuple[str, ...], seed: int, methods: Iter
         content: Digest of the teacher's files.
 
     Returns:
-        A name, or '' where a store cannot replace the teacher, or there is none.
+        The name and the vectors; '' where a store cannot replace the teacher, or there is none.
     """
     needed = set().union(*map(teacher_inputs, methods))
-    if not needed or needed - STORED or not (views := _views(config, options)):
-        return ''
-    said = json.dumps([views, sorted(needed - {'logit_t'}), content])  # a store holds the logits in any case
-    return f'seed{seed}-{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}'
+    if not needed or needed - {*STORED} or not (views := _views(known_config(config, options))):
+        return '', ()
+    said = json.dumps([views, [], content])
+    vectors = tuple(vector for name in sorted(needed) for vector in STORED[name])
+    return f'seed{seed}-{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}', vectors
 
 
 @cache
-def _views(config: str, options: tuple[str, ...]) -> str:
+def _views(cfg: Config) -> str:
     """Describe views and teacher of a training but for its seed; '' where the teacher depends on more than the views."""
     with redirect_stdout(StringIO()):  # where mmpretrain tells which library it does not find
         from ..distillers.recipe import Recipe
 
-    cfg = settings(config, options)
     recipe, epochs = Recipe.of(cfg), cfg.train_cfg.get('max_epochs')
     if (
         recipe is None
@@ -94,12 +89,21 @@ def is_stored(store: Path, epochs: int) -> bool:
     return False
 
 
+def lock_of(store: Path) -> Path:
+    """Return the folder whose lock a run holds while it stores a teacher."""
+    return store.with_name(f'.{store.name}')
+
+
+def _alone(store: Path) -> AbstractContextManager[None]:
+    return locked(lock_of(store), 'another run stores this teacher')
+
+
 def reserve(store: Path, epochs: int, held: ExitStack) -> bool:
     """Return whether a run may begin: its store is whole, or it is the one to make it, alone as long as ``held`` is open."""
     if is_stored(store, epochs):
         return True
     with suppress(ValueError):
-        held.enter_context(locked(store.with_name(f'.{store.name}'), 'another run stores this teacher'))
+        held.enter_context(_alone(store))
         return True
     return False
 
@@ -111,7 +115,9 @@ def announcement(key: str, folder: Path, name: str) -> str:
 
 
 def remove_stores(folder: Path, needed: Iterable[str]) -> None:
-    """Remove the stored teachers of a study's folder that are not among those that are still needed."""
-    for store in (folder / STORES).glob('seed*'):
-        if store.name not in needed:
+    """Remove the stored teachers of a study's folder that are not needed, each with its lock, unless it is being stored."""
+    for name in {path.name.removeprefix('.') for path in (folder / STORES).glob('*seed*')} - set(needed):
+        store = folder / STORES / name
+        with suppress(ValueError), _alone(store):
             shutil.rmtree(store, ignore_errors=True)
+            shutil.rmtree(lock_of(store), ignore_errors=True)

@@ -17,8 +17,9 @@ from typing import Any
 
 from ..files.paths import TOOLBOX
 from ..recipe.methods import loss_class
+from .contents import known_config
 from .plan import Run
-from .sharing import STORES, is_stored, settings
+from .sharing import STORES, is_stored
 from .worker import READY
 
 #: Wall and processor time of each step, in the run's folder.
@@ -65,7 +66,8 @@ def _steps(run: Run, folder: Path, data_root: str | None, devices: int) -> Itera
         options = [*shared, *run.placed, *run.options, *batch_options(run, devices)]
         if store := store_of(run, folder):
             if not is_stored(store, epochs := epochs_of(run)):
-                yield 'tools/store_teacher.py', [*train, '--store', str(store), '--epochs', str(epochs), *options]
+                vectors = ['--with', *run.stored_vectors] if run.stored_vectors else []
+                yield 'tools/store_teacher.py', [*train, '--store', str(store), '--epochs', str(epochs), *vectors, *options]
             options.append(f'model.teacher_store={store}')
         yield 'tools/train.py', [*train, '--resume', *options]
         weights = (folder / 'last_checkpoint').read_text().strip()
@@ -83,13 +85,13 @@ def _steps(run: Run, folder: Path, data_root: str | None, devices: int) -> Itera
 def store_of(run: Run, folder: Path) -> Path | None:
     """Return the store of a run in its folder: its own, or one of several runs, see :mod:`.sharing`; None without one."""
     if run.shared_store:
-        return folder.parents[2] / STORES / run.shared_store
+        return folder.parents[2] / STORES / run.store_name
     return folder / 'store' if run.stored else None
 
 
 def epochs_of(run: Run) -> int:
     """Return the number of epochs of the training."""
-    return settings(run.config, _options(run, 'train_cfg.')).train_cfg.max_epochs
+    return known_config(run.config, _options(run, 'train_cfg.')).train_cfg.max_epochs
 
 
 def batch_options(run: Run, devices: int) -> list[str]:
@@ -99,7 +101,7 @@ def batch_options(run: Run, devices: int) -> list[str]:
     ``train_dataloader.batch_size``, else the config's ``auto_scale_lr.base_batch_size``, else the config's batch.
     """
     said = _options(run, 'train_dataloader.batch_size=')
-    cfg = settings(run.config, said)
+    cfg = known_config(run.config, said)
     batch = cfg.train_dataloader.batch_size
     total = batch if said else cfg.get('auto_scale_lr', {}).get('base_batch_size', batch)
     if total % devices:

@@ -37,7 +37,6 @@ from ..engine.views import (
 )
 from ..errors import TrainingError
 from ..features.layouts import Read
-from ..recipe.methods import facts_of
 from ..teachers.records import encode, fields_of, mark_missing, parts_of, widths_of
 from ..teachers.several import TeacherGroup
 from ..teachers.store import MANIFEST, Manifest, Shard, is_whole, rows_of, save, save_fact, shard_count
@@ -216,8 +215,8 @@ class StoreWriter:
             TrainingError: If an image cannot be read, or a logit or an entry of a vector is not finite in float16.
         """
         if self.rank == 0:
-            if (weight := self._weight_to_store()) is not None:
-                self.manifest.facts['teacher_weight'] = save_fact(self.folder, 'teacher_weight', weight.cpu().numpy())
+            if (weight := self._weight()) is not None:
+                self.manifest.facts['teacher_weight'] = save_fact(self.folder, 'teacher_weight', weight)
             self.manifest.write(self.folder)
         barrier()
         pending = [list(self._pending(epoch)) for epoch in range(self.epochs)]
@@ -235,11 +234,10 @@ class StoreWriter:
         barrier()
         self.runner.logger.info(f'{self.manifest.epochs} epochs are stored: train with model.teacher_store={self.folder}')
 
-    def _weight_to_store(self) -> Tensor | None:
-        """Return the weight of the teacher's linear classifier, if a method of the run is built from it."""
-        wanted = any('teacher_weight' in facts_of(type(loss)) for loss in self.model.distill_losses.modules())
-        found = self.teacher.facts.get('teacher_weight')
-        return found() if wanted and found else None
+    def _weight(self) -> np.ndarray | None:
+        """Return the weight of the teacher's linear classifier, of which some methods are built; None if it has none."""
+        weight = self.teacher.facts.get('teacher_weight', lambda: None)()
+        return None if weight is None else weight.float().cpu().numpy()
 
     def _pending(self, epoch: int) -> Iterator[Shard]:
         for number in range(shard_count(self.manifest)):

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from io import BytesIO
 from itertools import product, starmap
 from pathlib import Path
 from typing import Any
@@ -177,10 +178,13 @@ def fact_path(folder: Path, name: str) -> Path:
 
 
 def save_fact(folder: Path, name: str, value: np.ndarray) -> str:
-    """Write the file of a fact, whole or not at all, and return its checksum."""
-    with atomic_path(fact_path(folder, name)) as path, path.open('wb') as file:
-        np.save(file, value)
-    return sha256(fact_path(folder, name))
+    """Write the file of a fact, whole or not at all, unless it is there; return its checksum."""
+    content, target = BytesIO(), fact_path(folder, name)
+    np.save(content, value)
+    if not target.is_file() or target.read_bytes() != content.getvalue():
+        with atomic_path(target) as path:
+            path.write_bytes(content.getvalue())
+    return sha256(target)
 
 
 def shard_count(manifest: Manifest) -> int:

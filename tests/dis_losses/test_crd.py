@@ -8,6 +8,7 @@ import torch
 from kit import assert_close, logits, seeded
 from mmpretrain.registry import MODELS
 from processes import run_in_two
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmcls_kd.dis_losses import crd, nce_loss
 from mmcls_kd.dis_losses.crd import draw_entries, entry_products, entry_sums, nce_gradient
@@ -127,6 +128,24 @@ def test_parts_of_a_batch_give_what_the_batch_gives(monkeypatch, at_once):
     entries = memory[index]  # (N, k, d)
     assert_close(entry_products(embedding, memory, index), (entries * embedding[:, None]).sum(dim=2))
     assert_close(entry_sums(weights, memory, index), (entries * weights[..., None]).sum(dim=1))
+
+
+def test_few_entries_of_many_are_copied_and_not_all_multiplied(monkeypatch):
+    embedding, memory = logits(5, 4, seed=1), logits(300, 4, seed=2)
+    index = torch.randint(300, (5, 7), generator=seeded(4))
+    whole = entry_products(embedding, memory, index)
+    monkeypatch.setattr(crd, 'WHOLE', 200)
+    with FlopCounterMode(display=False) as counted:
+        assert_close(entry_products(embedding, memory, index), whole)
+    assert counted.get_total_flops() <= 2 * index.numel() * 4
+
+
+def test_without_a_gradient_only_the_value_is_computed(monkeypatch):
+    loss = build()
+    with torch.no_grad():
+        value = run(loss, inputs([1, 2]))
+        monkeypatch.setattr(crd, 'entry_sums', None)
+        assert torch.equal(run(loss, inputs([1, 2])), value)
 
 
 @pytest.mark.parametrize('scale', [1e-4, 1.0, 1e4])

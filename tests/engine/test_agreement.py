@@ -1,8 +1,10 @@
 """Several processes go on from one checkpoint and start from the same weights, or are refused; a folder has one training."""
 
+import fcntl
 import os
 import shutil
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -152,6 +154,26 @@ class TestOneInAFolder:
         with locked(tmp_path, 'busy'), pytest.raises(SystemExit) as refused:
             tool(name)()
         assert refused.value.code.startswith(f'{name}.py: error: {tmp_path}: {said}')
+
+    @pytest.mark.parametrize('call', ['open', 'flock'])
+    def test_a_folder_that_its_holder_removes_is_made_again(self, call, tmp_path, monkeypatch):
+        """The removal falls between two of the steps that take the lock."""
+        folder, before = tmp_path / 'folder', []
+
+        def removing(function):
+            def perform(*given):
+                if not before:
+                    before.append(shutil.rmtree(folder))
+                return function(*given)
+
+            return perform
+
+        place = (Path, 'open') if call == 'open' else (fcntl, 'flock')
+        with monkeypatch.context() as patched:
+            patched.setattr(*place, removing(getattr(*place)))
+            with locked(folder, 'busy'), pytest.raises(ValueError, match='busy'), locked(folder, 'busy'):
+                pass
+        assert before
 
     def test_a_child_that_lives_on_does_not_hold_the_folder(self, tmp_path):
         (ended, end), (began, begin) = os.pipe(), os.pipe()

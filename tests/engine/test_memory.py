@@ -1,5 +1,6 @@
 """Images in memory: batches made at once hold bit for bit what the pipeline makes of one image after another."""
 
+import gc
 import pickle
 
 import folders
@@ -21,6 +22,7 @@ PACK = [dict(type='PackInputs')]
 FLIP = dict(type='RandomFlip', prob=0.5)
 READ = dict(type='LoadImageFromFile')
 RESIZE = dict(type='Resize', scale=(12, 10))
+RAND_AUGMENT = dict(num_policies=2, magnitude_level=9)
 SHAPED = [
     dict(type='NumpyToPIL'),
     dict(type='torchvision/Pad', padding=2),
@@ -31,6 +33,12 @@ SHAPED = [
 
 def crop(size, **settings):
     return dict(type='RandomCrop', crop_size=size, **settings)
+
+
+@pytest.fixture(autouse=True)
+def without_collections(monkeypatch):
+    """Let mmengine's data sets leave out the collection of garbage, which takes half a second each."""
+    monkeypatch.setattr(gc, 'collect', lambda *_: 0)
 
 
 @pytest.fixture(scope='module')
@@ -122,13 +130,17 @@ GREY = {
     ],
     'colour': [*SHAPED, crop(32, padding=4, pad_val=(3, 5, 250)), FLIP],
     'rounded_value': [crop(28, padding=2, pad_val=127.5), crop(28, padding=1, pad_val=300)],
+    'erased': [*SHAPED, crop(26), dict(type='RandomErasing', mode='rand', erase_prob=0.9), FLIP],
+    'resized': [dict(type='RandomResizedCrop', scale=(20, 16)), FLIP],
+    'jittered': [*SHAPED, crop(24), dict(type='ColorJitter', brightness=0.4, hue=0.1), FLIP],
     'one_value_of_colours': [*SHAPED, crop(32, padding=4, pad_val=(123.675, 0.5, 1.5)), crop(32, padding=4, pad_val=128)],
 }
 FALLBACKS = {
-    'ColorJitter': [*SHAPED, crop(24), dict(type='ColorJitter', brightness=0.4), FLIP],
-    'RandomErasing': [*SHAPED, dict(type='RandomErasing', mode='rand', erase_prob=0.9), FLIP],
+    'RandAugment': [crop(24), dict(type='RandAugment', policies=[dict(type='Solarize', thr=9)], **RAND_AUGMENT), FLIP],
+    'ColorJitter': [*SHAPED, FLIP, dict(type='ColorJitter', brightness=0.4, backend='cv2'), crop(20)],
+    'RandomErasing': [*SHAPED, dict(type='RandomErasing', mode='rand', fill_std=20, erase_prob=0.9), FLIP],
     'pad_if_needed': [crop(32, pad_if_needed=True)],
-    'TwoViews': [dict(type='TwoViews', weak=[crop(28, padding=2), FLIP])],
+    'TwoViews': [dict(type='TwoViews', weak=[crop(28, padding=2, pad_if_needed=True), FLIP])],
     'torchvision/RandomRotation': [dict(type='NumpyToPIL'), dict(type='torchvision/RandomRotation', degrees=9)],
 }
 
@@ -155,7 +167,40 @@ def test_another_transform_is_named_and_gets_the_kept_image(grey, name):
             both = zip(made['inputs'], loaded['inputs'], strict=True)
             views = [pair for x, y in both for pair in (zip(x, y, strict=True) if name == 'TwoViews' else [(x, y)])]
             assert all(torch.equal(x, y) for x, y in views)
+            if name != 'TwoViews':
+                assert_same([made], [loaded])
     assert ours.dataset.memory is not None
+    assert ours.dataset.makes_batches == (name != 'TwoViews')
+
+
+TWO_VIEWS = {
+    'grey': [crop(26), dict(type='TwoViews', weak=[FLIP, crop(24, padding=2)])],
+    'alike': [dict(type='TwoViews', strong=[], weak=[FLIP], both=[crop(20)])],
+    'one_without_draws': [dict(type='TwoViews')],
+    'colour': [*SHAPED, dict(type='TwoViews', weak=[FLIP], strong=[dict(type='StrongAugment', cutout=0.8, num_policies=3)])],
+    'erased': [*SHAPED, dict(type='TwoViews', strong=[dict(type='RandomErasing', mode='rand')])],
+}
+
+
+@pytest.mark.parametrize('name', TWO_VIEWS)
+def test_two_views(grey, name):
+    settings = dict(collate_fn=dict(type='pseudo_collate' if name == 'alike' else 'default_collate'))
+    ours, theirs = (loader(grey, TWO_VIEWS[name], in_memory=kept, **settings) for kept in (None, False))
+    assert 'a batch at a time' in ours.dataset.notice
+    assert ours.dataset.memory.is_random
+    for epoch, start in ((0, 0), (7, 3)):
+        for made, loaded in zip(passed(ours, epoch, start), passed(theirs, epoch, start), strict=True):
+            pairs = list(zip(made['inputs'], loaded['inputs'], strict=True))
+            assert all(type(a) is type(b) for a, b in pairs)
+            for view, expected in pairs:
+                assert_same([{**made, 'inputs': view}], [{**loaded, 'inputs': expected}])
+
+
+def test_two_views_of_different_sizes_are_left_to_the_pipeline(grey):
+    data = loader(grey, [dict(type='TwoViews', strong=[crop(20)])])
+    assert not data.dataset.makes_batches
+    with pytest.raises(ValueError, match='TwoViews: the weak view has the shape'):
+        passed(data)
 
 
 @pytest.mark.parametrize('pipeline', [[READ, RESIZE, crop(8), FLIP], [READ, RESIZE, FLIP]])
@@ -216,7 +261,7 @@ def test_files_that_cannot_be_read(photos, tmp_path):
 
 @pytest.mark.parametrize('sampler', ['DefaultSampler', 'RepeatAugSampler'])
 def test_neither_batch_size_nor_workers_nor_processes_matter(grey, sampler, monkeypatch):
-    pipeline = GREY['crop_and_flip']
+    pipeline = GREY['crop_and_flip' if sampler == 'DefaultSampler' else 'erased']
 
     def views(**settings):
         batches = passed(loader(grey, pipeline, sampler=sampler, **settings), 1)
@@ -259,10 +304,17 @@ class TestChoice:
         assert 'this machine has 0.0' in loader(grey, [FLIP], in_memory=True).dataset.notice
 
     def test_not_those_that_workers_augment_one_at_a_time(self, grey):
-        beside = loader(grey, FALLBACKS['ColorJitter'], workers=2).dataset
+        beside = loader(grey, FALLBACKS['RandAugment'], workers=2).dataset
         assert beside.memory is None
-        assert 'by 2 workers: ColorJitter is computed image by image' in beside.notice
-        assert loader(grey, FALLBACKS['ColorJitter'], workers=2, in_memory=True).dataset.memory is not None
+        assert 'by 2 workers: RandAugment is computed image by image' in beside.notice
+        assert loader(grey, FALLBACKS['RandAugment'], workers=2, in_memory=True).dataset.memory is not None
+
+    def test_not_files_of_any_size_that_workers_crop_and_resize(self, photos):
+        pipeline = [dict(type='RandomResizedCrop', scale=8), FLIP]
+        beside = loader(photos, [READ, *pipeline], 'CustomDataset', workers=2).dataset
+        assert 'by 2 workers: RandomResizedCrop is computed image by image' in beside.notice
+        assert loader(photos, [READ, *pipeline], 'CustomDataset').dataset.makes_batches
+        assert loader(photos, [READ, RESIZE, *pipeline], 'CustomDataset', workers=2).dataset.makes_batches
 
     def test_not_those_of_a_wrapper_and_a_demand_is_answered(self, grey):
         repeated = dict(type='RepeatDataset', times=2)
@@ -287,6 +339,15 @@ class TestChoice:
             for data in (ours, theirs):
                 vars(data.dataset.dataset.pipeline.transforms[1]).update(change)
             assert_same(passed(ours), passed(theirs))
+
+    def test_not_after_a_transform_of_a_view_was_set_otherwise(self, grey):
+        ours, theirs = (loader(grey, [dict(type='TwoViews', weak=[FLIP])], in_memory=kept) for kept in (None, False))
+        assert ours.dataset.makes_batches
+        for data in (ours, theirs):
+            data.dataset.dataset.pipeline.transforms[0].views[1].transforms[0].prob = 1.0
+        assert not ours.dataset.makes_batches
+        strong = [[view for batch in passed(data) for view in batch['inputs'][1]] for data in (ours, theirs)]
+        assert all(torch.equal(a, b) for a, b in zip(*strong, strict=True))
 
     @pytest.mark.parametrize('name', ['default_collate', 'pseudo_collate'])
     def test_those_of_either_collation_of_mmengine(self, grey, name):

@@ -309,6 +309,18 @@ class TestTableFaults:
         assert 'Unknown split "test"' in self.refused(lambda: table(root / 'folders', split='test'))
         assert 'datasets cannot load it' in self.refused(lambda: table(tmp_path / 'none'))
 
+    def test_a_class_with_the_name_of_a_split(self, table, tmp_path):
+        """Of which the library puts validation images among those to train on."""
+        for split in ('train', 'validation'):
+            folders.class_folders(tmp_path / 'images' / split, bus=2, train=2)
+        text = self.refused(lambda: table(tmp_path / 'images', split='train'))
+        assert text.startswith(f'{tmp_path}/images: its rows are of train, validation, as datasets takes the folder train ')
+        named = {'train': 'train/**', 'validation': 'validation/**'}
+        data = table(tmp_path / 'images', split='train', load_options=dict(data_files=named))
+        assert len(data) == 4
+        assert {Path(info['img_path']).parts[-3] for info in data.data_list} == {'train'}
+        assert len(table(tmp_path / 'images', split='validation')) == 4
+
     def test_rows(self, root, table, tmp_path):
         image = (root / 'folders/train/sky/0.jpg').read_bytes()
         pq.write_table(pa.table(dict(image=[image, None], label=[0, 1])), tmp_path / 'a.parquet')

@@ -16,7 +16,7 @@ from commands import tool
 from studies_kit import DOCUMENT, FILE, write_study
 
 from mmcls_kd.files.locks import locked
-from mmcls_kd.study import execution, plan
+from mmcls_kd.study import contents, execution
 from mmcls_kd.study import steps as steps_module
 from mmcls_kd.study.execution import Place, remaining
 from mmcls_kd.study.plan import Run
@@ -29,7 +29,7 @@ ONLY = ('cnn/baseline/*', 'cnn/kd/*', 'cnn/nkd*', 'cnn/teacher/*')
 
 
 #: Reading a config takes half a second, and each call of the tool reads several.
-known_config = cache(plan.read_config)
+known_config = cache(contents.read_config)
 
 
 #: In the place of a tool: leaves the accuracy that it is given, after a moment; fails where a file says so.
@@ -69,7 +69,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(execution, 'steps_of', steps)
     monkeypatch.setattr(execution, 'surroundings', dict)
-    monkeypatch.setattr(plan, 'read_config', known_config)
+    monkeypatch.setattr(contents, 'read_config', known_config)
     return tmp_path
 
 

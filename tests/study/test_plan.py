@@ -7,7 +7,8 @@ import pytest
 from studies_kit import FILE, made_up, small_study, write_study
 
 from mmcls_kd.files.paths import TOOLBOX
-from mmcls_kd.study.plan import Planner, best_factor, forget_files, sweep_results
+from mmcls_kd.study.contents import forget_files
+from mmcls_kd.study.plan import Planner, best_factor, sweep_results
 from mmcls_kd.study.study_file import read_study
 
 #: Another pair, of transformers, at the end of the first one's.

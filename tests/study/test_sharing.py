@@ -15,7 +15,7 @@ from studies_kit import DOCUMENT, FILE, small_study, write_study
 
 from mmcls_kd.files.locks import locked
 from mmcls_kd.recipe.methods import parse_method
-from mmcls_kd.study import execution, plan, sharing
+from mmcls_kd.study import contents, execution, sharing
 from mmcls_kd.study.records import read_records
 from mmcls_kd.study.report import blocks
 from mmcls_kd.study.sharing import STORES, remove_stores, reserve, shared_store
@@ -36,20 +36,19 @@ def shared(tmp_path_factory):
 
 
 class TestPlan:
-    def test_methods_of_one_need_share_one_a_seed(self, shared):
+    def test_methods_of_logits_vectors_and_weights_share_one_a_seed(self, shared):
         _, runs = shared
         weights = [f'-x{x}' for x in ('0.333', '3')]
-        of_logits = {'kd+nkd', *(f'{name}{weight}' for name in ('kd', 'nkd', 'dkd') for weight in ('', *weights))}
+        sharing = ('kd', 'nkd', 'dkd', 'rkd', 'wkd_logit')
+        of_store = {'kd+nkd', *(f'{name}{weight}' for name in sharing for weight in ('', *weights))}
         for seed in range(3):
             stores = {}
             for run in runs.values():
                 if run.seed == seed and run.shared_store:
                     assert run.shared_store.startswith(f'seed{seed}-')
                     stores.setdefault(run.shared_store, set()).add(run.row)
-            swept = weights if seed == 1 else []
-            known = {row for row in of_logits if seed == 1 or '-x' not in row}
-            others = [{f'{name}{weight}' for weight in ('', *swept)} for name in ('rkd', 'wkd_logit')]
-            assert sorted(map(sorted, stores.values())) == sorted(map(sorted, [known, *others]))
+            assert [*stores.values()] == [{row for row in of_store if seed == 1 or '-x' not in row}]
+            assert {run.stored_vectors for run in runs.values() if run.seed == seed and run.shared_store} == {('vector',)}
 
     def test_the_digest_of_a_row_that_shares_none_stays(self, shared):
         for run in shared[1].values():
@@ -60,7 +59,7 @@ class TestPlan:
         folder = tmp_path / 'cnn/kd/seed0'
         folder.mkdir(parents=True)
         (folder / 'last_checkpoint').write_text('epoch_2.pth')
-        store = tmp_path / STORES / run.shared_store
+        store = tmp_path / STORES / run.store_name
         assert store_of(run, folder) == store
         tools = dict(steps_of(run, folder))
         assert list(tools) == ['tools/store_teacher.py', 'tools/train.py', 'pth_transfer.py', 'tools/test.py']
@@ -84,8 +83,26 @@ def write_store(folder, epochs):
 class TestNames:
     """Equal names are for equal views and teachers."""
 
+    def test_it_follows_the_file_of_the_working_directory(self, tmp_path, monkeypatch):
+        name, file = self.name(), tmp_path / DISTILLER
+        monkeypatch.chdir(tmp_path)
+        assert self.name() == name  # that of the toolbox, too
+        file.parent.mkdir(parents=True)
+        config = Config(contents.known_config(DISTILLER)._cfg_dict.to_dict())
+        epochs = config.train_cfg.max_epochs
+        found = []
+        for more in (1, 2):
+            config.train_cfg.max_epochs = epochs + more
+            file.write_text(config.pretty_text)
+            contents.forget_files()
+            assert contents.known_config(DISTILLER, ('train_cfg.val_interval=7',)).train_cfg.max_epochs == epochs + more
+            found.append(self.name())
+        assert len({name, *found}) == 3
+        monkeypatch.undo()
+        assert self.name() == name
+
     def name(self, *options, seed=0, content='', **entry):
-        return shared_store(DISTILLER, options, seed, [parse_method('loss_kd', dict(type='KDLoss') | entry)], content)
+        return shared_store(DISTILLER, options, seed, [parse_method('loss_kd', dict(type='KDLoss') | entry)], content)[0]
 
     def test_it_follows_views_and_teacher_alone(self):
         name = self.name()
@@ -113,18 +130,18 @@ class TestNames:
             {'custom_hooks': [dict(type='SwitchRecipeHook', schedule=[dict(action_epoch=1)])]},
         ],
     )
-    def test_a_teacher_of_more_than_the_views_is_not_shared(self, change, monkeypatch):
-        changed = Config(sharing.settings(DISTILLER, ())._cfg_dict.to_dict())
+    def test_a_teacher_of_more_than_the_views_is_not_shared(self, change):
+        changed = Config(contents.known_config(DISTILLER)._cfg_dict.to_dict())
+        assert sharing._views(changed)
         changed.merge_from_dict(change)
-        monkeypatch.setattr(sharing, 'settings', lambda *_: changed)
-        assert sharing._views.__wrapped__(DISTILLER, ()) == ''
+        assert sharing._views.__wrapped__(changed) == ''
 
-    def test_facts_of_the_teacher_count_unless_they_are_given(self):
+    def test_facts_that_are_given_are_not_needed(self):
         needed = sharing.teacher_inputs(parse_method('loss_w', dict(type='WKDLogitLoss')))
         assert 'teacher_weight' in needed
         assert sharing.teacher_inputs(parse_method('loss_w', dict(type='WKDLogitLoss', cost='cost.pth'))) == {'logit_t'}
-        assert len({self.name(type=kind) for kind in ('KDLoss', 'RKDLoss', 'WKDLogitLoss')}) == 3
-        assert self.name(type='RKDLoss') == self.name(type='SRDLoss')  # which reads logits and vectors
+
+    def test_methods_that_need_more_share_none(self):
         assert self.name(type='MGDLoss') == self.name(type='SRRLLoss') == ''
         assert self.name(type='TFNKDLoss') == ''  # without a teacher
 
@@ -140,18 +157,21 @@ def test_one_at_a_time_makes_a_store(tmp_path):
         assert reserve(store, 2, second)
         write_store(store, epochs=2)
         assert reserve(store, 2, first)  # needs to hold nothing
-    remove_stores(tmp_path, {'seed0-a'})
-    assert store.exists()
-    remove_stores(tmp_path, {'seed1-a'})
-    assert not store.exists()
+        remove_stores(tmp_path, ())
+        assert store.exists()  # while another run stores
+        second.close()
+        remove_stores(tmp_path, {'seed0-a'})
+        assert store.exists()
+        remove_stores(tmp_path, ())
+    assert not any((tmp_path / STORES).iterdir())
 
 
-#: A stand-in for a tool, as in test_execution.py; it stores a teacher of two epochs, unless a file says that it fails.
+#: A stand-in for a tool, as in test_execution.py; it stores a teacher of two epochs, but fails once where a file says so.
 STEP = """
 folder=$1 name=$(basename "$0" .sh)
 case $name in
 store_teacher)
-    if [ -e fails ]; then rm fails; echo 'store_teacher.py: error: no space'; exit 1; fi
+    if grep -qsF "$(basename "$2")" fails; then rm fails; echo 'store_teacher.py: error: no space'; exit 1; fi
     sleep 0.1
     mkdir -p "$2"; cp manifest.json "$2"; echo "$2" >> stored;;
 train)
@@ -181,12 +201,12 @@ def folder(tmp_path, monkeypatch, shared):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(execution, 'steps_of', stand_ins)
     monkeypatch.setattr(execution, 'surroundings', dict)
-    monkeypatch.setattr(plan, 'read_config', known_config)
+    monkeypatch.setattr(contents, 'read_config', known_config)
     return tmp_path
 
 
 #: Reading a config takes half a second, and each call of the tool reads several.
-known_config = cache(plan.read_config)
+known_config = cache(contents.read_config)
 
 
 def study(*arguments, only=('cnn/*/seed0', 'cnn/*/seed2')):
@@ -212,27 +232,32 @@ class TestExecution:
     def test_each_is_stored_once_and_removed_after_its_last_run(self, folder, capsys):
         assert study('--jobs', '3', only=('cnn/*/seed0', 'cnn/kd/seed2')) == 0
         made = Path('stored').read_text().splitlines()
-        assert len(made) == len(set(made)) == 4
-        assert capsys.readouterr().out.count('has stored its teacher for all runs') == 4
+        assert len(made) == len(set(made)) == 2
+        assert capsys.readouterr().out.count('has stored its teacher for all runs') == 2
         assert {name[:5] for name in stores()} == {'seed2'}  # whose other runs are to come
         assert study('--jobs', '3') == 0
-        assert len(Path('stored').read_text().splitlines()) == 6
+        assert len(Path('stored').read_text().splitlines()) == 2
         assert stores() == set()
         assert study('--check', 'cnn/kd/seed0', only=()) == 0
         assert not list(Path('work_dirs').rglob(f'{STORES}/seed*'))
 
-    def test_a_failure_to_store_is_the_failure_of_one_run(self, folder, capsys):
-        Path('fails').touch()
-        assert 'study.py: 1 runs failed' in study('--jobs', '2', only=('cnn/*/seed0',))
-        assert 'failed: store_teacher.py: error: no space' in capsys.readouterr().err
-        assert len(Path('stored').read_text().splitlines()) == 3
-        assert len(stores()) == 1  # for the run that failed
-        assert study(only=('cnn/*/seed0',)) == 0
-        assert stores() == set()
+    @pytest.mark.parametrize('jobs', ['1', '3'])
+    def test_a_failure_to_store_is_that_of_all_its_runs_and_told_once(self, folder, shared, capsys, jobs):
+        Path('fails').write_text(shared[1]['cnn/kd/seed0'].store_name)
+        assert 'study.py: 6 runs failed' in study('--jobs', jobs, only=('cnn/*kd*/seed0', 'cnn/kd/seed2'))
+        failed, log = capsys.readouterr().err.strip().splitlines()
+        keys, reason = failed.split(' failed: ')
+        assert sorted(keys.split(', ')) == [f'cnn/{row}/seed0' for row in ('dkd', 'kd+nkd', 'kd', 'nkd', 'rkd', 'wkd_logit')]
+        assert reason == 'store_teacher.py: error: no space'
+        assert reason in Path(log.strip()).read_text()
+        assert len(Path('stored').read_text().splitlines()) == 1  # of the other seed
+        assert study(only=('cnn/*kd*/seed0',)) == 0
+        assert len(Path('stored').read_text().splitlines()) == 2
+        assert [path.name for path in Path('work_dirs/studies/small', STORES).iterdir() if 'seed0' in path.name] == []
 
     def test_a_job_waits_for_the_store_that_another_makes(self, folder, shared):
         place = Path('work_dirs/studies/small', STORES)
-        store = place / shared[1]['cnn/kd/seed1'].shared_store
+        store = place / shared[1]['cnn/kd/seed1'].store_name
         codes = []
         with locked(store.with_name(f'.{store.name}'), ''):
             job = Thread(target=lambda: codes.append(perform(shared[1]['cnn/kd/seed1'])))
@@ -262,7 +287,7 @@ def perform(run):
 def test_a_wait_ends_with_the_study(tmp_path, shared):
     steps, place = Steps(1), execution.Place(tmp_path)
     run = shared[1]['cnn/kd/seed1']
-    store = tmp_path / STORES / run.shared_store
+    store = tmp_path / STORES / run.store_name
     with locked(store.with_name(f'.{store.name}'), ''), ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(execution.Queue([run], place, steps).take, ExitStack())
         steps.end()
