@@ -73,7 +73,7 @@ def keep_images(loader: Any, in_memory: bool | None) -> None:
     """
     if in_memory not in IN_MEMORY:
         raise ChoiceError(f'in_memory={in_memory!r}: choose one of {", ".join(map(repr, IN_MEMORY))}')
-    if type(loader) is not DataLoader or (in_memory is not None and not in_memory) or not len(loader):
+    if type(loader) is not DataLoader or (in_memory is not None and not in_memory):
         return
     try:
         memory = ImageMemory(loader.dataset, None if in_memory else LIMIT)

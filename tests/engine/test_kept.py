@@ -6,6 +6,7 @@ import folders
 import numpy as np
 import pytest
 import torch
+from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from PIL import Image
@@ -132,6 +133,20 @@ def test_another_list_or_collation_is_followed(grey):
     ours = loader(grey)
     ours.collate_fn = len
     assert [*ours] == [8, 8, 8, 8, 8, 5]
+
+
+def test_an_order_whose_end_is_unknown(grey):
+    class Endless:
+        def __iter__(self):
+            yield from (3, 1)
+
+    batches = []
+    for choice in (True, False):
+        data = DataLoader(loader(grey, in_memory=False).dataset, sampler=Endless(), collate_fn=pseudo_collate)
+        keep_images(data, choice)
+        batches.append([*map(content, data)])
+    assert type(data) is DataLoader
+    assert batches[0] == batches[1] != []
 
 
 def test_random_numbers_go_on_as_after_a_dataloader(grey):
