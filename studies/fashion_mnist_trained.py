@@ -5,6 +5,7 @@ python tools/study.py studies/fashion_mnist_trained.py
 
 title = 'Fashion-MNIST, trained'
 report = '../docs/results_trained.md'
+compared_with = 'fashion_mnist.py'
 seeds = [0, 1, 2, 3, 4]
 
 # the budget of every run: eight epochs of all images in batches of 128, the learning rate of the student's own config

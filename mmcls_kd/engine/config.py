@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -93,10 +94,17 @@ def merge_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
         options: Values by their keys, such as ``train_cfg.max_epochs``; None for none.
 
     Raises:
-        ValueError: If the config has no such top-level key, but one of a close name.
+        ValueError: If the config has no such top-level key, but one of a close name; or if a value is the text of a dict.
     """
     if not options:
         return
+    for key, value in options.items():
+        for text in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(text, str) and re.match(r"""dict\(|\{\s*['"]""", text):
+                raise ValueError(
+                    f'--cfg-options {key}: {text} is read as text, not as a dict; set its keys one by one ({key}.type=...), '
+                    'or a list of dicts in a config file'
+                )
     known = {*cfg, *inspect.signature(Runner).parameters, *OWN_KEYS}
     for name in [key.partition('.')[0] for key in options]:
         if name not in known and (close := close_names(name, cfg)):

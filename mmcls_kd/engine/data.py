@@ -198,7 +198,7 @@ class SeededDataset:
         self._hastened = False
         self.memory: ImageMemory | None = None
         self.notice: str | None = None
-        if in_memory is not False and len(self.dataset):
+        if (in_memory is None or in_memory) and len(self.dataset):
             self._keep(bool(in_memory), num_workers)
 
     def _keep(self, demanded: bool, num_workers: int) -> None:

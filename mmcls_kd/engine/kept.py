@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.dataset import default_collate, pseudo_collate
 from mmengine.logging import print_log
 from torch.utils.data import DataLoader
@@ -13,6 +14,9 @@ from torch.utils.data import DataLoader
 from ..errors import ChoiceError
 from .data import IN_MEMORY
 from .memory import LIMIT, ImageMemory, NotKeptError
+
+#: Collations whose batches are known.
+COLLATE = (default_collate, pseudo_collate)
 
 
 class KeptLoader(DataLoader):
@@ -25,7 +29,8 @@ class KeptLoader(DataLoader):
     memory: ImageMemory | None
 
     def __iter__(self) -> Any:
-        if self.memory is not None and self.memory.is_current:
+        if self.memory is not None and self.memory.is_current and _collation(self) in COLLATE:
+            torch.empty((), dtype=torch.int64).random_(generator=self.generator)  # as a dataloader seeds its workers
             return self._batches()
         return super().__iter__()
 
@@ -68,11 +73,11 @@ def keep_images(loader: Any, in_memory: bool | None) -> None:
     """
     if in_memory not in IN_MEMORY:
         raise ChoiceError(f'in_memory={in_memory!r}: choose one of {", ".join(map(repr, IN_MEMORY))}')
-    if type(loader) is not DataLoader or in_memory is False or not len(loader):
+    if type(loader) is not DataLoader or (in_memory is not None and not in_memory):
         return
     try:
         memory = ImageMemory(loader.dataset, None if in_memory else LIMIT)
-        if memory.reason or memory.is_random or _collation(loader) not in (default_collate, pseudo_collate):
+        if memory.reason or memory.is_random or _collation(loader) not in COLLATE:
             raise NotKeptError(memory.reason or 'its pipeline or its collation is not known to give the same each time')
         if memory.is_decoded and loader.num_workers and not in_memory:
             return

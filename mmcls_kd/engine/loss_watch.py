@@ -23,9 +23,12 @@ def not_finite(tensors: Mapping[str, Tensor | None]) -> list[str]:
     there = {name: value for name, value in tensors.items() if value is not None and not value.is_sparse}
     if not there:
         return []
-    largest = torch._foreach_norm(list(there.values()), float('inf'))
-    finite = torch.stack([value.float() for value in largest]).isfinite()
-    return [] if finite.all() else [name for name, good in zip(there, finite.tolist(), strict=True) if not good]
+    for order in (2.0, float('inf')):  # the first is four times as fast, but squares of finite numbers may be infinite
+        norms = torch._foreach_norm(list(there.values()), order)
+        finite = torch.stack([norm.float() for norm in norms]).isfinite()
+        if finite.all():
+            return []
+    return [name for name, good in zip(there, finite.tolist(), strict=True) if not good]
 
 
 class LossWatch:

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import repeat, takewhile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from mmcv.transforms import CenterCrop, LoadImageFromFile, Pad, Resize
+from mmcv.transforms import CenterCrop, Compose, LoadImageFromFile, Pad, Resize
 from mmengine.dataset import BaseDataset
 from mmpretrain.datasets import transforms
 from mmpretrain.datasets.transforms.processing import TorchVisonTransformWrapper
@@ -28,7 +31,7 @@ from torchvision import transforms as vision
 from .batched import BATCHED, Crop, Flip, OneByOne, ResizedCrop, batched, is_alone
 from .draws import Draws
 from .seeds import derive_seeds
-from .two_views import TwoViews
+from .two_views import StrongAugment, TwoViews
 
 #: Size in bytes up to which a data set's images are kept in memory by themselves.
 LIMIT = 512 * 2**20
@@ -39,6 +42,10 @@ FIXED_OF_TORCHVISION = {vision.Resize, vision.CenterCrop, vision.Pad, vision.Gra
 AT_ONCE = 4096
 #: What stands in a label's place for an image without one.
 NO_LABEL = np.iinfo(np.int64).min
+#: Labels beside the class, some of which a transform changes with the image.
+OTHERS = {'gt_score', 'mask', 'gt_bboxes', 'gt_keypoints', 'gt_seg_map'}
+#: Files with the largest memory of a container, in bytes.
+CGROUPS = '/sys/fs/cgroup/memory.max', '/sys/fs/cgroup/memory/memory.limit_in_bytes'
 #: Keys of a sample that are not kept beside the image.
 OWN = ('img', 'img_path', 'sample_idx', 'gt_label')
 
@@ -60,7 +67,7 @@ OTHER_LABELS = 'samples have other labels than one class'
 
 def _label_of(results: Mapping[str, Any]) -> int | None:
     """Return the label of a sample: a class, or :data:`NO_LABEL`; None if it has others."""
-    if 'gt_score' in results or 'mask' in results:
+    if not OTHERS.isdisjoint(results):
         return None
     if 'gt_label' not in results:
         return NO_LABEL
@@ -88,12 +95,29 @@ def _name_of(transform: Any) -> str:
 
 
 def _with_inner(chosen: Iterable[Any]) -> Iterator[Any]:
-    """Iterate over transforms, and over those of both views."""
+    """Iterate over transforms, and over those inside of them."""
     for one in chosen:
         yield one
+        if type(one) is StrongAugment:
+            yield one.augment
         if type(one) is TwoViews:
             for view in one.views:
-                yield from view.transforms
+                yield view
+                yield from _with_inner(view.transforms)
+
+
+def _settings_of(transform: Any) -> dict[str, Any]:
+    """Return the settings of a transform as they are now."""
+    return {key: list(value) if isinstance(value, list) else value for key, value in vars(transform).items()}
+
+
+def _machines_memory() -> int:
+    """Return the memory of this machine, or of this container, in bytes."""
+    limits = [os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')]
+    for path in CGROUPS:
+        with suppress(OSError, ValueError):  # no limit
+            limits.append(int(Path(path).read_text()))
+    return min(limits)
 
 
 def _passed(images: np.ndarray, steps: Iterable[tuple[Any, np.ndarray]]) -> tuple[np.ndarray, Iterable[dict[str, Any]]]:
@@ -118,7 +142,8 @@ class ImageMemory:
 
     Args:
         dataset: The data set, of mmengine's ``BaseDataset``.
-        limit: Largest size of all images in bytes; None for any.
+        limit: Largest size of all images in bytes; None for any size, and for a data set's own ``get_data_info``, which
+            may give other images each time.
 
     Attributes:
         reason: Why samples are made one at a time; None if they are made a batch at a time.
@@ -135,9 +160,11 @@ class ImageMemory:
         )
         if not plain:
             raise NotKeptError(f'{kind.__name__} makes its samples in a way of its own')
+        if limit is not None and kind.get_data_info is not BaseDataset.get_data_info:
+            raise NotKeptError(f'{kind.__name__}.get_data_info may give another image or label each time')
         self.dataset, self._transforms = dataset, list(dataset.pipeline.transforms)
-        known = [one for one in _with_inner(self._transforms) if is_fixed(one) or type(one) in BATCHED]
-        self._settings = [(one, dict(vars(one))) for one in known]
+        known = [one for one in _with_inner(self._transforms) if is_fixed(one) or type(one) in (*BATCHED, Compose)]
+        self._settings = [(one, _settings_of(one)) for one in known]
         self._fixed = list(takewhile(is_fixed, self._transforms))
         first = self._first()
         self._rest = self._transforms[len(self._fixed) :]
@@ -151,13 +178,15 @@ class ImageMemory:
         self.size = int(np.prod(self._shape))
         if limit is not None and self.size > limit:
             raise NotKeptError(f'its images take {self.size / 2**20:.0f} MiB, more than {limit / 2**20:.0f}')
-        if self.size > (there := os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')):
+        if self.size > (there := _machines_memory()):
             raise NotKeptError(f'its images take {self.size / 2**30:.1f} GiB, and this machine has {there / 2**30:.1f}')
         self.images = np.frombuffer(mmap.mmap(-1, self.size), np.uint8).reshape(self._shape)
         self._there = np.zeros(len(dataset), bool)
         self._labels = np.full(len(dataset), NO_LABEL)
         self._paths: list[str | None] = [None] * len(dataset)
+        self._list = self._list_now()
         self._kept: dict[str, Any] | None = None
+        self._can_change = False
         self._other: dict[int, dict[str, Any]] = {}
         self._steps: list[Any] = []
         self._strong: list[Any] = []
@@ -217,10 +246,15 @@ class ImageMemory:
 
     @property
     def is_current(self) -> bool:
-        """Whether the data set's pipeline still has the transforms that it had, with their settings."""
+        """Whether the data set still has its list, and its pipeline the transforms that it had, with their settings."""
         now = getattr(self.dataset.pipeline, 'transforms', ())
         same = len(now) == len(self._transforms) and all(a is b for a, b in zip(now, self._transforms, strict=True))
+        same = same and all(a is b for a, b in zip(self._list_now(), self._list, strict=True))
         return same and all(_are_equal(kept, vars(one)) for one, kept in self._settings)
+
+    def _list_now(self) -> list[Any]:
+        """Return the objects that hold the list of the data set."""
+        return [getattr(self.dataset, name, None) for name in ('data_list', 'data_bytes', 'data_address')]
 
     # ---- reading
 
@@ -245,6 +279,7 @@ class ImageMemory:
         keys = getattr(self._rest[-1] if self._rest else None, 'meta_keys', ())
         kept = {key: value for key, value in results.items() if key in keys or before.get(key, self) is not value}
         kept = {key: value for key, value in kept.items() if key not in OWN}
+        self._can_change |= not all(isinstance(value, Hashable) for value in kept.values())
         if self._kept is None:
             self._kept = kept
         if not _are_equal(kept, self._kept):
@@ -264,7 +299,7 @@ class ImageMemory:
         image = self.images[index, 0] if self._grey else self.images[index].transpose(1, 2, 0)
         results: Any = {
             **self.dataset.get_data_info(index),
-            **self._other.get(index, self._kept or {}),
+            **self._own(self._other.get(index, self._kept or {})),
             'img': np.array(image, order='C'),
         }
         for transform in self._rest:
@@ -331,7 +366,7 @@ class ImageMemory:
             sample = DataSample.__new__(DataSample)
             fields = sample.__dict__
             other = self._other.get(index) if self._other else None
-            fields.update(facts if other is None else self._noted({**other, **size}))
+            fields.update(self._own(facts if other is None else self._noted({**other, **size})))
             if has_index:
                 fields['sample_idx'] = index
             if epoch is not None:
@@ -347,6 +382,10 @@ class ImageMemory:
             if has_label:
                 fields['gt_label'] = label
             yield sample
+
+    def _own(self, facts: dict[str, Any]) -> dict[str, Any]:
+        """Return facts that a sample may change."""
+        return deepcopy(facts) if self._can_change else facts
 
     def _noted(self, facts: Mapping[str, Any]) -> dict[str, Any]:
         """Return of some facts those that ``PackInputs`` passes on."""

@@ -272,7 +272,8 @@ class HuggingFaceDataset(HeldDataset):
         self._images = found.select_columns([self.image]).with_format('arrow')
         self._open()
         paths, labels, names = self._paths(), [], None
-        if (folder := Path(self.place)).is_dir() and 'data_files' not in self.load_options:
+        several = self.split == 'all' or '+' in (self.split or '')
+        if not several and (folder := Path(self.place)).is_dir() and 'data_files' not in self.load_options:
             check_splits(folder, paths)
         if self.with_label:
             feature = found.features[self.label]

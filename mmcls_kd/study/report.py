@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from .records import Record
+from .records import Record, read_records
 from .results import Line, Results
 from .statistics import Comparison, Summary
-from .study_file import BASELINE, BEST_MINUS_LAST, KD, TEACHER, Published, Study
+from .study_file import BASELINE, BEST_MINUS_LAST, KD, TEACHER, Published, Study, read_study
 
 NOTHING = 'No results yet.'
 DIVERGED = 'diverged'
@@ -29,9 +29,12 @@ END = '<!-- end -->'
 def blocks(study: Study, records: Sequence[Record]) -> dict[str, str]:
     """Return the parts of the report in Markdown, by name.
 
-    They are ``summary``, ``published`` where numbers are, each pair, ``PAIR weights`` with a sweep, each ablation.
+    They are ``summary``, ``published`` where numbers are, each pair, ``PAIR weights`` with a sweep, ``PAIR compared`` with
+    another study that has this pair, each ablation.
     """
     results = Results(study, records)
+    other = read_study(study.compared_with) if study.compared_with else None
+    others = Results(other, read_records(other.results)) if other else None
     made = {'summary': _summary(results)}
     if any(pair.published for pair in study.pairs.values()):
         made['published'] = _published(study)
@@ -39,6 +42,8 @@ def blocks(study: Study, records: Sequence[Record]) -> dict[str, str]:
         made[pair] = _pair(results, pair)
         if study.sweep:
             made[f'{pair} weights'] = _weights(results, pair)
+        if others and pair in others.study.pairs:
+            made[f'{pair} compared'] = _compared(results, others, pair)
     made |= {name: _ablation(results, name) for name in study.ablations}
     return {name: text or NOTHING for name, text in made.items()}
 
@@ -199,6 +204,39 @@ def _weights(results: Results, pair: str) -> str:
             rows[-1] += [mean_cell(line.last), *_versus(line)]
             shown.append(line)
     return '\n\n'.join([table([*head, 'p'], rows), *_said(shown, 'With the weights found. ')])
+
+
+def _compared(here: Results, there: Results, pair: str) -> str:
+    """Show the differences to the student alone, and the places by them, of the rows that two studies have."""
+    sides = [{line.row: line for line in found.of(pair, 'row') if BASELINE in line.against} for found in (there, here)]
+    rows = [row for row in sides[1] if row in sides[0]]
+    if not rows:
+        return ''
+    means = pd.DataFrame(
+        {side: [lines[row].against[BASELINE].mean for row in rows] for side, lines in enumerate(sides)}, rows
+    )
+    ranks = means.rank(ascending=False, method='min').astype(int)
+    cells = [
+        [
+            TITLES.get(row, f'`{row}`'),
+            *(_counted(lines[row], found) for lines, found in zip(sides, (there, here), strict=True)),
+            *map(str, ranks.loc[row]),
+        ]
+        for row in means.sort_values(1, ascending=False).index
+    ]
+    head = ['', *(f'minus alone, {found.study.title}' for found in (there, here)), 'place there', 'place here']
+    parts = [table(head, cells)]
+    if len(rows) > 2:
+        parts.append(f'Rank correlation of the {len(rows)} rows (Spearman): {ranks[0].corr(ranks[1]):.2f}.')
+    return '\n\n'.join(parts)
+
+
+def _counted(line: Line, results: Results) -> str:
+    """Make the cell of a difference to the student alone, with the number of seeds where some are missing."""
+    text, _ = _difference(line.against[BASELINE])
+    found = len(line.accuracies.keys() & results.lines[line.pair, BASELINE].accuracies.keys())
+    planned = len(results.study.seeds)
+    return text if found == planned else f'{text} ({found} of {planned} seeds)'
 
 
 def _ablation(results: Results, name: str) -> str:

@@ -187,6 +187,7 @@ class Study(Part):
         sweep: None for none.
         shared_teacher: Whether rows of the same views whose methods need no more of their teacher than a store holds share a
             stored one. It is made by the first of them and removed after the last; its outputs are rounded to float16.
+        compared_with: Another study file, for a table of the rows that both have, of pairs of one name; None for none.
     """
 
     path: Path
@@ -198,6 +199,7 @@ class Study(Part):
     ablations: dict[Name, Ablation] = {}
     sweep: Sweep | None = None
     shared_teacher: Annotated[bool, Strict()] = False
+    compared_with: Annotated[Path, Strict()] | None = None
 
     @property
     def name(self) -> str:
@@ -234,8 +236,9 @@ class Study(Part):
 def read_study(path: str | Path) -> Study:
     """Read a study file, which is Python, as mmengine's configs; refuse a wrong value, and name its key.
 
-    It assigns the attributes of :class:`Study` but ``path``; ``report`` is a path from the file's folder, and the parts are
-    dicts with the attributes of the classes above. Names that begin with an underscore are the file's own.
+    It assigns the attributes of :class:`Study` but ``path``; ``report`` and ``compared_with`` are paths from the file's
+    folder, and the parts are dicts with the attributes of the classes above. Names that begin with an underscore are the
+    file's own.
     """
     found = find_file(path)
     try:
@@ -243,8 +246,9 @@ def read_study(path: str | Path) -> Study:
     except Exception as error:  # a program may raise anything
         raise ValueError(f'study {path} cannot be read: {type(error).__name__}: {error}') from error
     content = {key: value for key, value in content.items() if not key.startswith('_')} | {'path': found}
-    if isinstance(report := content.get('report'), str) and report:
-        content['report'] = (found.parent / report).resolve()
+    for key in ('report', 'compared_with'):
+        if isinstance(given := content.get(key), str) and given:
+            content[key] = (found.parent / given).resolve()
     try:
         return Study.model_validate(content)
     except ValidationError as error:

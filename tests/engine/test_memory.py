@@ -10,6 +10,8 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import FUNCTIONS, DefaultScope
 from mmengine.runner import Runner
+from mmpretrain.datasets import FashionMNIST
+from mmpretrain.registry import DATASETS
 from PIL import Image
 
 from mmcls_kd.engine import memory
@@ -203,6 +205,17 @@ def test_two_views_of_different_sizes_are_left_to_the_pipeline(grey):
         passed(data)
 
 
+CHANGED = {
+    'probabilities': (
+        [dict(type='RandomFlip', prob=[0.2, 0.3], direction=['horizontal', 'vertical'])],
+        lambda flip: flip.prob.reverse(),
+    ),
+    'policies': ([*SHAPED, dict(type='AutoAugment', policies='imagenet')], lambda chosen: chosen.transforms.reverse()),
+    'strong': ([*SHAPED, dict(type='StrongAugment')], lambda strong: setattr(strong.augment, 'num_policies', 1)),
+    'view': ([dict(type='TwoViews', weak=[FLIP])], lambda both: both.views[1].transforms.pop()),
+}
+
+
 @pytest.mark.parametrize('pipeline', [[READ, RESIZE, crop(8), FLIP], [READ, RESIZE, FLIP]])
 def test_image_files(photos, pipeline):
     ours, theirs = (loader(photos, pipeline, 'CustomDataset', kept) for kept in (None, False))
@@ -238,6 +251,18 @@ def test_facts_are_those_of_the_packing(photos):
                 assert x.soft.tolist() == y.soft.tolist() == [x.sample_idx, x.sample_idx + 1]
                 assert x.flip == y.flip
     assert ours.dataset.makes_batches
+
+
+@pytest.mark.parametrize('last', [FLIP, dict(type='TwoViews', strong=[dict(type='Rotate', angle=30.0)])])
+def test_who_changes_the_facts_of_a_sample_changes_no_other(photos, last):
+    data = loader(photos, [READ, RESIZE, last], 'CustomDataset', True, pack=[dict(type='PackInputs', meta_keys=('words',))])
+    inner = data.dataset.dataset
+    inner.get_data_info = lambda index, own=inner.get_data_info: dict(own(index), words=['a'])
+    for _ in range(2):
+        for batch in passed(data):
+            for sample in batch['data_samples']:
+                assert sample.words == ['a']
+                sample.words.append('b')
 
 
 def test_files_that_cannot_be_read(photos, tmp_path):
@@ -303,6 +328,34 @@ class TestChoice:
         monkeypatch.setattr(memory.os, 'sysconf', lambda name: dict(SC_PHYS_PAGES=10, SC_PAGE_SIZE=4096)[name])
         assert 'this machine has 0.0' in loader(grey, [FLIP], in_memory=True).dataset.notice
 
+    @pytest.mark.parametrize(('told', 'fits'), [('40960', False), ('max', True), ('9223372036854771712', True)])
+    def test_not_those_above_the_memory_of_a_container(self, grey, monkeypatch, tmp_path, told, fits):
+        (tmp_path / 'limit').write_text(f'{told}\n')
+        monkeypatch.setattr(memory, 'CGROUPS', (str(tmp_path / 'limit'), str(tmp_path / 'none')))
+        assert loader(grey, [FLIP], in_memory=True).dataset.makes_batches == fits
+
+    def test_not_if_zero_says_so(self, grey):
+        assert loader(grey, [FLIP], in_memory=0).dataset.memory is None
+
+    def test_not_those_that_a_data_set_makes_in_a_way_of_its_own_unless_demanded(self, grey, monkeypatch):
+        class Relabelled(FashionMNIST):
+            def get_data_info(self, index):
+                return dict(super().get_data_info(index), gt_label=np.random.randint(10))
+
+        monkeypatch.setitem(DATASETS.module_dict, 'Relabelled', Relabelled)
+        ours, theirs = (loader(grey, [FLIP], 'Relabelled', kept) for kept in (None, False))
+        for epoch in range(2):
+            assert_same(passed(ours, epoch), passed(theirs, epoch))
+        assert loader(grey, [FLIP], 'Relabelled', in_memory=True).dataset.makes_batches
+
+    def test_not_those_with_boxes_that_are_flipped_too(self, photos):
+        pack = [dict(type='PackInputs', meta_keys=('gt_bboxes',))]
+        ours, theirs = (loader(photos, [READ, RESIZE, FLIP], 'CustomDataset', kept, pack=pack) for kept in (None, False))
+        for data in (ours.dataset.dataset, theirs.dataset.dataset):
+            data.get_data_info = lambda index, own=data.get_data_info: dict(own(index), gt_bboxes=np.float32([[1, 2, 5, 6]]))
+        boxes = [[s.gt_bboxes.tolist() for batch in passed(data) for s in batch['data_samples']] for data in (ours, theirs)]
+        assert boxes[0] == boxes[1]
+
     def test_not_those_that_workers_augment_one_at_a_time(self, grey):
         beside = loader(grey, FALLBACKS['RandAugment'], workers=2).dataset
         assert beside.memory is None
@@ -339,6 +392,21 @@ class TestChoice:
             for data in (ours, theirs):
                 vars(data.dataset.dataset.pipeline.transforms[1]).update(change)
             assert_same(passed(ours), passed(theirs))
+
+    def test_not_after_the_list_was_exchanged(self, grey):
+        ours, theirs = (loader(grey, [FLIP], in_memory=kept) for kept in (None, False))
+        passed(ours)
+        for data in (ours, theirs):
+            data.dataset.dataset.get_subset_(list(range(89, -1, -1)))
+        assert_same(passed(ours), passed(theirs))
+
+    @pytest.mark.parametrize('name', ['probabilities', 'policies', 'strong', 'view'])
+    def test_not_after_a_part_of_a_transform_was_changed(self, grey, name):
+        pipeline, change = CHANGED[name]
+        data = loader(grey, pipeline).dataset
+        assert data.makes_batches
+        change(data.dataset.pipeline.transforms[-2])
+        assert not data.makes_batches
 
     def test_not_after_a_transform_of_a_view_was_set_otherwise(self, grey):
         ours, theirs = (loader(grey, [dict(type='TwoViews', weak=[FLIP])], in_memory=kept) for kept in (None, False))

@@ -318,6 +318,15 @@ class TestGradients:
         tensors = dict(a=torch.ones(3), none=None, b=torch.tensor([1.0, bad]), c=torch.full((2,), 3e38))
         assert not_finite(tensors) == ['b']
         assert not_finite({}) == []
+        assert not_finite(dict(c=tensors['c'])) == []
+
+    def test_finite_numbers_cost_one_pass_of_the_fast_norm(self, monkeypatch):
+        norm, orders = torch._foreach_norm, []
+        monkeypatch.setattr(torch, '_foreach_norm', lambda given, order: norm(given, orders.append(order) or order))
+        assert not_finite(dict(a=torch.ones(3))) == []
+        assert orders == [2.0]
+        assert not_finite(dict(a=torch.tensor([float('nan')]))) == ['a']
+        assert orders == [2.0, 2.0, float('inf')]
 
     def test_weights_that_are_not_finite_are_not_saved(self, tmp_path):
         runner = toy_run(tmp_path, **{'train_cfg.max_epochs': 1})

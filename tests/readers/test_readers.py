@@ -321,6 +321,11 @@ class TestTableFaults:
         assert {Path(info['img_path']).parts[-3] for info in data.data_list} == {'train'}
         assert len(table(tmp_path / 'images', split='validation')) == 4
 
+    @pytest.mark.parametrize('split', ['train+validation', 'all'])
+    def test_several_splits_that_are_asked_for(self, root, table, split):
+        parts = [len(table(root / 'folders', split=part)) for part in ('train', 'validation')]
+        assert len(table(root / 'folders', split=split)) == sum(parts)
+
     def test_rows(self, root, table, tmp_path):
         image = (root / 'folders/train/sky/0.jpg').read_bytes()
         pq.write_table(pa.table(dict(image=[image, None], label=[0, 1])), tmp_path / 'a.parquet')

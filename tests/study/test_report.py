@@ -4,14 +4,16 @@ import json
 import random
 
 import pytest
-from studies_kit import DOCUMENT, lost, made_up, small_study
+from scipy.stats import spearmanr
+from studies_kit import DOCUMENT, FILE, lost, made_up, small_study, write_study
 
 from mmcls_kd.study.plan import sweep_results
 from mmcls_kd.study.plots import draw
 from mmcls_kd.study.records import add_record, read_records, write_records
-from mmcls_kd.study.report import blocks, put, table
+from mmcls_kd.study.report import NOTHING, blocks, put, table
 from mmcls_kd.study.results import Results, agreement
 from mmcls_kd.study.statistics import compare
+from mmcls_kd.study.study_file import read_study
 
 
 @pytest.fixture(scope='module')
@@ -126,6 +128,25 @@ class TestTables:
         assert complete[4]
         assert float(partial[3]) == pytest.approx(float(complete[3].strip('*').split()[0]), abs=1)
         assert partial[4] == ''
+
+    def test_the_rows_that_another_study_has_too(self, whole, tmp_path):
+        _, records = whole
+        brief = write_study(tmp_path, FILE.replace("title = 'Small'", "title = 'Brief'"), 'brief')
+        study = read_study(write_study(tmp_path, f"{FILE}\ncompared_with = 'brief.py'"))
+        assert blocks(study, records)['cnn compared'] == NOTHING
+        there = dict(baseline=[70, 71, 72], kd=[75, 76, 77], nkd=[74, 75, 77], dkd=[60, 61, 62])
+        here = dict(baseline=[80, 81, 82], kd=[80, 81, 82], nkd=[84, 86, 86], dkd=[82, 82, 85], mgd=[81, 81, 83])
+        found = [[r for r in constant(records, **rows) if r['kind'] == 'row' and r['row'] in rows] for rows in (there, here)]
+        read_study(brief).results.parent.mkdir()
+        write_records(read_study(brief).results, [r for r in found[0] if (r['row'], r['seed']) != ('dkd', 0)])
+        table = blocks(study, found[1])['cnn compared']
+        assert table.splitlines()[0] == '|  | minus alone, Brief | minus alone, Small | place there | place here |'
+        assert [cells(table, f'`{row}`')[3:] for row in ('nkd', 'dkd')] == [['2', '1'], ['3', '2']]
+        assert cells(table, 'KD') == ['KD', '**+5.00 [+5.00, +5.00]**', '+0.00 [+0.00, +0.00]', '1', '3']
+        assert cells(table, '`dkd`')[1] == '-10.00 (2 of 3 seeds)'
+        assert 'mgd' not in table
+        expected = spearmanr([5, 13 / 3, -10], [0, 13 / 3, 2]).statistic
+        assert table.endswith(f'Rank correlation of the 3 rows (Spearman): {expected:.2f}.')
 
     def test_a_row_with_a_training_that_diverged_is_compared_with_nothing(self, whole):
         study, records = whole

@@ -98,6 +98,13 @@ def test_options_for_keys_that_the_config_lacks():
     merge_options(cfg, {'test_dataloader.batch_size': 3, 'default_scope': 'mmpretrain', 'my_own': 1, 'default_hooks.a': 2})
     assert (cfg.test_dataloader.batch_size, cfg.my_own, cfg.default_hooks.a) == (3, 1, 2)
     merge_options(cfg, None)
+    merge_options(cfg, {'model.prompts': ['{} in the dark', 'a {}'], 'names': ('dict', '{3}')})
+
+
+@pytest.mark.parametrize('value', ["dict(type='X')", ["dict(type='X')"], '{"type": 1}', ("{ 'a': 1}",)])
+def test_the_text_of_a_dict_is_refused(value):
+    with pytest.raises(ValueError, match=r'--cfg-options custom_hooks: .+ is read as text, not as a dict; set its keys'):
+        merge_options(Config(dict(custom_hooks=[])), {'custom_hooks': value})
 
 
 @pytest.mark.parametrize('epochs', [1, 2])
