@@ -24,20 +24,15 @@ from mmpretrain.datasets.transforms.processing import TorchVisonTransformWrapper
 from PIL import Image
 from torchvision import transforms as vision
 
-from .draws import Draws, advance
+from .draws import Draws, Step, advance
 from .policies import Policies, Strong
 from .two_views import StrongAugment
 
 
-class Crop:
+class Crop(Step):
     """mmpretrain's ``RandomCrop`` of a batch.
 
-    Args:
-        transform: The transform.
-        shape: Shape of an image before it.
-
     Attributes:
-        shape: Shape of an image after it.
         padding: Padding on the left, at the top, on the right, at the bottom.
         room: Largest offset, down and to the right.
     """
@@ -50,7 +45,7 @@ class Crop:
             shape = mmcv.impad(blank, padding=given, pad_val=transform.pad_val).shape
             self.value = mmcv.impad(blank[:1, :1], padding=1, pad_val=transform.pad_val)[0, 0].reshape(-1, 1, 1)
         height, width, *channels = shape
-        self.shape = (min(height, transform.crop_size[0]), min(width, transform.crop_size[1]), *channels)
+        super().__init__(transform, (min(height, transform.crop_size[0]), min(width, transform.crop_size[1]), *channels))
         self.room = height - self.shape[0], width - self.shape[1]
 
     @staticmethod
@@ -75,29 +70,15 @@ class Crop:
         return windows[np.arange(len(images)), :, drawn[:, 0], drawn[:, 1]]
 
 
-class ResizedCrop:
-    """mmpretrain's ``RandomResizedCrop`` of a batch.
-
-    Args:
-        transform: The transform.
-        shape: Shape of an image before it.
-
-    Attributes:
-        shape: Shape of an image after it.
-    """
+class ResizedCrop(Step):
+    """mmpretrain's ``RandomResizedCrop`` of a batch."""
 
     def __init__(self, transform: Any, shape: tuple[int, ...]) -> None:
-        self._before, self._transform = shape[:2], transform
-        self._is_grey = len(shape) == 2
-        self.shape = self._resized(np.zeros(shape, np.uint8)).shape  # OpenCV drops a single channel
+        self._before, self._transform, self._is_grey = shape[:2], transform, len(shape) == 2
+        super().__init__(transform, self._resized(np.zeros(shape, np.uint8)).shape)  # OpenCV drops a single channel
         undrawn = copy.copy(transform)
         undrawn.max_attempts = 0
         self._central = undrawn.rand_crop_params(np.zeros(shape, np.uint8))
-
-    @staticmethod
-    def takes(transform: Any, shape: tuple[int, ...]) -> bool:  # noqa: ARG004
-        """Check whether a transform of images of a shape can be computed for a batch at once."""
-        return True
 
     def _resized(self, image: np.ndarray) -> np.ndarray:
         settings = dict(interpolation=self._transform.interpolation, backend=self._transform.backend)
@@ -130,29 +111,20 @@ class ResizedCrop:
         return made[:, None] if made.ndim == 3 else made.transpose(0, 3, 1, 2)
 
 
-class Flip:
+class Flip(Step):
     """mmcv's ``RandomFlip`` of a batch.
 
-    Args:
-        transform: The transform.
-        shape: Shape of an image.
-
     Attributes:
-        shape: The same.
         directions: The directions, without that of no flip, which is the last position.
         facts: The facts that the transform notes of a sample, by position.
     """
 
     def __init__(self, transform: Any, shape: tuple[int, ...]) -> None:
-        self.shape, self._prob = shape, transform.prob
+        super().__init__(transform, shape)
+        self._prob = transform.prob
         given = transform.direction
         self.directions = [given] if isinstance(given, str) else list(given)
         self.facts = [dict(flip=direction is not None, flip_direction=direction) for direction in (*self.directions, None)]
-
-    @staticmethod
-    def takes(transform: Any, shape: tuple[int, ...]) -> bool:  # noqa: ARG004
-        """Check whether a transform of images of a shape can be computed for a batch at once."""
-        return True
 
     def draw(self, draws: Draws) -> np.ndarray:
         """Draw the position of each sample's direction, (n,)."""
@@ -170,19 +142,12 @@ class Flip:
         return images
 
 
-class Erase:
-    """mmpretrain's ``RandomErasing`` of a batch of colour images.
-
-    Args:
-        transform: The transform.
-        shape: Shape of an image.
-
-    Attributes:
-        shape: The same.
-    """
+class Erase(Step):
+    """mmpretrain's ``RandomErasing`` of a batch of colour images."""
 
     def __init__(self, transform: Any, shape: tuple[int, ...]) -> None:
-        self.shape, self._prob = shape, transform.erase_prob
+        super().__init__(transform, shape)
+        self._prob = transform.erase_prob
         self._areas = transform.min_area_ratio, transform.max_area_ratio
         self._aspects = np.log(np.array(transform.aspect_range, np.float32)).tolist()  # with the transform's rounding
         self._fill = None if transform.mode == 'rand' else np.array(transform.fill_color, np.uint8).reshape(3, 1, 1)
@@ -224,19 +189,11 @@ class Erase:
         return images
 
 
-class Jitter:
-    """mmpretrain's ``ColorJitter`` by Pillow of a batch of colour images (BGR).
-
-    Args:
-        transform: The transform.
-        shape: Shape of an image.
-
-    Attributes:
-        shape: The same.
-    """
+class Jitter(Step):
+    """mmpretrain's ``ColorJitter`` by Pillow of a batch of colour images (BGR)."""
 
     def __init__(self, transform: Any, shape: tuple[int, ...]) -> None:
-        self.shape = shape
+        super().__init__(transform, shape)
         self._ranges = [transform.brightness, transform.contrast, transform.saturation, transform.hue]
 
     @staticmethod

@@ -120,6 +120,13 @@ def plain_datasets(dataset: Any) -> Iterator[Any]:
             yield from plain_datasets(part)
 
 
+def may_be_kept(in_memory: bool | None) -> bool:
+    """Return whether ``in_memory`` lets images be kept; refuse an unknown choice."""
+    if in_memory not in IN_MEMORY:
+        raise ChoiceError(f'in_memory={in_memory!r}: choose one of {", ".join(map(repr, IN_MEMORY))}')
+    return in_memory is None or bool(in_memory)
+
+
 def sample_infos(dataset: Any, step: int = 1) -> Iterator[Mapping[str, Any]]:
     """Iterate over the facts of every ``step``-th sample (``img_path``, ``gt_label``), not to be changed."""
     if getattr(type(dataset), 'get_data_info', None) is BaseDataset.get_data_info and not dataset.serialize_data:
@@ -184,8 +191,7 @@ class SeededDataset:
     ) -> None:
         if on_unreadable not in ON_UNREADABLE:
             raise ChoiceError(f'on_unreadable={on_unreadable!r}: choose one of {", ".join(map(repr, ON_UNREADABLE))}')
-        if in_memory not in IN_MEMORY:
-            raise ChoiceError(f'in_memory={in_memory!r}: choose one of {", ".join(map(repr, IN_MEMORY))}')
+        may_keep = may_be_kept(in_memory)
         self.dataset: Any = DATASETS.build(dict(dataset))
         self.seed, self.on_unreadable, self._collate = seed, on_unreadable, collate
         self.full_init()
@@ -198,7 +204,7 @@ class SeededDataset:
         self._hastened = False
         self.memory: ImageMemory | None = None
         self.notice: str | None = None
-        if (in_memory is None or in_memory) and len(self.dataset):
+        if may_keep and len(self.dataset):
             self._keep(bool(in_memory), num_workers)
 
     def _keep(self, demanded: bool, num_workers: int) -> None:

@@ -137,3 +137,23 @@ class Draws:
         """Draw a position for each sample, as ``np.random.choice(len(shares), p=shares)``; (n,)."""
         steps = np.cumsum(shares)
         return (steps / steps[-1]).searchsorted(self.uniform(), side='right')
+
+
+class Step:
+    """A random transform of a batch: ``draw`` takes the :class:`Draws` of samples, ``apply`` images and what was drawn.
+
+    Args:
+        transform: The transform.
+        shape: Shape of an image before it.
+
+    Attributes:
+        shape: Shape of an image after it.
+    """
+
+    def __init__(self, transform: Any, shape: tuple[int, ...]) -> None:  # noqa: ARG002
+        self.shape = shape  # subclasses that change it pass on the one after them
+
+    @staticmethod
+    def takes(transform: Any, shape: tuple[int, ...]) -> bool:  # noqa: ARG004
+        """Check whether a transform of images of a shape can be computed for a batch at once."""
+        return True

@@ -11,8 +11,7 @@ from mmengine.dataset import default_collate, pseudo_collate
 from mmengine.logging import print_log
 from torch.utils.data import DataLoader
 
-from ..errors import ChoiceError
-from .data import IN_MEMORY
+from .data import may_be_kept
 from .memory import LIMIT, ImageMemory, NotKeptError
 
 #: Collations whose batches are known.
@@ -71,9 +70,7 @@ def keep_images(loader: Any, in_memory: bool | None) -> None:
     Raises:
         ChoiceError: If ``in_memory`` is none of them.
     """
-    if in_memory not in IN_MEMORY:
-        raise ChoiceError(f'in_memory={in_memory!r}: choose one of {", ".join(map(repr, IN_MEMORY))}')
-    if type(loader) is not DataLoader or (in_memory is not None and not in_memory):
+    if not may_be_kept(in_memory) or type(loader) is not DataLoader:
         return
     try:
         memory = ImageMemory(loader.dataset, None if in_memory else LIMIT)

@@ -14,7 +14,7 @@ import mmcv
 import numpy as np
 from mmpretrain.datasets.transforms import auto_augment
 
-from .draws import Draws
+from .draws import Draws, Step
 from .two_views import GREY
 
 LEVELS = np.arange(256)
@@ -125,19 +125,11 @@ def _draw_magnitudes(change: Any, draws: Draws, rows: np.ndarray) -> np.ndarray:
     return (levels / total) * (last - first) + first
 
 
-class Policies:
-    """mmpretrain's ``RandAugment`` or ``AutoAugment`` of a batch of colour images.
-
-    Args:
-        transform: The transform.
-        shape: Shape of an image.
-
-    Attributes:
-        shape: The same.
-    """
+class Policies(Step):
+    """mmpretrain's ``RandAugment`` or ``AutoAugment`` of a batch of colour images."""
 
     def __init__(self, transform: Any, shape: tuple[int, ...]) -> None:
-        self.shape = shape
+        super().__init__(transform, shape)
         self._choices, self._picks = _choices_of(transform)
         self._longest = max(map(len, self._choices))
         self._changes = [change for choice in self._choices for change in choice]
@@ -183,19 +175,12 @@ class Policies:
         return function(change, image, amount if fixed is None else fixed).astype(np.uint8, copy=False)
 
 
-class Strong:
-    """:class:`~mmcls_kd.engine.two_views.StrongAugment` of a batch.
-
-    Args:
-        transform: The transform.
-        shape: Shape of an image.
-
-    Attributes:
-        shape: The same.
-    """
+class Strong(Step):
+    """:class:`~mmcls_kd.engine.two_views.StrongAugment` of a batch."""
 
     def __init__(self, transform: Any, shape: tuple[int, ...]) -> None:
-        self.shape, self._cutout = shape, transform.cutout
+        super().__init__(transform, shape)
+        self._cutout = transform.cutout
         self._policies = Policies(transform.augment, (*shape[:2], 3))
 
     @staticmethod
