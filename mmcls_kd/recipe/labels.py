@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ..dis_losses import LOSSES
 from ..dis_losses.common import entropy_target
-from ..features.taps import FORM_OF
-from .methods import GT_LABEL, Method, needs_teacher, parameters_of, weak_name
+from .methods import GT_LABEL, TEACHER_LINEAR, Method, needs_teacher, parameters_of, weak_name
 
 #: Label of an image that has none; of scores, each of them.
 UNLABELLED = -1
@@ -263,16 +262,18 @@ def check_stored_inputs(teacher: Any, methods: Iterable[Method]) -> None:
         return
     there = [f'{name}_t' for name in teacher.shapes]
     read = [(method.name, weak_name(name)) for method in methods for name in method.inputs if needs_teacher(name)]
-    beyond = [(name, method) for method, name in read if name not in there]
+    known = [*there, *(TEACHER_LINEAR if teacher.classifier else ())]
+    beyond = [(name, method) for method, name in read if name not in known]
     for name, method in beyond:
-        if not name.endswith('_t') or FORM_OF.get(name.removesuffix('_t')) in ('map', 'tokens'):
+        if not name.endswith('_t'):
             raise ValueError(
-                f'a teacher_store holds logits and vectors alone, and {method} needs {name!r}; leave one of the two out'
+                f'teacher_store {teacher.store.folder} holds features, and {method} needs {name!r}, a part of the network; '
+                'leave one of the two out'
             )
     for name, method in beyond:
         tap = name.removesuffix('_t')
         raise ValueError(
             f'teacher_store {teacher.store.folder} holds {" and ".join(there)}, and {method} needs {name!r}: make a store '
-            f'that holds it, in another folder (`python -m mmcls_kd store` with this method switched on, or with --with '
-            f'{tap}; in plain PyTorch store_logits(..., features=[{tap!r}]))'
+            f'that holds it, in another folder (`python -m mmcls_kd store ... --with {tap}`; '
+            f'in plain PyTorch store_logits(..., features=[{tap!r}]))'
         )

@@ -13,15 +13,19 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from ..features.taps import FORM_OF
 from ..files.locks import locked
-from ..recipe.methods import Method, needs_teacher, weak_name
+from ..recipe.methods import TEACHER_LINEAR, Method, needs_teacher, weak_name
 from ..teachers.store import Manifest
 from .contents import known_config
 
 #: Folder of the stored teachers, in that of the study's runs.
 STORES = 'teachers'
-#: Inputs and facts of a method that a store can hold, with the vectors that it has to be asked for.
-STORED = dict(logit_t=(), vector_t=('vector',), teacher_weight=())
+#: Inputs and facts of a method that every store holds.
+ALWAYS = frozenset({'logit_t', *TEACHER_LINEAR})
+#: Those that a store can hold if it is asked for them: vectors, and maps and tokens, which take far more space.
+VECTORS = frozenset({'vector_t'})
+MAPS = frozenset(f'{name}_t' for name, form in FORM_OF.items() if form in ('map', 'tokens'))
 #: Keys of a distiller that decide its teacher's outputs, beside those of :meth:`~.distillers.recipe.Recipe.teacher_record`.
 FURTHER = ('teacher_pretrained', 'teacher_precision', 'taps')
 
@@ -34,11 +38,11 @@ def teacher_inputs(method: Method) -> set[str]:
 
 
 def shared_store(
-    config: str, options: tuple[str, ...], seed: int, methods: Iterable[Method], content: str
+    config: str, options: tuple[str, ...], seed: int, methods: Iterable[Method], content: str, maps: bool = False
 ) -> tuple[str, tuple[str, ...]]:
-    """Return the name of the stored teacher of a run, and the vectors that it reads there.
+    """Return the name of the stored teacher of a run, and the features beside the logits that it reads there.
 
-    The name is equal for runs of the same views and teacher.
+    The name is equal for runs of the same views and teacher; those that read maps have one of their own.
 
     Args:
         config: Config of its training.
@@ -46,16 +50,18 @@ def shared_store(
         seed: Its seed.
         methods: Its methods.
         content: Digest of the teacher's files.
+        maps: Whether maps and tokens are stored, too.
 
     Returns:
-        The name and the vectors; '' where a store cannot replace the teacher, or there is none.
+        The name and the features; '' where a store cannot replace the teacher, or there is none.
     """
     needed = set().union(*map(teacher_inputs, methods))
-    if not needed or needed - {*STORED} or not (views := _views(known_config(config, options))):
+    asked = needed - ALWAYS
+    if not needed or asked - VECTORS - (MAPS if maps else set()) or not (views := _views(known_config(config, options))):
         return '', ()
-    said = json.dumps([views, [], content])
-    vectors = tuple(vector for name in sorted(needed) for vector in STORED[name])
-    return f'seed{seed}-{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}', vectors
+    said = json.dumps([views, ['maps'] if asked & MAPS else [], content])
+    name = f'seed{seed}-{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}'
+    return name, tuple(sorted(one.removesuffix('_t') for one in asked))
 
 
 @cache

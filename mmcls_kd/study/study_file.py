@@ -187,6 +187,7 @@ class Study(Part):
         sweep: None for none.
         shared_teacher: Whether rows of the same views whose methods need no more of their teacher than a store holds share a
             stored one. It is made by the first of them and removed after the last; its outputs are rounded to float16.
+            ``'maps'`` stores maps and tokens, too, for the rows that read them.
         compared_with: Another study file, for a table of the rows that both have, of pairs of one name; None for none.
     """
 
@@ -198,7 +199,7 @@ class Study(Part):
     options: Options = ()
     ablations: dict[Name, Ablation] = {}
     sweep: Sweep | None = None
-    shared_teacher: Annotated[bool, Strict()] = False
+    shared_teacher: Annotated[bool, Strict()] | Literal['maps'] = False
     compared_with: Annotated[Path, Strict()] | None = None
 
     @property

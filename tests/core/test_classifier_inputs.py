@@ -193,7 +193,7 @@ def test_networks_without_one_are_refused(student, teacher, said):
 def test_stored_teachers_are_refused(tmp_path):
     data = TensorDataset(*batch(), torch.arange(8))
     stored = store_logits(CNN(8), DataLoader(data, 8), tmp_path / 'store')
-    with pytest.raises(ValueError, match="holds logits and vectors alone, and x needs 'teacher_weight'"):
+    with pytest.raises(ValueError, match="store holds features, and x needs 'teacher_weight', a part of the network"):
         Distiller(CNN(), stored, dict(x=ReadsTeacher()))
 
 
@@ -220,6 +220,6 @@ class TestInAConfig:
 
     def test_a_store_is_refused(self, tmp_path):
         store_of_logits(tmp_path)
-        said = "a teacher_store holds logits and vectors alone, and loss_reads needs 'teacher_weight'"
+        said = "holds features, and loss_reads needs 'teacher_weight', a part of the network; leave one of the two out"
         with pytest.raises(ValueError, match=said):
             build_adapter(method(ReadsTeacher, 'loss_reads'), teacher_store=str(tmp_path))
