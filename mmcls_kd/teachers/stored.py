@@ -73,8 +73,8 @@ class StoredTeacher:
     @cached_property
     def classifier(self) -> tuple[Tensor, Tensor] | None:
         """The weight, (C, D), and bias, (C,), of the linear layer behind the pooled ``feat``; None if not stored."""
-        bias = self._fact('teacher_bias')
-        return None if bias is None else (self._fact('teacher_weight'), bias)
+        weight, bias = map(self._fact, ('teacher_weight', 'teacher_bias'))
+        return None if weight is None or bias is None else (weight, bias)
 
     def _fact(self, name: str) -> Tensor | None:
         value = self.store.fact(name)

@@ -160,7 +160,7 @@ def rounded(read):
     return tuple(map(rounded, read)) if isinstance(read, tuple) else read.half().float()
 
 
-ON_MAPS = ['mgd', 'at', 'fitnet', 'reviewkd', 'semckd', 'sp']
+ON_MAPS = ['mgd', 'at', 'fitnet', 'reviewkd', 'vid', 'sp']
 MORE = dict(crd=dict(nce_k=5))
 ON_VECTORS = ['rkd', 'pkt', 'cc', 'crd', 'srd', 'srd_correlation', 'pefd', 'vkd', 'embedding', 'queue']
 
