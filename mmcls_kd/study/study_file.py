@@ -199,7 +199,7 @@ class Study(Part):
     options: Options = ()
     ablations: dict[Name, Ablation] = {}
     sweep: Sweep | None = None
-    shared_teacher: Annotated[bool, Strict()] | Literal['maps'] = False
+    shared_teacher: Literal[True, False, 'maps'] = False
     compared_with: Annotated[Path, Strict()] | None = None
 
     @property
@@ -264,5 +264,5 @@ def _in_words(error: ValidationError) -> str:
         return f'{".".join(place[:-1]) or "the file"} has no {place[-1]!r}'
     if kind == 'value_error':
         return ': '.join([*filter(None, ['.'.join(place)]), str(first['ctx']['error'])])
-    expected = EXPECTED.get(kind)
+    expected = EXPECTED.get(kind) or (first['ctx']['expected'] if kind == 'literal_error' else None)
     return f'{".".join(place)} has to be {expected}, but is {given!r}' if expected else f'{".".join(place)}: {first["msg"]}'
