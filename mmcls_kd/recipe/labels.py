@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -248,7 +248,7 @@ def check_stored_views(teacher: object, reason: str) -> None:
             )
 
 
-def check_stored_inputs(teacher: Any, methods: Iterable[Method]) -> None:
+def check_stored_inputs(teacher: Any, methods: Sequence[Method]) -> None:
     """Refuse methods that need more of a stored teacher than its store holds.
 
     Args:
@@ -260,20 +260,35 @@ def check_stored_inputs(teacher: Any, methods: Iterable[Method]) -> None:
     """
     if not hasattr(teacher, 'store'):
         return
-    there = [f'{name}_t' for name in teacher.shapes]
-    read = [(method.name, weak_name(name)) for method in methods for name in method.inputs if needs_teacher(name)]
-    known = [*there, *(TEACHER_LINEAR if teacher.classifier else ())]
-    beyond = [(name, method) for method, name in read if name not in known]
-    for name, method in beyond:
+    store, there = f'teacher_store {teacher.store.folder}', [f'{name}_t' for name in teacher.shapes]
+    read = [(method, weak_name(name)) for method in methods for name in method.inputs if needs_teacher(name)]
+    beyond = [(method, name) for method, name in read if name not in (*there, *TEACHER_LINEAR)]
+    for method, name in [*beyond, *_parts(methods, {method.name for method, _ in beyond})]:
         if not name.endswith('_t'):
             raise ValueError(
-                f'teacher_store {teacher.store.folder} holds features, and {method} needs {name!r}, a part of the network; '
-                'leave one of the two out'
+                f'{store} holds features, and {method.name} needs {name!r}, a part of the network; leave one of the two out'
             )
-    for name, method in beyond:
-        tap = name.removesuffix('_t')
+    if beyond:
+        method, name = beyond[0]
+        taps = [*dict.fromkeys(of.removesuffix('_t') for _, of in read if of not in ('logit_t', *TEACHER_LINEAR))]
         raise ValueError(
-            f'teacher_store {teacher.store.folder} holds {" and ".join(there)}, and {method} needs {name!r}: make a store '
-            f'that holds it, in another folder (`python -m mmcls_kd store ... --with {tap}`; '
-            f'in plain PyTorch store_logits(..., features=[{tap!r}]))'
+            f'{store} holds {" and ".join(there)}, and {method.name} needs {name!r}: make a store that holds it, in another '
+            f'folder (`python -m mmcls_kd store ... --with {" ".join(taps)}`; '
+            f'in plain PyTorch store_logits(..., features={taps}))'
         )
+    for method, name in read:
+        if name in TEACHER_LINEAR and teacher.classifier is None:
+            raise ValueError(
+                f'{store} holds no linear classifier behind the teacher’s last map, and {method.name} needs {name!r}: the '
+                'same `python -m mmcls_kd store` command again adds it, if the teacher has one; in plain PyTorch '
+                "store_logits(..., features=['feat']) stores it, in another folder"
+            )
+
+
+def _parts(methods: Iterable[Method], lacking: Collection[str]) -> Iterator[tuple[Method, str]]:
+    """Iterate over the parts of the teacher from which losses are built: needed ones, and any where features lack, too."""
+    for method in methods:
+        needed = getattr(method.kind, 'needed_facts', {})
+        for key, name in method.facts.items():
+            if name.startswith('teacher') and name not in TEACHER_LINEAR and (key in needed or method.name in lacking):
+                yield method, name

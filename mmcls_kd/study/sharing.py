@@ -32,9 +32,8 @@ FURTHER = ('teacher_pretrained', 'teacher_precision', 'taps')
 
 def teacher_inputs(method: Method) -> set[str]:
     """Return what a method needs of its teacher: features, and facts that its entry does not give."""
-    facts = {key: fact if isinstance(fact, str) else fact[0] for key, fact in getattr(method.kind, 'facts', {}).items()}
-    missing = {name for key, name in facts.items() if method.keywords.get(key) is None and name.startswith('teacher')}
-    return missing | {weak_name(name) for name in method.inputs if needs_teacher(name)}
+    facts = {name for name in method.facts.values() if name.startswith('teacher')}
+    return facts | {weak_name(name) for name in method.inputs if needs_teacher(name)}
 
 
 def shared_store(

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import TrainingError, close_names
+from ..features.classifier import linear_classifier, weight_and_bias
 from ..features.dry_run import dry_run, evaluating, scores
 from ..features.families import default_taps
 from ..features.layouts import Read
 from ..features.taps import Shape, record, shapes_of
 from .records import decode, decode_feature, encode, fields_of, missing_rows, parts_of, sizes_of, type_of_views
-from .store import MANIFEST, Manifest, Shard, TeacherStore, save
+from .store import MANIFEST, Manifest, Shard, TeacherStore, save, save_fact
 
 #: In the manifest of a store whose records are in the order of the samples.
 BY_INDEX = 'index of the sample'
@@ -141,7 +142,8 @@ def store_logits(
         folder: A new folder for the store: 2 bytes a logit and view, see :func:`.records.record_type`.
         k: Number of logits of each sample that are stored, the largest ones; None for all.
         features: Features to store beside them, by the names of their taps, such as ``['vector']``: 2 bytes a number, all
-            in memory until they are written. With them, the teacher may have no classes.
+            in memory until they are written. With them, the teacher's linear classifier is stored, too, and the teacher
+            may have no classes.
 
     Returns:
         The stored teacher.
@@ -159,7 +161,7 @@ def store_logits(
     seen = np.zeros(count, bool)
     records = np.empty(0)
     with evaluating(teacher):
-        for indices, views in _read(teacher, loader, features):
+        for indices, views, linear in _read(teacher, loader, features):  # noqa: B007  (that of the last batch counts)
             for number, (logit, found) in enumerate(views):
                 encoded = encode(logit, k or None, found)
                 if not records.size:
@@ -175,26 +177,31 @@ def store_logits(
     classes = 0 if logit is None else logit.shape[1]
     manifest = Manifest(dict(order=BY_INDEX), {}, classes, k or classes, 1, count, count, 1)
     manifest.views_each, manifest.features = len(views), sizes_of(found)
+    for name, part in zip(('teacher_weight', 'teacher_bias'), linear):  # noqa: B905  (the weight alone, or none)
+        manifest.facts[name] = save_fact(folder, name, part.detach().float().cpu().numpy())
     manifest.write(folder)
     return StoredTeacher(folder)
 
 
 def _read(
     teacher: nn.Module, loader: Iterable[Any], features: Sequence[str]
-) -> Iterator[tuple[np.ndarray, list[tuple[Tensor | None, dict[str, Read]]]]]:
-    """Iterate over the batches: the index of each sample, and logits and features of each view."""
+) -> Iterator[tuple[np.ndarray, list[tuple[Tensor | None, dict[str, Read]]], tuple[Tensor, ...]]]:
+    """Iterate over the batches: the index of each sample, logits and features of each view, and the linear classifier."""
     device = next(chain(teacher.parameters(), [torch.empty(0)])).device
-    read: Any = None
+    reader: Any = None
     for batch in loader:
         views = [batch[0]] if isinstance(batch[0], Tensor) else list(batch[0])
-        read = read or _reader(teacher, features, views[0].shape[2:])
-        yield np.asarray(batch[-1]), [read(one.to(device)) for one in views]
+        read, linear = reader = reader or _reader(teacher, features, views[0].shape[2:])
+        yield np.asarray(batch[-1]), [read(one.to(device)) for one in views], linear
 
 
-def _reader(teacher: nn.Module, features: Sequence[str], size: Sequence[int]) -> Any:
-    """Return a function from images to the logits, None without classes, and the features of a teacher."""
+def _reader(teacher: nn.Module, features: Sequence[str], size: Sequence[int]) -> tuple[Any, tuple[Tensor, ...]]:
+    """Return a function from images to the logits, None without classes, and the features of a teacher.
+
+    Beside it the weight of the linear classifier, and its bias if it is behind the pooled ``feat``; without features none.
+    """
     if not features:
-        return lambda images: (scores(teacher(images)), {})
+        return lambda images: (scores(teacher(images)), {}), ()
     height, width = size
     run = dry_run(teacher, 'teacher', (height, width), whole=True)
     taps = default_taps(teacher, run)
@@ -205,17 +212,20 @@ def _reader(teacher: nn.Module, features: Sequence[str], size: Sequence[int]) ->
             logit = scores(teacher(images))
         return logit if run.num_classes else None, found
 
-    return read
+    if run.linear_path is None:
+        return read, ()
+    parts = weight_and_bias(teacher.get_submodule(run.linear_path))
+    return read, parts if linear_classifier(teacher, run, taps) else parts[:1]
 
 
 def shapes_in(shape: Shape) -> tuple[Shape, ...]:
     """Return the shapes of a feature's tensors: its own, or those of the parts of a tuple."""
-    return shape if isinstance(shape[0], tuple) else (shape,)
+    return shape if shape and isinstance(shape[0], tuple) else (shape,)
 
 
 def is_vector(shape: Shape) -> bool:
-    """Check whether the shape of a feature is that of a vector, (N, D), or of a tuple of vectors."""
-    return all(len(part) == 2 for part in shapes_in(shape))
+    """Check whether the shape of a feature for two images is that of a vector, (N, D), or of a tuple of vectors."""
+    return all(len(part) == 2 and part[0] == 2 for part in shapes_in(shape))
 
 
 def names_to_store(given: Iterable[str], shapes: Mapping[str, Shape], option: str) -> list[str]:
@@ -227,7 +237,7 @@ def names_to_store(given: Iterable[str], shapes: Mapping[str, Shape], option: st
         option: The option that gave them, for messages.
 
     Raises:
-        ValueError: If the teacher has no such feature, or it has not one entry for each image.
+        ValueError: If the teacher has no such feature, or it is not of the form (N, D, ...).
     """
     names = [name.removesuffix('_t') for name in given]
     for name in names:
@@ -237,7 +247,7 @@ def names_to_store(given: Iterable[str], shapes: Mapping[str, Shape], option: st
             )
         if any(len(part) < 2 or part[0] != 2 for part in shapes_in(shapes[name])):
             raise ValueError(
-                f'{option}: {name!r} cannot be stored: of two images its shape is {shapes[name]}, and a store needs one '
-                'entry for each image, (N, ...)'
+                f'{option}: {name!r} cannot be stored: of two images its shape is {shapes[name]}, and a store holds (N, D), '
+                '(N, C, H, W) or the like of N images'
             )
     return [name for name in dict.fromkeys(names) if name != 'logit']  # which are stored in any case
