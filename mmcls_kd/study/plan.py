@@ -12,9 +12,9 @@ from typing import Any
 from mmengine.config import Config
 
 from ..errors import close_names
-from ..recipe.methods import MethodList, check_methods, method_name, parse_method
+from ..recipe.methods import Method, MethodList, check_methods, method_name, parse_method
 from .contents import content_of, forget_files, known_config
-from .sharing import shared_store
+from .sharing import features_read, shared_store
 from .study_file import BASELINE, TEACHER, Row, Settings, Study
 
 
@@ -31,13 +31,13 @@ class Run:
         shared: Options of training and test.
         options: Options of the training alone.
         placed: Options that set ``changed``; where a method stands in its config decides nothing.
-        stored: Whether the teacher's logits are stored first.
+        stored: Whether the teacher's outputs are stored first, for this run alone.
         weights: A checkpoint to test, without a training.
         factor: Multiple of the loss weight.
         held_out: Options of a second test, on held-out images; the sweep chooses by it.
         content: Digest of its files, see :func:`.contents.content_of`.
         shared_store: Name of the stored teacher that it shares with other runs; empty for none.
-        stored_features: Features that this store holds beside the logits: those that any of these runs reads.
+        stored_features: Features that the store holds beside the logits: those that any of the runs that share it reads.
     """
 
     kind: str
@@ -263,15 +263,20 @@ class Planner:
             stored=row.stored,
             content=content_of(configs[0], student, *self._teacher_files(pair, configs[0])),
         )
-        return run if row.stored or not self.study.shared_teacher else self._sharing(run)
+        if row.stored:
+            return replace(run, stored_features=features_read(_methods(run)))
+        return self._sharing(run) if self.study.shared_teacher else run
 
     def _sharing(self, run: Run) -> Run:
         """Return a run with the stored teacher that it shares, if it can."""
-        methods = [parse_method(f'loss_{name}', entry) for name, entry in run.losses.items()]
         content = content_of(*self._teacher_files(run.pair, run.config))
         maps = self.study.shared_teacher == 'maps'
-        name, features = shared_store(run.config, (*run.shared, *run.options), run.seed, methods, content, maps)
+        name, features = shared_store(run.config, (*run.shared, *run.options), run.seed, _methods(run), content, maps)
         return replace(run, shared_store=name, stored_features=features)
+
+
+def _methods(run: Run) -> list[Method]:
+    return [parse_method(f'loss_{name}', entry) for name, entry in run.losses.items()]
 
 
 def with_features_of_all(runs: Sequence[Run]) -> list[Run]:
@@ -279,7 +284,7 @@ def with_features_of_all(runs: Sequence[Run]) -> list[Run]:
     read: dict[str, set[str]] = {}
     for run in runs:
         read.setdefault(run.shared_store, set()).update(run.stored_features)
-    return [replace(run, stored_features=tuple(sorted(read[run.shared_store]))) for run in runs]
+    return [replace(run, stored_features=tuple(sorted(read[run.shared_store]))) if run.shared_store else run for run in runs]
 
 
 def best_factor(accuracies: Mapping[float, float]) -> float:

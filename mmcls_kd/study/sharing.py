@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, redirect_stdout, suppress
 from functools import cache
 from io import StringIO
@@ -36,8 +36,14 @@ def teacher_inputs(method: Method) -> set[str]:
     return facts | {weak_name(name) for name in method.inputs if needs_teacher(name)}
 
 
+def features_read(methods: Iterable[Method]) -> tuple[str, ...]:
+    """Return the teacher's features beside the logits that methods read, by the names of their taps."""
+    names = set().union(*map(teacher_inputs, methods)) - ALWAYS
+    return tuple(sorted(name.removesuffix('_t') for name in names if name.endswith('_t')))
+
+
 def shared_store(
-    config: str, options: tuple[str, ...], seed: int, methods: Iterable[Method], content: str, maps: bool = False
+    config: str, options: tuple[str, ...], seed: int, methods: Sequence[Method], content: str, maps: bool = False
 ) -> tuple[str, tuple[str, ...]]:
     """Return the name of the stored teacher of a run, and the features beside the logits that it reads there.
 
@@ -60,7 +66,7 @@ def shared_store(
         return '', ()
     said = json.dumps([views, ['maps'] if asked & MAPS else [], content])
     name = f'seed{seed}-{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}'
-    return name, tuple(sorted(one.removesuffix('_t') for one in asked))
+    return name, features_read(methods)
 
 
 @cache

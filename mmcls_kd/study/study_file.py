@@ -84,7 +84,7 @@ class Row(Part):
         methods: The methods.
         options: Further options of the training, as ``--cfg-options`` takes them.
         settings: Keywords of losses that override the config's, by method.
-        stored: Whether the teacher's logits are stored first and read in training.
+        stored: Whether the teacher's outputs that its methods read are stored first, and read in training.
     """
 
     methods: tuple[Text, ...]
