@@ -177,7 +177,7 @@ def store_logits(
     classes = 0 if logit is None else logit.shape[1]
     manifest = Manifest(dict(order=BY_INDEX), {}, classes, k or classes, 1, count, count, 1)
     manifest.views_each, manifest.features = len(views), sizes_of(found)
-    for name, part in zip(('teacher_weight', 'teacher_bias'), linear):  # noqa: B905  (the weight alone, or none)
+    for name, part in zip(('teacher_weight', 'teacher_bias'), linear, strict=False):
         manifest.facts[name] = save_fact(folder, name, part.detach().float().cpu().numpy())
     manifest.write(folder)
     return StoredTeacher(folder)
