@@ -25,6 +25,8 @@ teacher: $(VENV)/installed
 	cp "$$(ls -t work_dirs/teacher/epoch_9-*.pth | head -1)" configs/fashion_mnist/teacher.pth
 	$(BIN)/python tools/train.py configs/fashion_mnist/vit-d64_8e.py --work-dir work_dirs/vit_teacher
 	cp "$$(ls -t work_dirs/vit_teacher/epoch_8-*.pth | head -1)" configs/fashion_mnist/vit_teacher.pth
+	$(BIN)/python tools/train.py configs/fashion_mnist/vit-d64_40e.py --work-dir work_dirs/vit_teacher_40e
+	cp "$$(ls -t work_dirs/vit_teacher_40e/epoch_40-*.pth | head -1)" configs/fashion_mnist/vit_teacher_40e.pth
 
 glyphs_teacher: $(VENV)/installed
 	$(BIN)/python tools/make_glyphs.py

@@ -216,7 +216,8 @@ class BaseDistiller(nn.Module):
             found |= zip(STUDENT_LINEAR, weight_and_bias(linear), strict=True)
         asked = any(name in names for names in self.inputs.values() for name in TEACHER_LINEAR)
         if self.teacher_holder and asked and (classifier := self.teacher_holder.classifier):
-            found |= zip(TEACHER_LINEAR, classifier, strict=True)
+            device = next(self.student.parameters()).device  # a stored one comes from a file
+            found |= zip(TEACHER_LINEAR, (part.to(device) for part in classifier), strict=True)
         return found
 
     @property

@@ -271,7 +271,7 @@ def notes_on(found: Comparison, checkpoints: int) -> Iterator[str]:
     if not found.teachers:
         yield 'There is no teacher: agreement, divergence and its own figures are left out.'
     borrowed = [run for run in found.runs if found.teachers and run.cfg.model.get('teacher_cfg') is None]
-    for stored, past in ((False, 'had no teacher in training'), (True, 'learnt from a store of a teacher’s logits')):
+    for stored, past in ((False, 'had no teacher in training'), (True, 'learnt from a store of a teacher’s outputs')):
         names = [run.name for run in borrowed if (run.cfg.model.get('teacher_store') is not None) is stored]
         if names:
             verb = 'is' if len(names) == 1 else 'are'

@@ -32,7 +32,7 @@ from .outputs import ClassifierReader, Reader, TeacherReader, collect, spread
 from .teacher_entropy import softened, temperatures
 
 STORED = (
-    'The teacher is a store of logits of training images, which does not run on validation images: its accuracy, agreement, '
+    'The teacher is a store of its outputs for training images, which does not run on others: its accuracy, agreement, '
     'calibration and entropy are left out.'
 )
 NONE = 'No method needs a teacher: its measures are left out.'

@@ -1,4 +1,4 @@
-"""Store a teacher's logits, and vectors that the methods read, for the views that a training will see.
+"""Store a teacher's logits, and vectors that the methods read, or other features, for the views that a training will see.
 
 model.teacher_store=DIR then trains without the teacher.
 """
@@ -29,7 +29,7 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         dest='features',
         metavar='NAME',
-        help='vectors to store beside those that the methods of the config read, such as vector (default: none)',
+        help='features to store beside the vectors that the methods of the config read, such as vector feat (default: none)',
     )
     return parser
 

@@ -169,7 +169,7 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
         student_pretrained: File, folder or address of weights that the student starts from; True for the pretrained weights
             of a library.
         teacher_precision: ``'bf16'`` or ``'fp16'``; None for float32, or autocast's under mixed precision.
-        teacher_store: Folder of stored logits and vectors (``mmcls_kd store``) that replace the teacher; its config and
+        teacher_store: Folder of stored logits and features (``mmcls_kd store``) that replace the teacher; its config and
             weights are not needed then.
         teacher_classes: Class map: the teacher's class, by index or name, for each class of the student; None if the label
             spaces are identical. A list of class maps for several teachers.

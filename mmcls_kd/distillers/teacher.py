@@ -166,7 +166,7 @@ class Teacher(FrozenTeacher):
 
 
 class StoredTeacher(teachers.StoredTeacher):
-    """Teacher that reads precomputed logits from disk, for samples of mmpretrain's."""
+    """Teacher that reads precomputed logits and features from disk, for samples of mmpretrain's."""
 
     def check_views(self) -> None:
         """Leave it to :func:`mmcls_kd.engine.views.check_store`, which knows the run."""

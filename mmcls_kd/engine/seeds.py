@@ -16,7 +16,7 @@ Generators of transforms' own (albumentations, numpy's ``default_rng``) are seed
 (:func:`own_generators`).
 
 So a sample's draws do not depend on the batch size and the number of workers and processes. A training from a store of a
-teacher's logits (:mod:`mmcls_kd.teacher_store`) counts epochs and iterations anew after the last stored epoch.
+teacher's outputs (:mod:`mmcls_kd.teacher_store`) counts epochs and iterations anew after the last stored epoch.
 """
 
 from __future__ import annotations

@@ -206,9 +206,9 @@ def check_store(runner: Runner) -> None:
         return
     manifest, named = store.manifest, teacher_of(runner.cfg)
     stored = {name: manifest.teacher.get(name) for name in named}
-    vectors = [name for name in model.teacher_names if name != 'logit']
+    features = [name for name in model.teacher_names if name != 'logit']
     taps = manifest.teacher.get('taps', {})
-    stored['taps'], named['taps'] = {name: taps.get(name) for name in vectors}, tap_settings(runner.cfg, vectors)
+    stored['taps'], named['taps'] = {name: taps.get(name) for name in features}, tap_settings(runner.cfg, features)
     loop = loop_of(runner)
     loader: Any = loop.dataloader
     found = view_differences(manifest.views, runner) + differences(dict(teacher=stored), dict(teacher=named))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,8 +11,7 @@ from torch import Tensor
 
 from ..dis_losses import LOSSES
 from ..dis_losses.common import entropy_target
-from ..features.taps import FORM_OF
-from .methods import GT_LABEL, Method, needs_teacher, parameters_of, weak_name
+from .methods import GT_LABEL, TEACHER_LINEAR, Method, needs_teacher, parameters_of, weak_name
 
 #: Label of an image that has none; of scores, each of them.
 UNLABELLED = -1
@@ -249,7 +248,7 @@ def check_stored_views(teacher: object, reason: str) -> None:
             )
 
 
-def check_stored_inputs(teacher: Any, methods: Iterable[Method]) -> None:
+def check_stored_inputs(teacher: Any, methods: Sequence[Method]) -> None:
     """Refuse methods that need more of a stored teacher than its store holds.
 
     Args:
@@ -261,18 +260,35 @@ def check_stored_inputs(teacher: Any, methods: Iterable[Method]) -> None:
     """
     if not hasattr(teacher, 'store'):
         return
-    there = [f'{name}_t' for name in teacher.shapes]
-    read = [(method.name, weak_name(name)) for method in methods for name in method.inputs if needs_teacher(name)]
-    beyond = [(name, method) for method, name in read if name not in there]
-    for name, method in beyond:
-        if not name.endswith('_t') or FORM_OF.get(name.removesuffix('_t')) in ('map', 'tokens'):
+    store, there = f'teacher_store {teacher.store.folder}', [f'{name}_t' for name in teacher.shapes]
+    read = [(method, weak_name(name)) for method in methods for name in method.inputs if needs_teacher(name)]
+    beyond = [(method, name) for method, name in read if name not in (*there, *TEACHER_LINEAR)]
+    for method, name in [*beyond, *_parts(methods, {method.name for method, _ in beyond})]:
+        if not name.endswith('_t'):
             raise ValueError(
-                f'a teacher_store holds logits and vectors alone, and {method} needs {name!r}; leave one of the two out'
+                f'{store} holds features, and {method.name} needs {name!r}, a part of the network; leave one of the two out'
             )
-    for name, method in beyond:
-        tap = name.removesuffix('_t')
+    if beyond:
+        method, name = beyond[0]
+        taps = [*dict.fromkeys(of.removesuffix('_t') for _, of in read if of not in ('logit_t', *TEACHER_LINEAR))]
         raise ValueError(
-            f'teacher_store {teacher.store.folder} holds {" and ".join(there)}, and {method} needs {name!r}: make a store '
-            f'that holds it, in another folder (`python -m mmcls_kd store` with this method switched on, or with --with '
-            f'{tap}; in plain PyTorch store_logits(..., features=[{tap!r}]))'
+            f'{store} holds {" and ".join(there)}, and {method.name} needs {name!r}: make a store that holds it, in another '
+            f'folder (`python -m mmcls_kd store ... --with {" ".join(taps)}`; '
+            f'in plain PyTorch store_logits(..., features={taps}))'
         )
+    for method, name in read:
+        if name in TEACHER_LINEAR and teacher.classifier is None:
+            raise ValueError(
+                f'{store} holds no linear classifier behind the teacher’s last map, and {method.name} needs {name!r}: the '
+                'same `python -m mmcls_kd store` command again adds it, if the teacher has one; in plain PyTorch '
+                "store_logits(..., features=['feat']) stores it, in another folder"
+            )
+
+
+def _parts(methods: Iterable[Method], lacking: Collection[str]) -> Iterator[tuple[Method, str]]:
+    """Iterate over the parts of the teacher from which losses are built: needed ones, and any where features lack, too."""
+    for method in methods:
+        needed = getattr(method.kind, 'needed_facts', {})
+        for key, name in method.facts.items():
+            if name.startswith('teacher') and name not in TEACHER_LINEAR and (key in needed or method.name in lacking):
+                yield method, name

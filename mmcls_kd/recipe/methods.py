@@ -134,6 +134,13 @@ class Method:
             raise ValueError(f'{self.name}: stages is for losses of feat_s or feat_t; its inputs are {", ".join(names)}')
         return tuple(AT_STAGES.get(name, name) for name in names)
 
+    @property
+    def facts(self) -> dict[str, str]:
+        """The name of the fact for each keyword of its loss that a fact fills in and its entry does not give."""
+        facts = getattr(self.kind, 'facts', {}) if self.loss is None else {}
+        named = {key: fact if isinstance(fact, str) else fact[0] for key, fact in facts.items()}
+        return {key: name for key, name in named.items() if self.keywords.get(key) is None}
+
     def build(
         self,
         shapes: Mapping[str, Shape],

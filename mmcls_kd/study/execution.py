@@ -208,7 +208,7 @@ def collect(run: Run, folder: Path, place: Place, diverged: str | None = None) -
     times = [json.loads(line) for line in (folder / TIMES).read_text().splitlines()]
     record = {
         'key': run.key,
-        **{key: value for key, value in asdict(run).items() if key not in ('losses', 'stored_vectors')},
+        **{key: value for key, value in asdict(run).items() if key not in ('losses', 'stored_features')},
         'digest': run.digest,
         'last': last,
         'best': curve[best] if best is not None else last,

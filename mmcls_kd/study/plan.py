@@ -12,9 +12,9 @@ from typing import Any
 from mmengine.config import Config
 
 from ..errors import close_names
-from ..recipe.methods import MethodList, check_methods, method_name, parse_method
+from ..recipe.methods import Method, MethodList, check_methods, method_name, parse_method
 from .contents import content_of, forget_files, known_config
-from .sharing import shared_store
+from .sharing import features_read, shared_store
 from .study_file import BASELINE, TEACHER, Row, Settings, Study
 
 
@@ -31,13 +31,13 @@ class Run:
         shared: Options of training and test.
         options: Options of the training alone.
         placed: Options that set ``changed``; where a method stands in its config decides nothing.
-        stored: Whether the teacher's logits are stored first.
+        stored: Whether the teacher's outputs are stored first, for this run alone.
         weights: A checkpoint to test, without a training.
         factor: Multiple of the loss weight.
         held_out: Options of a second test, on held-out images; the sweep chooses by it.
         content: Digest of its files, see :func:`.contents.content_of`.
         shared_store: Name of the stored teacher that it shares with other runs; empty for none.
-        stored_vectors: Vectors that this store holds beside the logits: those that any of these runs reads.
+        stored_features: Features that the store holds beside the logits: those that any of the runs that share it reads.
     """
 
     kind: str
@@ -58,12 +58,12 @@ class Run:
     held_out: tuple[str, ...] = ()
     content: str = ''
     shared_store: str = ''
-    stored_vectors: tuple[str, ...] = ()
+    stored_features: tuple[str, ...] = ()
 
     @property
     def store_name(self) -> str:
         """Name of the folder of the stored teacher that it shares; empty for none."""
-        return '+'.join([self.shared_store, *self.stored_vectors])
+        return '+'.join([self.shared_store, *self.stored_features])
 
     @property
     def key(self) -> str:
@@ -72,8 +72,8 @@ class Run:
 
     @property
     def digest(self) -> str:
-        """Digest of all settings; kind, names, place, :attr:`stored_vectors` and the empty name of a store do not count."""
-        ignored = ('kind', 'pair', 'row', 'placed', 'stored_vectors', *([] if self.shared_store else ['shared_store']))
+        """Digest of all settings; kind, names, place, :attr:`stored_features` and the empty name of a store do not count."""
+        ignored = ('kind', 'pair', 'row', 'placed', 'stored_features', *([] if self.shared_store else ['shared_store']))
         said = json.dumps({k: v for k, v in asdict(self).items() if k not in ignored}, sort_keys=True)
         return hashlib.blake2b(said.encode(), digest_size=8).hexdigest()
 
@@ -173,7 +173,7 @@ class Planner:
                 runs += [self._row(pair, name, row, seed) for name, row in self.rows(pair).items()]
         ablated = [(pair, name, row) for pair in pairs for name, row in self._ablations(pair)]
         ablations = [self._run('ablation', *of, seed) for seed in seeds for of in ablated]
-        return with_vectors_of_all([*runs, *self._sweep(), *ablations, *self._chosen(found or {})])
+        return with_features_of_all([*runs, *self._sweep(), *ablations, *self._chosen(found or {})])
 
     def _sweepable(self, pair: str) -> dict[str, float]:
         """Return the numeric weights of the methods that are swept with this pair: the first that offers them."""
@@ -263,22 +263,28 @@ class Planner:
             stored=row.stored,
             content=content_of(configs[0], student, *self._teacher_files(pair, configs[0])),
         )
-        return run if row.stored or not self.study.shared_teacher else self._sharing(run)
+        if row.stored:
+            return replace(run, stored_features=features_read(_methods(run)))
+        return self._sharing(run) if self.study.shared_teacher else run
 
     def _sharing(self, run: Run) -> Run:
         """Return a run with the stored teacher that it shares, if it can."""
-        methods = [parse_method(f'loss_{name}', entry) for name, entry in run.losses.items()]
         content = content_of(*self._teacher_files(run.pair, run.config))
-        name, vectors = shared_store(run.config, (*run.shared, *run.options), run.seed, methods, content)
-        return replace(run, shared_store=name, stored_vectors=vectors)
+        maps = self.study.shared_teacher == 'maps'
+        name, features = shared_store(run.config, (*run.shared, *run.options), run.seed, _methods(run), content, maps)
+        return replace(run, shared_store=name, stored_features=features)
 
 
-def with_vectors_of_all(runs: Sequence[Run]) -> list[Run]:
-    """Return runs, each with the vectors that any run reads of the stored teacher that they share."""
+def _methods(run: Run) -> list[Method]:
+    return [parse_method(f'loss_{name}', entry) for name, entry in run.losses.items()]
+
+
+def with_features_of_all(runs: Sequence[Run]) -> list[Run]:
+    """Return runs, each with the features that any run reads of the stored teacher that they share."""
     read: dict[str, set[str]] = {}
     for run in runs:
-        read.setdefault(run.shared_store, set()).update(run.stored_vectors)
-    return [replace(run, stored_vectors=tuple(sorted(read[run.shared_store]))) for run in runs]
+        read.setdefault(run.shared_store, set()).update(run.stored_features)
+    return [replace(run, stored_features=tuple(sorted(read[run.shared_store]))) if run.shared_store else run for run in runs]
 
 
 def best_factor(accuracies: Mapping[float, float]) -> float:

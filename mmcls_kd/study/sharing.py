@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, redirect_stdout, suppress
 from functools import cache
 from io import StringIO
@@ -13,32 +13,41 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from ..features.taps import FORM_OF
 from ..files.locks import locked
-from ..recipe.methods import Method, needs_teacher, weak_name
+from ..recipe.methods import TEACHER_LINEAR, Method, needs_teacher, weak_name
 from ..teachers.store import Manifest
 from .contents import known_config
 
 #: Folder of the stored teachers, in that of the study's runs.
 STORES = 'teachers'
-#: Inputs and facts of a method that a store can hold, with the vectors that it has to be asked for.
-STORED = dict(logit_t=(), vector_t=('vector',), teacher_weight=())
+#: Inputs and facts of a method that every store holds.
+ALWAYS = frozenset({'logit_t', *TEACHER_LINEAR})
+#: Those that a store can hold if it is asked for them: vectors, and maps and tokens, which take far more space.
+VECTORS = frozenset({'vector_t'})
+MAPS = frozenset(f'{name}_t' for name, form in FORM_OF.items() if form in ('map', 'tokens'))
 #: Keys of a distiller that decide its teacher's outputs, beside those of :meth:`~.distillers.recipe.Recipe.teacher_record`.
 FURTHER = ('teacher_pretrained', 'teacher_precision', 'taps')
 
 
 def teacher_inputs(method: Method) -> set[str]:
     """Return what a method needs of its teacher: features, and facts that its entry does not give."""
-    facts = {key: fact if isinstance(fact, str) else fact[0] for key, fact in getattr(method.kind, 'facts', {}).items()}
-    missing = {name for key, name in facts.items() if method.keywords.get(key) is None and name.startswith('teacher')}
-    return missing | {weak_name(name) for name in method.inputs if needs_teacher(name)}
+    facts = {name for name in method.facts.values() if name.startswith('teacher')}
+    return facts | {weak_name(name) for name in method.inputs if needs_teacher(name)}
+
+
+def features_read(methods: Iterable[Method]) -> tuple[str, ...]:
+    """Return the teacher's features beside the logits that methods read, by the names of their taps."""
+    names = set().union(*map(teacher_inputs, methods)) - ALWAYS
+    return tuple(sorted(name.removesuffix('_t') for name in names if name.endswith('_t')))
 
 
 def shared_store(
-    config: str, options: tuple[str, ...], seed: int, methods: Iterable[Method], content: str
+    config: str, options: tuple[str, ...], seed: int, methods: Sequence[Method], content: str, maps: bool = False
 ) -> tuple[str, tuple[str, ...]]:
-    """Return the name of the stored teacher of a run, and the vectors that it reads there.
+    """Return the name of the stored teacher of a run, and the features beside the logits that it reads there.
 
-    The name is equal for runs of the same views and teacher.
+    The name is equal for runs of the same views and teacher; those that read maps have one of their own.
 
     Args:
         config: Config of its training.
@@ -46,16 +55,18 @@ def shared_store(
         seed: Its seed.
         methods: Its methods.
         content: Digest of the teacher's files.
+        maps: Whether maps and tokens are stored, too.
 
     Returns:
-        The name and the vectors; '' where a store cannot replace the teacher, or there is none.
+        The name and the features; '' where a store cannot replace the teacher, or there is none.
     """
     needed = set().union(*map(teacher_inputs, methods))
-    if not needed or needed - {*STORED} or not (views := _views(known_config(config, options))):
+    asked = needed - ALWAYS
+    if not needed or asked - VECTORS - (MAPS if maps else set()) or not (views := _views(known_config(config, options))):
         return '', ()
-    said = json.dumps([views, [], content])
-    vectors = tuple(vector for name in sorted(needed) for vector in STORED[name])
-    return f'seed{seed}-{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}', vectors
+    said = json.dumps([views, ['maps'] if asked & MAPS else [], content])
+    name = f'seed{seed}-{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}'
+    return name, features_read(methods)
 
 
 @cache

@@ -66,8 +66,8 @@ def _steps(run: Run, folder: Path, data_root: str | None, devices: int) -> Itera
         options = [*shared, *run.placed, *run.options, *batch_options(run, devices)]
         if store := store_of(run, folder):
             if not is_stored(store, epochs := epochs_of(run)):
-                vectors = ['--with', *run.stored_vectors] if run.stored_vectors else []
-                yield 'tools/store_teacher.py', [*train, '--store', str(store), '--epochs', str(epochs), *vectors, *options]
+                features = ['--with', *run.stored_features] if run.stored_features else []
+                yield 'tools/store_teacher.py', [*train, '--store', str(store), '--epochs', str(epochs), *features, *options]
             options.append(f'model.teacher_store={store}')
         yield 'tools/train.py', [*train, '--resume', *options]
         weights = (folder / 'last_checkpoint').read_text().strip()

@@ -84,7 +84,7 @@ class Row(Part):
         methods: The methods.
         options: Further options of the training, as ``--cfg-options`` takes them.
         settings: Keywords of losses that override the config's, by method.
-        stored: Whether the teacher's logits are stored first and read in training.
+        stored: Whether the teacher's outputs that its methods read are stored first, and read in training.
     """
 
     methods: tuple[Text, ...]
@@ -187,6 +187,7 @@ class Study(Part):
         sweep: None for none.
         shared_teacher: Whether rows of the same views whose methods need no more of their teacher than a store holds share a
             stored one. It is made by the first of them and removed after the last; its outputs are rounded to float16.
+            ``'maps'`` stores maps and tokens, too, for the rows that read them.
         compared_with: Another study file, for a table of the rows that both have, of pairs of one name; None for none.
     """
 
@@ -198,7 +199,7 @@ class Study(Part):
     options: Options = ()
     ablations: dict[Name, Ablation] = {}
     sweep: Sweep | None = None
-    shared_teacher: Annotated[bool, Strict()] = False
+    shared_teacher: Literal[True, False, 'maps'] = False
     compared_with: Annotated[Path, Strict()] | None = None
 
     @property
@@ -263,5 +264,5 @@ def _in_words(error: ValidationError) -> str:
         return f'{".".join(place[:-1]) or "the file"} has no {place[-1]!r}'
     if kind == 'value_error':
         return ': '.join([*filter(None, ['.'.join(place)]), str(first['ctx']['error'])])
-    expected = EXPECTED.get(kind)
+    expected = EXPECTED.get(kind) or (first['ctx']['expected'] if kind == 'literal_error' else None)
     return f'{".".join(place)} has to be {expected}, but is {given!r}' if expected else f'{".".join(place)}: {first["msg"]}'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from math import prod
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,10 +38,10 @@ from ..engine.views import (
 )
 from ..errors import TrainingError
 from ..features.layouts import Read
-from ..teachers.records import encode, fields_of, mark_missing, parts_of, widths_of
+from ..teachers.records import encode, fields_of, mark_missing, parts_of, sizes_of
 from ..teachers.several import TeacherGroup
 from ..teachers.store import MANIFEST, Manifest, Shard, is_whole, rows_of, save, save_fact, shard_count
-from ..teachers.stored import is_vector, vector_names
+from ..teachers.stored import is_vector, names_to_store, shapes_in
 
 #: Approximate size of a file; a training keeps two of them mapped for each process that wrote the store.
 SHARD_BYTES = 16 * 2**20
@@ -92,11 +93,11 @@ class StoreWriter:
         folder: The store's folder.
         epochs: Number of epochs to store.
         k: Number of logits of each view; None for all.
-        features: Names of vectors to store beside those that the run's methods read.
+        features: Names of features to store beside the vectors that the run's methods read.
 
     Raises:
-        ValueError: If there is no teacher whose logits can be stored, k does not fit, a feature is no vector, or the folder
-            holds another store.
+        ValueError: If there is no teacher whose logits can be stored, k does not fit, a feature cannot be stored, or the
+            folder holds another store.
     """
 
     def __init__(
@@ -120,21 +121,23 @@ class StoreWriter:
         self.type = self.manifest.record_type
 
     def _names_to_store(self, given: Sequence[str], before: Manifest | None) -> list[str]:
-        """List the names of the features to store: the logits, and vectors that are in the store, read or asked for."""
+        """List the names of the features to store: logits, those in the store or asked for, vectors that are read."""
         shapes = self.teacher.shapes
         there = [name for name in (before.features if before else ()) if name in shapes]
         read = [name for name in self.model.teacher_names if name != 'logit']
-        asked = vector_names(given, shapes, '--with')
+        asked = names_to_store(given, shapes, '--with')
         chosen = dict.fromkeys([*there, *(name for name in read if is_vector(shapes[name])), *asked])
         names = ['logit', *chosen] if 'logit' in shapes else [*chosen]
         if not names:
             raise ValueError(
                 'the teacher has no classes, and no method of this run reads a vector of it, so there is nothing to store: '
-                'choose such a method, or name a vector by --with'
+                'choose such a method, or name a feature by --with'
             )
-        if maps := [f'{name}_t' for name in read if name not in chosen]:
+        if maps := [name for name in read if name not in chosen]:
+            size = sum(2 * prod(part[1:]) for name in maps for part in shapes_in(shapes[name]))
             self.runner.logger.warning(
-                f'a store holds logits and vectors alone: a method that needs {", ".join(maps)} cannot be trained from it'
+                f'maps and tokens are stored if they are asked for, here by --with {" ".join(maps)} ({size} bytes a view); '
+                f'a method that needs {", ".join(f"{name}_t" for name in maps)} cannot be trained from this store'
             )
         return names
 
@@ -153,7 +156,7 @@ class StoreWriter:
         cfg = self.runner.cfg
         precision = cfg.model.get('teacher_precision') or (self.mixed and f'autocast in {self.mixed}')
         teacher = {**teacher_of(cfg, weights_files(cfg)), 'precision': precision}
-        features = widths_of({name: read for name, read in first[0].items() if name != 'logit'})
+        features = sizes_of({name: read for name, read in first[0].items() if name != 'logit'})
         if features:
             teacher['taps'] = tap_settings(cfg, features)
         counts = dict(classes=classes, k=k, processes=self.world_size, rows=rows, shard_rows=batches * self.batch_size)
@@ -185,12 +188,12 @@ class StoreWriter:
         if self.size - there > free:
             raise ValueError(
                 f'the store needs {(self.size - there) / 2**30:.2f} GiB more and {existing} has {free / 2**30:.2f} GiB '
-                'free: store fewer epochs, or fewer logits (--top-k)'
+                'free: store fewer epochs, fewer features (--with), or fewer logits (--top-k)'
             )
 
     @torch.no_grad()
     def read(self, batch: Any) -> list[dict[str, Read]]:
-        """Return the teacher's logits and vectors of each view of a batch of the dataloader, preprocessed as in training."""
+        """Return the teacher's logits and features of each view of a batch, preprocessed as in training."""
         data = self.model.data_preprocessor(batch, training=True)
         views = [data['inputs']] if isinstance(data['inputs'], Tensor) else list(data['inputs'])
         with torch.autocast(views[0].device.type, dtype=self.mixed, enabled=self.mixed is not None):
@@ -202,7 +205,7 @@ class StoreWriter:
         size = self.type.itemsize // manifest.views_each
         views = self.epochs * self.world_size * manifest.rows * manifest.views_each
         contents = [f'{manifest.k} of {manifest.classes} logits'] if manifest.classes else []
-        contents += [f'{field} ({width} numbers)' for _, field, width in fields_of(manifest.features)]
+        contents += [f'{field} ({"x".join(map(str, shape))} numbers)' for _, field, shape in fields_of(manifest.features)]
         self.runner.logger.info(
             f'{" and ".join(contents)} of {views} views ({self.epochs} epochs) go to {self.folder}: '
             f'{size} bytes a view, {views * size / 2**20:.1f} MiB in all'
@@ -212,11 +215,11 @@ class StoreWriter:
         """Write all epochs.
 
         Raises:
-            TrainingError: If an image cannot be read, or a logit or an entry of a vector is not finite in float16.
+            TrainingError: If an image cannot be read, or a logit or an entry of a feature is not finite in float16.
         """
         if self.rank == 0:
-            if (weight := self._weight()) is not None:
-                self.manifest.facts['teacher_weight'] = save_fact(self.folder, 'teacher_weight', weight)
+            for name, value in self._facts():
+                self.manifest.facts[name] = save_fact(self.folder, name, value.float().cpu().numpy())
             self.manifest.write(self.folder)
         barrier()
         pending = [list(self._pending(epoch)) for epoch in range(self.epochs)]
@@ -234,10 +237,13 @@ class StoreWriter:
         barrier()
         self.runner.logger.info(f'{self.manifest.epochs} epochs are stored: train with model.teacher_store={self.folder}')
 
-    def _weight(self) -> np.ndarray | None:
-        """Return the weight of the teacher's linear classifier, of which some methods are built; None if it has none."""
-        weight = self.teacher.facts.get('teacher_weight', lambda: None)()
-        return None if weight is None else weight.float().cpu().numpy()
+    def _facts(self) -> Iterator[tuple[str, Tensor]]:
+        """Iterate over the teacher's linear classifier, if it has one: its weight, and its bias if it is behind ``feat``."""
+        weight, classifier = self.teacher.facts.get('teacher_weight', lambda: None)(), self.teacher.classifier
+        if weight is not None:
+            yield 'teacher_weight', weight
+            if classifier is not None and torch.equal(classifier[0], weight):
+                yield 'teacher_bias', classifier[1]
 
     def _pending(self, epoch: int) -> Iterator[Shard]:
         for number in range(shard_count(self.manifest)):
@@ -281,7 +287,7 @@ class StoreWriter:
 
 
 def encoded(view: Mapping[str, Read], k: int) -> np.ndarray:
-    """Encode the logits and vectors of a batch, see :func:`~mmcls_kd.teachers.records.encode`."""
+    """Encode the logits and features of a batch, see :func:`~mmcls_kd.teachers.records.encode`."""
     return encode(view.get('logit'), k, {name: read for name, read in view.items() if name != 'logit'})
 
 

@@ -36,7 +36,7 @@ class Manifest:
     epochs: int = 0  # number of complete epochs
     format: int = FORMAT
     views_each: int = 1  # number of views of each image, 2 for a weak and a strong one; not there in stores of one
-    features: dict[str, Any] = field(default_factory=dict)  # widths of stored vectors, see .records; not there without any
+    features: dict[str, Any] = field(default_factory=dict)  # sizes of stored features, see .records; not there without any
     facts: dict[str, str] = field(default_factory=dict)  # checksums of files NAME.npy of facts; not there without any
 
     def write(self, folder: Path) -> None:
@@ -84,7 +84,7 @@ class Shard:
 
 
 class TeacherStore:
-    """The stored logits and vectors of a teacher.
+    """The stored logits and features of a teacher.
 
     Files are mapped into memory when they are first read; only the last ones stay mapped.
 

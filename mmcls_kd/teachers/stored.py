@@ -1,8 +1,9 @@
-"""Teacher that reads precomputed logits and vectors from disk."""
+"""Teacher that reads precomputed logits and features from disk."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -11,20 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import TrainingError
+from ..errors import TrainingError, close_names
+from ..features.classifier import linear_classifier, weight_and_bias
 from ..features.dry_run import dry_run, evaluating, scores
 from ..features.families import default_taps
 from ..features.layouts import Read
 from ..features.taps import Shape, record, shapes_of
-from .records import decode, decode_vector, encode, missing_rows, parts_of, type_of_views, widths_of
-from .store import MANIFEST, Manifest, Shard, TeacherStore, save
+from .records import decode, decode_feature, encode, fields_of, missing_rows, parts_of, sizes_of, type_of_views
+from .store import MANIFEST, Manifest, Shard, TeacherStore, save, save_fact
 
 #: In the manifest of a store whose records are in the order of the samples.
 BY_INDEX = 'index of the sample'
 
 
 class StoredTeacher:
-    """Teacher that reads precomputed logits, and stored vectors, from disk; it has no other features.
+    """Teacher that reads precomputed logits and stored features from disk; it has no others.
 
     Args:
         folder: Folder of the store.
@@ -34,7 +36,7 @@ class StoredTeacher:
         ValueError: If the store cannot be read.
     """
 
-    head = classifier = None
+    head = None
     networks = ()
 
     def __init__(self, folder: str | Path) -> None:
@@ -51,10 +53,12 @@ class StoredTeacher:
 
     @property
     def shapes(self) -> dict[str, Shape]:
-        """The shapes of the logits and of each stored vector, for two images; of several teachers those of each."""
+        """The shapes of the logits and of each stored feature, for two images; of a tuple those of its parts."""
         shapes: dict[str, Shape] = {'logit': (2, self.num_classes)} if self.num_classes else {}
-        for name, widths in self.store.manifest.features.items():
-            shapes[name] = (2, widths) if isinstance(widths, int) else tuple((2, width) for width in widths)
+        features = self.store.manifest.features
+        for name, sizes in features.items():
+            found = tuple((2, *shape) for of, _, shape in fields_of(features) if of == name)
+            shapes[name] = found if isinstance(sizes, list) else found[0]
         return shapes
 
     @property
@@ -65,17 +69,23 @@ class StoredTeacher:
     @property
     def facts(self) -> dict[str, Callable[[], Any]]:
         """Facts for constructors of losses, by name: the weight of the linear classifier, if it is stored."""
-        return {'teacher_weight': self._linear_weight}
+        return {'teacher_weight': lambda: self._fact('teacher_weight')}
 
-    def _linear_weight(self) -> Tensor | None:
-        weight = self.store.fact('teacher_weight')
-        return None if weight is None else torch.from_numpy(weight)
+    @cached_property
+    def classifier(self) -> tuple[Tensor, Tensor] | None:
+        """The weight, (C, D), and bias, (C,), of the linear layer behind the pooled ``feat``; None if not stored."""
+        weight, bias = map(self._fact, ('teacher_weight', 'teacher_bias'))
+        return None if weight is None or bias is None else (weight, bias)
+
+    def _fact(self, name: str) -> Tensor | None:
+        value = self.store.fact(name)
+        return None if value is None else torch.from_numpy(value)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StoredTeacher:
         return self
 
     def __call__(self, inputs: Tensor, samples: Any, names: Iterable[str], view: str = 'weak') -> dict[str, Read]:
-        """Read the stored logits and vectors of a batch.
+        """Read the stored logits and features of a batch.
 
         Args:
             inputs: The images; only their device counts.
@@ -84,7 +94,7 @@ class StoredTeacher:
             view: ``'weak'``, or ``'strong'`` in a store of two views.
 
         Returns:
-            The logits, (N, C), and vectors, (N, D), by name, float32.
+            The logits, (N, C), and features, (N, ...), by name, float32.
 
         Raises:
             TrainingError: If one of the images could not be read when the store was made; names it.
@@ -103,7 +113,9 @@ class StoredTeacher:
         found: dict[str, Read] = {}
         for name in names:
             logit = name == 'logit'
-            read = decode(records, self.num_classes) if logit else decode_vector(records, name, self.store.manifest.features)
+            read = (
+                decode(records, self.num_classes) if logit else decode_feature(records, name, self.store.manifest.features)
+            )
             found[name] = read.to(inputs.device) if isinstance(read, Tensor) else tuple(p.to(inputs.device) for p in read)
         return found
 
@@ -129,14 +141,15 @@ def store_logits(
             makes of them. Images may be a pair, (weak, strong): then both views are stored.
         folder: A new folder for the store: 2 bytes a logit and view, see :func:`.records.record_type`.
         k: Number of logits of each sample that are stored, the largest ones; None for all.
-        features: Vectors to store beside them, by the names of their taps, such as ``['vector']``: 2 bytes a number. With
-            them, the teacher may have no classes.
+        features: Features to store beside them, by the names of their taps, such as ``['vector']``: 2 bytes a number, all
+            in memory until they are written. With them, the teacher's linear classifier is stored, too, and the teacher
+            may have no classes.
 
     Returns:
         The stored teacher.
 
     Raises:
-        ValueError: If the folder holds a store, a sample is missing, the teacher has no such vector, or a number is not
+        ValueError: If the folder holds a store, a sample is missing, the teacher has no such feature, or a number is not
             finite in float16.
     """
     folder = Path(folder)
@@ -148,9 +161,9 @@ def store_logits(
     seen = np.zeros(count, bool)
     records = np.empty(0)
     with evaluating(teacher):
-        for indices, views in _read(teacher, loader, features):
-            for number, (logit, vectors) in enumerate(views):
-                encoded = encode(logit, k or None, vectors)
+        for indices, views, linear in _read(teacher, loader, features):  # noqa: B007  (that of the last batch counts)
+            for number, (logit, found) in enumerate(views):
+                encoded = encode(logit, k or None, found)
                 if not records.size:
                     records = np.zeros(count, type_of_views(encoded.dtype, len(views)))
                 [*parts_of(records).values()][number][indices] = encoded
@@ -163,63 +176,78 @@ def store_logits(
     save(folder, Shard(0, 0, 0), records)
     classes = 0 if logit is None else logit.shape[1]
     manifest = Manifest(dict(order=BY_INDEX), {}, classes, k or classes, 1, count, count, 1)
-    manifest.views_each, manifest.features = len(views), widths_of(vectors)
+    manifest.views_each, manifest.features = len(views), sizes_of(found)
+    for name, part in zip(('teacher_weight', 'teacher_bias'), linear, strict=False):
+        manifest.facts[name] = save_fact(folder, name, part.detach().float().cpu().numpy())
     manifest.write(folder)
     return StoredTeacher(folder)
 
 
 def _read(
     teacher: nn.Module, loader: Iterable[Any], features: Sequence[str]
-) -> Iterator[tuple[np.ndarray, list[tuple[Tensor | None, dict[str, Read]]]]]:
-    """Iterate over the batches: the index of each sample, and logits and vectors of each view."""
+) -> Iterator[tuple[np.ndarray, list[tuple[Tensor | None, dict[str, Read]]], tuple[Tensor, ...]]]:
+    """Iterate over the batches: the index of each sample, logits and features of each view, and the linear classifier."""
     device = next(chain(teacher.parameters(), [torch.empty(0)])).device
-    read: Any = None
+    reader: Any = None
     for batch in loader:
         views = [batch[0]] if isinstance(batch[0], Tensor) else list(batch[0])
-        read = read or _reader(teacher, features, views[0].shape[2:])
-        yield np.asarray(batch[-1]), [read(one.to(device)) for one in views]
+        read, linear = reader = reader or _reader(teacher, features, views[0].shape[2:])
+        yield np.asarray(batch[-1]), [read(one.to(device)) for one in views], linear
 
 
-def _reader(teacher: nn.Module, features: Sequence[str], size: Sequence[int]) -> Any:
-    """Return a function from images to the logits, None without classes, and the vectors of a teacher."""
+def _reader(teacher: nn.Module, features: Sequence[str], size: Sequence[int]) -> tuple[Any, tuple[Tensor, ...]]:
+    """Return a function from images to the logits, None without classes, and the features of a teacher.
+
+    Beside it the weight of the linear classifier, and its bias if it is behind the pooled ``feat``; without features none.
+    """
     if not features:
-        return lambda images: (scores(teacher(images)), {})
+        return lambda images: (scores(teacher(images)), {}), ()
     height, width = size
     run = dry_run(teacher, 'teacher', (height, width), whole=True)
     taps = default_taps(teacher, run)
-    names = vector_names(features, shapes_of(taps, run), 'features')
+    names = names_to_store(features, shapes_of(taps, run), 'features')
 
     def read(images: Tensor) -> tuple[Tensor | None, dict[str, Read]]:
-        with record(teacher, {name: taps[name] for name in names}) as vectors:
+        with record(teacher, {name: taps[name] for name in names}) as found:
             logit = scores(teacher(images))
-        return logit if run.num_classes else None, vectors
+        return logit if run.num_classes else None, found
 
-    return read
+    if run.linear_path is None:
+        return read, ()
+    parts = weight_and_bias(teacher.get_submodule(run.linear_path))
+    return read, parts if linear_classifier(teacher, run, taps) else parts[:1]
+
+
+def shapes_in(shape: Shape) -> tuple[Shape, ...]:
+    """Return the shapes of a feature's tensors: its own, or those of the parts of a tuple."""
+    return shape if shape and isinstance(shape[0], tuple) else (shape,)
 
 
 def is_vector(shape: Shape) -> bool:
-    """Check whether the shape of a feature is that of a vector, (N, D), or of one of each of several teachers."""
-    return all(len(part) == 2 for part in (shape if isinstance(shape[0], tuple) else [shape]))
+    """Check whether the shape of a feature for two images is that of a vector, (N, D), or of a tuple of vectors."""
+    return all(len(part) == 2 and part[0] == 2 for part in shapes_in(shape))
 
 
-def vector_names(given: Iterable[str], shapes: Mapping[str, Shape], option: str) -> list[str]:
-    """Return the names of the taps of vectors to store.
+def names_to_store(given: Iterable[str], shapes: Mapping[str, Shape], option: str) -> list[str]:
+    """Return the names of the taps to store.
 
     Args:
         given: Names that a user gave, of a tap or of a loss's input.
-        shapes: The shapes of the teacher's features, by name.
+        shapes: The shapes of the teacher's features for two images, by name.
         option: The option that gave them, for messages.
 
     Raises:
-        ValueError: If the teacher has no such feature, or it is no vector.
+        ValueError: If the teacher has no such feature, or it is not of the form (N, D, ...).
     """
-    known = [name for name, shape in shapes.items() if is_vector(shape)]
     names = [name.removesuffix('_t') for name in given]
     for name in names:
-        if name not in known:
-            reason = 'it is none' if name in shapes else 'the teacher has no such feature'
+        if name not in shapes:
             raise ValueError(
-                f'{option}: a store holds logits and vectors, (N, D), and {name!r} cannot be stored: {reason}; the vectors '
-                f'of this teacher are {", ".join(known) or "none"}'
+                f'{option}: the teacher has no feature {name!r}{close_names(name, shapes)}; it has {", ".join(shapes)}'
+            )
+        if any(len(part) < 2 or part[0] != 2 for part in shapes_in(shapes[name])):
+            raise ValueError(
+                f'{option}: {name!r} cannot be stored: of two images its shape is {shapes[name]}, and a store holds (N, D), '
+                '(N, C, H, W) or the like of N images'
             )
     return [name for name in dict.fromkeys(names) if name != 'logit']  # which are stored in any case

@@ -129,7 +129,7 @@ def test_notes_say_what_each_run_learnt_from():
     found.runs[2].cfg.model.update(teacher_cfg=None, teacher_store='store')
     assert list(notes_on(found, 12)) == [
         'is compared and b had no teacher in training, and are compared with teacher.',
-        'stored learnt from a store of a teacher’s logits, and is compared with teacher.',
+        'stored learnt from a store of a teacher’s outputs, and is compared with teacher.',
     ]
 
 

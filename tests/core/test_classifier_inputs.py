@@ -16,7 +16,7 @@ from mmcls_kd.backbones.cifar_benchmark import build
 from mmcls_kd.features.classifier import linear_classifier
 from mmcls_kd.features.dry_run import dry_run
 from mmcls_kd.features.families import default_taps
-from mmcls_kd.teachers import store_logits
+from mmcls_kd.teachers import FrozenTeacher, store_logits
 
 
 class Reads(DistillLoss):
@@ -96,6 +96,13 @@ def test_modules_and_modes():
     assert path_of(ConvHead()) == 'fc'
     assert path_of(WithDropout().train()) == 'fc'
     assert [path_of(kind()) for kind in (Doubled, ViT, FunctionalHead)] == [None, None, None]
+
+
+@pytest.mark.parametrize('form', ['pooled', 'tokens', 'flat'])
+def test_a_tap_that_is_no_map(form):
+    teacher = FrozenTeacher(CNN(8), taps=dict(feat_t=dict(path='layer4', form=form)))
+    assert teacher.classifier is None
+    assert teacher.linear_weight.shape == (CLASSES, 64)
 
 
 def test_weights_of_zero_do_not_hide_it():
@@ -190,11 +197,16 @@ def test_networks_without_one_are_refused(student, teacher, said):
         Distiller(student, teacher, dict(x=Reads()))
 
 
-def test_stored_teachers_are_refused(tmp_path):
+def test_stored_teachers_without_one_are_refused(tmp_path):
     data = TensorDataset(*batch(), torch.arange(8))
     stored = store_logits(CNN(8), DataLoader(data, 8), tmp_path / 'store')
-    with pytest.raises(ValueError, match="holds logits and vectors alone, and x needs 'teacher_weight'"):
+    said = "store holds no linear classifier .*, and x needs 'teacher_weight': the same .*features=.'feat'.. stores it"
+    with pytest.raises(ValueError, match=said):
         Distiller(CNN(), stored, dict(x=ReadsTeacher()))
+    other = store_logits(Doubled(8), DataLoader(data, 8), tmp_path / 'other', features=['feat'])
+    assert other.facts['teacher_weight']().shape == (CLASSES, 64)
+    with pytest.raises(ValueError, match='other holds no linear classifier behind the teacher’s last map, and x needs'):
+        Distiller(CNN(), other, dict(x=ReadsTeacher()))
 
 
 @pytest.mark.parametrize('name', ['catkd', 'sdd'])
@@ -220,6 +232,6 @@ class TestInAConfig:
 
     def test_a_store_is_refused(self, tmp_path):
         store_of_logits(tmp_path)
-        said = "a teacher_store holds logits and vectors alone, and loss_reads needs 'teacher_weight'"
+        said = "holds no linear classifier behind the teacher’s last map, and loss_reads needs 'teacher_weight': the same"
         with pytest.raises(ValueError, match=said):
             build_adapter(method(ReadsTeacher, 'loss_reads'), teacher_store=str(tmp_path))

@@ -9,8 +9,9 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from mmcls_kd import Distiller, DistillLoss, EmbeddingNetwork, StoredTeacher, TeacherSpec
 from mmcls_kd.teachers import FrozenTeacher, store_logits
-from mmcls_kd.teachers.records import encode
+from mmcls_kd.teachers.records import encode, mark_missing, missing_rows, sizes_of
 from mmcls_kd.teachers.store import Manifest, Shard, save
+from mmcls_kd.teachers.stored import is_vector, names_to_store
 
 COUNT = 23
 
@@ -115,7 +116,7 @@ def test_what_is_missing(tmp_path, data):
         store_logits(teacher, DataLoader(data, 5), tmp_path / 'store')
     with pytest.raises(ValueError, match='top-k of 11 logits: choose from 1 to 10'):
         store_logits(teacher, DataLoader(data, 5), tmp_path / 'other', k=11)
-    with pytest.raises(ValueError, match="holds logits and vectors alone, and mgd needs 'feat_t'; leave one of the two out"):
+    with pytest.raises(ValueError, match="holds logit_t, and mgd needs 'feat_t': make a store that holds it"):
         Distiller(student, stored, 'mgd')
     with pytest.raises(ValueError, match='student has 7 classes and the teacher 10'):
         Distiller(CNN(classes=7), stored, 'kd')
@@ -150,12 +151,18 @@ def test_logits_that_float16_cannot_hold(tmp_path, data):
 
 
 class RoundedTeacher(FrozenTeacher):
-    """A live teacher whose logits and vectors are rounded to float16."""
+    """A live teacher whose outputs are rounded to float16."""
 
     def __call__(self, *arguments, **keywords):
-        return {name: read.half().float() for name, read in super().__call__(*arguments, **keywords).items()}
+        return {name: rounded(read) for name, read in super().__call__(*arguments, **keywords).items()}
 
 
+def rounded(read):
+    return tuple(map(rounded, read)) if isinstance(read, tuple) else read.half().float()
+
+
+ON_MAPS = ['mgd', 'at', 'fitnet', 'reviewkd', 'vid', 'sp', 'catkd', 'sdd']
+MORE = dict(crd=dict(nce_k=5))
 ON_VECTORS = ['rkd', 'pkt', 'cc', 'crd', 'srd', 'srd_correlation', 'pefd', 'vkd', 'embedding', 'queue']
 
 
@@ -169,10 +176,33 @@ class TestVectors:
         stored = store_logits(teacher, DataLoader(data, COUNT), tmp_path / 'store', k, features=['logit', 'vector'])
         assert stored.shapes == {'logit': (2, CLASSES), 'vector': (2, 64)}
         names = [name for name in ON_VECTORS if k is None or name != 'srd']
+        self.compare(student, stored, teacher, data, names)
+
+    def test_maps(self, tmp_path, data):
+        student, teacher = pair(norm=False)
+        stored = store_logits(teacher, DataLoader(data, 5), tmp_path / 'store', features=['feat_t', 'stages', 'vector'])
+        stages = ((2, 8, 16, 16), (2, 16, 8, 8), (2, 32, 4, 4), (2, 64, 2, 2))
+        assert stored.shapes == dict(logit=(2, CLASSES), feat=stages[-1], stages=stages, vector=(2, 64))
+        self.compare(student, stored, teacher, data, ON_MAPS)
+
+    def test_the_classifier_is_read_where_a_loss_needs_it(self, tmp_path, data):
+        stored = store_logits(CNN(8), DataLoader(data, 5), tmp_path / 'store', features=['feat'])
+        (tmp_path / 'store' / 'teacher_bias.npy').unlink()
+        assert Distiller(CNN(), stored, 'kd')(*data[:4])['kd'] > 0
+        with pytest.raises(ValueError, match='teacher_bias.npy is missing or damaged'):
+            Distiller(CNN(), stored, 'catkd')
+        manifest = stored.store.manifest
+        manifest.facts.pop('teacher_bias')  # as in a store of an earlier version
+        manifest.write(tmp_path / 'store')
+        with pytest.raises(ValueError, match="holds no linear classifier .*, and catkd needs 'teacher_weight': the same"):
+            Distiller(CNN(), StoredTeacher(tmp_path / 'store'), 'catkd')
+
+    def compare(self, student, stored, teacher, data, names):
+        """Compare a training under a stored teacher with that under the live one, rounded."""
         runs = []
         for given in (stored, RoundedTeacher(teacher)):
             torch.manual_seed(0)
-            chosen = {name: dict(type=name, **(dict(nce_k=5) if name == 'crd' else {})) for name in names}
+            chosen = {name: dict(type=name, **MORE.get(name, {})) for name in names}
             distiller = Distiller(copy.deepcopy(student), given, chosen, num_samples=COUNT)
             optimizer = torch.optim.SGD(distiller.parameters(), lr=1e-3)
             found = []
@@ -232,13 +262,26 @@ class TestVectors:
         out = Distiller(CNN(), [stored, two], 'embedding')(*data[:4])
         assert out['embedding'] > 0
 
+    @pytest.mark.parametrize('shape', [(), (2,), (1, 8), (8, 8), ((2, 8), (8, 8))])
+    def test_what_has_no_row_for_each_image(self, shape):
+        assert not is_vector(shape)
+        with pytest.raises(ValueError, match="--with: 'x' cannot be stored: of two images its shape is .*, and a store"):
+            names_to_store(['x_t'], dict(x=shape), '--with')
+        assert names_to_store(['x_t', 'logit', 'x'], dict(logit=(2, 10), x=(2, 3, 4)), '--with') == ['x']
+
+    def test_maps_alone(self):
+        """Of a teacher without classes: the map of an image that could not be read is found."""
+        feature = dict(stages=(torch.ones(3, 2, 2, 2), torch.ones(3, 4, 1, 1)))
+        records = encode(None, None, feature)
+        assert sizes_of(feature) == dict(stages=['2x2x2', '4x1x1'])
+        mark_missing(records[1:2])
+        assert missing_rows(records).tolist() == [1]
+
     def test_what_cannot_be(self, tmp_path, data):
         teacher, loader = CNN(8), DataLoader(data, 5)
         with pytest.raises(
-            ValueError, match="features: a store holds .* 'feat' cannot be stored: it is none; the vectors of"
+            ValueError, match="features: the teacher has no feature 'vektor'; did you mean 'vector'.; it has"
         ):
-            store_logits(teacher, loader, tmp_path / 'store', features=['feat'])
-        with pytest.raises(ValueError, match="'vektor' cannot be stored: the teacher has no such feature"):
             store_logits(teacher, loader, tmp_path / 'store', features=['vektor'])
         with torch.no_grad():
             teacher.eval().layer4[1].bias += 1e6
@@ -247,6 +290,17 @@ class TestVectors:
             store_logits(teacher, loader, tmp_path / 'store', features=['vector'])
         assert not (tmp_path / 'store').exists()
         stored = store_logits(CNN(8), loader, tmp_path / 'store')
+        with pytest.raises(ValueError, match=r"vitkd needs 'tokens_low_t': .*--with tokens_low tokens_high`; .*_high'\]\)"):
+            Distiller(CNN(), stored, 'vitkd')
+        with pytest.raises(ValueError, match=r'--with feat vector`; .*features=\[.feat., .vector.\]'):
+            Distiller(CNN(), stored, ['kd', 'mgd', 'rkd'])
+        for name, part in (
+            ('simkd', 'head'),
+            ('ofd', 'norms'),
+            ('scalekd', 'tail'),
+        ):  # at first
+            with pytest.raises(ValueError, match=f"{name} needs 'teacher_{part}', a part of the network; leave one of"):
+                Distiller(CNN(), stored, name)
         with pytest.raises(
             ValueError, match=r"holds logit_t, and rkd needs 'vector_t': make .*store_logits\(.*features=\['vector'\]"
         ):

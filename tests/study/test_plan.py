@@ -183,6 +183,10 @@ WRONG = {
     'sweep = dict(': ('sweep = 3\n_other = dict(', 'sweep has to be a dict, but is 3'),
     "title='Mode'": ('title=3', 'ablations.mode.title has to be a text, but is 3'),
     "options=['model.teacher_mode=train']": ("stored='yes'", "nkd-train.stored has to be True or False, but is 'yes'"),
+    'sweep = ': (
+        "shared_teacher = 'map'\nsweep = ",
+        "shared_teacher has to be True, False or 'maps', but is 'map'",
+    ),
     'seed=1': ('seed=7', 'sweep.seed is 7, but has to be one of seeds, [0, 1, 2]'),
     "'kd+nkd'": ("'../kd'", 'becomes a folder'),
     "'nkd-train'": ("'baseline'", "two rows have the name 'baseline'"),

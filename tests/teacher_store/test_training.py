@@ -295,14 +295,15 @@ class TestRefusals:
         message = self.refused(data, store, tmp_path, options=[f'model.teacher_pretrained={tmp_path / "other.pth"}'])
         assert 'does not fit this run: teacher.weights is ' in message
 
-    @pytest.mark.parametrize(('chosen', 'tensor'), [('mgd', 'feat_t'), ('srrl', 'feat_t')])
+    @pytest.mark.parametrize(('chosen', 'tensor'), [('mgd', 'feat_t'), ('at', 'stages_t')])
     def test_a_method_that_needs_features(self, chosen, tensor, data, store, tmp_path):
         message = self.refused(data, store, tmp_path, '', '--methods', 'nkd', chosen)
-        assert f"holds logits and vectors alone, and loss_{chosen} needs '{tensor}'; leave one of the two" in message
+        assert f"holds logit_t, and loss_{chosen} needs '{tensor}': make a store that holds it, in another folder" in message
+        assert f'store ... --with {tensor.removesuffix("_t")}`; in plain PyTorch' in message
 
     def test_a_method_that_needs_tokens(self, store):
         losses = method('ViTKDLoss', student_dims=16, teacher_dims=16)
-        with pytest.raises(ValueError, match="holds logits and vectors alone, and loss_vitkd needs 'tokens_low_t'"):
+        with pytest.raises(ValueError, match="holds logit_t, and loss_vitkd needs 'tokens_low_t': make"):
             build(losses, student=vit(), teacher=vit(), teacher_store=str(store))
 
     def test_another_number_of_classes(self, store):

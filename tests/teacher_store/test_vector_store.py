@@ -113,7 +113,7 @@ def test_a_run_that_reads_logits_alone_stores_what_it_always_did(data, store, tm
     options = [f'model.teacher_store={tmp_path / "logits"}']
     message = refused('train', more, tmp_path / 'run', options=options)
     assert f"teacher_store {tmp_path / 'logits'} holds logit_t, and loss_RKDLoss needs 'vector_t': make a store" in message
-    assert 'with this method switched on, or with --with vector; in plain PyTorch store_logits' in message
+    assert '(`python -m mmcls_kd store ... --with vector`; in plain PyTorch store_logits' in message
 
 
 class TestRefusals:
@@ -127,17 +127,40 @@ class TestRefusals:
         assert "does not fit this run: teacher.taps.vector is None in the store and 'backbone.layer4' here" in message
 
     def test_maps_beside_vectors(self, store):
-        for kind, name in (('ReviewKDLoss', 'stages_t'), ('FitNetLoss', 'feat_t'), ('SRRLLoss', 'feat_t')):
-            with pytest.raises(ValueError, match=f'holds logits and vectors alone, and loss_.* needs {name!r}; leave one'):
+        for kind, name in (('ReviewKDLoss', 'stages_t'), ('FitNetLoss', 'feat_t')):
+            with pytest.raises(ValueError, match=f'holds logit_t and vector_t, and loss_.* needs {name!r}: make a store'):
                 build(method(kind), teacher_store=str(store))
+        with pytest.raises(
+            ValueError, match="loss_.* needs 'teacher_head', a part of the network; leave one of the two out"
+        ):
+            build(method('SRRLLoss'), teacher_store=str(store))
 
-    def test_what_is_no_vector(self, data, tmp_path):
+    def test_an_unknown_feature(self, data, tmp_path):
         words = ['--epochs', 1, '--store', tmp_path / 'store', '--with']
-        message = self.refused(data, tmp_path, losses('KDLoss'), 'store_teacher', *words, 'feat')
-        assert "--with: a store holds logits and vectors, (N, D), and 'feat' cannot be stored: it is none; the" in message
-        assert 'vectors of this teacher are ' in message
         message = self.refused(data, tmp_path, losses('KDLoss'), 'store_teacher', *words, 'vektor')
-        assert "'vektor' cannot be stored: the teacher has no such feature" in message
+        assert "--with: the teacher has no feature 'vektor'; did you mean 'vector'?; it has feat, " in message
+
+
+@pytest.mark.own_process
+def test_maps(data, watched, tmp_path):
+    """Those that are asked for, of one stage and of all, and what else methods on maps read."""
+    kinds = ['MGDLoss', 'ATLoss', 'ReviewKDLoss', 'CATKDLoss', 'SDDLoss']
+    sdd = 'dict(type="SDDLoss", name="loss_SDDLoss", loss=dict(type="NKDLoss"))'
+    config = write_config(tmp_path / 'config.py', data, losses(*kinds[:-1]).replace('])]', f', {sdd}])]'))
+    said = make(config, tmp_path / 'store', 1, '--with', 'feat', 'stages_t')
+    sizes = ['16x28x28', '32x14x14', '64x7x7', '128x4x4']
+    assert manifest_of(tmp_path / 'store')['features'] == {'vector': WIDTH, 'feat': sizes[-1], 'stages': sizes}
+    assert 'vector_t (128 numbers) and feat_t (128x4x4 numbers) and stages_t_0 (16x28x28 numbers) and stages_t_1 (' in said
+    records = TeacherStore(tmp_path / 'store').read(0, range(IMAGES))
+    assert f': {records.dtype.itemsize} bytes a view, ' in said
+    assert records['stages_t_1'].shape == (IMAGES, 32, 14, 14)
+    assert (records['stages_t_3'] == records['feat_t']).all()
+    train(config, tmp_path / 'run', tmp_path / 'store', options=ONE_EPOCH)
+    watched.k = 'float16'
+    train(config, tmp_path / 'live', options=ONE_EPOCH)
+    assert_same_run(tmp_path / 'run', tmp_path / 'live')
+    values = next(iter(logged(tmp_path / 'run').values()))
+    assert all(values[f'loss_{name}'] != 0 for name in kinds)
 
 
 @pytest.mark.slow
@@ -221,7 +244,7 @@ def test_a_loss_that_is_built_from_the_classifier(data, watched, tmp_path):
     assert f'teacher_store {tmp_path / "store"}: teacher_weight.npy is missing or damaged; the same' in message
     other = write_config(tmp_path / 'other.py', data, losses('KDLoss', 'FitNetLoss'))
     said = make(other, tmp_path / 'store', 1)
-    assert 'a store holds logits and vectors alone: a method that needs feat_t cannot be trained from it' in said
+    assert 'asked for, here by --with feat (4096 bytes a view); a method that needs feat_t cannot be trained from' in said
     assert 'teacher_weight' in manifest_of(tmp_path / 'store')['facts']  # as it was
     make(config, tmp_path / 'store', 1)
     assert (np.load(path) == weight).all()

@@ -107,7 +107,7 @@ class TestResuming:
             interrupt_after(count, config, tmp_path / 'store')
             done += count
             before = versions(tmp_path / 'store')
-            assert len(before) == done + 1  # the weight of the classifier too
+            assert len(before) == done + 2  # weight and bias of the classifier too
         manifest = json.loads((tmp_path / 'store' / 'manifest.json').read_text())
         assert manifest['epochs'] == done // FILES
         log = make(config, tmp_path / 'store')
