@@ -14,7 +14,7 @@ options = [
     'train_cfg.val_interval=4',
     'param_scheduler.total_steps=3752',
 ]
-shared_teacher = 'maps'  # one stored teacher a seed for methods on logits or vectors, one for those on maps (25 GB)
+shared_teacher = 'maps'  # one stored teacher a seed for methods on logits or vectors, others for those on maps (to 25 GB)
 _settings = dict(crd=dict(nce_k=1024))  # the authors' 16,384 among 50,000 images would take hours here
 
 pairs = dict(

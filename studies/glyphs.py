@@ -6,7 +6,7 @@ python tools/study.py studies/glyphs.py
 title = 'Glyphs'
 report = '../docs/glyphs.md'
 seeds = [0, 1, 2, 3, 4]
-shared_teacher = 'maps'  # one stored teacher a seed for methods on logits or vectors, one for those on maps
+shared_teacher = 'maps'  # one stored teacher a seed for methods on logits or vectors, others for those on maps
 pairs = dict(
     cnn=dict(
         title='ResNet-18 teaches a ResNet-18 of a third of its width',

@@ -47,7 +47,7 @@ def shared_store(
 ) -> tuple[str, tuple[str, ...]]:
     """Return the name of the stored teacher of a run, and the features beside the logits that it reads there.
 
-    The name is equal for runs of the same views and teacher; those that read maps have one of their own.
+    The name is equal for runs of the same views, teacher and maps: a training reads all that its store holds.
 
     Args:
         config: Config of its training.
@@ -64,7 +64,7 @@ def shared_store(
     asked = needed - ALWAYS
     if not needed or asked - VECTORS - (MAPS if maps else set()) or not (views := _views(known_config(config, options))):
         return '', ()
-    said = json.dumps([views, ['maps'] if asked & MAPS else [], content])
+    said = json.dumps([views, sorted(asked & MAPS), content])
     name = f'seed{seed}-{hashlib.blake2b(said.encode(), digest_size=8).hexdigest()}'
     return name, features_read(methods)
 

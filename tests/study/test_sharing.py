@@ -50,21 +50,27 @@ class TestPlan:
             assert [*stores.values()] == [{row for row in of_store if seed == 1 or '-x' not in row}]
             assert {run.stored_features for run in runs.values() if run.seed == seed and run.shared_store} == {('vector',)}
 
-    def test_rows_on_maps_share_one_of_their_own(self, shared, tmp_path):
+    def test_rows_on_the_same_maps_share_one(self, shared, tmp_path):
         text = SHARED.replace('shared_teacher = True', "shared_teacher = 'maps'").replace(
-            "'mgd'", "'mgd', 'srrl', 'reviewkd'"
+            "'mgd'", "'mgd', 'srrl', 'sp', 'at', 'reviewkd'"
         )
         text = text.replace("rows={'kd+nkd'", "rows={'fitnet-stored': dict(methods=['fitnet'], stored=True), 'kd+nkd'")
         runs = {run.key: run for run in small_study(tmp_path, text)[1].runs()}
         assert runs['cnn/kd/seed0'].digest == shared[1]['cnn/kd/seed0'].digest
         stores = {run.shared_store: run.stored_features for run in runs.values() if run.seed == 0 and not run.stored}
-        assert sorted(stores.values()) == [(), ('feat', 'stages', 'vector'), ('vector',)]
-        of_maps = [run for run in runs.values() if 'feat' in run.stored_features and run.seed == 0 and run.shared_store]
-        assert [run.row for run in of_maps] == ['mgd', 'reviewkd']
+        assert sorted(stores.values()) == [(), ('feat',), ('stages', 'vector'), ('vector',)]
+        sharing = {name: [] for name in stores}
+        for run in runs.values():
+            if run.seed == 0 and not run.stored:
+                sharing[run.shared_store].append(run.row)
+        assert [sharing[name] for name in stores if {'feat', 'stages'} & {*stores[name]}] == [
+            ['mgd', 'sp'],
+            ['at', 'reviewkd'],
+        ]
         assert not runs['cnn/srrl/seed0'].shared_store  # it needs the teacher's head
-        tool_name, words = next(steps_of(of_maps[0], tmp_path / 'cnn/mgd/seed0'))
+        tool_name, words = next(steps_of(runs['cnn/at/seed0'], tmp_path / 'cnn/at/seed0'))
         assert tool_name == 'tools/store_teacher.py'
-        assert words[words.index('--with') + 1 :][:3] == ['feat', 'stages', 'vector']
+        assert words[words.index('--with') + 1 :][:3] == ['stages', 'vector', '--cfg-options']
         own = runs['cnn/fitnet-stored/seed0']  # has a store of its own, with its maps
         assert own.digest == replace(own, stored_features=()).digest
         _, words = next(steps_of(own, tmp_path / 'cnn/fitnet-stored/seed0'))

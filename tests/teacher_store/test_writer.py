@@ -195,7 +195,7 @@ class TestResuming:
         run_both('store_teacher', config, tmp_path / 'first', *words)
         whole = contents(tmp_path / 'store')
         files = {path: np.load(tmp_path / 'store' / path) for path in versions(tmp_path / 'store')}
-        assert len(files.pop('teacher_weight.npy')) == 10
+        assert len(files.pop('teacher_weight.npy')) == len(files.pop('teacher_bias.npy')) == 10
         assert sorted(files) == [f'epoch_0/rank_{rank}/{number:05d}.npy' for rank in (0, 1) for number in (0, 1)]
         assert sum(map(len, files.values())) == IMAGES + 1
         (tmp_path / 'store' / 'epoch_0/rank_1/00000.npy').unlink()
