@@ -137,9 +137,10 @@ class Method:
     @property
     def facts(self) -> dict[str, str]:
         """The name of the fact for each keyword of its loss that a fact fills in and its entry does not give."""
-        facts = getattr(self.kind, 'facts', {}) if self.loss is None else {}
-        named = {key: fact if isinstance(fact, str) else fact[0] for key, fact in facts.items()}
-        return {key: name for key, name in named.items() if self.keywords.get(key) is None}
+        if self.loss is not None:
+            return {}
+        named = zip(getattr(self.kind, 'facts', ()), facts_of(self.kind), strict=True)
+        return {key: name for key, name in named if self.keywords.get(key) is None}
 
     def build(
         self,
