@@ -56,7 +56,7 @@ from .teachers.frozen import FrozenTeacher, check_run
 from .teachers.inputs import InputSpec, changed
 from .teachers.several import TeacherGroup
 from .teachers.stored import StoredTeacher
-from .teachers.towers import Tower, is_tower, load_tower
+from .teachers.towers import Tower, in_float32, is_tower, load_tower
 
 logger = logging.getLogger(__name__)
 TeacherLike = FrozenTeacher | TeacherGroup | StoredTeacher
@@ -602,7 +602,7 @@ def hugging_face(transformers: Any, name: str) -> nn.Module:
     """Load a classifier or an image tower of Hugging Face."""
     if is_tower(transformers, name):
         return Tower(load_tower(transformers, name))
-    return transformers.AutoModelForImageClassification.from_pretrained(name)
+    return in_float32(transformers.AutoModelForImageClassification.from_pretrained(name))
 
 
 def load_network(name: str) -> nn.Module:
