@@ -58,10 +58,12 @@ EXTRAS = dict(
     wandb=['wandb'],
     webdataset=['webdataset'],
     dev=[
+        'accelerate',
         'albumentations',  # the pixels of its resizing are compared
         'datasets',
         'hypothesis',
         'ipykernel',
+        'lightning',
         'matplotlib',
         'mypy',
         'nbmake',

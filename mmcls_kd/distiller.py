@@ -20,6 +20,7 @@ from .features.families import default_taps
 from .features.taps import Tap, check_names, given_taps, lays_tokens, record, shapes_of
 from .patches import without_reentry
 from .recipe.labels import (
+    as_labels,
     check_range,
     check_scores,
     check_stored,
@@ -56,7 +57,7 @@ from .teachers.frozen import FrozenTeacher, check_run
 from .teachers.inputs import InputSpec, changed
 from .teachers.several import TeacherGroup
 from .teachers.stored import StoredTeacher
-from .teachers.towers import Tower, is_tower, load_tower
+from .teachers.towers import Tower, in_float32, is_tower, load_tower
 
 logger = logging.getLogger(__name__)
 TeacherLike = FrozenTeacher | TeacherGroup | StoredTeacher
@@ -178,6 +179,8 @@ class BaseDistiller(nn.Module):
             ValueError: If a second view is needed, and there is none; or if there are more than two.
         """
         given = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+        if other := {type(one).__name__ for one in given if not isinstance(one, Tensor)}:
+            raise ValueError(f'images: give a tensor, or two of them, (weak, strong), not {", ".join(sorted(other))}')
         if len(given) > len(VIEWS):
             raise ValueError(f'{len(given)} views of each image: there are two, the weak one and the strong one')
         if self.needs_strong and len(given) < len(VIEWS):
@@ -434,8 +437,9 @@ class Distiller(BaseDistiller):
         Args:
             images: Images, (N, C, H, W); or two views of them, (weak, strong), for losses that read both. Each network runs
                 once a view, the weak one first: batch norms in training mode use the statistics of each view.
-            labels: Class indices, (N,), or scores, (N, classes); −1 of a sample that has none, None if all have none. The
-                task loss is the mean over the samples that have one. Not read by a student without classes.
+            labels: Class indices, (N,), of any type of integers, or scores, (N, classes); −1 of a sample that has none, None
+                if all have none. The task loss is the mean over the samples that have one. Not read by a student without
+                classes.
             indices: Index of each sample in the training set, (N,): for stored teachers, and losses that remember samples.
 
         Returns:
@@ -443,14 +447,17 @@ class Distiller(BaseDistiller):
             each loss by name.
 
         Raises:
-            ValueError: If ``indices``, labels or a strong view are needed and not given.
+            ValueError: If ``indices``, labels or a strong view are needed and not given, or images or labels are of another
+                shape.
         """
         views = self.views_of(images)
         weak = views['weak']
+        for one in views.values():
+            self._check_images(one, len(weak))
         if absent := labels is None:
             labels = unlabelled(len(weak), self.num_classes, self.multi_label and self.num_classes > 1, weak.device)
-        for one in views.values():
-            self._check_ratio(*one.shape[2:])
+        elif self.num_classes:
+            labels = as_labels(labels, len(weak), self.num_classes, weak.device)
         self._check_batch(labels if self.num_classes else None)
         places = None
         if indices is not None:
@@ -474,8 +481,14 @@ class Distiller(BaseDistiller):
             return 0 * logit.sum()
         return task_loss(logit, labels, self.multi_label, self.task_loss, self._missing)
 
-    def _check_ratio(self, height: int, width: int) -> None:
-        """Refuse images of another ratio than that for which tokens were laid out."""
+    def _check_images(self, images: Tensor, count: int) -> None:
+        """Refuse what is no batch of images, and another ratio than that for which tokens were laid out."""
+        if images.dim() != 4 or not len(images) or len(images) != count:
+            raise ValueError(
+                f'images of shape {tuple(images.shape)}: give a batch of at least one image, (N, C, H, W), and two views of '
+                'the same images'
+            )
+        height, width = images.shape[2:]
         if self._ratio and height * self._ratio[1] != width * self._ratio[0]:
             raise ValueError(
                 f'the images are {height} × {width}, and tokens were laid out for {self._ratio[0]} × {self._ratio[1]}: '
@@ -602,7 +615,7 @@ def hugging_face(transformers: Any, name: str) -> nn.Module:
     """Load a classifier or an image tower of Hugging Face."""
     if is_tower(transformers, name):
         return Tower(load_tower(transformers, name))
-    return transformers.AutoModelForImageClassification.from_pretrained(name)
+    return in_float32(transformers.AutoModelForImageClassification.from_pretrained(name))
 
 
 def load_network(name: str) -> nn.Module:

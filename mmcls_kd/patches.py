@@ -127,6 +127,23 @@ def know_several_labels(kind: Any, head: Callable[..., nn.Module], loss: dict[st
         setattr(kind, name, by_head(name))
 
 
+def keep_float32(kind: Any, in_float32: Callable[[Any], nn.Module]) -> None:
+    """Let mmpretrain's ``HuggingFaceClassifier`` compute in float32, whatever its file holds. Needed up to 1.3.6.
+
+    Args:
+        kind: The class of the classifier.
+        in_float32: What converts its network.
+    """
+    make = kind.__init__
+
+    @functools.wraps(make)
+    def init(self: Any, *arguments: Any, **keywords: Any) -> None:
+        make(self, *arguments, **keywords)
+        in_float32(self.model)
+
+    kind.__init__ = init
+
+
 def replace_deit3(models: Any, deit3: type) -> None:
     """Register :class:`.backbones.DeiT3` under the name of mmpretrain's, which is wrong up to 1.3.6 (its issue 1614)."""
     models.register_module(module=deit3, force=True)

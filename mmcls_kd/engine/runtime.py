@@ -52,8 +52,8 @@ def start_process(args: argparse.Namespace) -> None:
     Raises:
         ValueError: If the environment is not the launcher's.
     """
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.launcher != 'none':
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
         take_environment(args.launcher)
     keep_memory()
     hide_platform_warnings()

@@ -81,6 +81,32 @@ def one_logit(*counts: int) -> str:
     return 'one logit and two logits are two forms of two classes, and do not mix: ' if set(counts) == {1, 2} else ''
 
 
+def as_labels(labels: Any, count: int, num_classes: int, device: torch.device) -> Tensor:
+    """Return labels as losses compute with them: class indices, (N,), in int64, or scores, (N, C).
+
+    Args:
+        labels: Class indices of any type of integers, or scores; a tensor, an array or a list.
+        count: Number of samples.
+        num_classes: Number of the student's logits.
+        device: Device for what is no tensor.
+
+    Raises:
+        ValueError: If they are neither; names the form to give.
+    """
+    labels = labels if isinstance(labels, Tensor) else torch.as_tensor(labels, device=device)
+    one_row = labels.shape == (count,)
+    if not one_row and labels.shape != (count, num_classes):
+        raise ValueError(
+            f'labels of shape {tuple(labels.shape)} for {count} images: give class indices, ({count},), or scores, '
+            f'({count}, {num_classes})'
+        )
+    if one_row and labels.is_floating_point() and num_classes > 1:
+        raise ValueError(f'labels of shape ({count},) in {labels.dtype}: give class indices as integers: labels.long()')
+    if labels.dtype == torch.bool or (one_row and not labels.is_floating_point()):
+        return labels.to(torch.int64 if one_row else torch.float32)
+    return labels
+
+
 def check_range(labels: Tensor, num_classes: int, multi_label: bool = False, shares: bool = False) -> None:
     """Refuse labels outside of the classes, or of another form than the student's.
 
@@ -189,11 +215,7 @@ def task_loss(
         logit, labels = logit[known], labels[known]
     if given is not None:
         return given(logit, labels)
-    return (
-        each_task_loss(logit, labels, True).mean()
-        if multi_label
-        else F.cross_entropy(logit, entropy_target(labels, logit.dtype))
-    )
+    return each_task_loss(logit, labels, multi_label).mean()  # rounded as mmpretrain's loss, to the bit
 
 
 def _masked(

@@ -178,12 +178,19 @@ class FrozenTeacher:
             The features by name, without gradient.
         """
         taps = {name: self.taps[name] for name in names}
-        inputs = self.adapt(inputs)
+        inputs = self._in_own_type(self.adapt(inputs))
         tensors = run(self.network, inputs, taps, stop=False) if self.network.training else self.fast(inputs, taps)
         if 'logit' in tensors and self._index is not None:  # those of the student's classes, in its order
             self._index = self._index.to(tensors['logit'].device)
             tensors['logit'] = tensors['logit'][:, self._index]
         return tensors
+
+    def _in_own_type(self, inputs: Tensor) -> Tensor:
+        """Convert images to the floating-point type of the network, unless autocast sees to it."""
+        if torch.is_autocast_enabled(inputs.device.type):
+            return inputs
+        own = next((p.dtype for p in self.network.parameters() if p.is_floating_point()), inputs.dtype)
+        return inputs.to(own)
 
 
 def check_run(mode: str, precision: str | None) -> None:

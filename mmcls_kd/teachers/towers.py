@@ -63,7 +63,14 @@ def load_tower(transformers: Any, name: str, pretrained: bool = True, **keywords
         model = kind(kind.config_class.from_pretrained(name, **keywords))
     if hasattr(model.config, 'mask_ratio'):
         model.config.mask_ratio = 0.0  # a masked autoencoder hides patches in eval mode too
-    return model
+    return in_float32(model)
+
+
+def in_float32(model: Any) -> nn.Module:
+    """Let a network of Hugging Face compute in float32: since version 5 transformers keeps the precision of its file."""
+    if hasattr(model.config, 'dtype'):
+        model.config.dtype = torch.float32  # of networks that are made of this config
+    return model.float()
 
 
 def _tower_class(transformers: Any, name: str, config: Mapping[str, Any]) -> Any:

@@ -1,5 +1,6 @@
 """Weights of other libraries: their files and folders, under their names, loaded strictly; what they load themselves."""
 
+import copy
 import json
 import shutil
 
@@ -9,10 +10,12 @@ import safetensors.torch
 import timm
 import torch
 import torchvision
+import towers
 from mmpretrain.models.classifiers import HuggingFaceClassifier, TimmClassifier
 from mmpretrain.registry import MODELS
 from networks import build, images, method, resnet
 
+from mmcls_kd.distiller import load_network
 from mmcls_kd.files.checkpoint import read_checkpoint
 from mmcls_kd.networks import TorchvisionClassifier
 from mmcls_kd.networks.loading import fetch, load_strictly
@@ -234,6 +237,44 @@ class TestHuggingFaceFolders:
         state = torch.get_rng_state()
         load_strictly(network, str(vit[0]), 'teacher')
         assert torch.equal(torch.get_rng_state(), state)
+
+
+def of_half(network, folder, dtype):
+    """Save a network in half precision, as transformers does: its config says so, too."""
+    folder.mkdir()
+    network.to(dtype).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+class TestFilesOfHalfPrecision:
+    """transformers 5 makes a network in the precision of its file or config; a training would fail or lose its updates."""
+
+    @pytest.mark.parametrize('pretrained', [True, False])
+    def test_classifiers_compute_in_float32(self, dtype, pretrained, tmp_path):
+        network = libraries.hugging_face(tmp_path / 'whole')
+        folder = of_half(network, tmp_path / 'half', dtype)
+        made = MODELS.build(dict(type='HuggingFaceClassifier', model_name=folder, pretrained=pretrained)).eval()
+        assert made(images()).dtype == torch.float32
+        assert load_network(f'hf:{folder}')(images()).logits.dtype == torch.float32
+        if pretrained:
+            same_scores(made, LogitsOf(network.float()))
+
+    @pytest.mark.parametrize('pretrained', [True, False])
+    def test_towers_compute_in_float32(self, dtype, pretrained, tmp_path):
+        network = towers.made('dinov2')
+        folder = of_half(network, tmp_path / 'half', dtype)
+        made = MODELS.build(dict(type='HuggingFaceTower', model_name=folder, pretrained=pretrained)).eval()
+        assert made(images()).dtype == load_network(f'hf:{folder}')(images()).dtype == torch.float32
+        if pretrained:
+            torch.testing.assert_close(made(images()), network.float()(images()).pooler_output, rtol=0, atol=0)
+
+    def test_weights_of_a_file_are_not_rounded(self, dtype, tmp_path):
+        """Those of a training, in the place of those that the network was made with; by names that need converting, too."""
+        network = libraries.hugging_face(tmp_path / 'whole')
+        made = MODELS.build(network_cfg(f'hf:{of_half(copy.deepcopy(network), tmp_path / "half", dtype)}')).eval()
+        load_strictly(made, str(tmp_path / 'whole'), 'student')
+        same_scores(made, LogitsOf(network))
 
 
 class TestLibrarysOwn:

@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from small_networks import CLASSES, CNN, ViT, batch, pair
@@ -293,6 +294,49 @@ class TestLabelsAndWeights:
         expected = -(mixed * student(images).log_softmax(1)).sum(1).mean()
         torch.testing.assert_close(distiller(images, mixed)['task'], expected)
         assert all(value.isfinite() for value in out.values())
+
+    @pytest.mark.parametrize('form', [torch.int32, torch.uint8, np.array, list, torch.bool])
+    def test_labels_of_any_integers_are_the_same(self, form):
+        images, labels = batch()
+        labels[0], labels[1] = 0, CLASSES - 1
+        given = {torch.bool: lambda: F.one_hot(labels, CLASSES).bool(), np.array: labels.numpy, list: labels.tolist}
+        names = ['nkd', 'dkd', 'tfnkd']
+        expected = Distiller(*pair(), names)(images, labels)
+        found = Distiller(*pair(), names)(images, given[form]() if form in given else labels.to(form))
+        for name, value in expected.items():
+            torch.testing.assert_close(found[name], value, msg=name)
+
+    @pytest.mark.parametrize(
+        ('labels', 'reason'),
+        [
+            (
+                torch.zeros(8, 1, dtype=torch.int64),
+                r'shape \(8, 1\) for 8 images: give class indices, \(8,\), or scores, \(8, 10\)',
+            ),
+            (torch.zeros(7, dtype=torch.int64), r'labels of shape \(7,\) for 8 images'),
+            (torch.zeros(8, CLASSES + 1), r'labels of shape \(8, 11\) for 8 images'),
+            (torch.zeros(8), r'torch\.float32: give class indices as integers: labels\.long\(\)'),
+            (3, r'labels of shape \(\) for 8 images'),
+        ],
+    )
+    def test_labels_of_another_shape_are_refused(self, labels, reason):
+        with pytest.raises(ValueError, match=reason):
+            Distiller(*pair(), 'nkd')(batch()[0], labels)
+
+    @pytest.mark.parametrize(
+        ('given', 'reason'),
+        [
+            (lambda images: images[:0], r'images of shape \(0, 3, 32, 32\): give a batch of at least one image'),
+            (lambda images: images[0], r'images of shape \(3, 32, 32\): give a batch'),
+            (lambda images: images.numpy(), r'images: give a tensor, or two of them, \(weak, strong\), not ndarray'),
+            (lambda images: (images, images[:4]), r'images of shape \(4, 3, 32, 32\): .* two views of the same images'),
+        ],
+    )
+    def test_images_of_another_shape_are_refused(self, given, reason):
+        images, labels = batch()
+        images = given(images)
+        with pytest.raises(ValueError, match=reason):
+            Distiller(*pair(), dict(mlkd='MLKDLoss') if isinstance(images, tuple) else 'nkd')(images, labels[: len(images)])
 
     def test_schedules_follow_the_epoch(self):
         weight = dict(value=4.0, warmup=4, decay=(6, 8), final=1.0)

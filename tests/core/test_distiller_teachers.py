@@ -180,6 +180,23 @@ class TestSharing:
         out['loss'].backward()
         assert {value.dtype for value in out.values()} == {torch.promote_types(dtype, torch.float32)}
 
+    @pytest.mark.parametrize('role', ['student', 'teacher'])
+    @pytest.mark.parametrize('mode', ['eval', 'train'])
+    @pytest.mark.parametrize('autocast', [False, True])
+    def test_one_network_may_be_in_half_precision(self, role, mode, autocast):
+        images, labels = batch()
+        student, teacher = pair()
+        expected = Distiller(student, teacher, ['nkd', 'mgd'], teacher_mode=mode)(images, labels)
+        student, teacher = pair()
+        (student if role == 'student' else teacher).bfloat16()
+        distiller = Distiller(student, teacher, ['nkd', 'mgd'], teacher_mode=mode)
+        with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+            out = distiller(images.bfloat16() if role == 'student' else images, labels)
+        assert {value.dtype for value in out.values()} == {torch.float32}
+        torch.testing.assert_close(out['nkd'], expected['nkd'], rtol=0.02, atol=0)
+        out['loss'].backward()
+        assert all(p.grad is not None for p in distiller.student.parameters())
+
     def test_half_precision_leaves_the_losses_in_float32(self):
         images, labels = batch()
         distiller = Distiller(*pair(), ['kd', 'mgd', 'srrl', 'simkd']).to(torch.bfloat16)
@@ -323,6 +340,7 @@ class TestNames:
             monkeypatch.setattr(function, lambda name, **keywords: (name, keywords))
         monkeypatch.setattr('transformers.AutoModelForImageClassification.from_pretrained', lambda name: name)
         monkeypatch.setattr('mmcls_kd.distiller.is_tower', lambda *_: False)  # its config is not here
+        monkeypatch.setattr('mmcls_kd.distiller.in_float32', lambda network: network)
         assert load_network('timm:resnet18.a1_in1k') == ('resnet18.a1_in1k', dict(pretrained=True))
         assert load_network('torchvision:resnet18') == ('resnet18', dict(weights='DEFAULT'))
         assert load_network('hf:owner/name') == 'owner/name'

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -235,7 +236,19 @@ def distill(
     )
     args = parser().parse_args([])
     args.resume, args.cfg_options = ('auto' if resume else None), dict(options or {}) or None
-    made = make(order)
-    result = run(made, args)
-    classifier = Predictor(result.student_file).classifier
+    with kept_environment():
+        made = make(order)
+        result = run(made, args)
+        classifier = Predictor(result.student_file).classifier
     return getattr(classifier, 'model', classifier), result
+
+
+@contextmanager
+def kept_environment() -> Iterator[None]:
+    """Restore the environment variables at the end: those of a training, such as for safe loading, are not the session's."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
