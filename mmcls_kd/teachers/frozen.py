@@ -187,7 +187,8 @@ class FrozenTeacher:
 
     def _in_own_type(self, inputs: Tensor) -> Tensor:
         """Convert images to the floating-point type of the network, unless autocast sees to it."""
-        if torch.is_autocast_enabled(inputs.device.type):
+        kind = inputs.device.type
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):  # no other type may be asked about
             return inputs
         own = next((p.dtype for p in self.network.parameters() if p.is_floating_point()), inputs.dtype)
         return inputs.to(own)

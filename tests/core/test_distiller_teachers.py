@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from mmcls_kd import Distiller, DistillLoss, TeacherSpec
 from mmcls_kd.distiller import load_network
+from mmcls_kd.teachers import FrozenTeacher
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 
@@ -196,6 +197,11 @@ class TestSharing:
         torch.testing.assert_close(out['nkd'], expected['nkd'], rtol=0.02, atol=0)
         out['loss'].backward()
         assert all(p.grad is not None for p in distiller.student.parameters())
+
+    def test_a_device_without_autocast(self):
+        teacher = FrozenTeacher(pair()[1])
+        teacher.network.to('meta')
+        assert teacher(torch.zeros(2, 3, 32, 32, device='meta'), None, ['logit'])['logit'].shape == (2, CLASSES)
 
     def test_half_precision_leaves_the_losses_in_float32(self):
         images, labels = batch()
