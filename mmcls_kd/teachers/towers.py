@@ -67,7 +67,7 @@ def load_tower(transformers: Any, name: str, pretrained: bool = True, **keywords
 
 
 def in_float32(model: Any) -> nn.Module:
-    """Let a network of Hugging Face compute in float32: since version 5 transformers keeps the precision of its file."""
+    """Let a network of Hugging Face compute in float32, in place: transformers 5 keeps the precision of its file."""
     if hasattr(model.config, 'dtype'):
         model.config.dtype = torch.float32  # of networks that are made of this config
     return model.float()
