@@ -2,6 +2,7 @@
 
 import os
 import sys
+from unittest import mock
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # before torch is imported, and for the programs that tests start
 
@@ -23,13 +24,14 @@ WORKER = pytest.StashKey()
 
 
 @pytest.fixture(autouse=True)
-def _unguarded_afterwards(monkeypatch):
-    """What a tool that ran in this process allowed or forbade the reading of files is over with the test."""
+def _as_before(monkeypatch):
+    """What a tool that ran in this process set in the environment, and allowed or forbade in files, is over with the test."""
     monkeypatch.setenv(FORCE_SAFE, '0')
     monkeypatch.setattr('mmcls_kd.files.plain_data.trusted', False)
     torch.serialization.clear_safe_globals()  # of fixtures that came before, too
     torch.serialization.add_safe_globals(ALLOWED)
-    yield
+    with mock.patch.dict(os.environ):
+        yield
     file_handlers.update(MMENGINES)
     torch.serialization.clear_safe_globals()
     torch.serialization.add_safe_globals(ALLOWED)
