@@ -25,7 +25,7 @@ WORKER = pytest.StashKey()
 
 @pytest.fixture(autouse=True)
 def _as_before(monkeypatch):
-    """What a tool that ran in this process set in the environment, and allowed or forbade in files, is over with the test."""
+    """What a tool that ran in this process set, allowed or forbade, also in the environment, is over with the test."""
     monkeypatch.setenv(FORCE_SAFE, '0')
     monkeypatch.setattr('mmcls_kd.files.plain_data.trusted', False)
     torch.serialization.clear_safe_globals()  # of fixtures that came before, too
