@@ -107,7 +107,8 @@ def load_classifier(cfg: Config, checkpoint: str) -> Any:
     with in_scope(cfg):
         classifier = MODELS.build(network_cfg(cfg))
     load_strictly(classifier, checkpoint, 'student')
-    return classifier.eval()
+    classifier.eval()
+    return classifier
 
 
 class Deployable(nn.Module):

@@ -39,7 +39,8 @@ def shared_copy(network: nn.Module, taps: Iterable[Tap], folded: bool) -> nn.Mod
     Stage outputs that no tap needs are left out. If folded, batch norms are in the convolutions before them.
     """
     shared = {id(tensor): tensor for tensor in chain(network.parameters(), network.buffers())}
-    other = copy.deepcopy(network, shared | no_hooks(network)).eval()
+    other = copy.deepcopy(network, shared | no_hooks(network))
+    other.eval()
     drop_unread_outputs(other, taps)
     return fold_norms(other).requires_grad_(False) if folded else other
 

@@ -68,7 +68,8 @@ class FrozenTeacher:
         check_run(mode, precision)
         given = given or InputSpec()
         wanted = wanted or given
-        self.network = network.requires_grad_(False).train(mode == 'train')
+        self.network = network.requires_grad_(False)
+        network.train(mode == 'train')  # some networks' train() and eval() return nothing
         self.dry_run = dry_run(network, 'teacher', wanted.size or size, whole=True)
         self.adapt = InputAdapter(given, wanted, self.dry_run.channels)
         self.taps = default_taps(network, self.dry_run) | given_taps(taps or {}, '_t', self.dry_run)

@@ -198,6 +198,17 @@ class TestSharing:
         out['loss'].backward()
         assert all(p.grad is not None for p in distiller.student.parameters())
 
+    def test_networks_whose_train_returns_nothing(self, monkeypatch):
+        images, labels = batch()
+        methods = ['kd', 'mgd', 'srrl', 'simkd']
+        expected = Distiller(*pair(), methods).eval()(images, labels)
+        networks = pair()
+        monkeypatch.setattr(type(networks[0]), 'train', lambda network, mode=True: nn.Module.train(network, mode) and None)
+        distiller = Distiller(*networks, methods).eval()
+        assert not distiller.student.training
+        for name, value in distiller(images, labels).items():
+            assert torch.equal(value, expected[name]), name
+
     def test_a_device_without_autocast(self):
         teacher = FrozenTeacher(pair()[1])
         teacher.network.to('meta')

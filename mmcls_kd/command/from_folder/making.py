@@ -355,7 +355,8 @@ def build(student: Source, count: int) -> nn.Module:
     scope = DefaultScope.overwrite_default_scope('mmpretrain')
     with scope, torch.random.fork_rng(devices=[]), refusals_named('--student'):
         check_to_be_had(student.cfg)
-        network = MODELS.build(copy.deepcopy(student.cfg)).eval()
+        network = MODELS.build(copy.deepcopy(student.cfg))
+        network.eval()
         found = dry_run(network, 'student').num_classes
     if found != count:
         raise ValueError(
