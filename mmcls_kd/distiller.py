@@ -57,7 +57,7 @@ from .teachers.frozen import FrozenTeacher, check_run
 from .teachers.inputs import InputSpec, changed
 from .teachers.several import TeacherGroup
 from .teachers.stored import StoredTeacher
-from .teachers.towers import Tower, in_float32, is_tower, load_tower
+from .teachers.towers import Tower, is_tower, load_tower, make_trainable, of_the_last_batch
 
 logger = logging.getLogger(__name__)
 TeacherLike = FrozenTeacher | TeacherGroup | StoredTeacher
@@ -392,6 +392,11 @@ class Distiller(BaseDistiller):
         self.multi_label = multi_label or found.num_classes == 1
         if not any(parameter.requires_grad for parameter in student.parameters()):
             raise ValueError('student: no parameter is trainable (a former teacher?): call student.requires_grad_(True)')
+        if norms := of_the_last_batch(student):
+            logger.warning(
+                f'{len(norms)} batch norms of the student have a momentum of {norms[0].momentum}, which is the weight of the '
+                'last batch in torch: the trained student would go by that batch alone. Set their `momentum` to 0.1'
+            )
         if not found.num_classes and not methods:
             raise ValueError("losses: the student has no classes, so nothing teaches it: choose one, such as 'embedding'")
         if teacher is None and (needing := [m.name for m in methods if any(map(needs_teacher, m.inputs))]):
@@ -615,7 +620,7 @@ def hugging_face(transformers: Any, name: str) -> nn.Module:
     """Load a classifier or an image tower of Hugging Face."""
     if is_tower(transformers, name):
         return Tower(load_tower(transformers, name))
-    return in_float32(transformers.AutoModelForImageClassification.from_pretrained(name))
+    return make_trainable(transformers.AutoModelForImageClassification.from_pretrained(name))
 
 
 def load_network(name: str) -> nn.Module:

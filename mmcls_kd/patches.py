@@ -127,19 +127,19 @@ def know_several_labels(kind: Any, head: Callable[..., nn.Module], loss: dict[st
         setattr(kind, name, by_head(name))
 
 
-def keep_float32(kind: Any, in_float32: Callable[[Any], nn.Module]) -> None:
-    """Let mmpretrain's ``HuggingFaceClassifier`` compute in float32, whatever its file holds. Needed up to 1.3.6.
+def train_hugging_face(kind: Any, make_trainable: Callable[[Any], nn.Module]) -> None:
+    """Prepare the network of mmpretrain's ``HuggingFaceClassifier`` for a training. Needed up to 1.3.6.
 
     Args:
         kind: The class of the classifier.
-        in_float32: What converts its network.
+        make_trainable: What does so, in place.
     """
     make = kind.__init__
 
     @functools.wraps(make)
     def init(self: Any, *arguments: Any, **keywords: Any) -> None:
         make(self, *arguments, **keywords)
-        in_float32(self.model)
+        make_trainable(self.model)
 
     kind.__init__ = init
 

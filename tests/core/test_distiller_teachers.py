@@ -209,6 +209,16 @@ class TestSharing:
         for name, value in distiller(images, labels).items():
             assert torch.equal(value, expected[name]), name
 
+    @pytest.mark.parametrize('momentum', [None, 0.1, 0.9997])
+    def test_a_student_that_would_go_by_its_last_batch_alone(self, momentum, caplog):
+        student, teacher = pair()
+        norms = [part for part in student.modules() if isinstance(part, nn.BatchNorm2d)]
+        for part in norms:
+            part.momentum = momentum
+        Distiller(student, teacher, 'kd')
+        told = f'{len(norms)} batch norms of the student have a momentum of 0.9997' in caplog.text
+        assert told == (momentum == 0.9997)
+
     def test_a_device_without_autocast(self):
         teacher = FrozenTeacher(pair()[1])
         teacher.network.to('meta')
@@ -357,7 +367,7 @@ class TestNames:
             monkeypatch.setattr(function, lambda name, **keywords: (name, keywords))
         monkeypatch.setattr('transformers.AutoModelForImageClassification.from_pretrained', lambda name: name)
         monkeypatch.setattr('mmcls_kd.distiller.is_tower', lambda *_: False)  # its config is not here
-        monkeypatch.setattr('mmcls_kd.distiller.in_float32', lambda network: network)
+        monkeypatch.setattr('mmcls_kd.distiller.make_trainable', lambda network: network)
         assert load_network('timm:resnet18.a1_in1k') == ('resnet18.a1_in1k', dict(pretrained=True))
         assert load_network('torchvision:resnet18') == ('resnet18', dict(weights='DEFAULT'))
         assert load_network('hf:owner/name') == 'owner/name'
