@@ -137,6 +137,7 @@ class BaseDistiller(nn.Module):
             torch.default_generator.manual_seed(int(torch.randint(2**62, ())))  # and no loss's weights are drawn as they are
             self.distill_losses = nn.ModuleDict({m.name: m.build(shapes, facts, self.progress) for m in methods})
         self.loss_weights = {method.name: method.weight for method in methods}
+        self._check_two_classes(found.num_classes)
         self._weigh_task(methods)
         self._find_views(methods, read)
         predictors = [name for name, loss in self.distill_losses.items() if hasattr(loss, 'predict_logit')]
@@ -144,10 +145,24 @@ class BaseDistiller(nn.Module):
             raise ValueError(f'{" and ".join(predictors)} both make the predictions: choose one of them')
         self.predictor = predictors[0] if predictors else None
 
+    def _check_two_classes(self, count: int) -> None:
+        """Refuse losses of standardised logits with two classes."""
+        for name, loss in self.distill_losses.items() if count == 2 else ():
+            if any(getattr(part, 'standardize', False) for part in loss.modules()):
+                raise ValueError(
+                    f'{name}: standardised logits of two classes are always the same but for their sign, so nothing would '
+                    'be learned: choose another method, or standardize=False'
+                )
+
     def _weigh_task(self, methods: Sequence[Method]) -> None:
         """Set the factor and the views of the task loss by the settings of the methods, else by their losses."""
         given = {method.name: method.task_weight for method in methods if method.task_weight is not None}
         self._task_weights = given
+        if self.task_weight < 0:
+            raise ValueError(
+                f'the task loss has the weight {self.task_weight:g} (1 - alpha of KDLoss), and would be maximised: give an '
+                'alpha from 0 to 1, or the weight of the task loss by task_weight'
+            )
         chosen = [
             method.task_views or getattr(self.distill_losses[method.name], 'task_views', ('weak',)) for method in methods
         ]
@@ -386,7 +401,7 @@ class Distiller(BaseDistiller):
         size = (input_size, input_size) if isinstance(input_size, int) else input_size
         self.student, self.task_loss = student, task_loss
         self.num_samples, self.batch_size, self.progress = num_samples, batch_size, Progress()
-        self._seen_batch = self._told_of_eval = self._missing = False
+        self._seen_batch = self._told_of_eval = self._missing = self._knows_epoch = False
         found = dry_run(student, 'student', size, whole=True)
         self.num_classes, self.label = found.num_classes, label
         self.multi_label = multi_label or found.num_classes == 1
@@ -394,8 +409,8 @@ class Distiller(BaseDistiller):
             raise ValueError('student: no parameter is trainable (a former teacher?): call student.requires_grad_(True)')
         if norms := of_the_last_batch(student):
             logger.warning(
-                f'{len(norms)} batch norms of the student have a momentum of {norms[0].momentum}, which is the weight of the '
-                'last batch in torch: the trained student would go by that batch alone. Set their `momentum` to 0.1'
+                f'{len(norms)} batch norms of the student have a momentum of {norms[0].momentum}, which is the weight of '
+                'the last batch in torch: the trained student would go by that batch alone. Set their `momentum` to 0.1'
             )
         if not found.num_classes and not methods:
             raise ValueError("losses: the student has no classes, so nothing teaches it: choose one, such as 'embedding'")
@@ -433,6 +448,7 @@ class Distiller(BaseDistiller):
             iteration: Number of finished iterations, for schedules with ``by_epoch=False``.
         """
         self.progress.epoch, self.progress.iteration = epoch, iteration
+        self._knows_epoch = True
 
     def forward(
         self, images: Tensor | Sequence[Tensor], labels: Tensor | None = None, indices: Tensor | None = None
@@ -501,7 +517,7 @@ class Distiller(BaseDistiller):
             )
 
     def _check_batch(self, labels: Tensor | None) -> None:
-        """Refuse labels outside of the classes (on a GPU in the first batch alone); warn once of a student in eval mode."""
+        """Refuse labels outside of the classes (on a GPU in the first batch alone); warn once of a wrong mode or epoch."""
         if torch.compiler.is_compiling():
             return
         if labels is not None and len(labels) and (labels.device.type == 'cpu' or not self._seen_batch):
@@ -512,6 +528,14 @@ class Distiller(BaseDistiller):
         if torch.is_grad_enabled() and not self.student.training and not self._told_of_eval:
             self._told_of_eval = True
             logger.warning('the student is in eval mode: call distiller.train() before each epoch of training')
+        if torch.is_grad_enabled() and self.student.training and not self._knows_epoch:
+            self._knows_epoch = True
+            curricula = {name for name, loss in self.distill_losses.items() if hasattr(loss, 'progress')}
+            if names := [name for name, weight in self.loss_weights.items() if not weight.fixed or name in curricula]:
+                logger.warning(
+                    f'{", ".join(names)}: the schedule of the weight or of the temperature stands at its beginning: call '
+                    'distiller.set_epoch(epoch) at the start of each epoch'
+                )
         self._seen_batch = True
 
     def _teacher_taps(self) -> list[Tap]:

@@ -219,6 +219,22 @@ class TestSharing:
         told = f'{len(norms)} batch norms of the student have a momentum of 0.9997' in caplog.text
         assert told == (momentum == 0.9997)
 
+    @pytest.mark.parametrize('mode', ['eval', 'train'])
+    def test_its_mode_is_its_own_whoever_else_holds_it(self, mode):
+        images, labels = batch()
+        expected = Distiller(*pair(), ['dist', 'srrl'], teacher_mode=mode)(images, labels)
+        student, teacher = pair()
+        distiller = Distiller(student, teacher, ['dist', 'srrl'], teacher_mode=mode)
+        Distiller(CNN(), teacher, 'dist', teacher_mode='train' if mode == 'eval' else 'eval')  # sets its mode
+        statistics = {name: value.clone() for name, value in teacher.named_buffers()}
+        out = distiller(images, labels)
+        assert torch.equal(out['loss'], expected['loss'])
+        changed = {name for name, value in teacher.named_buffers() if not torch.equal(value, statistics[name])}
+        assert bool(changed) == (mode == 'train')
+        teacher.train(mode == 'eval')
+        again = distiller(images, labels)
+        assert torch.equal(again['dist'], out['dist'])
+
     def test_a_device_without_autocast(self):
         teacher = FrozenTeacher(pair()[1])
         teacher.network.to('meta')

@@ -489,3 +489,26 @@ def test_costs():
 
     assert count_flops(Net(), torch.zeros(1, 3, 8, 8)) == 2 * (8 * 8 * 4 * 3 * 9 + 4 * 5)
     assert count_parameters(Net()) == 4 * 3 * 9 + 4 + 4 * 5 + 5
+
+
+@pytest.mark.parametrize('fused', [True, False])
+def test_attention_costs_as_well(fused):
+    """By hand, of two kinds of modules that torch fuses: 9 tokens of 8 numbers, two heads of 4, projections and products."""
+
+    class Attention(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part = torch.nn.MultiheadAttention(8, 2, batch_first=True).eval() if fused else None
+            self.qkv, self.out = torch.nn.Linear(8, 24), torch.nn.Linear(8, 8)
+
+        def forward(self, images, mode='tensor'):
+            tokens = images.flatten(2).transpose(1, 2)
+            if self.part is not None:
+                return self.part(tokens, tokens, tokens, need_weights=False)[0]
+            query, key, value = self.qkv(tokens).view(1, 9, 3, 2, 4).permute(2, 0, 3, 1, 4)
+            mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+            return self.out(mixed.transpose(1, 2).flatten(2))
+
+    projections, products = 9 * 8 * (24 + 8), 2 * 2 * 9 * 9 * 4
+    assert count_flops(Attention(), torch.zeros(1, 8, 3, 3)) == 2 * (projections + products)
+    assert torch.backends.mha.get_fastpath_enabled()
