@@ -227,11 +227,13 @@ def load_network(
     if settings.pretrained is False:  # drawn at random: the first process's, for nothing else brings them together
         for tensor in network.state_dict().values():
             broadcast(tensor)
-    names = names_in(load_strictly(network, weights, 'teacher')) if weights else None
+    meta = load_strictly(network, weights, 'teacher') if weights else {}
+    source = source.as_trained(meta, str(weights))
     given = settings.pixels or {}
     pixels = changed(network_pixels(network, source, student, given), given)
     usual = pixels.size
-    if not weights or 'size' in given or usual is None or size_is_said(network, cfg):
+    names = names_in(meta)
+    if not weights or 'size' in {**source.pixels, **given} or usual is None or size_is_said(network, cfg):
         return network, pixels, names, source.class_names, None
     print_log(
         f'nothing says for which size of images the weights {weights} were trained: the teacher gets the student’s. Its '

@@ -6,13 +6,15 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from importlib import import_module
+from logging import WARNING
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
 from mmpretrain.apis import list_models
 from mmpretrain.apis.model import ModelHub
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
@@ -22,6 +24,7 @@ from mmpretrain.registry import DATASETS, MODELS
 from ..backbones.cifar_benchmark import NETWORKS
 from ..configs.reading import read_config
 from ..errors import close_names, need_library
+from ..files.plain_data import plain_config
 from ..teachers.hub import check_hub
 from ..teachers.inputs import VALUES
 from .pixels import output_spec
@@ -91,6 +94,30 @@ class Source:
         if 'to_rgb' not in self.pixels:
             return None
         return self.pixels['to_rgb'] != bool((self.cfg.get('data_preprocessor') or {}).get('to_rgb'))
+
+    def as_trained(self, meta: Mapping[str, Any], weights: str) -> Source:
+        """Take the input preprocessing from the training's config in the metadata of weights, where nothing else says it.
+
+        Args:
+            meta: The metadata, as of mmengine's checkpoints.
+            weights: Where they are from, for messages.
+        """
+        text = meta.get('cfg')
+        if self.pixels or self.unclear or 'data_preprocessor' in self.cfg or not isinstance(text, str):
+            return self
+        try:
+            cfg = plain_config(text, Path(weights))
+            model = {**self.cfg, 'data_preprocessor': (cfg.get('model') or {}).get('data_preprocessor')}
+            part = cfg.get('test_dataloader') or cfg.get('val_dataloader')
+            trained = _of_config(dict(cfg, model=model, test_dataloader=part), weights, own_preprocessor=False)
+        except (ValueError, KeyError) as error:  # a program, or of parts that are not here
+            reason = str(error)
+        else:
+            if not trained.unclear:
+                return replace(self, pixels=trained.pixels)
+            reason = next(iter(trained.unclear.values()))
+        print_log(f'{weights}: its config does not tell which images it was trained with: {reason}', 'current', WARNING)
+        return self
 
     def with_weights(self, pretrained: str | bool | None, role: str) -> tuple[ConfigDict, str | None]:
         """Return the config of the network, and the file or address of weights to load afterwards; None if there are none.
@@ -166,8 +193,11 @@ def _zoo_model(name: str, error: FileNotFoundError) -> Any:
         raise FileNotFoundError(f'{error}, and mmpretrain has no model of that name{known}{others}') from error
 
 
-def _of_config(cfg: Mapping, name: str, weights: str | None = None) -> Source:
-    """Parse a whole config: the network, its classes, and the preprocessing of its test pipeline and preprocessor."""
+def _of_config(cfg: Mapping, name: str, weights: str | None = None, own_preprocessor: bool = True) -> Source:
+    """Parse a whole config: the network, its classes, and the preprocessing of its test pipeline and preprocessor.
+
+    If the network will not have the config's preprocessor as its own, what that does is in the pixels, too.
+    """
     if 'model' not in cfg:
         hint = "; a dict of a network’s parts needs type='ImageClassifier'" if 'backbone' in cfg else ''
         raise ValueError(
@@ -185,14 +215,15 @@ def _of_config(cfg: Mapping, name: str, weights: str | None = None) -> Source:
     pixels = {key: value for key, value in found.pixels.items() if key not in VALUES}
     unclear = dict(found.unclear)
     plain = set(found.pixels.get('mean', ())) <= {0.0} and set(found.pixels.get('std', ())) <= {1.0}
-    if (own := model.get('data_preprocessor')) or not plain:
+    all_values = not plain or not own_preprocessor
+    if (own := model.get('data_preprocessor')) or all_values:
         own = {k: v for k, v in {'type': 'mmpretrain.ClsDataPreprocessor', **(own or {})}.items() if k != 'batch_augments'}
         try:
             made = output_spec(MODELS.build(own), bool(found.pixels.get('to_rgb')), found.pixels)
         except UnclearError as error:
             unclear |= dict.fromkeys(VALUES, str(error))
         else:
-            pixels |= {key: getattr(made, key) for key in VALUES if key not in unclear and (key == 'to_rgb' or not plain)}
+            pixels |= {key: getattr(made, key) for key in VALUES if key not in unclear and (key == 'to_rgb' or all_values)}
     elif 'mean' not in unclear:  # they are as the student's
         unclear.pop('to_rgb', None)
     return Source(_wrapped(model), pixels, weights, classes, unclear)
