@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from .arguments import at_least_one, program, training_parser
+from .arguments import at_least_one, training_parser
 from .exits import ended_in_order, errors_in_one_line
 from .loading import load_libraries
 
@@ -30,12 +30,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ..engine.config import count_samples, training_config
     from ..engine.folders import check_data_folders, check_idx_files
     from ..engine.runtime import build_runner
-    from ..errors import need_library
 
     with tempfile.TemporaryDirectory() as folder:  # the runner wants one for its log; nothing of a run's is touched
         args.work_dir = folder
         with errors_in_one_line():
-            need_library('torchmetrics', program(), extra='analysis')
             from ..analysis.preflight import look, prepare, show
             from ..files.showing import screen, write_json
 
