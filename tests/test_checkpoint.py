@@ -269,7 +269,10 @@ class TestOtherPrograms:
     def test_options_of_a_script_are_plain_data(self, weights, tmp_path):
         args = argparse.Namespace(lr=0.1, output=Path('out'), device=torch.device('cpu'), inner=argparse.Namespace(a=[1]))
         torch.save(dict(model=weights, args=args), tmp_path / 'w.pth')
+        torch.serialization.add_safe_globals([argparse.Namespace])
+        before = set(torch.serialization.get_safe_globals())
         assert read_checkpoint(tmp_path / 'w.pth')['args'].inner == argparse.Namespace(a=[1])
+        assert set(torch.serialization.get_safe_globals()) == before  # its own are gone, the caller's are there
         args.evil = Malicious(tmp_path / 'ran')
         torch.save(dict(model=weights, args=args), tmp_path / 'w.pth')
         with pytest.raises(ValueError, match='could run code'):
