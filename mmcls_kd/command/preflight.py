@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     load_libraries()
     from ..checks.training import check_training
     from ..engine.config import count_samples, training_config
-    from ..engine.folders import check_data_folders, check_idx_files
+    from ..engine.folders import check_data_folders
     from ..engine.runtime import build_runner
 
     with tempfile.TemporaryDirectory() as folder:  # the runner wants one for its log; nothing of a run's is touched
@@ -42,7 +42,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             cfg = training_config(args)
             prepare(cfg)
             check_data_folders(cfg, ('train_dataloader', 'val_dataloader'))
-            check_idx_files(cfg, ('train_dataloader', 'val_dataloader'))
             count_samples(cfg)
             runner = build_runner(cfg)
             check_training(runner)
