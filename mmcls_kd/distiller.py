@@ -21,6 +21,7 @@ from .features.taps import Tap, check_names, given_taps, lays_tokens, record, sh
 from .patches import without_reentry
 from .recipe.labels import (
     as_labels,
+    check_classes,
     check_range,
     check_scores,
     check_stored,
@@ -30,7 +31,6 @@ from .recipe.labels import (
     check_unlabelled,
     filled,
     is_labelled,
-    one_logit,
     task_loss,
     unlabelled,
 )
@@ -420,13 +420,8 @@ class Distiller(BaseDistiller):
         if teacher is not None:
             keywords = dict(taps=given, mode=teacher_mode, precision=teacher_precision, size=found.size)
             self.teacher_holder = _teacher(teacher, student, inputs, keywords)
-            counts = found.num_classes, self.teacher_holder.num_classes
-            if counts[0] != counts[1] and 0 not in counts:
-                raise ValueError(
-                    f'the student has {counts[0]} classes and the teacher {counts[1]}: '
-                    f'{one_logit(*counts)}give both the same classes, or say by TeacherSpec(network, class_map=[...]) which '
-                    'of the teacher’s classes is which of the student’s'
-                )
+            remedy = 'give both the same classes, or say by TeacherSpec(network, class_map=[...])'
+            check_classes(self.num_classes, self.teacher_holder.num_classes, remedy)
         self.connect(methods, default_taps(student, found) | given_taps(given, '_s', found), found)
         read = [*self.student_taps.values(), *self._teacher_taps()]
         self._ratio = found.size if any(lays_tokens(tap) for tap in read) else None

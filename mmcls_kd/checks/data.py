@@ -383,7 +383,7 @@ class DataCheck:
         for loader in DATALOADERS:
             wrappers = ('dataset', 'datasets')
             parts = [d for name, d in datasets_of(cfg) if name == loader and not any(key in d for key in wrappers)]
-            for number, part in enumerate(reversed(parts), 1):  # datasets_of begins at a wrapper's last part
+            for number, part in enumerate(parts, 1):
                 name = loader.removesuffix('_dataloader') + (f' {number}' if len(parts) > 1 else '')
                 material = {k: v for k, v in part.items() if k not in IMMATERIAL}
                 earlier = next((earlier for known, earlier in seen if known == material), None)

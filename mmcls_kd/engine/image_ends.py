@@ -1,4 +1,4 @@
-"""Image files that lack their end, as after an interrupted copy; OpenCV may read them, and fill up with grey."""
+"""Image files: their suffixes, and lacking ends, as after an interrupted copy; OpenCV may fill such up with grey."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from PIL import Image
 
 from ..files.held_images import is_held
 
+#: Suffixes of image files in a folder of the user's; other files are ignored.
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.pgm', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.avif')
 #: The first and the last bytes of a complete file, by suffix.
 STARTS = {'.jpg': b'\xff\xd8\xff', '.png': b'\x89PNG\r\n\x1a\n'}
 ENDS = {'.jpg': b'\xff\xd9', '.jpeg': b'\xff\xd9', '.png': b'IEND\xaeB`\x82'}

@@ -120,6 +120,12 @@ def check_views(runner: Runner, dataset: SeededDataset) -> None:
         )
 
 
+def pipelines_of(cfg: Config) -> list[Any]:
+    """Return the pipelines of the training data sets, the last one's first, as the fingerprints of all stores have them."""
+    parts = [part for name, part in datasets_of(cfg) if name == 'train_dataloader']
+    return [part['pipeline'] for part in reversed(parts) if part.get('pipeline')]
+
+
 def views_of(runner: Runner) -> dict[str, Any]:
     """Return the fingerprint of the views of a run's training images.
 
@@ -129,10 +135,9 @@ def views_of(runner: Runner) -> dict[str, Any]:
     dataset: Any = loop.dataloader.dataset
     check_views(runner, dataset)
     preprocessing = preprocessing_of(runner.cfg)
-    parts = [part for name, part in datasets_of(runner.cfg) if name == 'train_dataloader']
     views = dict(
         seed=loop.seed,
-        pipeline=[part['pipeline'] for part in parts if part.get('pipeline')],
+        pipeline=pipelines_of(runner.cfg),
         sampler=cfg.sampler,
         samples=len(dataset),
         data_list=data_list(dataset),

@@ -17,11 +17,9 @@ from PIL import Image
 
 from ..configs.reading import in_scope
 from ..engine.config import datasets_of
+from ..engine.image_ends import SUFFIXES
 from ..errors import refusals_named
 from .network import ImageFormat, tested_dataset
-
-#: Suffixes of image files, as mmpretrain's data sets know them, and two more that OpenCV reads.
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,10 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def uncompiled(network: nn.Module) -> Iterator[None]:
-    """Run without what ``Module.compile`` made: it would be made anew for each hook."""
+    """Run without what ``Module.compile`` made: it would be made anew for each hook.
+
+    ``torch.compiler.set_stance`` imports torch's compiler, for seconds, and holds in all threads.
+    """
     compiled = [(module, call) for module in network.modules() if (call := module._compiled_call_impl)]
     for module, _ in compiled:
         module._compiled_call_impl = None

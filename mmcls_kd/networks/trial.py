@@ -193,11 +193,13 @@ class Values:
 class Found:
     """The known settings of :class:`.pixels.InputSpec` of a data set's images, and the others, each with the reason.
 
-    ``size`` is known if it is constant, ``interpolation`` and ``backend`` if the pipeline resizes.
+    ``size`` is known if it is constant, ``interpolation`` and ``backend`` if the pipeline resizes. ``channels`` is their
+    number, 0 if unclear.
     """
 
     pixels: dict[str, Any] = field(default_factory=dict)
     unclear: dict[str, str] = field(default_factory=dict)
+    channels: int = 0
 
 
 def pipeline_images(dataset: Mapping, resizing: bool = False) -> Found:
@@ -418,7 +420,7 @@ class Walk:
     def found(self, transforms: Sequence[Any]) -> Found:
         """Collect the results."""
         numbers = {key: tuple(getattr(self.values, key).tolist()) for key in ('mean', 'std')}
-        grey = channels_last(self.image).shape[-1] == 1
+        grey = (channels := channels_last(self.image).shape[-1]) == 1
         pixels = dict(**numbers, to_rgb=self.values.to_rgb and not grey, **self.sized())
         if not self.order_known and not grey:
             del pixels['to_rgb']
@@ -429,7 +431,7 @@ class Walk:
             pixels['size'] = size
         else:
             self.unclear = {key: reason for key, reason in self.unclear.items() if key not in KERNEL}
-        return Found(pixels, self.unclear)
+        return Found(pixels, self.unclear, channels)
 
     def fixed_size(self, transforms: Sequence[Any]) -> tuple[int, int] | None:
         """Return height and width of the images, if they are the same for images of another size."""

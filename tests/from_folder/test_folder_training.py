@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import shlex
+import signal
 import sys
 
 import numpy as np
@@ -400,6 +401,22 @@ def test_after_ctrl_c_the_same_command_resumes(images, tmp_path, monkeypatch, ca
         train.main([*words, str(tmp_path / name), '--resume'])
         for file in ('student.pth', 'alone/epoch_2.pth'):
             assert same_weights(tmp_path / 'whole' / file, tmp_path / name / file)
+
+
+@pytest.mark.own_process  # it trains
+@pytest.mark.filterwarnings('ignore')
+def test_a_request_to_end_between_two_trainings_counts(images, tmp_path, monkeypatch):
+    def end(*lines, code):
+        raise SystemExit(f'{code}: {lines[0]}')
+
+    monkeypatch.setattr(sys, 'argv', ['mmcls_kd train'])
+    monkeypatch.setattr('mmcls_kd.command.from_folder.summary.measure', lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr('mmcls_kd.command.exits._end_at_once', end)  # which takes the process with it
+    words = ['--data', str(images), '--size', '32', '--student', NET, '--teacher', NET, '--epochs', '1', '--baseline']
+    words += ['--teacher-weights', weights(tmp_path / 'teacher.pth'), '--work-dir', str(tmp_path / 'out')]
+    with pytest.raises(SystemExit, match='75: .*asked to end; the same command with --resume resumes'):
+        train.main(words)
+    assert len([*tmp_path.glob('out/*/epoch_1.pth')]) == 1
 
 
 @pytest.mark.own_process  # it trains

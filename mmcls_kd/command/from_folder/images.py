@@ -15,10 +15,9 @@ from typing import NamedTuple
 import mmcv
 from PIL import Image
 
+from ...engine.image_ends import SUFFIXES
 from ...errors import close_names, listed
 
-#: Suffixes of image files; other files are ignored.
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.pgm', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.avif')
 #: Names of the folder of validation images beside ``train``; the first one that exists counts.
 VALIDATION = ('val', 'valid', 'validation', 'test')
 #: Names of parts of a data set, in small letters: folders that all have such a name are no classes.

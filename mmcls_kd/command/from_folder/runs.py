@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import listed
 from ..arguments import command_line
-from ..exits import ended_in_order, errors_in_one_line
+from ..exits import RESUMES, ended_in_order, ended_when_asked, errors_in_one_line
 from ..loading import load_libraries
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def train_on_folder(args: argparse.Namespace) -> None:
     if args.config_only:
         print('train it by:', *(f'  {shlex.join(command)}' for command in training_commands(made)), sep='\n')
         return
-    result = run(made, args, errors_in_one_line, ended_in_order)
+    with ended_when_asked(RESUMES):
+        result = run(made, args, errors_in_one_line, ended_in_order)
     count = len(made.images.test)
     columns = [*COLUMNS, TESTED] if count else [*COLUMNS]
     tested = f' and {count:,} test' if count else ''
