@@ -17,7 +17,7 @@ from mmpretrain.models.classifiers import TimmClassifier
 from PIL import Image
 
 import mmcls_kd
-from mmcls_kd.command import predict, test, train
+from mmcls_kd.command import predict, store, test, train
 from mmcls_kd.command.from_folder.making import Order, chosen_methods, make, set_queue
 from mmcls_kd.distillers.classification import ClassificationDistiller
 from mmcls_kd.files.paths import TOOLBOX
@@ -402,15 +402,20 @@ def test_after_ctrl_c_the_same_command_resumes(images, tmp_path, monkeypatch, ca
             assert same_weights(tmp_path / 'whole' / file, tmp_path / name / file)
 
 
+def in_three_parts(images, root):
+    """The images in train, val, and test, which lacks a class."""
+    for part, of in dict(train='012345', val='67', test='89').items():
+        for name in CLASSES[: 2 if part == 'test' else 3]:
+            (root / part / name).mkdir(parents=True)
+            for i in of:
+                (root / part / name / f'{i}.png').symlink_to(images / name / f'{i}.png')
+
+
 @pytest.mark.own_process  # it trains
 @pytest.mark.filterwarnings('ignore')
 def test_a_test_set_is_measured_at_the_end(images, tmp_path, monkeypatch, capsys):
     """The oracle: each image of it by the predictor, and the made config's own test."""
-    for part, of in dict(train='012345', val='67', test='89').items():
-        for name in CLASSES[: 2 if part == 'test' else 3]:
-            (tmp_path / 'data' / part / name).mkdir(parents=True)
-            for i in of:
-                (tmp_path / 'data' / part / name / f'{i}.png').symlink_to(images / name / f'{i}.png')
+    in_three_parts(images, tmp_path / 'data')
     monkeypatch.setattr(sys, 'argv', ['mmcls_kd train'])
     out = tmp_path / 'out'
     words = ['--data', str(tmp_path / 'data'), '--student', NET, '--teacher', NET, '--teacher-weights']
@@ -429,6 +434,78 @@ def test_a_test_set_is_measured_at_the_end(images, tmp_path, monkeypatch, capsys
     test.main([str(out / 'out.py'), str(out / 'student.pth'), '--work-dir', str(tmp_path / 'tested')])
     log = ''.join(path.read_text() for path in (tmp_path / 'tested').rglob('*.log'))
     assert f'accuracy/top1: {float(rows["student, distilled"][4]):.4f}' in log
+
+
+@pytest.mark.filterwarnings('ignore')
+class TestMeasured:
+    """What is measured after a training is checked before it, and costs no student."""
+
+    @pytest.fixture
+    def refused(self, tmp_path, monkeypatch):
+        """Function that trains, and returns the message of the refusal; nothing is trained."""
+        monkeypatch.setattr(sys, 'argv', ['mmcls_kd train'])
+
+        def call(data, *words):
+            given = ['--data', str(data), '--student', NET, '--size', '32', '--epochs', '1', '--work-dir']
+            with pytest.raises(SystemExit) as ended:
+                train.main([*given, str(tmp_path / 'out'), *words])
+            assert not list((tmp_path / 'out').rglob('*.pth'))
+            return str(ended.value)
+
+        return call
+
+    def test_a_damaged_image_of_the_test_set(self, images, tmp_path, refused):
+        in_three_parts(images, tmp_path / 'data')
+        path = tmp_path / 'data' / 'test' / 'bee' / '8.png'
+        whole = path.read_bytes()
+        path.unlink()
+        path.write_bytes(whole[: len(whole) // 2])
+        assert f'error: test_dataloader: the image {path} cannot be read (' in refused(tmp_path / 'data')
+
+    @pytest.mark.parametrize(
+        ('words', 'given'),
+        [
+            (['val_evaluator.type=SingleLabelMetric', 'val_evaluator._delete_=True'], 'SingleLabelMetric'),
+            (['val_evaluator.topk=2'], 'Accuracy'),
+            (['val_evaluator.thrs=0.1,0.2'], 'Accuracy'),
+            (['val_cfg=None', 'val_dataloader=None', 'val_evaluator=None'], 'none'),
+        ],
+    )
+    def test_without_the_metric_of_the_table(self, images, tmp_path, refused, words, given):
+        message = refused(images, '--cfg-options', *words)
+        assert f'val_evaluator: the table after a training on a folder needs accuracy/top1, and the metrics are {given}' in (
+            message
+        )
+        config = re.search(r'or train (\S+) with your change', message)[1]
+        train.main([config, '--cfg-options', *words, 'train_cfg.max_epochs=1'])
+        assert (tmp_path / 'out' / 'student' / 'epoch_1.pth').is_file()
+
+    def test_a_metric_of_the_test_set_alone(self, images, tmp_path, refused):
+        in_three_parts(images, tmp_path / 'data')
+        message = refused(tmp_path / 'data', '--cfg-options', 'test_evaluator.topk=2')
+        assert 'test_evaluator: the table after a training on a folder needs accuracy/top1' in message
+
+    def test_a_stored_teacher_has_no_row(self, images, tmp_path):
+        taught = dict(teachers=[NET], teacher_weights=[weights(tmp_path / 'teacher.pth')])
+        config = make(order(images, tmp_path, **taught)).configs['distilled']
+        store.main([str(config), '--epochs', '1', '--store', str(tmp_path / 'store')])
+        _, result = mmcls_kd.distill(
+            NET, NET, images, epochs=1, size=32, work_dir=tmp_path / 'out', teacher_weights=taught['teacher_weights'],
+            options={'model.teacher_store': str(tmp_path / 'store')},
+        )  # fmt: skip
+        assert list(result.rows) == ['distilled']
+        assert result.student_file.is_file()
+        log = ''.join(path.read_text() for path in (tmp_path / 'out' / 'distilled').rglob('*.log'))
+        assert 'the table has no row of the teacher: a stored one knows the training images alone' in log
+
+    def test_the_student_is_written_first(self, images, tmp_path, monkeypatch):
+        def fail(*_):
+            raise RuntimeError('while it measures')
+
+        monkeypatch.setattr('mmcls_kd.command.from_folder.summary.measure', fail)
+        with pytest.raises(RuntimeError, match='while it measures'):
+            mmcls_kd.distill(NET, None, images, epochs=1, size=32, work_dir=tmp_path / 'out')
+        assert mmcls_kd.Predictor(tmp_path / 'out' / 'student.pth').classes == list(CLASSES)
 
 
 @pytest.mark.filterwarnings('ignore')
