@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import shlex
+import shutil
 import sys
 
 import numpy as np
@@ -138,6 +139,35 @@ class TestMade:
         make(order(images, tmp_path, epochs=2, command='another word'))
         with pytest.raises(ValueError, match='belongs to a training that has begun.*or name another --work-dir'):
             make(order(images, tmp_path, epochs=3))
+
+
+@pytest.mark.own_process  # it trains
+@pytest.mark.filterwarnings('ignore')
+def test_of_a_folder_that_has_moved_the_command_is_named_that_goes_on(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['mmcls_kd train'])
+    old, new = tmp_path / 'here', tmp_path / 'my images'
+    shutil.copytree(images, old)
+    words = ['--student', NET, '--size', '32', '--epochs', '2', '--work-dir', str(tmp_path / 'out')]
+    train_step = TimmClassifier.train_step
+
+    def interrupted(self, *args, **keywords):
+        if (tmp_path / 'out' / 'student' / 'epoch_1.pth').exists():
+            raise KeyboardInterrupt
+        return train_step(self, *args, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TimmClassifier, 'train_step', interrupted)
+        with pytest.raises(SystemExit):
+            train.main(['--data', str(old), *words])
+    old.rename(new)
+    with pytest.raises(SystemExit, match=f'on the images of {old}, which is no longer there: ') as ended:
+        train.main(['--data', str(new), *words, '--resume'])
+    command = shlex.split(re.search('go on by `(.+)`', str(ended.value))[1])
+    train.main(command[command.index('train') + 1 :])
+    assert (tmp_path / 'out' / 'student' / 'epoch_2.pth').is_file()
+    old.mkdir()
+    with pytest.raises(SystemExit, match='differs from what this command makes: train it as it is'):
+        train.main(['--data', str(new), *words, '--resume'])
 
 
 @pytest.mark.parametrize(
@@ -309,6 +339,22 @@ class TestTrained:
         assert {name for name, _ in found} == set(CLASSES)
         assert sum(probability for _, probability in found) == pytest.approx(1, abs=1e-5)
         assert found == sorted(found, key=lambda pair: -pair[1])
+
+    @pytest.mark.parametrize(
+        ('image', 'kind'),
+        [
+            (np.zeros((32, 32, 3), np.uint8), 'ndarray'),
+            (Image.new('RGB', (32, 32)), 'Image'),
+            (torch.zeros(3, 32, 32), 'Tensor'),
+            (['a.png', 'b.png'], 'list'),
+            (b'a.png', 'bytes'),
+        ],
+        ids=lambda value: value if isinstance(value, str) else '',
+    )
+    def test_what_is_no_path_is_refused(self, trained, image, kind):
+        predictor = mmcls_kd.Predictor(trained[0] / 'teacher' / 'student.pth')
+        with pytest.raises(TypeError, match=f'image: a {kind}, and a Predictor takes the path of one image file: '):
+            predictor(image)
 
     def test_the_probabilities_are_those_of_the_plain_network(self, trained, images):
         """The oracle: timm's network, and the pipeline by hand."""
