@@ -533,15 +533,15 @@ class TestMeasured:
 
     def test_a_stored_teacher_has_no_row(self, images, tmp_path):
         taught = dict(teachers=[NET], teacher_weights=[weights(tmp_path / 'teacher.pth')])
-        config = make(order(images, tmp_path, **taught)).configs['distilled']
+        config = make(order(images, tmp_path, work_dir=str(tmp_path / 'stored'), **taught)).configs['distilled']
         store.main([str(config), '--epochs', '1', '--store', str(tmp_path / 'store')])
         _, result = mmcls_kd.distill(
-            NET, NET, images, epochs=1, size=32, work_dir=tmp_path / 'out', teacher_weights=taught['teacher_weights'],
+            NET, NET, images, epochs=1, size=32, work_dir=tmp_path / 'stored', teacher_weights=taught['teacher_weights'],
             options={'model.teacher_store': str(tmp_path / 'store')},
         )  # fmt: skip
         assert list(result.rows) == ['distilled']
         assert result.student_file.is_file()
-        log = ''.join(path.read_text() for path in (tmp_path / 'out' / 'distilled').rglob('*.log'))
+        log = ''.join(path.read_text() for path in (tmp_path / 'stored' / 'distilled').rglob('*.log'))
         assert 'the table has no row of the teacher: a stored one knows the training images alone' in log
 
     def test_the_student_is_written_first(self, images, tmp_path, monkeypatch):
@@ -550,8 +550,8 @@ class TestMeasured:
 
         monkeypatch.setattr('mmcls_kd.command.from_folder.summary.measure', fail)
         with pytest.raises(RuntimeError, match='while it measures'):
-            mmcls_kd.distill(NET, None, images, epochs=1, size=32, work_dir=tmp_path / 'out')
-        assert mmcls_kd.Predictor(tmp_path / 'out' / 'student.pth').classes == list(CLASSES)
+            mmcls_kd.distill(NET, None, images, epochs=1, size=32, work_dir=tmp_path / 'first')
+        assert mmcls_kd.Predictor(tmp_path / 'first' / 'student.pth').classes == list(CLASSES)
 
 
 @pytest.mark.filterwarnings('ignore')
