@@ -85,6 +85,14 @@ class TestTeacher:
         with pytest.raises(ValueError, match="has none with the name of 2 'cat': say by model.teacher_classes"):
             index_by_name([self.ANIMALS], known, len(known), 3)
 
+    @pytest.mark.parametrize('known', [['ant', 'bee'], ['bee', 'ant'], ['ant', 'dog']])
+    def test_fewer_classes_than_the_data(self, known):
+        """No class map mends it."""
+        with pytest.raises(ValueError, match="lacks classes of the data: it has 2 and the student 3, .* 2 'cat'") as caught:
+            index_by_name([self.ANIMALS], known, 2, 3)
+        assert ("of 1 'bee', 2 'cat': take a teacher of all the classes" in str(caught.value)) == ('bee' not in known)
+        assert 'places' not in str(caught.value)
+
     def test_fewer_classes_of_the_student_than_of_the_data(self):
         assert index_by_name([self.ANIMALS], ['ant', 'bee', 'cat'], 3, 2) is None
 

@@ -37,6 +37,7 @@ from ..engine.labels import (
     reads_lists,
     unlike,
 )
+from ..files.packed_list import parsed_line, shown_line
 from ..networks.classes import Names, match
 from .images import file_fault, image_files, opened, stacking_fault
 
@@ -181,24 +182,16 @@ class AnnotationLine(NamedTuple):
 class AnnotationFile(ListedData):
     """A data set whose samples are the lines ``PATH LABEL`` of an annotation file.
 
-    mmpretrain would stop at the first wrong line without naming it.
+    A training stops at the first wrong line.
     """
 
     def _line(self, number: int, raw: bytes) -> AnnotationLine:
         """Parse a line as mmpretrain does."""
-        text = raw.decode('utf-8', 'backslashreplace').rstrip('\r\n')
-        where = f'line {number} {text!r}'
+        where = f'line {number} {shown_line(raw)}'
         try:
-            fields = raw.decode('utf-8').strip().rsplit(' ', 1)
-        except UnicodeDecodeError:
-            return AnnotationLine(where, fault='not UTF-8')
-        if len(fields) != 2:
-            return AnnotationLine(where, fault='not two fields, a path and a label with a blank between them')
-        name, digits = fields
-        try:
-            label = int(digits)
-        except ValueError:
-            return AnnotationLine(where, fault=f'the label {digits!r} is no integer')
+            name, label = parsed_line(raw)
+        except ValueError as error:
+            return AnnotationLine(where, fault=str(error))
         return AnnotationLine(where, name, label, label_fault(label, self.classes))
 
     def _lines(self) -> Iterator[AnnotationLine]:

@@ -288,10 +288,16 @@ def index_by_name(names: Sequence[Names], known: Sequence[str] | None, count: in
             _warn(f'some classes of data and teacher have other names, and are taken for the same: {some(differing, 3)}')
         return None
     if missing:
+        lacks = f'has none with the name of {some(f"{i} {name!r}" for i, name in missing.items())}'
+        if count < wanted:
+            raise ValueError(
+                f'the teacher lacks classes of the data: it has {count} and the student {wanted}, and it {lacks}: take a '
+                'teacher of all the classes, or train on data without those that it lacks'
+            )
+        what = f'has the data’s classes at other places ({others}), and' if others else f'has {count} classes, and'
         raise ValueError(
-            f'the teacher has the data’s classes at other places ({others or f"it has {count} classes"}), and has none with '
-            f'the name of {some(f"{i} {name!r}" for i, name in missing.items())}: say by model.teacher_classes, a list of '
-            'its classes by index or name, which of them is which of the student’s'
+            f'the teacher {what} {lacks}: say by model.teacher_classes, a list of its classes by '
+            'index or name, which of them is which of the student’s'
         )
     _warn(f'the teacher’s classes are taken in the order of the data’s, by name: {others or f"of {count} the first ones"}')
     return [pairs[label] for label in range(wanted)]

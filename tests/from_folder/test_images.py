@@ -1,5 +1,6 @@
 """Class folders: their layouts, the split, and what is refused before anything is built."""
 
+import os
 from collections import Counter
 
 import numpy as np
@@ -144,6 +145,23 @@ def test_no_folder_and_no_class_folders(tmp_path):
     Image.new('RGB', (8, 8)).save(tmp_path / 'a.png')
     with pytest.raises(ValueError, match='has images, but no class folders: put the images of each class'):
         find_images(tmp_path)
+
+
+@pytest.mark.parametrize('place', ['file', 'class', 'root'])
+def test_names_that_are_not_utf_8_are_refused_by_name(tmp_path, place):
+    """As of a disk that was written under Latin-1."""
+    root = class_folders(tmp_path / 'all', ant=3, bee=2)
+    old = dict(file=root / 'ant' / '0.jpg', root=root)
+    old['class'] = root / 'bee'
+    try:
+        odd = old[place].rename(old[place].with_name(os.fsdecode(b'caf\xe9.jpg')))
+    except OSError:
+        pytest.skip('names are UTF-8 on this disk')
+    with pytest.raises(ValueError, match=r'--data: .*/caf\\xe9.jpg.* has no name in UTF-8') as caught:
+        find_images(odd if place == 'root' else root)
+    assert 'rename it; ' in str(caught.value)
+    assert (', nor have 1 more' in str(caught.value)) == (place == 'class')
+    str(caught.value).encode()
 
 
 class TestModes:

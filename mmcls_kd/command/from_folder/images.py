@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -80,6 +81,7 @@ def find_images(folder: str | Path, val_fraction: float = 0.2, seed: int = 0) ->
     root = Path(folder).expanduser().resolve()
     if not root.is_dir():
         raise FileNotFoundError(f'--data {folder}: no such folder')
+    _check_text([root], root)
     inside = {path.name: path for path in _folders(root)}
     beside = next((name for name in VALIDATION if name in inside), None)
     divided = 'train' in inside and (beside is not None or len(inside) == 1)
@@ -145,10 +147,22 @@ def _class_files(folder: Path, root: Path) -> dict[str, list[str]]:
             f'--data: {folder / empty[0]} has no image{f", nor have {len(empty) - 1} more" * (len(empty) > 1)}: add images '
             f'({" ".join(SUFFIXES)}) or remove the folder'
         )
+    _check_text([path for paths in found.values() for path in paths], folder)
     relative = {name: [path.relative_to(root).as_posix() for path in paths] for name, paths in found.items()}
     if odd := [path for paths in relative.values() for path in paths if path != path.strip() or '\n' in path]:
         raise ValueError(f'--data: {odd[0]!r}: rename it; a list of images takes no line breaks, nor spaces at an end')
     return relative
+
+
+def _check_text(paths: Sequence[Path], folder: Path) -> None:
+    """Refuse paths in another encoding than UTF-8: the made config and its lists of images are text."""
+    if odd := [path for path in paths if any('\ud800' <= letter <= '\udfff' for letter in str(path))]:
+        shown, place = (os.fsencode(path).decode('utf-8', 'backslashreplace') for path in (odd[0], folder))
+        more = f', nor have {len(odd) - 1} more' if len(odd) > 1 else ''
+        raise ValueError(
+            f'--data: {shown} has no name in UTF-8{more}, as the list of images needs: rename it; names in Latin-1 are '
+            f'renamed by `convmv -r -f latin1 -t utf8 --notest {place}`'
+        )
 
 
 def _images_below(folder: Path) -> Iterable[Path]:

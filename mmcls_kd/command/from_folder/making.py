@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +29,7 @@ from ...networks.loading import fetch, load_strictly
 from ...networks.sources import OWN_WEIGHTS, Source, check_to_be_had, find_network, is_weights, kind_of, own_weights
 from ...networks.towers import find_teacher, lacks_classes, without_classes
 from ...recipe.methods import Method, MethodList, needs_teacher, offer
+from ..arguments import command_line
 from .choices import Choices, choose, size_of
 from .images import FolderImages, find_images
 
@@ -196,7 +199,7 @@ def make(order: Order) -> Made:
         configs['alone'] = folder / f'{folder.name}_alone.py'
         values = dict(_base_=f'./{folder.name}.py', work_dir=str(folder / 'alone'), **start)
         files[configs['alone']] = _assigned(values | dict(model=dict(_delete_=True, **_alone(student, order))))
-    _write(files, folder)
+    _write(files, folder, images.root)
     if started:
         save_atomically({'state_dict': network.state_dict()}, folder / START)
     return Made(folder, configs, images, choices, images.notes, bare and not order.then)
@@ -509,14 +512,20 @@ def _lines(images: Sequence[tuple[str, int]]) -> str:
     return ''.join(f'{path} {label}\n' for path, label in images)
 
 
-def _write(files: Mapping[Path, str], folder: Path) -> None:
-    """Write files; refuse to replace one that differs where a training has begun."""
+def _write(files: Mapping[Path, str], folder: Path, root: Path) -> None:
+    """Write files; refuse to replace one that differs where a training has begun; ``root`` is the folder of images."""
     begun = any((folder / run / BEGUN).exists() for run in ('distilled', 'student', 'alone', *THEN))
     for path, text in files.items():
         if begun and path.is_file() and _body(path.read_text()) != _body(text):
+            config = next(iter(files))
+            if gone := _gone(config):
+                raise ValueError(
+                    f'{path} belongs to a training that has begun, on the images of {gone}, which is no longer there: if '
+                    f'--data has the same images, go on by `{_going_on(config, root)}`, or name another --work-dir'
+                )
             raise ValueError(
                 f'{path} belongs to a training that has begun, and differs from what this command makes: train it as it is '
-                f'(train {next(iter(files))}), or name another --work-dir'
+                f'(train {config}), or name another --work-dir'
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -525,6 +534,19 @@ def _write(files: Mapping[Path, str], folder: Path) -> None:
                 unfinished.write_text(text)
     except OSError as error:
         raise ValueError(f'--work-dir {folder} cannot be written ({error}): name a folder of yours') from error
+
+
+def _gone(config: Path) -> str | None:
+    """Return the folder of images of a made config if it no longer exists."""
+    found = re.search(r"\bdata_root=('[^'\\n]*'|\"[^\"\\n]*\")", config.read_text() if config.is_file() else '')
+    root = ast.literal_eval(found[1]) if found else ''
+    return root if root and not Path(root).is_dir() else None
+
+
+def _going_on(config: Path, root: Path) -> str:
+    """Return the command that resumes a made training whose folder of images has moved."""
+    options = [f'{part}_dataloader.dataset.data_root={root}' for part in PARTS]
+    return shlex.join(command_line('train', 'train.py', str(config), '--resume', '--cfg-options', *options))
 
 
 def _body(text: str) -> str:

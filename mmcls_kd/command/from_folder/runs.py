@@ -90,36 +90,41 @@ def order_of(args: argparse.Namespace) -> Order:
 def run(made: Made, args: argparse.Namespace, building: Context = nullcontext, going: Context = nullcontext) -> Result:
     """Run made trainings one after the other, as ``train CONFIG`` does; write the student's file and the figure.
 
+    What is measured after a training is checked before it, and the student's file is written before that is measured.
+
     Args:
         made: The trainings.
         args: Arguments of the training parser, without config.
         building: Context of the checks before a training.
         going: Context of a training.
     """
-    from .summary import Result, draw_curves, measure, read_runs
+    from .summary import Result, check_measured, draw_curves, measure, read_runs
 
     rows: dict[str, Any] = {}
+    tested, student = bool(made.images.test), made.folder / 'student.pth'
     for name, config in made.configs.items():
         own = argparse.Namespace(**{**vars(args), 'config': str(config), 'work_dir': str(made.run_folder(name))})
         own.methods = None  # they are in the config
         with ExitStack() as held:
             with building():
                 runner = _prepared(own, held)
+                check_measured(runner, tested)
             with going():
                 runner.train()
-                rows |= measure(runner, name, bool(made.images.test))
-        if name != made.final and name != 'alone':  # a head comes next, which starts from it
-            with building():
-                run_of = read_runs({name: made.run_folder(name)})[name]
-                write_student(run_of.checkpoints[run_of.last], made.backbone)
+            if name != 'alone':
+                with building():
+                    run_of = read_runs({name: made.run_folder(name)})[name]
+                    last = run_of.checkpoints[run_of.last]
+                    write_student(last, student if name == made.final else made.backbone)  # a head starts from that
+            with going():
+                rows |= measure(runner, name, tested)
     with building():
         name = made.final
         runs = read_runs({name: made.run_folder(name) for name in made.configs})
-        student = write_student(runs[name].checkpoints[runs[name].last], made.folder / 'student.pth')
         draw_curves(runs, rows, made.folder / 'curves.png')
     curves = {name: one.accuracies() for name, one in runs.items()}
-    figure, last = made.folder / 'curves.png', rows[name]
-    return Result(last.top1, student, made.configs[name], figure, curves, rows, last.test)
+    figure, row = made.folder / 'curves.png', rows[name]
+    return Result(row.top1, student, made.configs[name], figure, curves, rows, row.test)
 
 
 def _prepared(args: argparse.Namespace, held: ExitStack) -> Any:
