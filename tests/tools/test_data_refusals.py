@@ -7,6 +7,7 @@ import libraries
 import pytest
 import torch
 from commands import tool
+from containers import files_of, write_parquet
 from folders import class_folders
 from mmengine.registry import init_default_scope
 from mmpretrain.evaluation import Accuracy, MultiLabelMetric
@@ -106,6 +107,15 @@ class TestClassOrder:
         libraries.hugging_face(tmp_path / 'hf', labels=['CAT', 'dog', 'bee_', 'ant, emmet'])
         runner = built(root, tmp_path, teacher_cfg=f'hf:{tmp_path / "hf"}', teacher_pretrained=True)
         assert runner.model.teacher_holder.by_name == [3, 2, 0]
+
+    def test_of_numbers_alone_is_assumed_and_said(self, root, tmp_path):
+        files = files_of(root / 'train')
+        write_parquet(files, tmp_path / 'train.parquet', [i % 3 for i in range(len(files))])
+        data = f"train_dataloader['dataset'].update(type='HuggingFaceDataset', data_root={str(tmp_path)!r})"
+        runner = built(root, tmp_path, data, teacher_pretrained=str(root / 'teacher.pth'))
+        assert runner.model.teacher_holder.by_name is None
+        (log,) = (tmp_path / 'w').glob('*/*.log')
+        assert "taken in the order of the teacher’s ('cat', 'bee', 'ant')" in log.read_text()
 
     def test_of_the_config_that_a_teacher_comes_from(self, root, tmp_path):
         data = dict(dataset=dict(type='CustomDataset', classes=['bee', 'ant', 'cat']))
