@@ -25,6 +25,7 @@ from mmcls_kd.engine.config import training_config
 from mmcls_kd.engine.runtime import build_runner
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*instance named of')
+ENDINGS = ('.jpg', '.tiff', '.webp')
 CONFIG = """
 default_scope = 'mmpretrain'
 log_level = 'WARNING'
@@ -253,6 +254,18 @@ class TestImages:
     def test_one_of_validation_that_cannot_be_read(self, kind, data, run):
         path = self.damaged(data / 'val' / 'bee' / '1.jpg', kind)
         assert run(data=data).startswith(f'val_dataloader: the image {path} cannot be read (')
+
+    @pytest.mark.parametrize('kind', ['32 bits', 'cut webp', 'cut tiff in a jpg'])
+    def test_one_of_validation_that_the_pipeline_does_not_decode(self, kind, data, run):
+        path = data / 'val' / 'bee' / '0.tiff'
+        if kind == '32 bits':
+            Image.new('F', (32, 32)).save(path)
+        else:
+            path = path.with_suffix('.webp' if 'webp' in kind else '.jpg')
+            Image.effect_noise((32, 32), 50).convert('RGB').save(path, 'WEBP' if 'webp' in kind else 'TIFF')
+            path.write_bytes(path.read_bytes()[:-300])
+        more = f"for loader in (val_dataloader, test_dataloader):\n    loader['dataset'].update(extensions={ENDINGS!r})\n"
+        assert run(data=data, more=more).startswith(f'val_dataloader: the image {path} cannot be read (')
 
     @pytest.mark.parametrize('split', ['val', 'train'])
     def test_one_of_another_size(self, split, data, run):
