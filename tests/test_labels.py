@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 
-from mmcls_kd.engine.labels import check_names, left_out, namings, training_names
+from mmcls_kd.engine.labels import check_names, has_labels, left_out, namings, training_names
 from mmcls_kd.networks.classes import compare_order, index_by_name, match
 
 
@@ -95,6 +95,29 @@ class TestTeacher:
 
     def test_fewer_classes_of_the_student_than_of_the_data(self):
         assert index_by_name([self.ANIMALS], ['ant', 'bee', 'cat'], 3, 2) is None
+
+    def test_data_without_names(self, caught):
+        for names, known in [(None, ['ant', 'bee']), ([], ['LABEL_0', 'LABEL_1']), ([], None), ([], ['ant', 'bee', 'cat'])]:
+            assert index_by_name(names, known, 2, 2) is None
+            assert caught.matches('')
+        assert index_by_name([], ['ant', 'bee'], 2, 2) is None
+        assert caught.matches(
+            r"do not name them: .* order of the teacher’s \('ant', 'bee'\).*classes=\[\.\.\.\], or set model.teacher_classes"
+        )
+
+    @pytest.mark.parametrize(
+        ('dataset', 'has'),
+        [
+            (None, False),
+            (dict(type='CIFAR10'), True),
+            (dict(type='HuggingFaceDataset', with_label=False), False),
+            (dict(type='WithoutLabels', dataset=dict(type='CIFAR10')), False),
+            (dict(type='RepeatDataset', dataset=dict(type='UnlabelledImages')), False),
+            (dict(type='ConcatDataset', datasets=[dict(type='UnlabelledImages'), dict(type='WebDataset')]), True),
+        ],
+    )
+    def test_data_with_labels(self, dataset, has):
+        assert has_labels(dataset) == has
 
     def test_the_way_of_naming_that_fits(self):
         ways = [numbered('Ameise', 'Biene'), numbered('n01', 'n02')]

@@ -57,7 +57,7 @@ class StudentSpec:
         num_classes: Its number of classes.
         rgb_images: Whether the data set's images are RGB or BGR; None if unknown: then they are taken to be as the
             teacher's.
-        names: Names of its classes in the data, in one or more forms; empty if unknown.
+        names: Names of its classes in the data, in one or more forms; empty if they have none, None if no data are known.
         size: Height and width of its images in training, if known.
         unclear: Unknown settings of its input preprocessing (``to_rgb``, ``mean``, ``std``), each with the reason and the
             remedy.
@@ -66,7 +66,7 @@ class StudentSpec:
     pixels: InputSpec
     num_classes: int
     rgb_images: bool | None = None
-    names: Sequence[Names] = ()
+    names: Sequence[Names] | None = None
     size: tuple[int, int] | None = None
     unclear: Mapping[str, str] = field(default_factory=dict)
 

@@ -22,11 +22,17 @@ from ..features.embedding import has_classes
 from ..files.checkpoint import read_checkpoint
 from ..networks.classes import compare_order, names_in
 from ..networks.loading import fetch, load_strictly
-from ..networks.sources import Source, declared_classes, network_cfg
+from ..networks.sources import MissingFolderError, Source, declared_classes, network_cfg
 from ..networks.trial import pipeline_images
 
 #: Image shapes (C, H, W) of mmpretrain's data sets that do not read image files.
 IN_MEMORY = dict(MNIST=(1, 28, 28), FashionMNIST=(1, 28, 28), Glyphs=(1, 28, 28), CIFAR10=(3, 32, 32), CIFAR100=(3, 32, 32))
+
+#: Remedy for a network whose folder is at another place than in training.
+MOVED = (
+    'if it was moved, say where it is: `export` takes --cfg-options model.model_name=FOLDER; `predict` and Predictor take a '
+    "config of two lines, _base_ = 'CONFIG OF THE WEIGHTS' and model = dict(model_name='FOLDER')"
+)
 
 
 @dataclass(frozen=True)
@@ -81,9 +87,16 @@ def image_format(cfg: Config, size: Sequence[int] | None = None) -> ImageFormat:
 
 
 def load_classifier(cfg: Config, checkpoint: str) -> Any:
-    """Build a config's classifier with weights (of a distiller's checkpoint the student's), in eval mode, on the CPU."""
-    with in_scope(cfg):
-        classifier = MODELS.build(network_cfg(cfg))
+    """Build a config's classifier with weights (of a distiller's checkpoint the student's), in eval mode, on the CPU.
+
+    Raises:
+        FileNotFoundError: If it is a folder that is not there; says how to name another.
+    """
+    try:
+        with in_scope(cfg):
+            classifier = MODELS.build(network_cfg(cfg))
+    except MissingFolderError as error:
+        raise FileNotFoundError(f'{error}; {MOVED}') from error
     load_strictly(classifier, checkpoint, 'student')
     classifier.eval()
     return classifier

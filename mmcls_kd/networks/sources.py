@@ -55,6 +55,13 @@ PUBLISHED = 'published'
 #: Settings of a classifier that are not its module's.
 AROUND = ('loss', 'train_cfg', 'data_preprocessor', 'init_cfg')
 
+#: How timm's names of folders begin.
+LOCAL = 'local-dir:'
+
+
+class MissingFolderError(FileNotFoundError):
+    """A network is a folder that is not there."""
+
 
 @dataclass
 class Source:
@@ -298,10 +305,20 @@ def _names_beside(kind: str) -> list[str]:
 
 
 def _check_timm(cfg: ConfigDict) -> None:
-    """Refuse a name unknown to timm; the tag of some weights may follow behind a dot."""
+    """Refuse a name unknown to timm, which the tag of some weights may follow; make a folder’s path absolute, in place.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+    """
     import timm
 
     name = cfg.get('model_name')
+    if isinstance(name, str) and name.startswith(LOCAL):
+        folder = Path(name.removeprefix(LOCAL)).expanduser()
+        if not folder.is_dir():
+            raise MissingFolderError(f'timm:{name}: no such folder')
+        cfg.model_name = f'{LOCAL}{folder.resolve()}'
+        return
     if not isinstance(name, str) or ':' in name or '/' in name:  # a hub's or a folder's: timm's own business
         return
     architecture, _, tag = name.partition('.')
@@ -326,7 +343,7 @@ def _check_hugging_face(cfg: ConfigDict) -> None:
     if folder.is_dir():
         cfg.model_name = str(folder.resolve())
     elif name.startswith(('/', '.', '~')) or name.count('/') > 1:  # a hub's name is NAME or OWNER/NAME
-        raise FileNotFoundError(f'hf:{name}: no such folder')
+        raise MissingFolderError(f'hf:{name}: no such folder')
 
 
 #: Checks of a config's ``model_name`` before the network is built.

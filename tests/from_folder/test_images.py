@@ -77,6 +77,35 @@ class TestLayouts:
         assert found.classes == ['ant', 'bee']
         assert ('ant/deep/0.jpg', 0) in found.train + found.val
         assert len(found.train + found.val) == 9
+        assert found.notes == [f'{tmp_path}: left out, as hidden or made by programs, though with images: .git, __MACOSX']
+
+    def test_a_class_may_begin_with_underscores(self, tmp_path):
+        for part in ('train', 'val'):
+            class_folders(tmp_path / part, __background__=2, ant=2)
+            (tmp_path / part / '__pycache__').mkdir()
+        found = find_images(tmp_path)
+        assert (found.classes, len(found.train), len(found.val)) == (['__background__', 'ant'], 4, 4)
+        assert found.notes == []
+
+    def test_links_to_folders_are_followed_once(self, tmp_path):
+        data, more = tmp_path / 'data', tmp_path / 'more'
+        class_folders(data, ant=2, bee=2)
+        class_folders(data / 'ant', own=1)
+        class_folders(more, deep=3)
+        (data / 'ant' / 'linked').symlink_to(more)
+        (data / 'ant' / 'again').symlink_to(more / 'deep')
+        (data / 'ant' / 'a').symlink_to(data / 'ant' / 'own')
+        (data / 'ant' / 'up').symlink_to(data)
+        (more / 'round').symlink_to(more)
+        class_folders(tmp_path, cat=2)
+        (data / 'cat').symlink_to(tmp_path / 'cat')
+        found = find_images(data)
+        assert sorted(path for path, label in found.train + found.val if label == 0) == [
+            *(f'ant/{i}.jpg' for i in range(2)),
+            *(f'ant/again/{i}.jpg' for i in range(3)),
+            'ant/own/0.jpg',
+        ]
+        assert found.classes == ['ant', 'bee', 'cat']
 
     def test_hidden_files_and_folders_inside_of_a_class_are_ignored(self, tmp_path):
         class_folders(tmp_path, ant=2, bee=2)

@@ -18,9 +18,12 @@ from PIL import Image
 
 from ...engine.image_ends import SUFFIXES
 from ...errors import close_names, listed
+from ...files.listing import files_below
 
 #: Names of the folder of validation images beside ``train``; the first one that exists counts.
 VALIDATION = ('val', 'valid', 'validation', 'test')
+#: Names of folders that programs make; no classes.
+MADE = ('__pycache__', '__MACOSX')
 #: Names of parts of a data set, in small letters: folders that all have such a name are no classes.
 PARTS = {'train', 'training', 'eval', 'testing', *VALIDATION}
 #: Number of images, evenly spread, whose headers are read.
@@ -85,7 +88,8 @@ def find_images(folder: str | Path, val_fraction: float = 0.2, seed: int = 0) ->
     inside = {path.name: path for path in _folders(root)}
     beside = next((name for name in VALIDATION if name in inside), None)
     divided = 'train' in inside and (beside is not None or len(inside) == 1)
-    parts, notes = _class_files(inside['train'] if divided else root, root), []
+    trained = inside['train'] if divided else root
+    parts, notes = _class_files(trained, root), _about_left_out(trained)
     names = [*parts]
     _check_classes(names, root)
     if divided:
@@ -106,6 +110,7 @@ def _held_files(folder: Path, root: Path, names: Sequence[str], notes: list[str]
     """Return the images of each class in a folder that does not train; note the classes without any."""
     found = _class_files(folder, root)
     _check_known(found, names, folder)
+    notes += _about_left_out(folder)
     if without := [name for name in names if name not in found]:
         notes.append(f'{folder}: no images of {listed([*map(repr, without)])}; their accuracy is not measured')
     return found
@@ -127,9 +132,22 @@ def _about_parts(inside: Mapping[str, Path], beside: str | None) -> list[str]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """List the folders inside of a folder by name, without hidden ones."""
-    found = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(('.', '__')))
-    return sorted(found, key=lambda path: path.name)
+    """List the folders inside of a folder by name, without hidden ones and those that programs make."""
+    return [path for path in _subfolders(folder) if not _is_left_out(path)]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: path.name)
+
+
+def _is_left_out(folder: Path) -> bool:
+    return folder.name.startswith('.') or folder.name in MADE
+
+
+def _about_left_out(folder: Path) -> list[str]:
+    """Return a remark on the folders with images that are no classes because of their names."""
+    found = [path.name for path in _subfolders(folder) if _is_left_out(path) and any(_images_below(path))]
+    return [f'{folder}: left out, as hidden or made by programs, though with images: {listed(found)}'] if found else []
 
 
 def _class_files(folder: Path, root: Path) -> dict[str, list[str]]:
@@ -167,13 +185,7 @@ def _check_text(paths: Sequence[Path], folder: Path) -> None:
 
 def _images_below(folder: Path) -> Iterable[Path]:
     """Return the images in a folder and the folders inside, without hidden files and folders."""
-    return (
-        path
-        for path in folder.rglob('*')
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith('.') for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
+    return (path for path in files_below(folder) if path.suffix.lower() in SUFFIXES)
 
 
 def _check_classes(names: Sequence[str], root: Path) -> None:
