@@ -4,9 +4,10 @@ import errno
 import os
 import re
 import shlex
-import signal
 import shutil
+import signal
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,8 @@ from PIL import Image
 import mmcls_kd
 from mmcls_kd.command import predict, store, test, train
 from mmcls_kd.command.from_folder.making import Order, chosen_methods, make, set_queue
+from mmcls_kd.command.from_folder.runs import next_commands
+from mmcls_kd.command.training import parser
 from mmcls_kd.distillers.classification import ClassificationDistiller
 from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.files.plain_data import read_plain_config
@@ -332,6 +335,21 @@ class TestTrained:
         ]
         predict.main(commands[0][4:])
         assert re.fullmatch(r'\S+png: (\w+ [\d.]+ %(, )?){3}\n', capsys.readouterr().out)
+
+    def test_the_next_commands_have_the_options_of_the_training(self, images, monkeypatch):
+        monkeypatch.setattr(sys, 'argv', ['mmcls_kd train'])
+        words = ['data_preprocessor.mean=[0,0.5,0]', 'model.it.name=a b', 'x.y=true', 'z=[(a,1),none]', 'n=None']
+        options = parser().parse_args(['--cfg-options', *words]).cfg_options
+        made = SimpleNamespace(lacks_classes=False, images=SimpleNamespace(root=images, val=[('bee/0.png', 0)]))
+        classify, *others = next_commands(made, SimpleNamespace(config='a.py', student_file='a.pth'), options)
+        assert '--cfg-options' not in classify  # the file of the student has them
+        for command in others:
+            given = command[command.index('--cfg-options') :]
+            assert parser().parse_args(given).cfg_options == options
+        assert not any(
+            '--cfg-options' in command
+            for command in next_commands(made, SimpleNamespace(config='a', student_file='b'), None)
+        )
 
     def test_three_lines_of_inference(self, trained, images):
         root, _, _ = trained

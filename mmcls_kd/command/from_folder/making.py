@@ -489,9 +489,10 @@ def _plain_values(value: Any) -> Any:
 
 def _text(values: Mapping[str, Any], order: Order, images: FolderImages, choices: Choices) -> str:
     """Return the config as Python source, with a head that names its origin and the choices."""
+    but = ' but for --cfg-options' if '--cfg-options' in order.command else ''
     head = [
         f'made by: {" ".join(order.command.split())}' if order.command else 'made by mmcls_kd.distill',
-        'It is complete: edit it, and train it by: python -m mmcls_kd train THIS_FILE',
+        f'It is complete{but}: edit it, and train it by: python -m mmcls_kd train THIS_FILE',
         f'{chosen(images, choices)} (docs/own_images.md has the table)',
     ]
     return ''.join(f'# {line}\n' for line in head) + _assigned(values)

@@ -45,7 +45,7 @@ def train_on_folder(args: argparse.Namespace) -> None:
     tested = f' and {count:,} test' if count else ''
     show(f'{len(made.images.val):,} validation{tested} images', columns, table_rows(result.rows))
     print(f'curves: {result.figure}\nstudent: {result.student_file}\nNext:')
-    for command in next_commands(made, result):
+    for command in next_commands(made, result, args.cfg_options):
         print(f'  {shlex.join(command)}')
     if made.lacks_classes:
         print('The student has no classes. A head for it (or --then finetune, which trains all of it):')
@@ -154,16 +154,18 @@ def write_student(checkpoint: Path, path: Path) -> Path:
     return path
 
 
-def next_commands(made: Made, result: Result) -> list[list[str]]:
-    """Return the commands that come next: classify, export, test."""
+def next_commands(made: Made, result: Result, options: Mapping[str, Any] | None) -> list[list[str]]:
+    """Return the commands that come next: classify, export, test; the latter two with the options, which no config has."""
     config, student = str(result.config), str(result.student_file)
+    given = [f'{key}={value}' for key, value in (options or {}).items()]
+    given = ['--cfg-options', *given] if given else []
     image = str(made.images.root / made.images.val[0][0])
     if made.lacks_classes:
-        return [command_line('test', 'test.py', config, student)]
+        return [command_line('test', 'test.py', config, student, *given)]
     return [
         command_line('predict', 'predict.py', student, image),
-        command_line('export', 'export_student.py', config, student),
-        command_line('test', 'test.py', config, student),
+        command_line('export', 'export_student.py', config, student, *given),
+        command_line('test', 'test.py', config, student, *given),
     ]
 
 
