@@ -87,7 +87,8 @@ def built(root, tmp_path, more='', **model):
     config = tmp_path / 'config.py'
     text = CONFIG.format(root=root, student=resnet(4, 3), teacher=model.pop('teacher_cfg', resnet(8, 3)))
     config.write_text(f'{text}model.update({model!r})\n{more}\n')
-    return build_runner(training_config(training_parser('').parse_args([str(config), '--work-dir', str(tmp_path / 'w')])))
+    words = [str(config), '--work-dir', str(tmp_path / 'w'), '--cfg-options', f'experiment_name={tmp_path.name}']
+    return build_runner(training_config(training_parser('').parse_args(words)))
 
 
 class TestClassOrder:

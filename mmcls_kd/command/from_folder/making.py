@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import copy
 import re
 import shlex
@@ -539,9 +538,10 @@ def _write(files: Mapping[Path, str], folder: Path, root: Path) -> None:
 
 def _gone(config: Path) -> str | None:
     """Return the folder of images of a made config if it no longer exists."""
-    found = re.search(r"\bdata_root=('[^'\\n]*'|\"[^\"\\n]*\")", config.read_text() if config.is_file() else '')
-    root = ast.literal_eval(found[1]) if found else ''
-    return root if root and not Path(root).is_dir() else None
+    if not config.is_file():
+        return None
+    root = read_config(str(config)).train_dataloader.dataset.data_root
+    return None if Path(root).is_dir() else root
 
 
 def _going_on(config: Path, root: Path) -> str:
