@@ -52,7 +52,7 @@ def opened(part: Any, index: int, path: str, decode: bool = False) -> Opened:
     try:
         with Image.open(io.BytesIO(get(path)) if is_held(path) else path) as image:
             width, height = image.size
-            lies = image.getexif().get(ORIENTATION) in LYING
+            lies = image.format != 'AVIF' and image.getexif().get(ORIENTATION) in LYING  # OpenCV 5.0 does not turn those
             judged = image.format in JUDGED and (is_held(path) or Path(path).suffix.lower() in (*ENDS, SIZED))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return Opened(part, index, path, None)

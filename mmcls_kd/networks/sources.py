@@ -24,7 +24,7 @@ from mmpretrain.registry import DATASETS, MODELS
 from ..backbones.cifar_benchmark import stage_count
 from ..configs.reading import read_config
 from ..errors import close_names, need_library
-from ..files.plain_data import plain_config
+from ..files.plain_data import MEND, plain_config
 from ..teachers.hub import check_hub
 from ..teachers.inputs import VALUES
 from .pixels import output_spec
@@ -102,28 +102,40 @@ class Source:
             return None
         return self.pixels['to_rgb'] != bool((self.cfg.get('data_preprocessor') or {}).get('to_rgb'))
 
-    def as_trained(self, meta: Mapping[str, Any], weights: str) -> Source:
+    def as_trained(self, meta: Mapping[str, Any], weights: str, told: bool = True) -> Source:
         """Take the input preprocessing from the training's config in the metadata of weights, where nothing else says it.
 
         Args:
             meta: The metadata, as of mmengine's checkpoints.
             weights: Where they are from, for messages.
+            told: Whether to log what was found.
         """
         text = meta.get('cfg')
         if self.pixels or self.unclear or 'data_preprocessor' in self.cfg or not isinstance(text, str):
             return self
         try:
             cfg = plain_config(text, Path(weights))
-            model = {**self.cfg, 'data_preprocessor': (cfg.get('model') or {}).get('data_preprocessor')}
+            network = cfg.get('model') or {}
+            places = (network, cfg, network.get('student_cfg') or {})  # of a distiller, its student's comes last
+            own = next((place['data_preprocessor'] for place in places if place.get('data_preprocessor')), None)
             part = cfg.get('test_dataloader') or cfg.get('val_dataloader')
-            trained = _of_config(dict(cfg, model=model, test_dataloader=part), weights, own_preprocessor=False)
-        except (ValueError, KeyError) as error:  # a program, or of parts that are not here
-            reason = str(error)
+            model = {**self.cfg, 'data_preprocessor': own}
+            trained = _of_config(dict(model=model, test_dataloader=part), weights, own_preprocessor=False)
+        except Exception as error:  # of a program, of parts that are not here, or of settings that do not fit them
+            reason = f'{type(error).__name__}: {str(error).partition(MEND)[0]}'
         else:
             if not trained.unclear:
+                if told and trained.pixels:
+                    print_log(f'{weights}: the images of its training are found in the config that it holds', 'current')
                 return replace(self, pixels=trained.pixels)
             reason = next(iter(trained.unclear.values()))
-        print_log(f'{weights}: its config does not tell which images it was trained with: {reason}', 'current', WARNING)
+        if told:
+            print_log(
+                f'{weights}: its config does not tell which images it was trained with ({reason}): they are taken as '
+                'without it; model.teacher_pixels=dict(mean=..., std=..., to_rgb=..., size=...) can say it',
+                'current',
+                WARNING,
+            )
         return self
 
     def with_weights(self, pretrained: str | bool | None, role: str) -> tuple[ConfigDict, str | None]:

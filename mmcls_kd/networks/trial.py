@@ -227,13 +227,13 @@ def leaves(dataset: Any) -> list[Mapping]:
 
 
 def _class(kind: Any) -> Any:
-    """Return the class of a data set by its config's ``type``; None if unknown."""
+    """Return the class of a data set by its config's ``type``; the name itself if it is unknown."""
     if not isinstance(kind, str):
         return kind
     try:
-        return DATASETS.get(kind)
+        return DATASETS.get(kind) or kind
     except (ImportError, KeyError):
-        return None
+        return kind
 
 
 def _leaf(dataset: Mapping, resizing: bool, seed: Callable[[int], None], folder: Path) -> Found:
@@ -424,9 +424,8 @@ class Walk:
         pixels = dict(**numbers, to_rgb=self.values.to_rgb and not grey, **self.sized())
         if not self.order_known and not grey:
             del pixels['to_rgb']
-            self.unclear['to_rgb'] = (
-                f'the data set {self.kind.__name__} gives its images itself, in an order of colours that is not known'
-            )
+            name = getattr(self.kind, '__name__', self.kind)
+            self.unclear['to_rgb'] = f'the data set {name} gives its images itself, in an order of colours that is not known'
         if transforms and (size := self.fixed_size(transforms)):
             pixels['size'] = size
         else:

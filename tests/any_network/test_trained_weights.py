@@ -6,6 +6,7 @@ import torch
 from mmengine.config import Config
 
 from mmcls_kd.distillers.teacher import StudentSpec, TeacherSettings, load_network
+from mmcls_kd.engine.views import teacher_of
 from mmcls_kd.teachers.inputs import InputSpec
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
@@ -38,6 +39,7 @@ def same(found, mean, std, to_rgb, size):
     assert found.std == pytest.approx(std)
 
 
+STUDENTS = dict(type='ClassificationDistiller', student_cfg=dict(NETWORK, data_preprocessor=OWN), distill_cfg=[])
 DISTILLER = dict(type='ClassificationDistiller', student_cfg=NETWORK, data_preprocessor=OWN, distill_cfg=[])
 
 
@@ -49,6 +51,8 @@ DISTILLER = dict(type='ClassificationDistiller', student_cfg=NETWORK, data_prepr
         (dict(model=dict(NETWORK, data_preprocessor=OWN)), OWN),
         (dict(model=dict(NETWORK, data_preprocessor=OWN), data_preprocessor=IMAGENET), OWN),
         (dict(model=DISTILLER, data_preprocessor=IMAGENET), OWN),
+        (dict(model=dict(STUDENTS, data_preprocessor=None), data_preprocessor=IMAGENET), IMAGENET),
+        (dict(model=STUDENTS), OWN),
         (dict(model=NETWORK), dict(mean=[0.0] * 3, std=[1.0] * 3, to_rgb=False)),
     ],
 )
@@ -81,16 +85,34 @@ UNKNOWN = Config(
 )
 
 
-@pytest.mark.parametrize('text', ['import os', 'model = [', UNKNOWN.pretty_text])
+ARRAYS = Config(dict(model=NETWORK, test_dataloader=dict(dataset=dict(type='NotHere', pipeline=[dict(type='PackInputs')]))))
+STRANGE = Config(dict(model=NETWORK, data_preprocessor=dict(IMAGENET, strange=1), test_dataloader=dataset(48)))
+LISTED = Config(dict(model=NETWORK, test_dataloader=[dataset(48)]))
+
+
+@pytest.mark.parametrize(
+    'text', ['import os', 'model = [', *(cfg.pretty_text for cfg in (UNKNOWN, ARRAYS, STRANGE, LISTED))]
+)
 def test_a_config_that_does_not_tell_is_left_with_a_warning(text, tmp_path, monkeypatch):
     told = []
     monkeypatch.setattr('mmcls_kd.networks.sources.print_log', lambda message, *_: told.append(message))
     found = pixels(weights(tmp_path, text))
     same(found, LIBRARYS.mean, LIBRARYS.std, LIBRARYS.to_rgb, None)
-    assert [message.partition('trained.pth')[2].partition(' with: ')[0] for message in told] == [
+    assert [message.partition('trained.pth')[2].partition(' with (')[0] for message in told] == [
         ': its config does not tell which images it was trained'
     ]
+    assert '--trust' not in told[0]
+    assert 'model.teacher_pixels=dict(mean=..., std=..., to_rgb=..., size=...)' in told[0]
 
 
 def test_without_a_config_they_are_the_librarys(tmp_path):
     same(pixels(weights(tmp_path, None)), LIBRARYS.mean, LIBRARYS.std, LIBRARYS.to_rgb, None)
+
+
+def test_a_store_is_of_these_images(tmp_path):
+    plain = dict(type='ClassificationDistiller', student_cfg=NETWORK, teacher_cfg=NETWORK, distill_cfg=[])
+    file = weights(tmp_path, Config(dict(model=NETWORK, data_preprocessor=OWN, test_dataloader=dataset(48))).pretty_text)
+    found = teacher_of(Config(dict(model=dict(plain, teacher_pretrained=file))))
+    assert found['images'][0]['mean'] == pytest.approx(OWN['mean'])
+    assert found['images'][0]['size'] == [48, 48]
+    assert 'images' not in teacher_of(Config(dict(model=dict(plain, teacher_pretrained=weights(tmp_path, None)))))

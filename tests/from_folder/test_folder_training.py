@@ -21,7 +21,7 @@ from PIL import Image
 
 import mmcls_kd
 from mmcls_kd.command import predict, store, test, train
-from mmcls_kd.command.from_folder.making import Order, chosen_methods, make, set_queue
+from mmcls_kd.command.from_folder.making import Order, _gone, chosen_methods, make, set_queue
 from mmcls_kd.command.from_folder.runs import next_commands
 from mmcls_kd.command.training import parser
 from mmcls_kd.distillers.classification import ClassificationDistiller
@@ -670,3 +670,15 @@ def test_attention_costs_as_well(fused):
     projections, products = 9 * 8 * (24 + 8), 2 * 2 * 9 * 9 * 4
     assert count_flops(Attention(), torch.zeros(1, 8, 3, 3)) == 2 * (projections + products)
     assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize('wrapped', [True, False])
+def test_the_folder_of_an_edited_config_is_found(wrapped, tmp_path):
+    dataset = dict(type='CustomDataset', data_root=str(tmp_path / 'gone'))
+    dataset = dict(type='RepeatDataset', dataset=dataset, times=2) if wrapped else dataset
+    Config(dict(train_dataloader=dict(dataset=dataset))).dump(tmp_path / 'made.py')
+    assert _gone(tmp_path / 'made.py') == str(tmp_path / 'gone')
+    (tmp_path / 'gone').mkdir()
+    assert _gone(tmp_path / 'made.py') is None
+    Config(dict(train_dataloader=dict(dataset=dict(type='Other')))).dump(tmp_path / 'made.py')
+    assert _gone(tmp_path / 'made.py') is None

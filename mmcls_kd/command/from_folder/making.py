@@ -18,6 +18,7 @@ from torch import nn
 
 from ...configs.reading import as_python, read_config
 from ...distillers.teacher import network_pixels
+from ...engine.config import datasets_of
 from ...errors import close_names, refusals_named
 from ...features.dry_run import dry_run, own_sizes
 from ...files.atomic import atomic_path, save_atomically
@@ -540,8 +541,9 @@ def _gone(config: Path) -> str | None:
     """Return the folder of images of a made config if it no longer exists."""
     if not config.is_file():
         return None
-    root = read_config(str(config)).train_dataloader.dataset.data_root
-    return None if Path(root).is_dir() else root
+    roots = (part.get('data_root') for _, part in datasets_of(read_config(str(config))))
+    root = next(filter(None, roots), None)
+    return None if root is None or Path(root).is_dir() else root
 
 
 def _going_on(config: Path, root: Path) -> str:
