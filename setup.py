@@ -42,7 +42,7 @@ class BuildWithToolbox(build_py):
 
 #: What needs a library of its own; where it is missing, an error names the extra.
 EXTRAS = dict(
-    analysis=['matplotlib', 'scikit-learn', 'torchmetrics'],
+    analysis=['matplotlib', 'scikit-learn'],
     datasets=['datasets'],
     docs=DOCS,
     hf=['safetensors', 'transformers'],
@@ -81,7 +81,6 @@ EXTRAS = dict(
         'setuptools>=77',  # builds a wheel in the tests
         'tensorboard',
         'timm',
-        'torchmetrics',
         'transformers',
         'twine',
         'webdataset',

@@ -21,6 +21,7 @@ from .features.taps import Tap, check_names, given_taps, lays_tokens, record, sh
 from .patches import without_reentry
 from .recipe.labels import (
     as_labels,
+    check_classes,
     check_range,
     check_scores,
     check_stored,
@@ -30,7 +31,6 @@ from .recipe.labels import (
     check_unlabelled,
     filled,
     is_labelled,
-    one_logit,
     task_loss,
     unlabelled,
 )
@@ -57,7 +57,7 @@ from .teachers.frozen import FrozenTeacher, check_run
 from .teachers.inputs import InputSpec, changed
 from .teachers.several import TeacherGroup
 from .teachers.stored import StoredTeacher
-from .teachers.towers import Tower, in_float32, is_tower, load_tower
+from .teachers.towers import Tower, is_tower, load_tower, make_trainable, of_the_last_batch
 
 logger = logging.getLogger(__name__)
 TeacherLike = FrozenTeacher | TeacherGroup | StoredTeacher
@@ -137,6 +137,7 @@ class BaseDistiller(nn.Module):
             torch.default_generator.manual_seed(int(torch.randint(2**62, ())))  # and no loss's weights are drawn as they are
             self.distill_losses = nn.ModuleDict({m.name: m.build(shapes, facts, self.progress) for m in methods})
         self.loss_weights = {method.name: method.weight for method in methods}
+        self._check_two_classes(found.num_classes)
         self._weigh_task(methods)
         self._find_views(methods, read)
         predictors = [name for name, loss in self.distill_losses.items() if hasattr(loss, 'predict_logit')]
@@ -144,10 +145,24 @@ class BaseDistiller(nn.Module):
             raise ValueError(f'{" and ".join(predictors)} both make the predictions: choose one of them')
         self.predictor = predictors[0] if predictors else None
 
+    def _check_two_classes(self, count: int) -> None:
+        """Refuse losses of standardised logits with two classes."""
+        for name, loss in self.distill_losses.items() if count == 2 else ():
+            if any(getattr(part, 'standardize', False) for part in loss.modules()):
+                raise ValueError(
+                    f'{name}: standardised logits of two classes are always the same but for their sign, so nothing would '
+                    'be learned: choose another method, or standardize=False'
+                )
+
     def _weigh_task(self, methods: Sequence[Method]) -> None:
         """Set the factor and the views of the task loss by the settings of the methods, else by their losses."""
         given = {method.name: method.task_weight for method in methods if method.task_weight is not None}
         self._task_weights = given
+        if self.task_weight < 0:
+            raise ValueError(
+                f'the task loss has the weight {self.task_weight:g} (1 - alpha of KDLoss), and would be maximised: give an '
+                'alpha from 0 to 1, or the weight of the task loss by task_weight'
+            )
         chosen = [
             method.task_views or getattr(self.distill_losses[method.name], 'task_views', ('weak',)) for method in methods
         ]
@@ -386,12 +401,17 @@ class Distiller(BaseDistiller):
         size = (input_size, input_size) if isinstance(input_size, int) else input_size
         self.student, self.task_loss = student, task_loss
         self.num_samples, self.batch_size, self.progress = num_samples, batch_size, Progress()
-        self._seen_batch = self._told_of_eval = self._missing = False
+        self._seen_batch = self._told_of_eval = self._missing = self._knows_epoch = False
         found = dry_run(student, 'student', size, whole=True)
         self.num_classes, self.label = found.num_classes, label
         self.multi_label = multi_label or found.num_classes == 1
         if not any(parameter.requires_grad for parameter in student.parameters()):
             raise ValueError('student: no parameter is trainable (a former teacher?): call student.requires_grad_(True)')
+        if norms := of_the_last_batch(student):
+            logger.warning(
+                f'{len(norms)} batch norms of the student have a momentum of {norms[0].momentum}, which is the weight of '
+                'the last batch in torch: the trained student would go by that batch alone. Set their `momentum` to 0.1'
+            )
         if not found.num_classes and not methods:
             raise ValueError("losses: the student has no classes, so nothing teaches it: choose one, such as 'embedding'")
         if teacher is None and (needing := [m.name for m in methods if any(map(needs_teacher, m.inputs))]):
@@ -400,13 +420,8 @@ class Distiller(BaseDistiller):
         if teacher is not None:
             keywords = dict(taps=given, mode=teacher_mode, precision=teacher_precision, size=found.size)
             self.teacher_holder = _teacher(teacher, student, inputs, keywords)
-            counts = found.num_classes, self.teacher_holder.num_classes
-            if counts[0] != counts[1] and 0 not in counts:
-                raise ValueError(
-                    f'the student has {counts[0]} classes and the teacher {counts[1]}: '
-                    f'{one_logit(*counts)}give both the same classes, or say by TeacherSpec(network, class_map=[...]) which '
-                    'of the teacher’s classes is which of the student’s'
-                )
+            remedy = 'give both the same classes, or say by TeacherSpec(network, class_map=[...])'
+            check_classes(self.num_classes, self.teacher_holder.num_classes, remedy)
         self.connect(methods, default_taps(student, found) | given_taps(given, '_s', found), found)
         read = [*self.student_taps.values(), *self._teacher_taps()]
         self._ratio = found.size if any(lays_tokens(tap) for tap in read) else None
@@ -428,6 +443,7 @@ class Distiller(BaseDistiller):
             iteration: Number of finished iterations, for schedules with ``by_epoch=False``.
         """
         self.progress.epoch, self.progress.iteration = epoch, iteration
+        self._knows_epoch = True
 
     def forward(
         self, images: Tensor | Sequence[Tensor], labels: Tensor | None = None, indices: Tensor | None = None
@@ -496,7 +512,7 @@ class Distiller(BaseDistiller):
             )
 
     def _check_batch(self, labels: Tensor | None) -> None:
-        """Refuse labels outside of the classes (on a GPU in the first batch alone); warn once of a student in eval mode."""
+        """Refuse labels outside of the classes (on a GPU in the first batch alone); warn once of a wrong mode or epoch."""
         if torch.compiler.is_compiling():
             return
         if labels is not None and len(labels) and (labels.device.type == 'cpu' or not self._seen_batch):
@@ -507,6 +523,14 @@ class Distiller(BaseDistiller):
         if torch.is_grad_enabled() and not self.student.training and not self._told_of_eval:
             self._told_of_eval = True
             logger.warning('the student is in eval mode: call distiller.train() before each epoch of training')
+        if torch.is_grad_enabled() and self.student.training and not self._knows_epoch:
+            self._knows_epoch = True
+            curricula = {name for name, loss in self.distill_losses.items() if hasattr(loss, 'progress')}
+            if names := [name for name, weight in self.loss_weights.items() if not weight.fixed or name in curricula]:
+                logger.warning(
+                    f'{", ".join(names)}: the schedule of the weight or of the temperature stands at its beginning: call '
+                    'distiller.set_epoch(epoch) at the start of each epoch'
+                )
         self._seen_batch = True
 
     def _teacher_taps(self) -> list[Tap]:
@@ -615,7 +639,7 @@ def hugging_face(transformers: Any, name: str) -> nn.Module:
     """Load a classifier or an image tower of Hugging Face."""
     if is_tower(transformers, name):
         return Tower(load_tower(transformers, name))
-    return in_float32(transformers.AutoModelForImageClassification.from_pretrained(name))
+    return make_trainable(transformers.AutoModelForImageClassification.from_pretrained(name))
 
 
 def load_network(name: str) -> nn.Module:

@@ -127,19 +127,19 @@ def know_several_labels(kind: Any, head: Callable[..., nn.Module], loss: dict[st
         setattr(kind, name, by_head(name))
 
 
-def keep_float32(kind: Any, in_float32: Callable[[Any], nn.Module]) -> None:
-    """Let mmpretrain's ``HuggingFaceClassifier`` compute in float32, whatever its file holds. Needed up to 1.3.6.
+def train_hugging_face(kind: Any, make_trainable: Callable[[Any], nn.Module]) -> None:
+    """Prepare the network of mmpretrain's ``HuggingFaceClassifier`` for a training. Needed up to 1.3.6.
 
     Args:
         kind: The class of the classifier.
-        in_float32: What converts its network.
+        make_trainable: What does so, in place.
     """
     make = kind.__init__
 
     @functools.wraps(make)
     def init(self: Any, *arguments: Any, **keywords: Any) -> None:
         make(self, *arguments, **keywords)
-        in_float32(self.model)
+        make_trainable(self.model)
 
     kind.__init__ = init
 
@@ -197,13 +197,15 @@ def _label_array(read_labels: Callable[[str], Any], path: str) -> Any:
 def _pack_lists() -> None:
     """Let data sets with lists of images in mmpretrain's own way keep them packed, unless ``serialize_data=False``.
 
+    A line of an annotation file that cannot be read is named.
+
     Up to 1.3.6, mmpretrain makes a dict of each image, and mmengine pickles it: 5 s and 0.9 GB for ImageNet.
     """
     from mmengine.dataset import BaseDataset
     from mmengine.fileio import LocalBackend, get_file_backend
     from mmpretrain.datasets import CustomDataset
 
-    from .files.packed_list import PackedList, packed_file, packed_samples
+    from .files.packed_list import PackedList, packed_file, packed_samples, refuse_faulty_line
 
     initialise = CustomDataset.full_init
     theirs = [CustomDataset.load_data_list, BaseDataset.filter_data, BaseDataset._serialize_data]
@@ -230,7 +232,12 @@ def _pack_lists() -> None:
                 several = isinstance(indices, Sequence)
                 self.data_list = found[indices] if several else self._get_unserialized_subset(indices)
             self.serialize_data, self._fully_initialized = False, True
-        initialise(self)
+        try:
+            initialise(self)
+        except ValueError as error:
+            if self.ann_file and self.with_label and type(self).load_data_list is theirs[0]:
+                refuse_faulty_line(self.ann_file, error)
+            raise
 
     CustomDataset.full_init = full_init
 

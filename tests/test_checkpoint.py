@@ -6,11 +6,15 @@ import os
 import pickle
 import re
 import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import mmengine
 import numpy as np
 import pytest
+import safetensors.torch
 import timm
 import torch
 import torchvision
@@ -23,7 +27,7 @@ from mmpretrain.registry import MODELS
 from networks import build, method, resnet, vit
 
 from mmcls_kd.checks.training import check_some_fit
-from mmcls_kd.files.atomic import save_atomically
+from mmcls_kd.files.atomic import save_atomically, sha256
 from mmcls_kd.files.checkpoint import check_end, read_checkpoint, read_start
 from mmcls_kd.networks import loading as loading_module
 from mmcls_kd.networks import weights as weights_module
@@ -269,7 +273,10 @@ class TestOtherPrograms:
     def test_options_of_a_script_are_plain_data(self, weights, tmp_path):
         args = argparse.Namespace(lr=0.1, output=Path('out'), device=torch.device('cpu'), inner=argparse.Namespace(a=[1]))
         torch.save(dict(model=weights, args=args), tmp_path / 'w.pth')
+        torch.serialization.add_safe_globals([argparse.Namespace])
+        before = set(torch.serialization.get_safe_globals())
         assert read_checkpoint(tmp_path / 'w.pth')['args'].inner == argparse.Namespace(a=[1])
+        assert set(torch.serialization.get_safe_globals()) == before  # its own are gone, the caller's are there
         args.evil = Malicious(tmp_path / 'ran')
         torch.save(dict(model=weights, args=args), tmp_path / 'w.pth')
         with pytest.raises(ValueError, match='could run code'):
@@ -308,6 +315,19 @@ class TestIndex:
 
 
 class TestFetching:
+    @pytest.fixture
+    def site(self, tmp_path, monkeypatch):
+        """A folder, and the address under which a server has its files."""
+        monkeypatch.setattr(SimpleHTTPRequestHandler, 'log_message', lambda *_: None)
+        (tmp_path / 'site').mkdir()
+        handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / 'site'))
+        with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+            thread = Thread(target=server.serve_forever)
+            thread.start()
+            yield tmp_path / 'site', f'http://127.0.0.1:{server.server_port}'
+            server.shutdown()
+            thread.join()
+
     def test_an_address_is_downloaded_once_into_torchs_cache(self, tmp_path, monkeypatch):
         monkeypatch.setenv('TORCH_HOME', str(tmp_path))
         calls = []
@@ -321,6 +341,28 @@ class TestFetching:
         for _ in range(2):
             load_strictly(build(SRRL).teacher, address, 'teacher')
         assert calls == [(address, 'f257d4e6')]
+
+    def test_files_of_one_name_are_kept_apart(self, site, tmp_path, monkeypatch):
+        folder, address = site
+        monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+        for value, part in enumerate('AB'):
+            (folder / part).mkdir()
+            torch.save(dict(a=torch.tensor(value)), folder / part / 'pytorch_model.bin')
+        safetensors.torch.save_file(dict(a=torch.tensor(2)), folder / 'model.safetensors')
+        names = ['A/pytorch_model.bin', 'B/pytorch_model.bin', 'model.safetensors?download=true']
+        for _ in range(2):
+            assert [read_checkpoint(fetch(f'{address}/{name}', 'teacher'))['a'].item() for name in names] == [0, 1, 2]
+            for path in [*folder.rglob('*.*')]:
+                path.unlink()  # from now on they are in the cache
+
+    def test_a_name_with_a_hash_is_that_of_torchs_cache(self, site, tmp_path, monkeypatch):
+        folder, address = site
+        monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'cache'))
+        torch.save(dict(a=torch.tensor(0)), folder / 'file')
+        name = f'net-{sha256(folder / "file")[:8]}.pth'
+        (folder / 'file').rename(folder / name)
+        for query in ('', '?download=true'):
+            assert fetch(f'{address}/{name}{query}', 'teacher') == tmp_path / 'cache' / 'hub' / 'checkpoints' / name
 
     def test_a_failed_download_says_what_to_do(self, tmp_path, monkeypatch):
         monkeypatch.setenv('TORCH_HOME', str(tmp_path))

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from mmpretrain.datasets import CustomDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 
-from mmcls_kd.engine.labels import check_names, left_out, namings, training_names
+from mmcls_kd.engine.labels import check_names, has_labels, left_out, namings, training_names
 from mmcls_kd.networks.classes import compare_order, index_by_name, match
 
 
@@ -85,8 +85,39 @@ class TestTeacher:
         with pytest.raises(ValueError, match="has none with the name of 2 'cat': say by model.teacher_classes"):
             index_by_name([self.ANIMALS], known, len(known), 3)
 
+    @pytest.mark.parametrize('known', [['ant', 'bee'], ['bee', 'ant'], ['ant', 'dog']])
+    def test_fewer_classes_than_the_data(self, known):
+        """No class map mends it."""
+        with pytest.raises(ValueError, match="lacks classes of the data: it has 2 and the student 3, .* 2 'cat'") as caught:
+            index_by_name([self.ANIMALS], known, 2, 3)
+        assert ("of 1 'bee', 2 'cat': take a teacher of all the classes" in str(caught.value)) == ('bee' not in known)
+        assert 'places' not in str(caught.value)
+
     def test_fewer_classes_of_the_student_than_of_the_data(self):
         assert index_by_name([self.ANIMALS], ['ant', 'bee', 'cat'], 3, 2) is None
+
+    def test_data_without_names(self, caught):
+        for names, known in [(None, ['ant', 'bee']), ([], ['LABEL_0', 'LABEL_1']), ([], None), ([], ['ant', 'bee', 'cat'])]:
+            assert index_by_name(names, known, 2, 2) is None
+            assert caught.matches('')
+        assert index_by_name([], ['ant', 'bee'], 2, 2) is None
+        assert caught.matches(
+            r"do not name them: .* order of the teacher’s \('ant', 'bee'\).*classes=\[\.\.\.\], or set model.teacher_classes"
+        )
+
+    @pytest.mark.parametrize(
+        ('dataset', 'has'),
+        [
+            (None, False),
+            (dict(type='CIFAR10'), True),
+            (dict(type='HuggingFaceDataset', with_label=False), False),
+            (dict(type='WithoutLabels', dataset=dict(type='CIFAR10')), False),
+            (dict(type='RepeatDataset', dataset=dict(type='UnlabelledImages')), False),
+            (dict(type='ConcatDataset', datasets=[dict(type='UnlabelledImages'), dict(type='WebDataset')]), True),
+        ],
+    )
+    def test_data_with_labels(self, dataset, has):
+        assert has_labels(dataset) == has
 
     def test_the_way_of_naming_that_fits(self):
         ways = [numbered('Ameise', 'Biene'), numbered('n01', 'n02')]

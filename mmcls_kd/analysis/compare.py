@@ -19,7 +19,7 @@ from ..configs.reading import in_scope
 from ..distillers.recipe import Recipe
 from ..engine.config import complete_dataloaders, student_only
 from ..engine.data import plain_datasets
-from ..engine.folders import check_data_folders, check_idx_files
+from ..engine.folders import check_data_folders
 from ..engine.labels import ways_of
 from ..networks.classes import compare_order, data_named, names_in
 from ..networks.loading import load_strictly
@@ -142,13 +142,13 @@ class Entrant:
         if name is None:
             raise ValueError(f'{run.folder}: its config has no val_dataloader and no test_dataloader, so no images')
         check_data_folders(self.cfg, (name,))
-        check_idx_files(self.cfg, (name,))
         complete_dataloaders(self.cfg, pin_memory=False, persistent_workers=False)
         with in_scope(self.cfg):
             self.loader = spread(Runner.build_dataloader(copy.deepcopy(self.cfg[name]), seed=0), images)
             cfg = copy.deepcopy(self.cfg)
             student_only(cfg)
-            self.student = MODELS.build(cfg.model).to(get_device()).eval()
+            self.student = MODELS.build(cfg.model).to(get_device())
+        self.student.eval()
         self.names = ways_of(self.loader.dataset)
         self.load(run.checkpoints[run.last])
         self.reader = ClassifierReader(self.student)

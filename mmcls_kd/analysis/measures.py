@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 #: Number of intervals of confidence, of equal width.
@@ -29,18 +30,14 @@ def agreement(logit: Tensor, other: Tensor) -> float:
 
 def class_accuracies(logit: Tensor, label: Tensor) -> Tensor:
     """Return the accuracy on the images of each class, (C,); NaN for a class without images."""
-    from torchmetrics.functional.classification import multiclass_confusion_matrix
-
-    counts = multiclass_confusion_matrix(logit.argmax(dim=1), label, num_classes=logit.shape[1]).double()
-    return counts.diagonal() / counts.sum(dim=1)
+    right = label[logit.argmax(dim=1) == label]
+    return right.bincount(minlength=logit.shape[1]).double() / label.bincount(minlength=logit.shape[1])
 
 
 def divergence(logit_t: Tensor, logit_s: Tensor) -> float:
     """Return the mean Kullback-Leibler divergence from teacher to student, KL(teacher ‖ student), in nats."""
-    from torchmetrics.functional.regression import kl_divergence
-
     log_t, log_s = (logit.double().log_softmax(dim=1) for logit in (logit_t, logit_s))
-    return float(kl_divergence(log_t, log_s, log_prob=True))
+    return float(F.kl_div(log_s, log_t, reduction='batchmean', log_target=True))
 
 
 def entropy(logit: Tensor, temp: float = 1.0) -> float:
@@ -74,10 +71,7 @@ class Calibration:
 
 
 def calibration(logit: Tensor, label: Tensor, bins: int = BINS) -> Calibration:
-    """Measure the calibration by intervals of equal width, each with its lower end, the last with both.
-
-    torchmetrics has one interval more, for a confidence of exactly 1.
-    """
+    """Measure the calibration by intervals of equal width, each with its lower end, the last with both."""
     confidence, named = logit.double().softmax(dim=1).max(dim=1)
     place = (confidence * bins).long().clamp(max=bins - 1)
     counts = torch.bincount(place, minlength=bins)

@@ -18,7 +18,7 @@ from ..distillers.recipe import Recipe
 from ..distillers.teacher import Teacher
 from ..engine.console import Progress
 from ..engine.data import batches_from, plain_datasets
-from ..engine.first_batch import first_images, misfits_named, uncompiled
+from ..engine.first_batch import first_images, misfits_named
 from ..engine.labels import ways_of
 from ..engine.models import unwrapped
 from ..errors import TrainingError
@@ -62,7 +62,7 @@ class Prototypes:
         self.loader = loader
         self.wanted = len(self.loader.dataset) if images is None else images
         self._check_images()
-        with misfits_named('the teacher'), uncompiled():
+        with misfits_named('the teacher'), torch.compiler.set_stance('force_eager'):  # nothing is compiled for two images
             width = self._vectors(first_images(self.loader))[0].shape[1]
         self.sums = torch.zeros(self.model.num_classes, width, dtype=torch.float64)
         self.counts = torch.zeros(self.model.num_classes, dtype=torch.long)

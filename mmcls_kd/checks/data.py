@@ -13,11 +13,13 @@ from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import numpy as np
+from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
+from mmengine.dataset import Compose
 from mmengine.fileio import exists, get, get_file_backend, isdir, join_path
 from mmengine.registry import FUNCTIONS
 from mmpretrain.datasets import MultiLabelDataset
-from mmpretrain.registry import DATASETS
+from mmpretrain.registry import DATASETS, TRANSFORMS
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -25,6 +27,7 @@ from rich.table import Table
 from ..distillers.recipe import Recipe
 from ..engine.config import DATALOADERS, datasets_of
 from ..engine.folders import LAYOUTS
+from ..engine.image_ends import loader_of
 from ..engine.labels import (
     declared_names,
     first_of,
@@ -37,6 +40,7 @@ from ..engine.labels import (
     reads_lists,
     unlike,
 )
+from ..files.packed_list import parsed_line, shown_line
 from ..networks.classes import Names, match
 from .images import file_fault, image_files, opened, stacking_fault
 
@@ -181,24 +185,16 @@ class AnnotationLine(NamedTuple):
 class AnnotationFile(ListedData):
     """A data set whose samples are the lines ``PATH LABEL`` of an annotation file.
 
-    mmpretrain would stop at the first wrong line without naming it.
+    A training stops at the first wrong line.
     """
 
     def _line(self, number: int, raw: bytes) -> AnnotationLine:
         """Parse a line as mmpretrain does."""
-        text = raw.decode('utf-8', 'backslashreplace').rstrip('\r\n')
-        where = f'line {number} {text!r}'
+        where = f'line {number} {shown_line(raw)}'
         try:
-            fields = raw.decode('utf-8').strip().rsplit(' ', 1)
-        except UnicodeDecodeError:
-            return AnnotationLine(where, fault='not UTF-8')
-        if len(fields) != 2:
-            return AnnotationLine(where, fault='not two fields, a path and a label with a blank between them')
-        name, digits = fields
-        try:
-            label = int(digits)
-        except ValueError:
-            return AnnotationLine(where, fault=f'the label {digits!r} is no integer')
+            name, label = parsed_line(raw)
+        except ValueError as error:
+            return AnnotationLine(where, fault=str(error))
         return AnnotationLine(where, name, label, label_fault(label, self.classes))
 
     def _lines(self) -> Iterator[AnnotationLine]:
@@ -346,17 +342,28 @@ def unseen_findings(parts: Sequence[ListedData]) -> Iterator[Finding]:
     yield Finding(parts[0].place, f'{text}{", ..." if len(unseen) > 10 else ""}', WARNING)
 
 
-def read_all(files: Iterator[ImageFile], workers: int) -> Generator[tuple[ImageFile, str | None], None, None]:
+def read_all(
+    files: Iterator[ImageFile], workers: int, load: LoadImageFromFile | None = None
+) -> Generator[tuple[ImageFile, str | None], None, None]:
     """Read image files in threads, since decoding releases Python's lock, and yield each with its fault, or None.
 
+    Pillow finds files that lack their end, and the pipeline's own transform, if it is given, those that it does not decode.
     No more images than there are workers are in memory.
     """
     pool = ThreadPoolExecutor(workers)
     try:
         while batch := list(islice(files, 64 * workers)):
-            yield from zip(batch, pool.map(file_fault, [file.path for file in batch]), strict=True)
+            yield from zip(batch, pool.map(lambda file: file_fault(file.path, load), batch), strict=True)
     finally:
         pool.shutdown(cancel_futures=True)  # after Ctrl-C the rest of the batch is not waited for
+
+
+def _own_loader(pipeline: Sequence[Mapping] | None) -> LoadImageFromFile | None:
+    """Build the transform by which a config's pipeline reads image files, by default mmpretrain's own; None for another."""
+    first = (pipeline or [dict(type='LoadImageFromFile')])[0]
+    with suppress(Exception):  # of a transform that cannot be built, which the training refuses
+        return loader_of(Compose([TRANSFORMS.build(first)]))
+    return None
 
 
 def model_classes(cfg: Config) -> int | None:
@@ -383,7 +390,7 @@ class DataCheck:
         for loader in DATALOADERS:
             wrappers = ('dataset', 'datasets')
             parts = [d for name, d in datasets_of(cfg) if name == loader and not any(key in d for key in wrappers)]
-            for number, part in enumerate(reversed(parts), 1):  # datasets_of begins at a wrapper's last part
+            for number, part in enumerate(parts, 1):
                 name = loader.removesuffix('_dataloader') + (f' {number}' if len(parts) > 1 else '')
                 material = {k: v for k, v in part.items() if k not in IMMATERIAL}
                 earlier = next((earlier for known, earlier in seen if known == material), None)
@@ -428,7 +435,8 @@ class DataCheck:
             task = progress.add_task('', total=sum(data.images for data in self.data.values()))
             for name, data in self.data.items():
                 progress.update(task, description=name, advance=data.in_memory)
-                with closing(read_all(data.files(), self.workers)) as results:
+                load = _own_loader(self._configs[name][1].get('pipeline'))
+                with closing(read_all(data.files(), self.workers, load)) as results:
                     for file, fault in results:
                         if fault is not None:
                             missing = file.line and not exists(file.path)

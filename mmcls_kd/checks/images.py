@@ -7,13 +7,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations, islice
+from pathlib import Path
 from typing import Any
 
+from mmcv.transforms import LoadImageFromFile
 from mmengine.fileio import get
 from PIL import Image
 
 from ..engine.data import plain_datasets, sample_infos
-from ..engine.image_ends import ends_early, image_fault
+from ..engine.image_ends import ENDS, SIZED, decoding_fault, ends_early, image_fault, loader_of
 from ..files.held_images import is_held
 
 #: Number of images of a data set that are opened, evenly spread: about a second.
@@ -22,6 +24,10 @@ LOOKED_AT = 20_000
 OPENED_AT_ONCE = 64
 #: The tag by which EXIF rotates an image, and its values for a quarter turn.
 ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)
+
+
+#: Formats, as Pillow calls them, that every build of OpenCV decodes, and whose end tells whether they are whole.
+JUDGED = ('JPEG', 'MPO', 'PNG', 'WEBP')
 
 
 @dataclass(frozen=True)
@@ -34,15 +40,25 @@ class Opened:
     size: tuple[int, int] | None
 
 
-def opened(part: Any, index: int, path: str) -> Opened:
-    """Open an image's file, without decoding it."""
+def opened(part: Any, index: int, path: str, decode: bool = False) -> Opened:
+    """Open an image's file, without decoding it.
+
+    Args:
+        part: The data set.
+        index: Index in it.
+        path: The file.
+        decode: Whether to decode a file whose end does not tell whether it can be read.
+    """
     try:
         with Image.open(io.BytesIO(get(path)) if is_held(path) else path) as image:
             width, height = image.size
-            lies = image.getexif().get(ORIENTATION) in LYING
+            lies = image.format != 'AVIF' and image.getexif().get(ORIENTATION) in LYING  # OpenCV 5.0 does not turn those
+            judged = image.format in JUDGED and (is_held(path) or Path(path).suffix.lower() in (*ENDS, SIZED))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return Opened(part, index, path, None)
     whole = not ends_early(path) or file_fault(path) is None
+    if decode and whole and not judged:
+        whole = decoding_fault(path, loader_of(getattr(part, 'pipeline', None))) is None
     return Opened(part, index, path, ((height, width) if lies else (width, height)) if whole else None)
 
 
@@ -58,14 +74,19 @@ def image_files(dataset: Any) -> Iterator[tuple[Any, int, str]]:
 
 
 def check_images(loader: Any, name: str, readable: bool = True) -> None:
-    """Refuse unreadable images, unless they are skipped, and images of sizes that the pipeline makes no batch of."""
+    """Refuse unreadable images, if they are to be ``readable``, and images of sizes that the pipeline makes no batch of.
+
+    Files other than JPEG, PNG and WebP are decoded by the pipeline's own transform for that.
+    """
     files = image_files(loader.dataset)
     parts = iter(lambda: list(islice(files, OPENED_AT_ONCE)), [])
     with ThreadPoolExecutor(8) as pool:
-        found = [one for part in pool.map(lambda part: [opened(*file) for file in part], parts) for one in part]
+        opened_parts = pool.map(lambda part: [opened(one, i, path, readable) for one, i, path in part], parts)
+        found = [one for part in opened_parts for one in part]
     bad = [one for one in found if one.size is None and _cannot_load(one)] if readable else []
     if bad:
-        fault = file_fault(bad[0].path) or 'OpenCV does not take it'
+        load = loader_of(getattr(bad[0].part, 'pipeline', None))
+        fault = file_fault(bad[0].path, load) or 'it does not go through dataset.pipeline'
         more = f', and {len(bad) - 1} more' if len(bad) > 1 else ''
         raise ValueError(
             f'{name}: the image {bad[0].path} cannot be read ({fault}){more}: mend or remove what '
@@ -75,10 +96,10 @@ def check_images(loader: Any, name: str, readable: bool = True) -> None:
         raise ValueError(f'{name}: {text}')
 
 
-def file_fault(path: str) -> str | None:
-    """Describe why an image file cannot be read to its end; None if it can."""
+def file_fault(path: str, load: LoadImageFromFile | None = None) -> str | None:
+    """Describe why an image file cannot be read to its end, or not by a pipeline's transform; None if it can."""
     try:
-        return image_fault(path)
+        return image_fault(path) or decoding_fault(path, load)
     except Exception as error:  # the decoders of rare formats let errors of their own arithmetic through
         return f'{type(error).__name__}: {error}'
 

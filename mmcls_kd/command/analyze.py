@@ -85,7 +85,7 @@ def prepare(args: argparse.Namespace) -> Any:
     """Read and check the trainings before any work; return the entrants and their distillers."""
     from ..errors import need_library
 
-    for library, name in (('matplotlib', 'matplotlib'), ('sklearn', 'scikit-learn'), ('torchmetrics', 'torchmetrics')):
+    for library, name in (('matplotlib', 'matplotlib'), ('sklearn', 'scikit-learn')):
         need_library(library, f'{program()} (by {name})', extra='analysis')
     from mmengine.logging import MMLogger
 

@@ -48,7 +48,7 @@ def check(args: argparse.Namespace) -> None:
     from ..engine.folders import check_data_folders
 
     cfg = run_config(args)
-    check_data_folders(cfg, DATALOADERS)
+    check_data_folders(cfg, DATALOADERS, contents=False)  # whose faults DataCheck finds all of
     data = DataCheck(cfg, args.workers)
     faults = data.run()
     sys.stdout.flush()  # the last line, on the other stream, comes last

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from ..analysis.prototypes import Prototypes, prepare
     from ..checks.training import check_labels, load_data
     from ..engine.config import training_config
-    from ..engine.folders import check_data_folders, check_idx_files
+    from ..engine.folders import check_data_folders
     from ..engine.models import unwrapped
     from ..engine.runtime import build_runner
 
@@ -37,7 +37,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = training_config(args)
         prepare(cfg)
         check_data_folders(cfg, ('train_dataloader',))
-        check_idx_files(cfg, ('train_dataloader',))
         runner = build_runner(cfg)
         loader = load_data(runner)['train_dataloader']
         check_labels(loader.dataset, unwrapped(runner).num_classes, 'train_dataloader')

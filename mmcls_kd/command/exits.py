@@ -16,6 +16,8 @@ from .arguments import program
 
 #: Where the environment names a folder, a run leaves there how it ended; launchers pass neither message nor code on.
 STATUS = 'MMCLS_KD_STATUS'
+#: How an interrupted training goes on, whether or not it has saved a checkpoint.
+RESUMES = 'the same command with --resume resumes'
 #: Exit code after Ctrl-C: 128 and the number of SIGINT.
 INTERRUPTED = 130
 
@@ -78,7 +80,7 @@ def _note_termination() -> None:
 def ended_when_asked(again: str) -> Iterator[None]:
     """End the program on SIGTERM in the ``with`` block, with one line and the exit code that says "try again".
 
-    A training takes over the signal when it has begun, see :class:`~mmcls_kd.engine.termination.TerminationHook`. Ctrl-C
+    A training takes over the signal while its loop runs, see :class:`~mmcls_kd.engine.termination.TerminationHook`. Ctrl-C
     ends it with one line, too. ``again`` says how it resumes.
     """
 
@@ -145,7 +147,7 @@ def ended_in_order(again: str = 'with --resume') -> Iterator[None]:
             distributed.destroy_process_group()
             _end_at_once(code=0)
     except KeyboardInterrupt:
-        _end_interrupted(f'the same command{" with --resume" if "--resume" in again else ""} resumes')
+        _end_interrupted(RESUMES if '--resume' in again else 'the same command resumes')
     except TerminationError as ended:
         print(f'{program()}: {ended}', file=sys.stderr, flush=True)
         _note_termination()

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from .arguments import at_least_one, program, training_parser
+from .arguments import at_least_one, training_parser
 from .exits import ended_in_order, errors_in_one_line
 from .loading import load_libraries
 
@@ -28,14 +28,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     load_libraries()
     from ..checks.training import check_training
     from ..engine.config import count_samples, training_config
-    from ..engine.folders import check_data_folders, check_idx_files
+    from ..engine.folders import check_data_folders
     from ..engine.runtime import build_runner
-    from ..errors import need_library
 
     with tempfile.TemporaryDirectory() as folder:  # the runner wants one for its log; nothing of a run's is touched
         args.work_dir = folder
         with errors_in_one_line():
-            need_library('torchmetrics', program(), extra='analysis')
             from ..analysis.preflight import look, prepare, show
             from ..files.showing import screen, write_json
 
@@ -44,7 +42,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             cfg = training_config(args)
             prepare(cfg)
             check_data_folders(cfg, ('train_dataloader', 'val_dataloader'))
-            check_idx_files(cfg, ('train_dataloader', 'val_dataloader'))
             count_samples(cfg)
             runner = build_runner(cfg)
             check_training(runner)

@@ -46,7 +46,7 @@ def store(args: argparse.Namespace) -> None:
     load_libraries()
     from ..checks.training import load_data
     from ..engine.config import count_samples, training_config
-    from ..engine.folders import check_data_folders, check_idx_files
+    from ..engine.folders import check_data_folders
     from ..engine.runtime import build_runner, join_processes
     from ..engine.setup import decided_by_first
     from ..files.locks import locked
@@ -57,7 +57,6 @@ def store(args: argparse.Namespace) -> None:
             cfg = training_config(args)
             prepare(cfg, args.epochs)
             check_data_folders(cfg, ('train_dataloader',))
-            check_idx_files(cfg, ('train_dataloader',))
             count_samples(cfg)
             join_processes(cfg)
             folder = Path(args.store or Path(cfg.work_dir, 'teacher_store'))

@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int | str | None:
 
 def run(args: argparse.Namespace) -> int | str | None:
     """Do the job of the command line."""
-    from ..errors import need_library
+    from ..errors import EXIT_CODE, need_library
     from ..files.locks import locked
 
     with errors_in_one_line():
@@ -96,4 +96,4 @@ def run(args: argparse.Namespace) -> int | str | None:
                 return f'{program()}: {code}' if isinstance(code, str) else code
             except InterruptedStudyError as asked:
                 print(f'{program()}: ended by {asked}; the same command goes on', file=sys.stderr)
-                return 75
+                return EXIT_CODE

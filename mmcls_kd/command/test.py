@@ -103,7 +103,7 @@ def prepare(args: argparse.Namespace) -> Any:
 
     from ..checks.training import check_batches, check_data
     from ..engine.ema import use_validated_weights
-    from ..engine.folders import check_data_folders, check_idx_files
+    from ..engine.folders import check_data_folders
     from ..engine.labels import ways_of
     from ..engine.models import unwrapped
     from ..engine.runtime import build_runner
@@ -112,7 +112,6 @@ def prepare(args: argparse.Namespace) -> Any:
 
     cfg = run_config(args)
     check_data_folders(cfg, ('test_dataloader',))
-    check_idx_files(cfg, ('test_dataloader',))
     runner = build_runner(cfg)
     model = unwrapped(runner)
     model = model.module if args.tta else model

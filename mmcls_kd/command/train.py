@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .arguments import command_line
-from .exits import ended_in_order, ended_when_asked, errors_in_one_line
+from .exits import RESUMES, ended_in_order, ended_when_asked, errors_in_one_line
 from .loading import load_libraries
 from .training import parser, prepare
 
@@ -64,7 +64,7 @@ def train(args: argparse.Namespace) -> None:
     with ExitStack() as held:
         with errors_in_one_line():
             runner = prepare(args, held)
-        with ended_in_order():
+        with ended_when_asked(RESUMES), ended_in_order():
             runner.train()
             runner.logger.info(closing_line(runner))
 

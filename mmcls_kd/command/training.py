@@ -57,14 +57,13 @@ def prepare(args: argparse.Namespace, held: ExitStack) -> Any:
     """Return the runner of a training, with all checked; ``held`` keeps the lock of its work directory."""
     from ..checks.training import check_training
     from ..engine.config import count_samples, training_config
-    from ..engine.folders import check_data_folders, check_idx_files
+    from ..engine.folders import check_data_folders
     from ..engine.runtime import build_runner, join_processes
     from ..engine.setup import decided_by_first, find_resume_point
     from ..files.locks import locked
 
     cfg = training_config(args)
     check_data_folders(cfg, ('train_dataloader', 'val_dataloader'))
-    check_idx_files(cfg, ('train_dataloader', 'val_dataloader'))
     count_samples(cfg)
     join_processes(cfg)
     decided_by_first(lambda: held.enter_context(locked(Path(cfg.work_dir), BUSY)))

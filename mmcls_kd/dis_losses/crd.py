@@ -247,8 +247,7 @@ class CRDLoss(DistillLoss):
         if memory is not None and memory.shape != self.memory_s.shape:
             text = f'CRD begins anew: the checkpoint remembers {len(memory)} images, not {self.num_samples}'
             logger.warning(text)
-            for name in self.memories:
-                state_dict.pop(prefix + name, None)
+            state_dict.update({prefix + name: getattr(self, name) for name in self.memories})
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @full_precision

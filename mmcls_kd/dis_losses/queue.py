@@ -111,8 +111,7 @@ class QueueLoss(DistillLoss):
         queue = state_dict.get(f'{prefix}queue')
         if queue is not None and queue.shape != self.queue.shape:
             logger.warning(f'the queue begins anew: the checkpoint has {tuple(queue.shape)}, not {tuple(self.queue.shape)}')
-            for name in self.memories:
-                state_dict.pop(prefix + name, None)
+            state_dict.update({prefix + name: getattr(self, name) for name in self.memories})
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @full_precision

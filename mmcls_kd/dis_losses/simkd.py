@@ -60,7 +60,8 @@ class ReusedHead(nn.Module):
             *conv_bn_relu(inside, inside, 3),
             *conv_bn_relu(inside, teacher_channels, 1),
         )
-        self.head = head.requires_grad_(False).eval() if head is not None else None
+        self.head = head.requires_grad_(False) if head is not None else None
+        self.train()
 
     def train(self, mode: bool = True) -> 'ReusedHead':
         """Set the mode as in torch; the head stays in eval mode."""

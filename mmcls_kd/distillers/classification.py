@@ -14,7 +14,7 @@ from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from ..distiller import BaseDistiller, TeacherLike
+from ..distiller import BaseDistiller
 from ..errors import listed, refusals_named
 from ..features.dry_run import DryRun, dry_run
 from ..features.families import default_taps, drop_unread_outputs
@@ -25,7 +25,7 @@ from ..networks.sources import Source, brings_weights, check_to_be_had
 from ..networks.towers import with_embedding
 from ..networks.weights import left_random, rename_to_own
 from ..patches import without_reentry
-from ..recipe.labels import check_unlabelled, one_logit
+from ..recipe.labels import check_classes, check_unlabelled
 from ..recipe.methods import ALIASES, GT_LABEL, SAMPLE_IDX
 from ..recipe.schedules import Progress
 from ..teachers.fast import compile_parts
@@ -87,17 +87,6 @@ def build_student(source: Source, pretrained: str | bool | None) -> tuple[nn.Mod
 def students_own_names(distiller: ClassificationDistiller, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Rename the student in a state dict to its own names, in place."""
     rename_to_own(state, f'{prefix}student.', distiller.student)
-
-
-def check_classes(num_classes: int, teacher: TeacherLike | None) -> None:
-    """Refuse a teacher and a student with different numbers of classes, naming both, unless one has none."""
-    if teacher and teacher.num_classes != num_classes and teacher.num_classes and num_classes:
-        raise ValueError(
-            f'the student has {num_classes} classes and the teacher {teacher.num_classes}: '
-            f'{one_logit(num_classes, teacher.num_classes)}set model.student_cfg and '
-            'model.teacher_cfg (head.num_classes) to the same data, or say by model.teacher_classes which of the '
-            'teacher’s classes is which of the student’s'
-        )
 
 
 def refuse_narrow(network: nn.Module) -> None:
@@ -263,7 +252,9 @@ class ClassificationDistiller(BaseDistiller, BaseClassifier):
             **student_images(data_preprocessor, source.rgb_images if rgb_images is None else rgb_images, pipeline_pixels),
         )
         self.teacher_holder = recipe.build_teacher(methods, student, taps=taps, compile_options=compile_options)
-        check_classes(self.num_classes, self.teacher_holder)
+        if self.teacher_holder:
+            remedy = 'set model.student_cfg and model.teacher_cfg (head.num_classes) to the same data, or say by '
+            check_classes(self.num_classes, self.teacher_holder.num_classes, f'{remedy}model.teacher_classes')
         compare_heads(self.student, self.teachers)
         self.num_samples, self.batch_size, self.progress = num_samples, batch_size, RunnerProgress()
         self.connect(methods, default_taps(self.student, found) | given_taps(taps, '_s', found), found)

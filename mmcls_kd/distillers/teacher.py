@@ -57,7 +57,7 @@ class StudentSpec:
         num_classes: Its number of classes.
         rgb_images: Whether the data set's images are RGB or BGR; None if unknown: then they are taken to be as the
             teacher's.
-        names: Names of its classes in the data, in one or more forms; empty if unknown.
+        names: Names of its classes in the data, in one or more forms; empty if they have none, None if no data are known.
         size: Height and width of its images in training, if known.
         unclear: Unknown settings of its input preprocessing (``to_rgb``, ``mean``, ``std``), each with the reason and the
             remedy.
@@ -66,7 +66,7 @@ class StudentSpec:
     pixels: InputSpec
     num_classes: int
     rgb_images: bool | None = None
-    names: Sequence[Names] = ()
+    names: Sequence[Names] | None = None
     size: tuple[int, int] | None = None
     unclear: Mapping[str, str] = field(default_factory=dict)
 
@@ -227,11 +227,13 @@ def load_network(
     if settings.pretrained is False:  # drawn at random: the first process's, for nothing else brings them together
         for tensor in network.state_dict().values():
             broadcast(tensor)
-    names = names_in(load_strictly(network, weights, 'teacher')) if weights else None
+    meta = load_strictly(network, weights, 'teacher') if weights else {}
+    source = source.as_trained(meta, str(weights))
     given = settings.pixels or {}
     pixels = changed(network_pixels(network, source, student, given), given)
     usual = pixels.size
-    if not weights or 'size' in given or usual is None or size_is_said(network, cfg):
+    names = names_in(meta)
+    if not weights or 'size' in {**source.pixels, **given} or usual is None or size_is_said(network, cfg):
         return network, pixels, names, source.class_names, None
     print_log(
         f'nothing says for which size of images the weights {weights} were trained: the teacher gets the student’s. Its '

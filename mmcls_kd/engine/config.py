@@ -282,14 +282,14 @@ def check_schedules(recipe: Recipe, kind: Any) -> None:
 
 
 def datasets_of(cfg: Config) -> Iterator[tuple[str, dict]]:
-    """Iterate over each data set config of a run and the name of its dataloader, also inside of wrappers."""
+    """Iterate over each data set config of a run and the name of its dataloader, also inside of wrappers, in their order."""
     for name in DATALOADERS:
         pending = [(cfg.get(name) or {}).get('dataset')]
         while pending:
             dataset = pending.pop()
             if isinstance(dataset, dict):
                 yield name, dataset
-                pending += [dataset.get('dataset'), *dataset.get('datasets', [])]
+                pending += reversed([dataset.get('dataset'), *dataset.get('datasets', [])])
 
 
 def make_paths_absolute(cfg: Config) -> None:

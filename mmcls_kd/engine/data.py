@@ -22,7 +22,7 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from ..errors import ChoiceError, TrainingError, UnreadableImageError
 from .fast_transforms import hasten
-from .image_ends import cut_short, image_fault
+from .image_ends import cut_short, decoding_fault, image_fault, loader_of
 from .seeds import own_generators, seed_generators, seed_transforms, states_kept
 
 if TYPE_CHECKING:
@@ -315,19 +315,25 @@ class SeededDataset:
             path = self._path(index) if self._has_files and not self._hastened else None
             if path is None or not cut_short(path):
                 return make(index)
-            cause = None
+            fault, cause = image_fault(path), None
         except Exception as error:
             path = self._path(index) if self._has_files else None
-            if path is None or image_fault(path) is None:
+            if path is None or (fault := self._fault(path)) is None:
                 raise  # the file is in order, so something else is not
             cause = error
         unreadable = UnreadableImageError(
-            f'the image {path} of the training data cannot be read ({image_fault(str(path))}); mend or remove it '
+            f'the image {path} of the training data cannot be read ({fault}); mend or remove it '
             '(`python -m mmcls_kd check-data` finds all such), or set train_cfg.on_unreadable=skip to train without it'
         )
         if self.on_unreadable == 'skip':
             return unreadable
         raise unreadable from cause
+
+    def _fault(self, path: str) -> str | None:
+        """Describe why an image file cannot be read, by Pillow or a pipeline's own transform; None if it can."""
+        pipelines = (getattr(plain, 'pipeline', None) for plain in plain_datasets(self.dataset))
+        found = (decoding_fault(path, loader_of(pipeline)) for pipeline in pipelines)
+        return image_fault(path) or next(filter(None, found), None)
 
     @property
     def makes_batches(self) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,14 +27,6 @@ def first_images(loader: DataLoader, count: int = 2) -> Any:
 
 
 @contextmanager
-def uncompiled() -> Iterator[None]:
-    """Run compiled parts uncompiled, so that nothing is compiled for two images."""
-    stance = getattr(torch.compiler, 'set_stance', None)  # since torch 2.6
-    with stance('force_eager') if stance else nullcontext():
-        yield
-
-
-@contextmanager
 def misfits_named(what: str) -> Iterator[None]:
     """Turn errors of a first batch that does not fit into a ``ValueError`` that states it."""
     try:
@@ -49,11 +41,14 @@ def misfits_named(what: str) -> Iterator[None]:
 
 @contextmanager
 def without_a_trace(model: nn.Module, training: bool = False) -> Iterator[None]:
-    """Try a model in the ``with`` block, without gradients; random states, buffers and mode are restored."""
+    """Try a model in the ``with`` block, without gradients; random states, buffers and mode are restored.
+
+    Compiled parts run uncompiled, so that nothing is compiled for two images.
+    """
     before = model.training
     changing = [network for network in getattr(model, 'teachers', ()) if network.training] + [model] * training
     try:
-        with states_kept(), buffers_kept(*changing), torch.no_grad(), uncompiled():
+        with states_kept(), buffers_kept(*changing), torch.no_grad(), torch.compiler.set_stance('force_eager'):
             model.train(training)
             yield
     finally:

@@ -38,8 +38,11 @@ IDX_FILES = {
 }
 
 
-def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
-    """Refuse a data set of a run's dataloaders whose folder is missing, or whose split is not the one that it names."""
+def check_data_folders(cfg: Config, loaders: tuple[str, ...], contents: bool = True) -> None:
+    """Refuse a data set of a run's dataloaders whose folder is missing, or whose split is not the one that it names.
+
+    With ``contents``, files of Fashion-MNIST or Glyphs that are missing, truncated or different are refused, too.
+    """
     for loader, dataset in datasets_of(cfg):
         kind, root = dataset.get('type'), dataset.get('data_root')
         if loader not in loaders:
@@ -55,6 +58,9 @@ def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
             if root and not Path(folder).is_dir():
                 layout = f'; expected in {root}: {LAYOUTS[kind]}' if kind in LAYOUTS else ''
                 raise FileNotFoundError(f'{loader}: the data set folder {folder} does not exist{layout}')
+        if contents and (mend := IDX_SETS.get(str(kind))):
+            for name, dimensions in IDX_FILES.items():
+                check_idx_file(Path(root, name), dimensions, mend)
 
 
 def refuse_other_split(loader: str, dataset: Mapping) -> None:
@@ -87,15 +93,6 @@ def check_published(kind: str, root: Path) -> None:
             path = root / data.base_folder / name
             if path.is_file() and md5 and not check_md5(str(path), md5):
                 raise ValueError(f'{path}: there, but by MD5 not as published; {mend}')
-
-
-def check_idx_files(cfg: Config, loaders: tuple[str, ...]) -> None:
-    """Refuse files of Fashion-MNIST or Glyphs that are missing, truncated or different."""
-    sets = [d for name, d in datasets_of(cfg) if name in loaders and d.get('type') in IDX_SETS]
-    sets = [d for d in sets if isinstance(d.get('data_root'), str) and '://' not in d['data_root']]
-    for root, kind in sorted({(d['data_root'], d['type']) for d in sets}):
-        for name, dimensions in IDX_FILES.items():
-            check_idx_file(Path(root, name), dimensions, IDX_SETS[kind])
 
 
 def check_idx_file(path: Path, dimensions: int, mend: str) -> None:

@@ -16,6 +16,7 @@ from mmpretrain.registry import DATASETS
 from PIL import Image
 
 from ..networks.classes import Names, match, miscounted, moved, some, synset_words
+from ..networks.sources import kind_of
 from ..readers.base import HeldDataset
 from .data import plain_datasets, sample_infos
 
@@ -83,6 +84,14 @@ def ways_of(dataset: Any) -> list[Names]:
 def _forms(*found: Names) -> list[Names]:
     """Return the known ones of some lists of names, and those that are WordNet's numbers with their words, too."""
     return [names for given in found for names in (given, synset_words(given)) if names]
+
+
+def has_labels(dataset: Any) -> bool:
+    """Check whether a config's data set has labels, as far as its config tells; of several joined ones any."""
+    if not isinstance(dataset, Mapping) or kind_of(dataset) in ('UnlabelledImages', 'WithoutLabels'):
+        return False
+    inner = dataset.get('datasets') or ([dataset['dataset']] if dataset.get('dataset') else [])
+    return any(map(has_labels, inner)) if inner else dataset.get('with_label') is not False
 
 
 def training_names(dataset: Mapping | None) -> list[Names]:

@@ -17,6 +17,7 @@ from .data import PlacedSampler, batches_from, reproducible
 from .loss_watch import LossWatch
 from .models import unwrapped
 from .seeds import seed_all
+from .termination import sigterm_restored
 
 ON_NONFINITE = ('stop', 'skip')
 
@@ -190,6 +191,7 @@ class ResumableEpochLoop(_ResumableLoop, EpochBasedTrainLoop):
 
     __doc__ += _ResumableLoop.__doc__.split('\n', 1)[1]  # type: ignore[union-attr]
 
+    @sigterm_restored()
     def run(self) -> Any:
         """Train to the end."""
         self.begin()
@@ -222,6 +224,7 @@ class ResumableIterLoop(_ResumableLoop, IterBasedTrainLoop):
 
     __doc__ += _ResumableLoop.__doc__.split('\n', 1)[1]  # type: ignore[union-attr]
 
+    @sigterm_restored()
     def run(self) -> Any:
         """Train to the end."""
         self.begin()

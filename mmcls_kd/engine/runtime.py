@@ -30,7 +30,7 @@ from ..networks.loading import guard_loading
 from ..patches import start_faster
 from .console import ConsoleRunner, hide_platform_warnings
 from .extras import check_backends
-from .labels import training_names
+from .labels import has_labels, training_names
 
 #: Names of torch.distributed's variables in other launchers.
 VARIABLES = {
@@ -169,7 +169,8 @@ def build_runner(cfg: Config) -> Runner:
     check_backends(cfg)
     join_processes(cfg)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
-        names = training_names((cfg.get('train_dataloader') or {}).get('dataset')) if is_distiller(cfg.model) else []
+        dataset = (cfg.get('train_dataloader') or {}).get('dataset')
+        names = training_names(dataset) if is_distiller(cfg.model) and has_labels(dataset) else None
     try:
         with RunConfig.kept_back(), data_named(names):
             return RUNNERS.build(cfg) if 'runner_type' in cfg else ConsoleRunner.from_cfg(cfg)

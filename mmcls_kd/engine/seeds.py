@@ -71,7 +71,7 @@ def seed_transforms(*parts: int | str, numpy_alone: bool = False) -> int:
 def seed_all(*parts: int | str) -> None:
     """Seed all generators, those of every device too."""
     seed = seed_transforms(*parts)
-    if not hasattr(torch, 'accelerator') or torch.accelerator.is_available():  # torch before 2.6 does not have it
+    if torch.accelerator.is_available():
         torch.manual_seed(seed)  # without a device it would note for each kind where it was called: a third of a millisecond
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import socket
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +22,20 @@ from ..errors import TerminationError, TrainingError, on_sigterm
 from .checkpoint_hook import ResumableCheckpointHook
 from .models import unwrapped
 from .resumption import bytes_of, fingerprint
+
+
+@contextmanager
+def sigterm_restored() -> Iterator[None]:
+    """Restore the handler of SIGTERM after a training, however it ends.
+
+    Several processes keep that of the training: a launcher sends them the signal when another one has failed, too.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is not before and not is_distributed():
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 @HOOKS.register_module()
@@ -41,7 +57,7 @@ class TerminationHook(Hook):
         self._group: Any = None
 
     def before_train(self, runner: Runner) -> None:
-        """Install the handler of SIGTERM."""
+        """Install the handler of SIGTERM; the training loop restores the one before it."""
         on_sigterm(self.note)
         if is_distributed():
             seconds = runner.cfg.get('env_cfg', {}).get('dist_cfg', {}).get('timeout')

@@ -18,10 +18,13 @@ from mmpretrain.engine import SwitchRecipeHook
 
 from ..distillers import ClassificationDistiller
 from ..distillers.recipe import Recipe
+from ..errors import MissingLibraryError
 from ..files.atomic import sha256
+from ..files.checkpoint import read_checkpoint
 from ..files.held_images import is_held
 from ..networks.classes import match
 from ..networks.loading import fetch
+from ..networks.sources import find_network
 from .config import datasets_of
 from .data import SeededDataset, plain_datasets, sample_infos
 from .image_files import changed
@@ -120,6 +123,12 @@ def check_views(runner: Runner, dataset: SeededDataset) -> None:
         )
 
 
+def pipelines_of(cfg: Config) -> list[Any]:
+    """Return the pipelines of the training data sets, the last one's first, as the fingerprints of all stores have them."""
+    parts = [part for name, part in datasets_of(cfg) if name == 'train_dataloader']
+    return [part['pipeline'] for part in reversed(parts) if part.get('pipeline')]
+
+
 def views_of(runner: Runner) -> dict[str, Any]:
     """Return the fingerprint of the views of a run's training images.
 
@@ -129,10 +138,9 @@ def views_of(runner: Runner) -> dict[str, Any]:
     dataset: Any = loop.dataloader.dataset
     check_views(runner, dataset)
     preprocessing = preprocessing_of(runner.cfg)
-    parts = [part for name, part in datasets_of(runner.cfg) if name == 'train_dataloader']
     views = dict(
         seed=loop.seed,
-        pipeline=[part['pipeline'] for part in parts if part.get('pipeline')],
+        pipeline=pipelines_of(runner.cfg),
         sampler=cfg.sampler,
         samples=len(dataset),
         data_list=data_list(dataset),
@@ -172,6 +180,18 @@ def weights_files(cfg: Config) -> list[Path | None]:
     return [fetch(name, 'teacher weights') if isinstance(name, str) else None for name in named]
 
 
+def _images_of_trainings(recipe: Recipe, files: Sequence[Path | None]) -> list[dict[str, Any] | None]:
+    """Return the input preprocessing that the files of teachers' weights bring, see :meth:`.sources.Source.as_trained`."""
+    found: list[dict[str, Any] | None] = []
+    for cfg, file in zip(recipe.of_each_teacher('teacher_cfg'), files, strict=False):
+        with suppress(FileNotFoundError, MissingLibraryError):
+            source = find_network(cfg)
+            if file and not source.pixels:
+                source = source.as_trained(read_checkpoint(file).get('meta') or {}, str(file), told=False)
+                found.append(source.pixels or None)
+    return found
+
+
 def teacher_of(cfg: Config, files: Sequence[Path | None] | None = None) -> dict[str, Any]:
     """Return the fingerprint of a config's teachers: networks, classes, preprocessing, and checksums of the weights' files.
 
@@ -189,6 +209,8 @@ def teacher_of(cfg: Config, files: Sequence[Path | None] | None = None) -> dict[
     if any(files or []):
         sums = [file and sha256(file) for file in files or []]
         about['weights'] = sums[0] if len(sums) == 1 else sums
+        if any(images := _images_of_trainings(recipe, files or [])):
+            about['images'] = images
     return readable(about)
 
 

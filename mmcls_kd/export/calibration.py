@@ -17,11 +17,10 @@ from PIL import Image
 
 from ..configs.reading import in_scope
 from ..engine.config import datasets_of
+from ..engine.image_ends import SUFFIXES
 from ..errors import refusals_named
+from ..files.listing import files_below
 from .network import ImageFormat, tested_dataset
-
-#: Suffixes of image files, as mmpretrain's data sets know them, and two more that OpenCV reads.
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 
 
 @dataclass(frozen=True)
@@ -96,7 +95,7 @@ def of_folder(cfg: Config, folder: str, form: ImageFormat, classes: Sequence[str
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise ValueError(f'--calibrate {folder}: {"a file, not a folder" if root.exists() else "there is no such folder"}')
-    every = sorted(path for path in root.rglob('*') if path.suffix.lower() in SUFFIXES and path.is_file())
+    every = sorted(path for path in files_below(root) if path.suffix.lower() in SUFFIXES)
     if not every:
         raise ValueError(f'--calibrate {folder}: there is no image in it or below it ({", ".join(SUFFIXES)})')
     paths = [every[i] for i in spread(len(every), most)]

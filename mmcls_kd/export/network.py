@@ -6,17 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config, ConfigDict
-from mmengine.dataset import Compose
 from mmpretrain.models import ClsDataPreprocessor
-from mmpretrain.registry import MODELS, TRANSFORMS
-from PIL import Image
+from mmpretrain.registry import MODELS
 from torch import Tensor, nn
 
 from ..configs.reading import in_scope
@@ -26,14 +22,17 @@ from ..features.embedding import has_classes
 from ..files.checkpoint import read_checkpoint
 from ..networks.classes import compare_order, names_in
 from ..networks.loading import fetch, load_strictly
-from ..networks.sources import Source, declared_classes, network_cfg
+from ..networks.sources import MissingFolderError, Source, declared_classes, network_cfg
+from ..networks.trial import pipeline_images
 
 #: Image shapes (C, H, W) of mmpretrain's data sets that do not read image files.
 IN_MEMORY = dict(MNIST=(1, 28, 28), FashionMNIST=(1, 28, 28), Glyphs=(1, 28, 28), CIFAR10=(3, 32, 32), CIFAR100=(3, 32, 32))
-#: Examples of shapes of image files.
-FILES = ((3, 480, 640), (3, 500, 375))
-#: A colour in each order of channels, and its grey.
-COLOURS = dict(RGB=(200, 120, 40), BGR=(40, 120, 200), grey=(135,))
+
+#: Remedy for a network whose folder is at another place than in training.
+MOVED = (
+    'if it was moved, say where it is: `export` takes --cfg-options model.model_name=FOLDER; `predict` and Predictor take a '
+    "config of two lines, _base_ = 'CONFIG OF THE WEIGHTS' and model = dict(model_name='FOLDER')"
+)
 
 
 @dataclass(frozen=True)
@@ -60,54 +59,47 @@ def tested_dataset(cfg: Config) -> dict:
     return next(d for name, d in datasets_of(cfg) if name == 'test_dataloader' and d.get('pipeline') is not None)
 
 
-def through_pipeline(pipeline: Sequence[Mapping], channels: int, height: int, width: int) -> Tensor:
-    """Pass an image of one colour through a test pipeline, see :data:`COLOURS`: (C, H, W).
-
-    A transform that reads a file finds a PNG, another an array in RGB or grey.
-    """
-    image = np.full((height, width, 3), COLOURS['RGB'], dtype=np.uint8)
-    array = image if channels == 3 else np.full((height, width), COLOURS['grey'][0], dtype=np.uint8)
-    with TemporaryDirectory() as folder:
-        path = Path(folder, 'image.png')
-        Image.fromarray(image).save(path)
-        shape = (height, width)
-        sample = dict(img_path=str(path), img=array, img_shape=shape, ori_shape=shape, gt_label=0, sample_idx=0)
-        return Compose([TRANSFORMS.build(transform) for transform in pipeline])(sample)['inputs']
-
-
 def image_format(cfg: Config, size: Sequence[int] | None = None) -> ImageFormat:
-    """Find the images of a config's test pipeline, by passing images of one colour through it; its data need not exist.
+    """Find the images of a config's test pipeline, see :func:`~mmcls_kd.networks.trial.pipeline_images`.
 
-    ``size`` is (height, width) if the pipeline does not fix it. A pipeline that changes the values of pixels, which is the
-    data preprocessor's task, is refused.
+    Its data need not exist. ``size`` is (height, width) if the pipeline does not fix it. A data set of the user's that gives
+    its images itself gives them in RGB. A pipeline that changes the values of pixels, which is the data preprocessor's task,
+    is refused.
     """
-    dataset = tested_dataset(cfg)
-    shapes = [IN_MEMORY[dataset['type']]] if dataset['type'] in IN_MEMORY else FILES
-    with misfits_named('the test pipeline'), in_scope(cfg):
-        outputs = [through_pipeline(dataset['pipeline'], *shape) for shape in shapes]
-    sizes = {tuple(output.shape[-2:]) for output in outputs}
-    if len(sizes) > 1 and size is None:
+    found = pipeline_images(tested_dataset(cfg))
+    mean, std = (found.pixels.get(key, ()) for key in ('mean', 'std'))
+    if set(mean) != {0.0} or set(std) != {1.0}:
+        reason = found.unclear.get('mean', f'it normalises by mean={mean}, std={std}')
+        raise ValueError(
+            f'the test pipeline: {reason}. An export takes values from 0 to 255 as they are: leave normalisation to the '
+            'data_preprocessor of the config'
+        )
+    fixed = found.pixels.get('size')
+    chosen = size or fixed
+    if chosen is None:
         raise ValueError('the test pipeline gives images of many sizes; say by --size HEIGHT WIDTH which one to export for')
-    height, width = size or next(iter(sizes))
-    if len(sizes) == 1 and (height, width) not in sizes:
-        fixed = ' '.join(map(str, next(iter(sizes))))
-        raise ValueError(f'--size {height} {width}: the test pipeline of the config gives {fixed}; leave the option out')
-    middle = outputs[0].float().flatten(1).median(dim=1).values
-    for order, colour in COLOURS.items():
-        if len(colour) == len(middle) and (middle - torch.tensor(colour)).abs().max() <= 2:
-            return ImageFormat(len(colour), height, width, order)
-    raise ValueError(
-        f'the test pipeline makes {[round(value, 3) for value in middle.tolist()]} of the colour {COLOURS["RGB"]}. An '
-        'export takes values from 0 to 255 as they are: leave normalisation to the data_preprocessor of the config'
-    )
+    height, width = chosen
+    if fixed and (height, width) != fixed:
+        given = f'the test pipeline of the config gives {fixed[0]} {fixed[1]}'
+        raise ValueError(f'--size {height} {width}: {given}; leave the option out')
+    order = 'grey' if found.channels == 1 else 'RGB' if found.pixels.get('to_rgb', True) else 'BGR'
+    return ImageFormat(found.channels, height, width, order)
 
 
 def load_classifier(cfg: Config, checkpoint: str) -> Any:
-    """Build a config's classifier with weights (of a distiller's checkpoint the student's), in eval mode, on the CPU."""
-    with in_scope(cfg):
-        classifier = MODELS.build(network_cfg(cfg))
+    """Build a config's classifier with weights (of a distiller's checkpoint the student's), in eval mode, on the CPU.
+
+    Raises:
+        FileNotFoundError: If it is a folder that is not there; says how to name another.
+    """
+    try:
+        with in_scope(cfg):
+            classifier = MODELS.build(network_cfg(cfg))
+    except MissingFolderError as error:
+        raise FileNotFoundError(f'{error}; {MOVED}') from error
     load_strictly(classifier, checkpoint, 'student')
-    return classifier.eval()
+    classifier.eval()
+    return classifier
 
 
 class Deployable(nn.Module):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .embedding import has_classes, pooled_in
 from .flow import ways
-from .layouts import Layout, tensors_in
+from .layouts import Layout, tensors_in, undecided
 
 #: Image sizes to try where a network does not state its own, or states a wrong one.
 SIZES = (64, 224, 32, 384, 28, 96, 128, 160, 192, 240, 256, 299, 320, 336, 448, 512)
@@ -24,6 +24,8 @@ LINEAR = (nn.Linear, nn.Conv2d)
 DROPOUT = nn.modules.dropout._DropoutNd
 #: The errors of a module whose input does not fit.
 MISFITS = (RuntimeError, AssertionError, LookupError, TypeError, AttributeError, ValueError)
+#: Shapes of the tensors at a module, by its path and whether they are its inputs.
+Shapes = dict[tuple[str, bool], list[tuple[int, ...]]]
 
 
 class Place(NamedTuple):
@@ -56,7 +58,7 @@ class DryRun:
             empty if unknown.
         without_graph: Modules that ran without a graph although gradients were enabled: inside of gradient checkpointing, or
             of a part that needs no gradient.
-        grown: Shapes of the outputs for one image of twice the height; None if the network takes no such image.
+        grown: Shapes of outputs, and of inputs, for one image of twice the height; None if the network takes no such image.
         mixing: Layout of maps by the dimension that a layer mixes, by path; only where shapes do not decide.
         has_classes: Whether its output is logits.
         relus: The ReLU of which a module returns the (last) output, by the module's path.
@@ -76,7 +78,7 @@ class DryRun:
     stem: str = ''
     ways: Mapping[tuple[str, int], int] = field(default_factory=dict)
     without_graph: frozenset[str] = frozenset()
-    grown: dict[str, list[tuple[int, ...]]] | None = None
+    grown: Shapes | None = None
     mixing: Mapping[str, str] = field(default_factory=dict)
     has_classes: bool = True
     relus: Mapping[str, str] = field(default_factory=dict)
@@ -86,12 +88,12 @@ class DryRun:
         """Number of classes; 0 for a network without classes."""
         return self.logit.shape[1] if self.has_classes else 0
 
-    def growing(self, path: str, number: int = 0) -> tuple[int, ...] | None:
-        """Return the dimensions of a module's tensor that grow with the image's height; None if unknown."""
+    def growing(self, path: str, number: int = 0, goes_in: bool = False) -> tuple[int, ...] | None:
+        """Return the dimensions of a module's output, or input, that grow with the image's height; None if unknown."""
         if self.grown is None:
             return None
-        shapes = [tuple(tensor.shape) for tensor in self.outputs[path]]
-        others = self.grown.get(path, [])
+        shapes = [tuple(tensor.shape) for tensor in (self.inputs if goes_in else self.outputs)[path]]
+        others = self.grown.get((path, goes_in), [])
         if [len(shape) for shape in shapes] != [len(shape) for shape in others]:
             return None
         pairs = zip(shapes[number], others[number], strict=True)
@@ -105,10 +107,11 @@ class DryRun:
         """
         shape = tuple((self.inputs if goes_in else self.outputs)[path][number].shape)
         found = Layout.of(shape, self.size, extra)
-        if len(shape) != 4 or goes_in:
+        if len(shape) != 4:
             return found
         kinds: dict[Any, str] = {(1,): 'map_last', (2,): 'map'}
-        return replace(found, kind=kinds.get(self.growing(path, number), self.mixing.get(path, found.kind)))
+        otherwise = found.kind if goes_in else self.mixing.get(path, found.kind)
+        return replace(found, kind=kinds.get(self.growing(path, number, goes_in), otherwise))
 
     def all_goes_through(self, paths: Sequence[str], number: int = 0) -> bool:
         """Check whether every path to the logits passes through each of the tensors, or exactly one of them.
@@ -156,7 +159,10 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def uncompiled(network: nn.Module) -> Iterator[None]:
-    """Run without what ``Module.compile`` made: it would be made anew for each hook."""
+    """Run without what ``Module.compile`` made: it would be made anew for each hook.
+
+    ``torch.compiler.set_stance`` imports torch's compiler, for seconds, and holds in all threads.
+    """
     compiled = [(module, call) for module in network.modules() if (call := module._compiled_call_impl)]
     for module, _ in compiled:
         module._compiled_call_impl = None
@@ -234,14 +240,15 @@ def _unchanged(network: nn.Module) -> Iterator[None]:
             vars(module).update(attributes)
 
 
-def _grown(network: nn.Module, images: Tensor) -> dict[str, list[tuple[int, ...]]] | None:
-    """Return the shapes of each module's outputs for one image of twice the height; None if that does not run."""
-    shapes: dict[str, list[tuple[int, ...]]] = {}
+def _grown(network: nn.Module, images: Tensor) -> Shapes | None:
+    """Return the shapes of each module's outputs and inputs for one image of twice the height; None if that does not run."""
+    shapes: Shapes = {}
 
-    def after(path: str, output: Any) -> None:
-        shapes[path] = [tuple(tensor.shape) for tensor in tensors_in(output)]
+    def see(path: str, tensors: Any, goes_in: bool) -> None:
+        shapes[path, goes_in] = [tuple(tensor.shape) for tensor in tensors_in(tensors)]
 
-    with torch.no_grad(), suppress(*MISFITS), _unchanged(network), _watching(network, lambda *_: None, after):
+    watching = _watching(network, lambda path, _, args: see(path, args, True), lambda path, out: see(path, out, False))
+    with torch.no_grad(), suppress(*MISFITS), _unchanged(network), watching:
         network(images[:1].repeat(1, 1, 2, 1))
         return shapes
     return None
@@ -328,7 +335,7 @@ def _run(network: nn.Module, images: Tensor, graph: bool, whole: bool) -> DryRun
         stem=next(iter(outputs)),
         ways=_counted(count, watch, logit) if count else {},
         without_graph=without_graph,
-        mixing=_mixing(network, watch),
+        mixing=_mixing(network, watch, (height, width)),
         has_classes=classes,
         relus=_relus(network, outputs),
     )
@@ -372,8 +379,8 @@ def _same_memory(tensor: Tensor, other: Tensor) -> bool:
 
 
 @torch.no_grad()
-def _mixing(network: nn.Module, watch: _Watch) -> dict[str, str]:
-    """Find the layout of maps with as many channels as rows and columns.
+def _mixing(network: nn.Module, watch: _Watch, size: tuple[int, int]) -> dict[str, str]:
+    """Find the layout of maps whose shape does not tell it.
 
     A layer that reads such a map, or else the last one inside of the module that returns it that keeps its shape, mixes
     channels at each place: of a number that changes, only numbers beside it in the dimension of the channels change too.
@@ -381,7 +388,7 @@ def _mixing(network: nn.Module, watch: _Watch) -> dict[str, str]:
     found: dict[str, str] = {}
     known: list[tuple[str, Tensor, str]] = []  # of the layers so far: path, tensor, what they mix
     for place, tensor, _ in watch.seen:
-        if tensor.dim() == 4 and len(set(tensor.shape[1:])) == 1 and tensor.shape[1] > 1:
+        if tensor.dim() == 4 and undecided(tensor.shape, size):
             module = network.get_submodule(place.path)
             if not place.goes_in:
                 found.setdefault(place.path, '')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +69,17 @@ class Layout:
                 extra = length - math.isqrt(length // math.prod(ratio)) ** 2 * math.prod(ratio)
             return cls('tokens' if extra < length else 'other', extra, ratio)
         return cls('vector' if len(shape) == 2 else 'other', ratio=ratio)
+
+
+def undecided(shape: Sequence[int], size: tuple[int, int]) -> bool:
+    """Check whether a map's height and width may be its second and third size, and its third and fourth as well.
+
+    Of a ratio that is the images' but for the rounding of both sides to a whole number of places.
+    """
+    return min(shape[1:]) > 1 and all(
+        abs(math.log(h * size[1] / (w * size[0]))) <= math.log1p(1 / h) + math.log1p(1 / w)
+        for h, w in (shape[1:3], shape[2:4])
+    )
 
 
 def grid(count: int, ratio: tuple[int, int]) -> tuple[int, int] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import codecs
 import json
 import os
 import pathlib
@@ -75,10 +74,8 @@ def _allowed_globals() -> list[Any]:
         for module in ('pathlib', 'pathlib._local')
         for name, kind in (('PosixPath', pathlib.PurePosixPath), ('WindowsPath', pathlib.PureWindowsPath))
     ]
-    encode = codecs.encode  # the bytes of a numpy number; torch 2.4 does not allow it by itself
     return [
         *FUNCTIONS,
-        encode,
         argparse.Namespace,
         *paths,
         _named(_restricted_getattr, 'builtins.getattr'),
@@ -91,8 +88,8 @@ def _allowed_globals() -> list[Any]:
 
 @contextmanager
 def _allowing(allowed: list) -> Iterator[None]:
-    """Stand in for ``torch.serialization.safe_globals``, which torch 2.4 lacks."""
-    before = list(torch.serialization.get_safe_globals())  # torch 2.4 hands out its own list
+    """Stand in for ``torch.serialization.safe_globals``, which forgets what else allowed the same ones."""
+    before = torch.serialization.get_safe_globals()
     torch.serialization.add_safe_globals(allowed)
     try:
         yield

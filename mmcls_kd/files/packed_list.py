@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from operator import index as as_index
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+from mmengine.fileio import get
 
 SPACE, NEWLINE, SLASH, ZERO, NINE = b' \n/09'
 #: Largest number of digits of a label in a file.
@@ -113,6 +115,46 @@ def _labels(text: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> tuple[np.
         factor *= 10
     right = (place > starts) & (place < ends - 1) & (text[place] == SPACE)
     return (labels, place) if right.all() else None
+
+
+def parsed_line(line: bytes) -> tuple[str, int]:
+    """Return path and label of a line of an annotation file, as mmpretrain reads it.
+
+    Raises:
+        ValueError: Describes the fault of the line.
+
+    Example:
+        >>> parsed_line(b'cat/black cat.jpg 3')
+        ('cat/black cat.jpg', 3)
+    """
+    try:
+        fields = line.decode('utf-8').strip().rsplit(' ', 1)
+    except UnicodeDecodeError as error:
+        raise ValueError('not UTF-8') from error
+    if len(fields) != 2:
+        raise ValueError('not two fields, a path and a label with a blank between them')
+    name, digits = fields
+    try:
+        return name, int(digits)
+    except ValueError as error:
+        raise ValueError(f'the label {digits!r} is no integer') from error
+
+
+def shown_line(line: bytes) -> str:
+    """Return a line of an annotation file for a message."""
+    return repr(line.decode('utf-8', 'backslashreplace').rstrip('\r\n'))
+
+
+def refuse_faulty_line(path: str, error: ValueError) -> None:
+    """Name the first line of an annotation file that is no path and label, if there is one; ``error`` is mmpretrain's."""
+    for number, line in enumerate(io.BytesIO(get(path)), 1):
+        try:
+            parsed_line(line)
+        except ValueError as fault:
+            raise ValueError(
+                f'{path}: line {number} {shown_line(line)}: {fault}; each line has the form `path label`, such as '
+                f'`cat/1.jpg 0` ({error})'
+            ) from error
 
 
 def packed_samples(samples: Sequence[Any], head: str, with_label: bool) -> PackedList:

@@ -29,11 +29,11 @@ PLACEHOLDER = re.compile(r'(?:label|class|category)?[ _-]?(\d+)', re.IGNORECASE)
 SYNSET = re.compile(r'n\d{8}')
 #: Names that torchvision tells apart with words of its own.
 TORCHVISION_WORDS = {'n02012849': 'crane bird', 'n03710721': 'maillot tank suit'}
-_DATA: ContextVar[Sequence[Names]] = ContextVar('names of the classes of the data', default=())
+_DATA: ContextVar[Sequence[Names] | None] = ContextVar('names of the classes of the data', default=None)
 
 
 @contextmanager
-def data_named(names: Sequence[Names]) -> Iterator[None]:
+def data_named(names: Sequence[Names] | None) -> Iterator[None]:
     """Build networks in the ``with`` block for data with these class names; see :func:`data_names`."""
     token = _DATA.set(names)
     try:
@@ -42,8 +42,11 @@ def data_named(names: Sequence[Names]) -> Iterator[None]:
         _DATA.reset(token)
 
 
-def data_names() -> Sequence[Names]:
-    """Return the class names of the data that a network is built for, in one or more forms; empty if unknown."""
+def data_names() -> Sequence[Names] | None:
+    """Return the class names of the data that a network is built for, in one or more forms.
+
+    Empty if the data number their classes without naming them; None if no data with labels are known.
+    """
     return _DATA.get()
 
 
@@ -267,15 +270,21 @@ def _index_of(chosen: int | str, place: int, names: Sequence[str] | None, count:
     )
 
 
-def index_by_name(names: Sequence[Names], known: Sequence[str] | None, count: int, wanted: int) -> list[int] | None:
+def index_by_name(names: Sequence[Names] | None, known: Sequence[str] | None, count: int, wanted: int) -> list[int] | None:
     """Find the class map by names where they differ in order, and log it; the data's names are in one or more forms.
 
     The teacher has ``count`` classes, with names if they are known, the student as many as wanted. None if the classes have
-    the same labels, as far as names are known.
+    the same labels, as far as names are known. For the names of no data see :func:`data_names`.
     """
+    theirs = dict(enumerate(known or ()))
+    if names is not None and not names and len(theirs) == count == wanted and not are_numbers(theirs):
+        _warn(
+            f'the data number their classes and do not name them: they are taken in the order of the teacher’s '
+            f'({some(map(repr, theirs.values()), 10)}); if they are in another one, give the data set its names by '
+            'classes=[...], or set model.teacher_classes'
+        )
     if not names or any(len(of) > wanted for of in names):  # more than the student's are refused by their labels
         return None
-    theirs = dict(enumerate(known or ()))
     ours, pairs = max(((of, match(of, identified(of, theirs))) for of in names), key=lambda found: len(found[1]))
     if not pairs or len(theirs) != count:
         _warn_of_unnamed(names, {} if len(theirs) != count or are_numbers(theirs) else theirs)
@@ -288,16 +297,22 @@ def index_by_name(names: Sequence[Names], known: Sequence[str] | None, count: in
             _warn(f'some classes of data and teacher have other names, and are taken for the same: {some(differing, 3)}')
         return None
     if missing:
+        lacks = f'has none with the name of {some(f"{i} {name!r}" for i, name in missing.items())}'
+        if count < wanted:
+            raise ValueError(
+                f'the teacher lacks classes of the data: it has {count} and the student {wanted}, and it {lacks}: take a '
+                'teacher of all the classes, or train on data without those that it lacks'
+            )
+        what = f'has the data’s classes at other places ({others}), and' if others else f'has {count} classes, and'
         raise ValueError(
-            f'the teacher has the data’s classes at other places ({others or f"it has {count} classes"}), and has none with '
-            f'the name of {some(f"{i} {name!r}" for i, name in missing.items())}: say by model.teacher_classes, a list of '
-            'its classes by index or name, which of them is which of the student’s'
+            f'the teacher {what} {lacks}: say by model.teacher_classes, a list of its classes by '
+            'index or name, which of them is which of the student’s'
         )
     _warn(f'the teacher’s classes are taken in the order of the data’s, by name: {others or f"of {count} the first ones"}')
     return [pairs[label] for label in range(wanted)]
 
 
-def compare_order(known: Sequence[str] | None, names: Sequence[Names], source: str, refuse: bool) -> None:
+def compare_order(known: Sequence[str] | None, names: Sequence[Names] | None, source: str, refuse: bool) -> None:
     """Compare the classes of weights in the file ``source`` with those of the data by name; refuse or log another order."""
     theirs = dict(enumerate(known or ()))
     if not theirs or not names:

@@ -6,6 +6,7 @@ import time
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 #: Number of timed forward passes, after some that warm up.
@@ -14,8 +15,13 @@ TIMED, WARM_UP = 20, 3
 
 def count_flops(network: nn.Module, images: Tensor) -> int:
     """Return the floating point operations of a classifier's forward pass; a multiply-add is two."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(images, mode='tensor')
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # nothing in a fused attention is counted
+    try:
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+            network(images, mode='tensor')
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
     return counter.get_total_flops()
 
 

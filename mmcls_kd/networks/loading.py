@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.error import URLError
+from urllib.parse import urlsplit
 
 import torch
 from mmengine.dist import barrier, get_local_rank
@@ -37,7 +39,8 @@ def fetch(source: str, role: str) -> Path:
     """Return the local file of weights: by path (working directory, then toolbox), or downloaded once into torch's cache.
 
     The source is the path of a file, or of a folder as Hugging Face saves a model, or an http(s) address. A hash in the
-    file's name (``-1a2b3c4d.pth``) is checked after a download. ``role`` names the network in messages.
+    file's name (``-1a2b3c4d.pth``) is checked after a download; a name without one gets a checksum of the address before it.
+    ``role`` names the network in messages.
     """
     if (folder := Path(source).expanduser()).is_dir():
         if found := next((folder / name for name in WEIGHTS_FILES if (folder / name).is_file()), None):
@@ -48,10 +51,13 @@ def fetch(source: str, role: str) -> Path:
             return find_file(source)
         except FileNotFoundError as error:
             raise FileNotFoundError(f'{role} weights {error}') from error
-    cached = Path(torch.hub.get_dir()) / 'checkpoints' / source.rsplit('/', 1)[-1]
+    name = PurePosixPath(urlsplit(source).path).name
+    digest = re.search(r'-([0-9a-f]{8,})\.\w+$', name)
+    if not digest:  # files of this name may be anywhere
+        name = f'{hashlib.sha256(source.encode()).hexdigest()[:16]}_{name}'
+    cached = Path(torch.hub.get_dir()) / 'checkpoints' / name
     if get_local_rank() == 0 and not cached.exists():
         cached.parent.mkdir(parents=True, exist_ok=True)
-        digest = re.search(r'-([0-9a-f]{8,})\.\w+$', cached.name)
         try:
             torch.hub.download_url_to_file(source, str(cached), digest and digest[1])
         except (URLError, RuntimeError, OSError) as error:

@@ -6,22 +6,25 @@ import copy
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from importlib import import_module
+from logging import WARNING
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
 from mmpretrain.apis import list_models
 from mmpretrain.apis.model import ModelHub
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from mmpretrain.models.classifiers import BaseClassifier
 from mmpretrain.registry import DATASETS, MODELS
 
-from ..backbones.cifar_benchmark import NETWORKS
+from ..backbones.cifar_benchmark import stage_count
 from ..configs.reading import read_config
 from ..errors import close_names, need_library
+from ..files.plain_data import MEND, plain_config
 from ..teachers.hub import check_hub
 from ..teachers.inputs import VALUES
 from .pixels import output_spec
@@ -51,6 +54,13 @@ WEIGHTS_SUFFIXES = ('.pth', '.pt', '.ckpt', '.safetensors', '.bin', '.tar', '.on
 PUBLISHED = 'published'
 #: Settings of a classifier that are not its module's.
 AROUND = ('loss', 'train_cfg', 'data_preprocessor', 'init_cfg')
+
+#: How timm's names of folders begin.
+LOCAL = 'local-dir:'
+
+
+class MissingFolderError(FileNotFoundError):
+    """A network is a folder that is not there."""
 
 
 @dataclass
@@ -91,6 +101,42 @@ class Source:
         if 'to_rgb' not in self.pixels:
             return None
         return self.pixels['to_rgb'] != bool((self.cfg.get('data_preprocessor') or {}).get('to_rgb'))
+
+    def as_trained(self, meta: Mapping[str, Any], weights: str, told: bool = True) -> Source:
+        """Take the input preprocessing from the training's config in the metadata of weights, where nothing else says it.
+
+        Args:
+            meta: The metadata, as of mmengine's checkpoints.
+            weights: Where they are from, for messages.
+            told: Whether to log what was found.
+        """
+        text = meta.get('cfg')
+        if self.pixels or self.unclear or 'data_preprocessor' in self.cfg or not isinstance(text, str):
+            return self
+        try:
+            cfg = plain_config(text, Path(weights))
+            network = cfg.get('model') or {}
+            places = (network, cfg, network.get('student_cfg') or {})  # of a distiller, its student's comes last
+            own = next((place['data_preprocessor'] for place in places if place.get('data_preprocessor')), None)
+            part = cfg.get('test_dataloader') or cfg.get('val_dataloader')
+            model = {**self.cfg, 'data_preprocessor': own}
+            trained = _of_config(dict(model=model, test_dataloader=part), weights, own_preprocessor=False)
+        except Exception as error:  # of a program, of parts that are not here, or of settings that do not fit them
+            reason = f'{type(error).__name__}: {str(error).partition(MEND)[0]}'
+        else:
+            if not trained.unclear:
+                if told and trained.pixels:
+                    print_log(f'{weights}: the images of its training are found in the config that it holds', 'current')
+                return replace(self, pixels=trained.pixels)
+            reason = next(iter(trained.unclear.values()))
+        if told:
+            print_log(
+                f'{weights}: its config does not tell which images it was trained with ({reason}): they are taken as '
+                'without it; model.teacher_pixels=dict(mean=..., std=..., to_rgb=..., size=...) can say it',
+                'current',
+                WARNING,
+            )
+        return self
 
     def with_weights(self, pretrained: str | bool | None, role: str) -> tuple[ConfigDict, str | None]:
         """Return the config of the network, and the file or address of weights to load afterwards; None if there are none.
@@ -166,8 +212,11 @@ def _zoo_model(name: str, error: FileNotFoundError) -> Any:
         raise FileNotFoundError(f'{error}, and mmpretrain has no model of that name{known}{others}') from error
 
 
-def _of_config(cfg: Mapping, name: str, weights: str | None = None) -> Source:
-    """Parse a whole config: the network, its classes, and the preprocessing of its test pipeline and preprocessor."""
+def _of_config(cfg: Mapping, name: str, weights: str | None = None, own_preprocessor: bool = True) -> Source:
+    """Parse a whole config: the network, its classes, and the preprocessing of its test pipeline and preprocessor.
+
+    If the network will not have the config's preprocessor as its own, what that does is in the pixels, too.
+    """
     if 'model' not in cfg:
         hint = "; a dict of a network’s parts needs type='ImageClassifier'" if 'backbone' in cfg else ''
         raise ValueError(
@@ -185,14 +234,15 @@ def _of_config(cfg: Mapping, name: str, weights: str | None = None) -> Source:
     pixels = {key: value for key, value in found.pixels.items() if key not in VALUES}
     unclear = dict(found.unclear)
     plain = set(found.pixels.get('mean', ())) <= {0.0} and set(found.pixels.get('std', ())) <= {1.0}
-    if (own := model.get('data_preprocessor')) or not plain:
+    all_values = not plain or not own_preprocessor
+    if (own := model.get('data_preprocessor')) or all_values:
         own = {k: v for k, v in {'type': 'mmpretrain.ClsDataPreprocessor', **(own or {})}.items() if k != 'batch_augments'}
         try:
             made = output_spec(MODELS.build(own), bool(found.pixels.get('to_rgb')), found.pixels)
         except UnclearError as error:
             unclear |= dict.fromkeys(VALUES, str(error))
         else:
-            pixels |= {key: getattr(made, key) for key in VALUES if key not in unclear and (key == 'to_rgb' or not plain)}
+            pixels |= {key: getattr(made, key) for key in VALUES if key not in unclear and (key == 'to_rgb' or all_values)}
     elif 'mean' not in unclear:  # they are as the student's
         unclear.pop('to_rgb', None)
     return Source(_wrapped(model), pixels, weights, classes, unclear)
@@ -267,10 +317,20 @@ def _names_beside(kind: str) -> list[str]:
 
 
 def _check_timm(cfg: ConfigDict) -> None:
-    """Refuse a name unknown to timm; the tag of some weights may follow behind a dot."""
+    """Refuse a name unknown to timm, which the tag of some weights may follow; make a folder’s path absolute, in place.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+    """
     import timm
 
     name = cfg.get('model_name')
+    if isinstance(name, str) and name.startswith(LOCAL):
+        folder = Path(name.removeprefix(LOCAL)).expanduser()
+        if not folder.is_dir():
+            raise MissingFolderError(f'timm:{name}: no such folder')
+        cfg.model_name = f'{LOCAL}{folder.resolve()}'
+        return
     if not isinstance(name, str) or ':' in name or '/' in name:  # a hub's or a folder's: timm's own business
         return
     architecture, _, tag = name.partition('.')
@@ -283,10 +343,7 @@ def _check_timm(cfg: ConfigDict) -> None:
 
 def _check_cifar(cfg: ConfigDict) -> None:
     """Refuse a name unknown to the CIFAR benchmark."""
-    if (name := cfg.get('model_name')) not in NETWORKS:
-        raise ValueError(
-            f'the CIFAR benchmark has no network {name!r}{close_names(str(name), NETWORKS)}; it has {", ".join(NETWORKS)}'
-        )
+    stage_count(str(cfg.get('model_name')))
 
 
 def _check_hugging_face(cfg: ConfigDict) -> None:
@@ -298,7 +355,7 @@ def _check_hugging_face(cfg: ConfigDict) -> None:
     if folder.is_dir():
         cfg.model_name = str(folder.resolve())
     elif name.startswith(('/', '.', '~')) or name.count('/') > 1:  # a hub's name is NAME or OWNER/NAME
-        raise FileNotFoundError(f'hf:{name}: no such folder')
+        raise MissingFolderError(f'hf:{name}: no such folder')
 
 
 #: Checks of a config's ``model_name`` before the network is built.

@@ -193,11 +193,13 @@ class Values:
 class Found:
     """The known settings of :class:`.pixels.InputSpec` of a data set's images, and the others, each with the reason.
 
-    ``size`` is known if it is constant, ``interpolation`` and ``backend`` if the pipeline resizes.
+    ``size`` is known if it is constant, ``interpolation`` and ``backend`` if the pipeline resizes. ``channels`` is their
+    number, 0 if unclear.
     """
 
     pixels: dict[str, Any] = field(default_factory=dict)
     unclear: dict[str, str] = field(default_factory=dict)
+    channels: int = 0
 
 
 def pipeline_images(dataset: Mapping, resizing: bool = False) -> Found:
@@ -225,13 +227,13 @@ def leaves(dataset: Any) -> list[Mapping]:
 
 
 def _class(kind: Any) -> Any:
-    """Return the class of a data set by its config's ``type``; None if unknown."""
+    """Return the class of a data set by its config's ``type``; the name itself if it is unknown."""
     if not isinstance(kind, str):
         return kind
     try:
-        return DATASETS.get(kind)
+        return DATASETS.get(kind) or kind
     except (ImportError, KeyError):
-        return None
+        return kind
 
 
 def _leaf(dataset: Mapping, resizing: bool, seed: Callable[[int], None], folder: Path) -> Found:
@@ -418,18 +420,17 @@ class Walk:
     def found(self, transforms: Sequence[Any]) -> Found:
         """Collect the results."""
         numbers = {key: tuple(getattr(self.values, key).tolist()) for key in ('mean', 'std')}
-        grey = channels_last(self.image).shape[-1] == 1
+        grey = (channels := channels_last(self.image).shape[-1]) == 1
         pixels = dict(**numbers, to_rgb=self.values.to_rgb and not grey, **self.sized())
         if not self.order_known and not grey:
             del pixels['to_rgb']
-            self.unclear['to_rgb'] = (
-                f'the data set {self.kind.__name__} gives its images itself, in an order of colours that is not known'
-            )
+            name = getattr(self.kind, '__name__', self.kind)
+            self.unclear['to_rgb'] = f'the data set {name} gives its images itself, in an order of colours that is not known'
         if transforms and (size := self.fixed_size(transforms)):
             pixels['size'] = size
         else:
             self.unclear = {key: reason for key, reason in self.unclear.items() if key not in KERNEL}
-        return Found(pixels, self.unclear)
+        return Found(pixels, self.unclear, channels)
 
     def fixed_size(self, transforms: Sequence[Any]) -> tuple[int, int] | None:
         """Return height and width of the images, if they are the same for images of another size."""

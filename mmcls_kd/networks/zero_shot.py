@@ -53,7 +53,8 @@ class ZeroShotClassifier(ModuleClassifier):
 
 def names_of_data() -> list[str]:
     """Return the class names of the data that a network is built for, in the form that is not numbers if there are two."""
-    forms = [[names[label] for label in sorted(names)] for names in data_names() if sorted(names) == [*range(len(names))]]
+    known = data_names() or ()
+    forms = [[names[label] for label in sorted(names)] for names in known if sorted(names) == [*range(len(names))]]
     if not forms:
         raise ValueError(
             'classes: the names of the data’s classes are not known: give classes=[...] in the order of the labels, or a '

@@ -76,9 +76,18 @@ def check_unlabelled(inputs: Mapping[str, Sequence[str]], label: str | None) -> 
         )
 
 
-def one_logit(*counts: int) -> str:
-    """Return the hint of a message on two numbers of classes, if the one is a single logit and the other two."""
-    return 'one logit and two logits are two forms of two classes, and do not mix: ' if set(counts) == {1, 2} else ''
+def check_classes(student: int, teacher: int, remedy: str) -> None:
+    """Refuse a student and a teacher with different numbers of classes, unless one has none.
+
+    ``remedy`` says how to give both the same, or by which key to map the teacher's classes to the student's.
+    """
+    if student != teacher and student and teacher:
+        forms = 'one logit and two logits are two forms of two classes, and do not mix: '
+        hint = forms if {student, teacher} == {1, 2} else ''
+        raise ValueError(
+            f'the student has {student} classes and the teacher {teacher}: {hint}{remedy} which of the teacher’s classes is '
+            'which of the student’s'
+        )
 
 
 def as_labels(labels: Any, count: int, num_classes: int, device: torch.device) -> Tensor:

@@ -26,8 +26,8 @@ import torch
 
 from .. import __version__
 from ..errors import DivergenceError
-from ..files.atomic import atomic_path
 from ..files.paths import TOOLBOX
+from ..files.showing import write_json
 from .plan import Run
 from .records import RESULT, Record
 from .sharing import announcement, reserve
@@ -142,7 +142,7 @@ def _perform(run: Run, place: Place, steps: Steps, held: ExitStack) -> tuple[Run
         if before and before.get('digest') != run.digest:  # of other settings
             shutil.rmtree(folder)
         if not _read(folder / RESULT):
-            _write(folder / RUN, dict(key=run.key, digest=run.digest, **asdict(run)))
+            write_json(dict(key=run.key, digest=run.digest, **asdict(run)), folder / RUN)
             for tool, arguments in steps_of(run, folder, place.data_root, place.devices):
                 log = folder / f'{Path(tool).stem}.log'
                 code = steps.perform(tool, [*arguments, *['--trust'] * place.trust], folder)
@@ -190,11 +190,6 @@ def _read(path: Path) -> dict[str, Any] | None:
     return None
 
 
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    with atomic_path(path) as unfinished:
-        unfinished.write_text(json.dumps(content, indent=1))
-
-
 def collect(run: Run, folder: Path, place: Place, diverged: str | None = None) -> Record:
     """Collect the result of a run; it stays in the run's folder, and files that are no longer needed go.
 
@@ -225,7 +220,7 @@ def collect(run: Run, folder: Path, place: Place, diverged: str | None = None) -
     if run.weights is None and not run.methods and not diverged:  # the student alone: its checkpoint is the student
         shutil.copy((folder / 'last_checkpoint').read_text().strip(), folder / STUDENT)
     tidy(folder, place.data_root)
-    _write(folder / RESULT, record)
+    write_json(record, folder / RESULT)
     return record
 
 

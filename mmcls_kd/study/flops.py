@@ -95,5 +95,6 @@ def _data_set(config: str) -> str:
 @cache
 def forward_flops(config: str, side: int) -> int:
     """Return the floating point operations of a forward pass of one square image; a multiply-add is two."""
-    network = MODELS.build(network_cfg(config)).to('meta').eval()  # shapes alone: nothing is computed
+    network = MODELS.build(network_cfg(config)).to('meta')  # shapes alone: nothing is computed
+    network.eval()
     return count_flops(network, torch.empty(1, 3, side, side, device='meta'))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from mmengine.config import Config
 
-from ..errors import close_names
+from ..errors import close_names, refusals_named
 from ..recipe.methods import Method, MethodList, check_methods, method_name, parse_method
 from .contents import content_of, forget_files, known_config
 from .sharing import features_read, shared_store
@@ -99,15 +98,6 @@ def offers_of(models: Mapping[str, Mapping]) -> dict[str, Offer]:
     return found
 
 
-@contextmanager
-def _of(what: str) -> Iterator[None]:
-    """Prefix the message of a ``ValueError`` with its subject."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f'{what}: {error}') from error
-
-
 def _distiller(path: str) -> Mapping:
     model = known_config(path).get('model') or {}
     if 'distill_cfg' not in model:
@@ -135,10 +125,10 @@ class Planner:
         pair, offers = self.study.pairs[name], list(self.offers[name])
         known_config(pair.student)
         if pair.methods is not None:
-            with _of(f'pair {name}, methods'):
+            with refusals_named(f'pair {name}, methods'):
                 check_methods(pair.methods, offers)
         for title, row in (*pair.rows.items(), *self._ablations(name)):
-            with _of(f'pair {name}, row {title}'):
+            with refusals_named(f'pair {name}, row {title}'):
                 for methods in (row.methods, row.settings):
                     check_methods(list(methods) or list(row.methods), offers)
         if strange := sorted(set(pair.settings) - set(offers)):

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..files.atomic import atomic_path
+
 Record = dict[str, Any]
 #: Result of a run in its folder; the raw results of a study are a line for each.
 RESULT = 'result.json'
@@ -48,8 +50,6 @@ def accuracy_of(record: Record) -> str:
 
 def write_records(path: Path, records: Sequence[Record]) -> None:
     """Write all results; whatever happens, the file is the new or the old one as a whole."""
-    from ..files.atomic import atomic_path  # brings torch, which reading does not need
-
     with atomic_path(path) as unfinished:
         unfinished.write_text(''.join(f'{json.dumps(record)}\n' for record in records), encoding='utf-8')
 

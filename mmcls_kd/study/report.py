@@ -212,8 +212,10 @@ def _compared(here: Results, there: Results, pair: str) -> str:
     rows = [row for row in sides[1] if row in sides[0]]
     if not rows:
         return ''
-    means = pd.DataFrame(
-        {side: [lines[row].against[BASELINE].mean for row in rows] for side, lines in enumerate(sides)}, rows
+    means = (
+        pd.DataFrame({side: [lines[row].against[BASELINE].mean for row in rows] for side, lines in enumerate(sides)}, rows)
+        .round(DIGITS)
+        .round(DIGITS)
     )
     ranks = means.rank(ascending=False, method='min').astype(int)
     cells = [
@@ -227,7 +229,8 @@ def _compared(here: Results, there: Results, pair: str) -> str:
     head = ['', *(f'minus alone, {found.study.title}' for found in (there, here)), 'place there', 'place here']
     parts = [table(head, cells)]
     if len(rows) > 2:
-        parts.append(f'Rank correlation of the {len(rows)} rows (Spearman): {ranks[0].corr(ranks[1]):.2f}.')
+        correlation = means[0].corr(means[1], method='spearman')
+        parts.append(f'Rank correlation of the {len(rows)} rows (Spearman): {correlation:.2f}.')
     return '\n\n'.join(parts)
 
 

@@ -70,7 +70,7 @@ def compare(row: Mapping[int, float], other: Mapping[int, float]) -> Comparison 
     if len(both) == 1:
         return Comparison(mean)
     if differences.round(DIGITS).nunique() == 1:  # the test needs a spread
-        return Comparison(mean, 0.0, 0.0 if mean else 1.0)
+        return Comparison(mean, 0.0, 0.0 if round(mean, DIGITS) else 1.0)
     test = stats.ttest_rel(both.row, both.other)
     low, high = test.confidence_interval(LEVEL)
     return Comparison(mean, float(high - low) / 2, float(test.pvalue))

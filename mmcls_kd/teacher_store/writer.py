@@ -21,7 +21,7 @@ from ..distillers.recipe import is_distiller
 from ..distillers.teacher import Teacher
 from ..engine.console import Progress
 from ..engine.data import batches_from
-from ..engine.first_batch import first_images, misfits_named, uncompiled
+from ..engine.first_batch import first_images, misfits_named
 from ..engine.image_files import describe
 from ..engine.loops import images_of
 from ..engine.models import unwrapped
@@ -142,7 +142,7 @@ class StoreWriter:
         return names
 
     def _describe(self, k: int | None) -> Manifest:
-        with misfits_named('the teacher'), uncompiled():
+        with misfits_named('the teacher'), torch.compiler.set_stance('force_eager'):  # nothing is compiled for two images
             first = self.read(first_images(self.loader))
         logit = first[0].get('logit')
         classes = 0 if logit is None else logit.shape[1]

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrize import is_parametrized
 
 from ..features.families import drop_unread_outputs
 from ..features.layouts import Read, parts
@@ -39,7 +41,8 @@ def shared_copy(network: nn.Module, taps: Iterable[Tap], folded: bool) -> nn.Mod
     Stage outputs that no tap needs are left out. If folded, batch norms are in the convolutions before them.
     """
     shared = {id(tensor): tensor for tensor in chain(network.parameters(), network.buffers())}
-    other = copy.deepcopy(network, shared | no_hooks(network)).eval()
+    other = copy.deepcopy(network, shared | no_hooks(network))
+    other.eval()
     drop_unread_outputs(other, taps)
     return fold_norms(other).requires_grad_(False) if folded else other
 
@@ -52,7 +55,7 @@ def fold_norms(network: nn.Module) -> nn.Module:
     """
     before = None
     for name, part in network.named_children():
-        if isinstance(part, nn.modules.batchnorm._BatchNorm | nn.SyncBatchNorm):
+        if isinstance(part, _BatchNorm):
             if before is not None:
                 _fold(before, part)
                 setattr(network, name, nn.Identity())
@@ -72,10 +75,16 @@ def _fold(conv: nn.Conv2d, norm: Any) -> None:
     conv.bias = nn.Parameter((bias - norm.running_mean) * factor + norm.bias)
 
 
+def foldable(network: nn.Module) -> list[Any]:
+    """List the convolutions and batch norms of a network."""
+    return [module for module in network.modules() if isinstance(module, nn.Conv2d | _BatchNorm)]
+
+
 def can_fold(network: nn.Module) -> bool:
-    """Check that every batch norm has statistics of its own, scale and shift, which folding needs."""
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    return bool(norms) and all(norm.track_running_stats and norm.affine for norm in norms)
+    """Check that every batch norm has statistics of its own, scale and shift, and that all weights are plain tensors."""
+    norms = [module for module in foldable(network) if isinstance(module, _BatchNorm)]
+    plain = not any(map(is_parametrized, foldable(network)))
+    return plain and bool(norms) and all(norm.track_running_stats and norm.affine for norm in norms)
 
 
 class FastNetwork:
@@ -83,7 +92,7 @@ class FastNetwork:
 
     Folding is kept only if every tap's value stays within 1e-4 on the first images, compared in float64. A change of the
     weights is noticed by the tensors' version counters and addresses: one through ``.data`` is not. Hooks of the network's
-    modules are called in the fast passes too.
+    modules are called in the fast passes too; with any at a convolution or a batch norm, nothing is folded.
 
     Args:
         network: The network as loaded; it is not changed.
@@ -97,14 +106,16 @@ class FastNetwork:
         self.network = network
         self.dtype = PRECISIONS[precision] if precision else None
         self.compile_options = compile_options
+        self._foldable = foldable(network)
         self._made_of: tuple = ()
         self._ready = network
 
     def __call__(self, inputs: Tensor, taps: dict[str, Tap]) -> dict[str, Read]:
         """Read the taps in one forward pass of images (N, 3, H, W), in float32 where the precision is lower."""
-        made_of = (*taps, *self._weights())
+        hooked = any(module._forward_hooks or module._forward_pre_hooks for module in self._foldable)
+        made_of = (hooked, *taps, *self._weights())
         if made_of != self._made_of:
-            self._ready, self._made_of = self._make(inputs, taps), made_of
+            self._ready, self._made_of = self._make(inputs, taps, hooked), made_of
         stop = self.compile_options is None  # a compiled network runs to its end
         if self.dtype is None:
             return run(self._ready, inputs, taps, stop)
@@ -118,9 +129,9 @@ class FastNetwork:
     def _weights(self) -> Iterable[tuple[int, int]]:
         return ((t.data_ptr(), t._version) for t in chain(self.network.parameters(), self.network.buffers()))
 
-    def _make(self, inputs: Tensor, taps: dict[str, Tap]) -> nn.Module:
+    def _make(self, inputs: Tensor, taps: dict[str, Tap], hooked: bool) -> nn.Module:
         ready = shared_copy(self.network, taps.values(), folded=False)
-        if can_fold(self.network):
+        if not hooked and can_fold(self.network):
             ready = self._folded(ready, inputs[:8], taps)
         if self.dtype is not None:
             ready = copy.deepcopy(ready).to(self.dtype)

@@ -68,7 +68,8 @@ class FrozenTeacher:
         check_run(mode, precision)
         given = given or InputSpec()
         wanted = wanted or given
-        self.network = network.requires_grad_(False).train(mode == 'train')
+        self.network, self.mode = network.requires_grad_(False), mode
+        network.train(mode == 'train')  # some networks' train() and eval() return nothing
         self.dry_run = dry_run(network, 'teacher', wanted.size or size, whole=True)
         self.adapt = InputAdapter(given, wanted, self.dry_run.channels)
         self.taps = default_taps(network, self.dry_run) | given_taps(taps or {}, '_t', self.dry_run)
@@ -179,6 +180,8 @@ class FrozenTeacher:
         """
         taps = {name: self.taps[name] for name in names}
         inputs = self._in_own_type(self.adapt(inputs))
+        if self.mode == 'eval' and self.network.training:  # set by a module, or another distiller, that holds it too
+            self.network.eval()
         tensors = run(self.network, inputs, taps, stop=False) if self.network.training else self.fast(inputs, taps)
         if 'logit' in tensors and self._index is not None:  # those of the student's classes, in its order
             self._index = self._index.to(tensors['logit'].device)

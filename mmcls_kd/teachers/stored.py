@@ -162,6 +162,11 @@ def store_logits(
     records = np.empty(0)
     with evaluating(teacher):
         for indices, views, linear in _read(teacher, loader, features):  # noqa: B007  (that of the last batch counts)
+            if indices.min() < 0 or indices.max() >= count:
+                raise ValueError(
+                    f'the loader gives indices from {indices.min()} to {indices.max()}, and its data set has {count} '
+                    'samples: let it give the place of each in that data set (of a Subset, not in the whole one)'
+                )
             for number, (logit, found) in enumerate(views):
                 encoded = encode(logit, k or None, found)
                 if not records.size:

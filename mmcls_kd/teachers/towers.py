@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..features.embedding import EmbeddingNetwork
 from .hub import check_hub
@@ -63,14 +64,26 @@ def load_tower(transformers: Any, name: str, pretrained: bool = True, **keywords
         model = kind(kind.config_class.from_pretrained(name, **keywords))
     if hasattr(model.config, 'mask_ratio'):
         model.config.mask_ratio = 0.0  # a masked autoencoder hides patches in eval mode too
-    return in_float32(model)
+    return make_trainable(model)
 
 
-def in_float32(model: Any) -> nn.Module:
-    """Let a network of Hugging Face compute in float32, in place: transformers 5 keeps the precision of its file."""
+def make_trainable(model: Any) -> nn.Module:
+    """Set what a training needs otherwise than transformers makes it, in place.
+
+    The network computes in float32: transformers 5 keeps the precision of its file. Batch norms with TensorFlow's momentum
+    (of EfficientNet 0.99, MobileNet 0.997 and 0.9997) get torch's, 0.1: in torch it is the weight of the last batch, of
+    which alone they would keep the statistics.
+    """
     if hasattr(model.config, 'dtype'):
         model.config.dtype = torch.float32  # of networks that are made of this config
+    for norm in of_the_last_batch(model):
+        norm.momentum = 0.1
     return model.float()
+
+
+def of_the_last_batch(network: nn.Module) -> list[Any]:
+    """Return the batch norms whose running statistics are, for more than half, those of the last batch."""
+    return [part for part in network.modules() if isinstance(part, _BatchNorm) and (part.momentum or 0) > 0.5]
 
 
 def _tower_class(transformers: Any, name: str, config: Mapping[str, Any]) -> Any:

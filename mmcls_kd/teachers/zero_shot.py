@@ -21,7 +21,7 @@ from ..errors import check_text, close_names, listed, need_library
 from ..files.atomic import save_atomically
 from .hub import check_hub
 from .resizing import PILLOW_NUMBERS
-from .towers import in_float32
+from .towers import make_trainable
 
 logger = logging.getLogger(__name__)
 #: Named sets of templates.
@@ -349,7 +349,7 @@ def _hugging_face(name: str) -> Towers:
         raise ValueError(f'hf:{name}: {type(network).__name__} does not compare images and texts as CLIP and SigLIP do')
     if missing := sorted({*info['missing_keys'], *(key for key, *_ in info['mismatched_keys'])}):
         raise ValueError(f'hf:{name}: the weights leave {listed(missing)} random: give the whole model')
-    in_float32(network)
+    make_trainable(network)
     tokenizer = transformers.AutoTokenizer.from_pretrained(name)
     # of SigLIP 2, whose tokenizer is Gemma's and does not heed it
     cased = str.lower if tokenizer.init_kwargs.get('do_lower_case') else str

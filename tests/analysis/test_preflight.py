@@ -194,7 +194,3 @@ class TestRefusals:
     def test_nothing_to_look_at(self, refusal, option, capsys):
         assert refusal(DISTILLER, option, '0') == '2'
         assert 'at least 1' in capsys.readouterr().err
-
-    def test_a_missing_library(self, refusal, monkeypatch):
-        monkeypatch.setattr('mmcls_kd.errors.find_spec', lambda name: None)
-        assert "pip install 'mmcls_kd[analysis]'" in refusal(DISTILLER)

@@ -14,6 +14,7 @@ import towers
 from mmpretrain.models.classifiers import HuggingFaceClassifier, TimmClassifier
 from mmpretrain.registry import MODELS
 from networks import build, images, method, resnet
+from torch import nn
 
 from mmcls_kd.distiller import load_network
 from mmcls_kd.files.checkpoint import read_checkpoint
@@ -275,6 +276,21 @@ class TestFilesOfHalfPrecision:
         made = MODELS.build(network_cfg(f'hf:{of_half(copy.deepcopy(network), tmp_path / "half", dtype)}')).eval()
         load_strictly(made, str(tmp_path / 'whole'), 'student')
         same_scores(made, LogitsOf(network))
+
+
+@pytest.mark.parametrize('pretrained', [True, False])
+@pytest.mark.parametrize('kind', ['MobileNetV1', 'MobileNetV2', 'EfficientNet'])
+def test_batch_norms_go_by_more_than_the_last_batch(kind, pretrained, tmp_path):
+    """transformers gives them TensorFlow's momentum, which is torch's the other way round."""
+    import transformers
+
+    sizes = dict(num_labels=libraries.CLASSES, image_size=32, depth_multiplier=0.25)
+    sizes = dict(num_labels=libraries.CLASSES, width_coefficient=0.1) if kind == 'EfficientNet' else sizes
+    config = getattr(transformers, f'{kind}Config')(**sizes)
+    getattr(transformers, f'{kind}ForImageClassification')(config).save_pretrained(tmp_path)
+    made = MODELS.build(dict(type='HuggingFaceClassifier', model_name=str(tmp_path), pretrained=pretrained))
+    for network in (made, load_network(f'hf:{tmp_path}')):
+        assert {part.momentum for part in network.modules() if isinstance(part, nn.BatchNorm2d)} == {0.1}
 
 
 class TestLibrarysOwn:

@@ -12,9 +12,13 @@ from mmpretrain.apis.model import ModelHub
 from mmpretrain.models.classifiers import HuggingFaceClassifier, ImageClassifier, TimmClassifier
 from mmpretrain.registry import MODELS
 from networks import build, images, method, resnet, samples
+from PIL import Image
 
+from mmcls_kd.command.from_folder.predictor import Predictor
+from mmcls_kd.configs.reading import read_config
 from mmcls_kd.distillers.recipe import Recipe
 from mmcls_kd.errors import MissingLibraryError
+from mmcls_kd.export import load_classifier
 from mmcls_kd.features.dry_run import dry_run
 from mmcls_kd.networks import ModuleClassifier, TorchvisionClassifier
 from mmcls_kd.networks.sources import brings_weights, find_network, network_cfg, own_weights
@@ -97,6 +101,35 @@ class TestForms:
         for name in ('vit', './vit'):
             assert network_cfg(f'hf:{name}').model_name == str(folder)
         assert network_cfg(dict(type='HuggingFaceClassifier', model_name='vit')).model_name == str(folder)
+
+    def test_a_folder_of_timm_is_known_by_its_absolute_path(self, tmp_path, monkeypatch):
+        (tmp_path / 'net').mkdir()
+        monkeypatch.chdir(tmp_path)
+        for name in ('net', './net', tmp_path / 'net'):
+            assert network_cfg(f'timm:local-dir:{name}').model_name == f'local-dir:{tmp_path}/net'
+        with pytest.raises(FileNotFoundError, match='timm:local-dir:none: no such folder'):
+            network_cfg('timm:local-dir:none')
+
+    def test_a_student_whose_folder_was_moved(self, tmp_path):
+        network = libraries.hugging_face(tmp_path / 'old')
+        weights, config, moved = (tmp_path / name for name in ('student.pth', 'student.py', 'moved.py'))
+        torch.save(dict(state_dict={f'model.{key}': value for key, value in network.state_dict().items()}), weights)
+        pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(32, 32)), dict(type='PackInputs')]
+        config.write_text(
+            f"model = dict(type='HuggingFaceClassifier', model_name='{tmp_path}/old', num_classes=10)\n"
+            f"test_dataloader = dict(dataset=dict(type='CustomDataset', pipeline={pipeline}))\n"
+        )
+        moved.write_text(f"_base_ = '{config}'\nmodel = dict(model_name='{tmp_path}/new')\n")
+        (tmp_path / 'old').rename(tmp_path / 'new')
+        with pytest.raises(
+            FileNotFoundError, match=r'old: no such folder; if it was moved, .*--cfg-options model.model_name='
+        ):
+            Predictor(weights, config)
+        Image.new('RGB', (32, 32)).save(tmp_path / 'a.png')
+        assert len(Predictor(weights, moved)(tmp_path / 'a.png')) == 10
+        cfg = read_config(str(config))
+        cfg.merge_from_dict({'model.model_name': str(tmp_path / 'new')})
+        load_classifier(cfg, str(weights))
 
     def test_auxiliary_classifiers_are_left_out(self):
         network = MODELS.build(network_cfg(dict(type='TorchvisionClassifier', model_name='googlenet', num_classes=10)))

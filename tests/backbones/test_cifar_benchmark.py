@@ -12,6 +12,7 @@ from formula import fill, images
 from torch import nn
 
 from mmcls_kd.backbones.cifar_benchmark import NETWORKS, build
+from mmcls_kd.networks.sources import find_network
 
 DATA = Path(__file__).parent.parent / 'data'
 FACTS = json.loads((DATA / 'cifar_nets.json').read_text())
@@ -147,6 +148,8 @@ def test_larger_images_and_other_classes(name):
 def test_unknown_name():
     with pytest.raises(ValueError, match="the CIFAR benchmark has no network 'resnet32x'; did you mean 'resnet32x4'"):
         build('resnet32x')
+    with pytest.raises(ValueError, match="no network 'resnet32x'; did you mean 'resnet32x4'.*; it has .*MobileNetV2"):
+        find_network('cifar:resnet32x')
 
 
 def test_needs_torch_alone():

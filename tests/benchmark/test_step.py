@@ -3,6 +3,7 @@
 import importlib.util
 import json
 
+import folders
 import numpy as np
 import pytest
 import torch
@@ -223,6 +224,14 @@ def test_the_program_measures_and_writes(part, data, tmp_path):
     assert written['results']
     assert written['command'][0] == part
     assert '│' in done.stdout
+
+
+def test_data_files_are_checked_before_they_are_measured(tmp_path):
+    root = folders.fashion_mnist(tmp_path / 'data', train=64, test=10)
+    file = root / 'train-labels-idx1-ubyte'
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(SystemExit, match='71 bytes long, and should be 72; move it away'):
+        bench_command.main(['data', DISTILLER, '--cfg-options', f'train_dataloader.dataset.data_root={root}'])
 
 
 def test_an_installed_package_has_no_benchmark_and_says_so(tmp_path, monkeypatch):

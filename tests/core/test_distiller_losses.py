@@ -354,6 +354,42 @@ class TestLabelsAndWeights:
         out = by_iteration(*batch())
         torch.testing.assert_close(out['b'], 2 * out['a'])
 
+    @pytest.mark.parametrize(
+        ('losses', 'scheduled'),
+        [
+            (dict(kd='kd', warm=dict(type='dist', loss_weight=dict(value=2.0, warmup=20))), 'warm'),
+            ('ctkd', 'ctkd'),
+            (['kd', 'dist'], ''),
+        ],
+    )
+    def test_a_schedule_that_stands_still_is_told_of_once(self, losses, scheduled, caplog):
+        distiller = Distiller(*pair(), losses)
+        for _ in range(2):
+            distiller(*batch())
+        told = [record.getMessage() for record in caplog.records]
+        assert [text.split(':')[0] for text in told] == ([scheduled] if scheduled else [])
+        assert all('call distiller.set_epoch(epoch) at the start of each epoch' in text for text in told)
+        other = Distiller(*pair(), losses)
+        other.set_epoch(0)
+        other(*batch())
+        assert len(caplog.records) == len(told)
+
+    @pytest.mark.parametrize('entry', [dict(type='KDLoss', alpha=1.5), dict(type='dist', task_weight=-0.5)])
+    def test_a_task_loss_that_would_be_maximised_is_refused(self, entry):
+        with pytest.raises(ValueError, match=r'the task loss has the weight -0\.5 .*: give an alpha from 0 to 1, or'):
+            Distiller(*pair(), dict(it=entry))
+        assert Distiller(*pair(), dict(kd=dict(type='KDLoss', alpha=1.5, task_weight=1.0))).task_weight == 1
+
+    @pytest.mark.parametrize(
+        'losses',
+        ['lskd', 'normkd', 'normdkd', *(dict(it=dict(type=kind, standardize=True)) for kind in ('kd', 'dkd', 'nkd', 'rld'))],
+    )
+    def test_standardised_logits_of_two_classes_are_refused(self, losses):
+        name = losses if isinstance(losses, str) else 'it'
+        with pytest.raises(ValueError, match=f'^{name}: standardised logits of two classes .* nothing would be learned'):
+            Distiller(CNN(classes=2), CNN(8, classes=2), losses)
+        assert Distiller(CNN(classes=3), CNN(8, classes=3), losses).num_classes == 3
+
     def test_a_curriculum_learns_its_temperature(self):
         distiller = Distiller(*pair(), dict(ctkd=dict(type='kd', curriculum=dict(start=1.0, range=20.0, epochs=10))))
         wrapper = distiller.distill_losses['ctkd']

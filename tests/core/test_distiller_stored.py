@@ -133,6 +133,17 @@ def test_what_is_missing(tmp_path, data):
         StoredTeacher(tmp_path / 'store')
 
 
+@pytest.mark.parametrize('first', [10, -3])
+def test_indices_outside_of_the_loaders_data_set(first, tmp_path, data):
+    images, labels, indices = data.tensors
+    loader = DataLoader(TensorDataset(images, labels, indices + first), 5)
+    with pytest.raises(
+        ValueError, match=rf'indices from {first} to {first + 4}, and its data set has 23 samples|from 20 to 24'
+    ):
+        store_logits(CNN(8), loader, tmp_path / 'store')
+    assert not (tmp_path / 'store').exists()
+
+
 def test_a_store_in_the_order_of_a_run_is_refused(tmp_path):
     records = encode(torch.randn(COUNT, CLASSES), CLASSES)
     save(tmp_path, Shard(0, 0, 0), records)

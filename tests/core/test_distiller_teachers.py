@@ -198,6 +198,40 @@ class TestSharing:
         out['loss'].backward()
         assert all(p.grad is not None for p in distiller.student.parameters())
 
+    def test_networks_whose_train_returns_nothing(self, monkeypatch):
+        images, labels = batch()
+        methods = ['kd', 'mgd', 'srrl', 'simkd']
+        expected = Distiller(*pair(), methods).eval()(images, labels)
+        networks = pair()
+        monkeypatch.setattr(type(networks[0]), 'train', lambda network, mode=True: nn.Module.train(network, mode) and None)
+        distiller = Distiller(*networks, methods).eval()
+        assert not distiller.student.training
+        for name, value in distiller(images, labels).items():
+            assert torch.equal(value, expected[name]), name
+
+    @pytest.mark.parametrize('momentum', [None, 0.1, 0.9997])
+    def test_a_student_that_would_go_by_its_last_batch_alone(self, momentum, caplog):
+        student, teacher = pair()
+        norms = [part for part in student.modules() if isinstance(part, nn.BatchNorm2d)]
+        for part in norms:
+            part.momentum = momentum
+        Distiller(student, teacher, 'kd')
+        told = f'{len(norms)} batch norms of the student have a momentum of 0.9997' in caplog.text
+        assert told == (momentum == 0.9997)
+
+    def test_it_stays_in_eval_mode_whoever_else_holds_it(self):
+        images, labels = batch()
+        expected = Distiller(*pair(), ['dist', 'srrl'])(images, labels)
+        student, teacher = pair()
+        distiller = Distiller(student, teacher, ['dist', 'srrl'])
+        Distiller(CNN(), teacher, 'dist', teacher_mode='train')
+        assert teacher.training
+        statistics = {name: value.clone() for name, value in teacher.named_buffers()}
+        assert torch.equal(distiller(images, labels)['loss'], expected['loss'])
+        nn.ModuleList([distiller, teacher]).train()
+        distiller(images, labels)
+        assert all(torch.equal(value, statistics[name]) for name, value in teacher.named_buffers())
+
     def test_a_device_without_autocast(self):
         teacher = FrozenTeacher(pair()[1])
         teacher.network.to('meta')
@@ -346,7 +380,7 @@ class TestNames:
             monkeypatch.setattr(function, lambda name, **keywords: (name, keywords))
         monkeypatch.setattr('transformers.AutoModelForImageClassification.from_pretrained', lambda name: name)
         monkeypatch.setattr('mmcls_kd.distiller.is_tower', lambda *_: False)  # its config is not here
-        monkeypatch.setattr('mmcls_kd.distiller.in_float32', lambda network: network)
+        monkeypatch.setattr('mmcls_kd.distiller.make_trainable', lambda network: network)
         assert load_network('timm:resnet18.a1_in1k') == ('resnet18.a1_in1k', dict(pretrained=True))
         assert load_network('torchvision:resnet18') == ('resnet18', dict(weights='DEFAULT'))
         assert load_network('hf:owner/name') == 'owner/name'

@@ -318,3 +318,17 @@ def test_an_index_beyond_the_samples_is_an_error_that_names_num_samples(wrong):
 def test_numbers_that_make_no_sense_are_refused(keywords, message):
     with pytest.raises(ValueError, match=message):
         build(**keywords)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'size', 'names'),
+    [('CRDLoss', 'num_samples', ('memory_s', 'memory_t', 'log_z')), ('QueueLoss', 'queue_size', ('queue', 'count'))],
+)
+def test_a_memory_of_another_size_begins_anew_and_the_rest_is_loaded(kind, size, names, caplog):
+    dims = dict(student_dims=3, teacher_dims=4, **(dict(nce_k=5) if kind == 'CRDLoss' else {}))
+    source, target = (MODELS.build(dict(dims, type=kind, **{size: count})) for count in (40, 30))
+    before = {name: value.clone() for name, value in target.state_dict().items() if name in names}
+    target.load_state_dict(source.state_dict())
+    assert 'anew' in caplog.text
+    for name, value in target.state_dict().items():
+        assert torch.equal(value, before[name] if name in names else source.state_dict()[name]), name

@@ -167,6 +167,28 @@ class TestFolding:
         assert not can_fold(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, affine=False)))
         assert not can_fold(nn.Linear(1, 1))
 
+    def test_nor_a_convolution_that_computes_its_weight(self):
+        computed = nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 1, 1))
+        assert not can_fold(nn.Sequential(computed, nn.BatchNorm2d(1)))
+
+    @pytest.mark.parametrize('before', [True, False])
+    @pytest.mark.parametrize('kind', ['register_forward_hook', 'register_forward_pre_hook'])
+    def test_nor_one_with_a_hook(self, kind, before):
+        distiller = with_statistics(build(NKD))
+        inputs = images()
+        if not before:
+            read(distiller, inputs, 'logit')
+            assert not norms(ready(distiller))
+        halve = (lambda *given: given[-1] / 2) if kind == 'register_forward_hook' else (lambda _, given: given[0] / 2)
+        handle = getattr(distiller.teacher.backbone.layer2[0].conv1, kind)(halve)
+        with torch.no_grad():
+            expected = distiller.teacher(inputs)
+        torch.testing.assert_close(read(distiller, inputs, 'logit')['logit'], expected, rtol=0, atol=1e-6)
+        assert norms(ready(distiller))
+        handle.remove()
+        read(distiller, inputs, 'logit')
+        assert not norms(ready(distiller))
+
 
 class TestNothingUnread:
     @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+import torchvision
 from mmpretrain.registry import MODELS
 from networks import images, resnet, vit
 from torch import nn
@@ -187,3 +188,33 @@ class TestRefused:
 
         with pytest.raises(ValueError, match=message):
             dry_run(Other(), 'student')
+
+
+class TestMapsOfOddSizes:
+    """Where the shape alone would take columns, or rows, for channels."""
+
+    def test_inputs_are_told_by_their_growth(self):
+        """The map in front of the last ReLU is (64, 88, 120): 64 to 88 is nearer to 350 to 480 than 88 to 120 is."""
+        found = dry_run(torchvision.models.resnet18(num_classes=2), 'student', (350, 480))
+        assert found.inputs['layer1.1.relu'][0].shape == (2, 64, 88, 120)
+        assert found.layout('layer1.1.relu', goes_in=True).kind == 'map'
+
+    @pytest.mark.parametrize('size', [(24, 48), (48, 24), (48, 48)])
+    def test_outputs_of_a_network_of_one_size_by_the_layers_that_read_them(self, size):
+        """With as many channels as columns of a map twice as wide as high."""
+
+        class Fixed(Net):
+            def __init__(self):
+                super().__init__()
+                height, width = size[0] // 2, size[1] // 2
+                self.stem, self.place = nn.Conv2d(3, 48, 2, 2), nn.Parameter(torch.randn(height, width, 48))
+                self.shape, self.step, self.fc = (48, height, width), nn.Identity(), nn.Linear(48, 10)
+                self.norm, self.mix = nn.LayerNorm(48), nn.Linear(48, 48)
+
+            def forward(self, images):
+                value = self.step(self.stem(images).permute(0, 2, 3, 1) + self.place)
+                return self.fc(self.mix(self.norm(value)).mean(dim=(1, 2)))
+
+        found = dry_run(Fixed(), 'student', size)
+        assert found.growing('step') is None
+        assert found.layout('step').kind == found.layout('mix').kind == 'map_last'

@@ -142,6 +142,15 @@ class TestUnreadable:
         assert {number for number, _ in views(batches)} == set(range(12)) - {3, 5, 8}
         assert sum(len(batch['unreadable']) for batch in batches) == 3
 
+    def test_a_file_that_the_pipeline_does_not_decode(self, broken):
+        path = broken / 'train' / '2.JPEG'
+        Image.new('F', (32, 32)).save(path, 'TIFF')
+        with pytest.raises(UnreadableImageError, match=r'2\.JPEG of .* cannot be read \(cv2 does not decode it\)'):
+            loader(broken).dataset[2]
+        batches = list(loader(broken, on_unreadable='skip'))
+        assert {number for number, _ in views(batches)} == set(range(12)) - {2, 3, 5, 8}
+        assert sum(len(batch['unreadable']) for batch in batches) == 4
+
     def test_a_batch_without_one_readable_image_is_an_error(self, broken):
         dataset = loader(broken, on_unreadable='skip')
         with pytest.raises(TrainingError, match='not one image of a batch'):

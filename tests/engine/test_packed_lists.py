@@ -108,6 +108,27 @@ def test_faulty_lines_are_refused_as_before(tmp_path, lines):
     assert messages[0] == messages[1]
 
 
+@pytest.mark.parametrize(
+    ('lines', 'named'),
+    [
+        (['a.png,cat'], "line 1 'a.png,cat': not two fields, a path and a label with a blank between them"),
+        (['ä.png 0', 'b.png cat', 'c.png'], "line 2 'b.png cat': the label 'cat' is no integer"),
+        (['a.png 0', '', 'c.png 1'], "line 2 '': not two fields"),
+    ],
+)
+def test_a_faulty_line_is_named_with_the_needed_form(tmp_path, lines, named):
+    with pytest.raises(ValueError, match='each line has the form `path label`, such as `cat/1.jpg 0`') as caught:
+        of_file(tmp_path, lines, True)
+    assert str(caught.value).startswith(f'{tmp_path}/list.txt: {named}')
+    assert '\n' not in str(caught.value)
+
+
+def test_a_list_in_another_encoding_is_named(tmp_path):
+    (tmp_path / 'list.txt').write_bytes(b'a.png 0\ncaf\xe9.png 1\n')
+    with pytest.raises(ValueError, match=r"list.txt: line 2 'caf\\\\xe9.png 1': not UTF-8; "):
+        CustomDataset(str(tmp_path), 'images', 'list.txt')
+
+
 @pytest.mark.parametrize('name', ['load_data_list', 'filter_data'])
 def test_classes_of_the_users_own_get_the_list_that_they_change(tmp_path, name):
     def changed_list(self):

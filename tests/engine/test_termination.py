@@ -10,8 +10,9 @@ import pytest
 from commands import DISTILLER, TOOLBOX, data_options, run
 from interruption import Run, assert_same_run, fork, last, write_config
 from processes import free_port
+from toy_runs import ToyModel, toy_runner
 
-from mmcls_kd.errors import EXIT_CODE
+from mmcls_kd.errors import EXIT_CODE, TerminationError
 
 pytestmark = pytest.mark.filterwarnings('ignore:This process .* is multi-threaded:DeprecationWarning')
 
@@ -50,6 +51,39 @@ def test_all_processes_end_when_one_is_asked(data, tmp_path):
         4,
         5,
     )  # they ask one another before validation, and every five iterations
+
+
+@pytest.mark.parametrize('loop', [dict(max_epochs=1), dict(type='ResumableIterLoop', max_iters=3)])
+@pytest.mark.parametrize('end', ['normal', 'error', 'request'])
+def test_the_handler_from_before_a_training_is_there_after_it(end, loop, tmp_path, monkeypatch):
+    calls = []
+
+    def own(*_):
+        calls.append(end)
+
+    def train_step(*args, **keywords):
+        os.kill(os.getpid(), signal.SIGTERM)
+        if end == 'error':
+            raise RuntimeError('broken')
+        return original(*args, **keywords)
+
+    original = ToyModel.train_step
+    hooks = [dict(type='TerminationHook')]
+    runner = toy_runner(tmp_path, train_cfg=dict(type='ResumableEpochLoop') | loop, custom_hooks=hooks)
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        if end == 'normal':
+            runner.train()
+        else:
+            monkeypatch.setattr(ToyModel, 'train_step', train_step)
+            with pytest.raises(RuntimeError if end == 'error' else TerminationError):
+                runner.train()
+        assert signal.getsignal(signal.SIGTERM) is own
+        assert not calls  # the training had the signal to itself
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert calls == [end]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def held_up(name):

@@ -4,7 +4,10 @@ import errno
 import os
 import re
 import shlex
+import shutil
+import signal
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,8 +20,10 @@ from mmpretrain.models.classifiers import TimmClassifier
 from PIL import Image
 
 import mmcls_kd
-from mmcls_kd.command import predict, test, train
-from mmcls_kd.command.from_folder.making import Order, chosen_methods, make, set_queue
+from mmcls_kd.command import predict, store, test, train
+from mmcls_kd.command.from_folder.making import Order, _gone, chosen_methods, make, set_queue
+from mmcls_kd.command.from_folder.runs import next_commands
+from mmcls_kd.command.training import parser
 from mmcls_kd.distillers.classification import ClassificationDistiller
 from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.files.plain_data import read_plain_config
@@ -138,6 +143,35 @@ class TestMade:
         make(order(images, tmp_path, epochs=2, command='another word'))
         with pytest.raises(ValueError, match='belongs to a training that has begun.*or name another --work-dir'):
             make(order(images, tmp_path, epochs=3))
+
+
+@pytest.mark.own_process  # it trains
+@pytest.mark.filterwarnings('ignore')
+def test_of_a_folder_that_has_moved_the_command_is_named_that_goes_on(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['mmcls_kd train'])
+    old, new = tmp_path / 'here', tmp_path / 'my images'
+    shutil.copytree(images, old)
+    words = ['--student', NET, '--size', '32', '--epochs', '2', '--work-dir', str(tmp_path / 'out')]
+    train_step = TimmClassifier.train_step
+
+    def interrupted(self, *args, **keywords):
+        if (tmp_path / 'out' / 'student' / 'epoch_1.pth').exists():
+            raise KeyboardInterrupt
+        return train_step(self, *args, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TimmClassifier, 'train_step', interrupted)
+        with pytest.raises(SystemExit):
+            train.main(['--data', str(old), *words])
+    old.rename(new)
+    with pytest.raises(SystemExit, match=f'on the images of {old}, which is no longer there: ') as ended:
+        train.main(['--data', str(new), *words, '--resume'])
+    command = shlex.split(re.search('go on by `(.+)`', str(ended.value))[1])
+    train.main(command[command.index('train') + 1 :])
+    assert (tmp_path / 'out' / 'student' / 'epoch_2.pth').is_file()
+    old.mkdir()
+    with pytest.raises(SystemExit, match='differs from what this command makes: train it as it is'):
+        train.main(['--data', str(new), *words, '--resume'])
 
 
 @pytest.mark.parametrize(
@@ -302,6 +336,21 @@ class TestTrained:
         predict.main(commands[0][4:])
         assert re.fullmatch(r'\S+png: (\w+ [\d.]+ %(, )?){3}\n', capsys.readouterr().out)
 
+    def test_the_next_commands_have_the_options_of_the_training(self, images, monkeypatch):
+        monkeypatch.setattr(sys, 'argv', ['mmcls_kd train'])
+        words = ['data_preprocessor.mean=[0,0.5,0]', 'model.it.name=a b', 'x.y=true', 'z=[(a,1),none]', 'n=None']
+        options = parser().parse_args(['--cfg-options', *words]).cfg_options
+        made = SimpleNamespace(lacks_classes=False, images=SimpleNamespace(root=images, val=[('bee/0.png', 0)]))
+        classify, *others = next_commands(made, SimpleNamespace(config='a.py', student_file='a.pth'), options)
+        assert '--cfg-options' not in classify  # the file of the student has them
+        for command in others:
+            given = command[command.index('--cfg-options') :]
+            assert parser().parse_args(given).cfg_options == options
+        assert not any(
+            '--cfg-options' in command
+            for command in next_commands(made, SimpleNamespace(config='a', student_file='b'), None)
+        )
+
     def test_three_lines_of_inference(self, trained, images):
         root, _, _ = trained
         predictor = mmcls_kd.Predictor(root / 'teacher' / 'student.pth')
@@ -309,6 +358,22 @@ class TestTrained:
         assert {name for name, _ in found} == set(CLASSES)
         assert sum(probability for _, probability in found) == pytest.approx(1, abs=1e-5)
         assert found == sorted(found, key=lambda pair: -pair[1])
+
+    @pytest.mark.parametrize(
+        ('image', 'kind'),
+        [
+            (np.zeros((32, 32, 3), np.uint8), 'ndarray'),
+            (Image.new('RGB', (32, 32)), 'Image'),
+            (torch.zeros(3, 32, 32), 'Tensor'),
+            (['a.png', 'b.png'], 'list'),
+            (b'a.png', 'bytes'),
+        ],
+        ids=lambda value: value if isinstance(value, str) else '',
+    )
+    def test_what_is_no_path_is_refused(self, trained, image, kind):
+        predictor = mmcls_kd.Predictor(trained[0] / 'teacher' / 'student.pth')
+        with pytest.raises(TypeError, match=f'image: a {kind}, and a Predictor takes the path of one image file: '):
+            predictor(image)
 
     def test_the_probabilities_are_those_of_the_plain_network(self, trained, images):
         """The oracle: timm's network, and the pipeline by hand."""
@@ -402,15 +467,36 @@ def test_after_ctrl_c_the_same_command_resumes(images, tmp_path, monkeypatch, ca
             assert same_weights(tmp_path / 'whole' / file, tmp_path / name / file)
 
 
+def in_three_parts(images, root):
+    """The images in train, val, and test, which lacks a class."""
+    for part, of in dict(train='012345', val='67', test='89').items():
+        for name in CLASSES[: 2 if part == 'test' else 3]:
+            (root / part / name).mkdir(parents=True)
+            for i in of:
+                (root / part / name / f'{i}.png').symlink_to(images / name / f'{i}.png')
+
+
+@pytest.mark.own_process  # it trains
+@pytest.mark.filterwarnings('ignore')
+def test_a_request_to_end_between_two_trainings_counts(images, tmp_path, monkeypatch):
+    def end(*lines, code):
+        raise SystemExit(f'{code}: {lines[0]}')
+
+    monkeypatch.setattr(sys, 'argv', ['mmcls_kd train'])
+    monkeypatch.setattr('mmcls_kd.command.from_folder.summary.measure', lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr('mmcls_kd.command.exits._end_at_once', end)  # which takes the process with it
+    words = ['--data', str(images), '--size', '32', '--student', NET, '--teacher', NET, '--epochs', '1', '--baseline']
+    words += ['--teacher-weights', weights(tmp_path / 'teacher.pth'), '--work-dir', str(tmp_path / 'out')]
+    with pytest.raises(SystemExit, match='75: .*asked to end; the same command with --resume resumes'):
+        train.main(words)
+    assert len([*tmp_path.glob('out/*/epoch_1.pth')]) == 1
+
+
 @pytest.mark.own_process  # it trains
 @pytest.mark.filterwarnings('ignore')
 def test_a_test_set_is_measured_at_the_end(images, tmp_path, monkeypatch, capsys):
     """The oracle: each image of it by the predictor, and the made config's own test."""
-    for part, of in dict(train='012345', val='67', test='89').items():
-        for name in CLASSES[: 2 if part == 'test' else 3]:
-            (tmp_path / 'data' / part / name).mkdir(parents=True)
-            for i in of:
-                (tmp_path / 'data' / part / name / f'{i}.png').symlink_to(images / name / f'{i}.png')
+    in_three_parts(images, tmp_path / 'data')
     monkeypatch.setattr(sys, 'argv', ['mmcls_kd train'])
     out = tmp_path / 'out'
     words = ['--data', str(tmp_path / 'data'), '--student', NET, '--teacher', NET, '--teacher-weights']
@@ -429,6 +515,78 @@ def test_a_test_set_is_measured_at_the_end(images, tmp_path, monkeypatch, capsys
     test.main([str(out / 'out.py'), str(out / 'student.pth'), '--work-dir', str(tmp_path / 'tested')])
     log = ''.join(path.read_text() for path in (tmp_path / 'tested').rglob('*.log'))
     assert f'accuracy/top1: {float(rows["student, distilled"][4]):.4f}' in log
+
+
+@pytest.mark.filterwarnings('ignore')
+class TestMeasured:
+    """What is measured after a training is checked before it, and costs no student."""
+
+    @pytest.fixture
+    def refused(self, tmp_path, monkeypatch):
+        """Function that trains, and returns the message of the refusal; nothing is trained."""
+        monkeypatch.setattr(sys, 'argv', ['mmcls_kd train'])
+
+        def call(data, *words):
+            given = ['--data', str(data), '--student', NET, '--size', '32', '--epochs', '1', '--work-dir']
+            with pytest.raises(SystemExit) as ended:
+                train.main([*given, str(tmp_path / 'out'), *words])
+            assert not list((tmp_path / 'out').rglob('*.pth'))
+            return str(ended.value)
+
+        return call
+
+    def test_a_damaged_image_of_the_test_set(self, images, tmp_path, refused):
+        in_three_parts(images, tmp_path / 'data')
+        path = tmp_path / 'data' / 'test' / 'bee' / '8.png'
+        whole = path.read_bytes()
+        path.unlink()
+        path.write_bytes(whole[: len(whole) // 2])
+        assert f'error: test_dataloader: the image {path} cannot be read (' in refused(tmp_path / 'data')
+
+    @pytest.mark.parametrize(
+        ('words', 'given'),
+        [
+            (['val_evaluator.type=SingleLabelMetric', 'val_evaluator._delete_=True'], 'SingleLabelMetric'),
+            (['val_evaluator.topk=2'], 'Accuracy'),
+            (['val_evaluator.thrs=0.1,0.2'], 'Accuracy'),
+            (['val_cfg=None', 'val_dataloader=None', 'val_evaluator=None'], 'none'),
+        ],
+    )
+    def test_without_the_metric_of_the_table(self, images, tmp_path, refused, words, given):
+        message = refused(images, '--cfg-options', *words)
+        assert f'val_evaluator: the table after a training on a folder needs accuracy/top1, and the metrics are {given}' in (
+            message
+        )
+        config = re.search(r'or train (\S+) with your change', message)[1]
+        train.main([config, '--cfg-options', *words, 'train_cfg.max_epochs=1'])
+        assert (tmp_path / 'out' / 'student' / 'epoch_1.pth').is_file()
+
+    def test_a_metric_of_the_test_set_alone(self, images, tmp_path, refused):
+        in_three_parts(images, tmp_path / 'data')
+        message = refused(tmp_path / 'data', '--cfg-options', 'test_evaluator.topk=2')
+        assert 'test_evaluator: the table after a training on a folder needs accuracy/top1' in message
+
+    def test_a_stored_teacher_has_no_row(self, images, tmp_path):
+        taught = dict(teachers=[NET], teacher_weights=[weights(tmp_path / 'teacher.pth')])
+        config = make(order(images, tmp_path, work_dir=str(tmp_path / 'stored'), **taught)).configs['distilled']
+        store.main([str(config), '--epochs', '1', '--store', str(tmp_path / 'store')])
+        _, result = mmcls_kd.distill(
+            NET, NET, images, epochs=1, size=32, work_dir=tmp_path / 'stored', teacher_weights=taught['teacher_weights'],
+            options={'model.teacher_store': str(tmp_path / 'store')},
+        )  # fmt: skip
+        assert list(result.rows) == ['distilled']
+        assert result.student_file.is_file()
+        log = ''.join(path.read_text() for path in (tmp_path / 'stored' / 'distilled').rglob('*.log'))
+        assert 'the table has no row of the teacher: a stored one knows the training images alone' in log
+
+    def test_the_student_is_written_first(self, images, tmp_path, monkeypatch):
+        def fail(*_):
+            raise RuntimeError('while it measures')
+
+        monkeypatch.setattr('mmcls_kd.command.from_folder.summary.measure', fail)
+        with pytest.raises(RuntimeError, match='while it measures'):
+            mmcls_kd.distill(NET, None, images, epochs=1, size=32, work_dir=tmp_path / 'first')
+        assert mmcls_kd.Predictor(tmp_path / 'first' / 'student.pth').classes == list(CLASSES)
 
 
 @pytest.mark.filterwarnings('ignore')
@@ -489,3 +647,38 @@ def test_costs():
 
     assert count_flops(Net(), torch.zeros(1, 3, 8, 8)) == 2 * (8 * 8 * 4 * 3 * 9 + 4 * 5)
     assert count_parameters(Net()) == 4 * 3 * 9 + 4 + 4 * 5 + 5
+
+
+@pytest.mark.parametrize('fused', [True, False])
+def test_attention_costs_as_well(fused):
+    """By hand, of two kinds of modules that torch fuses: 9 tokens of 8 numbers, two heads of 4, projections and products."""
+
+    class Attention(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.part = torch.nn.MultiheadAttention(8, 2, batch_first=True).eval() if fused else None
+            self.qkv, self.out = torch.nn.Linear(8, 24), torch.nn.Linear(8, 8)
+
+        def forward(self, images, mode='tensor'):
+            tokens = images.flatten(2).transpose(1, 2)
+            if self.part is not None:
+                return self.part(tokens, tokens, tokens, need_weights=False)[0]
+            query, key, value = self.qkv(tokens).view(1, 9, 3, 2, 4).permute(2, 0, 3, 1, 4)
+            mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+            return self.out(mixed.transpose(1, 2).flatten(2))
+
+    projections, products = 9 * 8 * (24 + 8), 2 * 2 * 9 * 9 * 4
+    assert count_flops(Attention(), torch.zeros(1, 8, 3, 3)) == 2 * (projections + products)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+@pytest.mark.parametrize('wrapped', [True, False])
+def test_the_folder_of_an_edited_config_is_found(wrapped, tmp_path):
+    dataset = dict(type='CustomDataset', data_root=str(tmp_path / 'gone'))
+    dataset = dict(type='RepeatDataset', dataset=dataset, times=2) if wrapped else dataset
+    Config(dict(train_dataloader=dict(dataset=dataset))).dump(tmp_path / 'made.py')
+    assert _gone(tmp_path / 'made.py') == str(tmp_path / 'gone')
+    (tmp_path / 'gone').mkdir()
+    assert _gone(tmp_path / 'made.py') is None
+    Config(dict(train_dataloader=dict(dataset=dict(type='Other')))).dump(tmp_path / 'made.py')
+    assert _gone(tmp_path / 'made.py') is None

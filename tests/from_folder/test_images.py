@@ -1,5 +1,6 @@
 """Class folders: their layouts, the split, and what is refused before anything is built."""
 
+import os
 from collections import Counter
 
 import numpy as np
@@ -76,6 +77,35 @@ class TestLayouts:
         assert found.classes == ['ant', 'bee']
         assert ('ant/deep/0.jpg', 0) in found.train + found.val
         assert len(found.train + found.val) == 9
+        assert found.notes == [f'{tmp_path}: left out, as hidden or made by programs, though with images: .git, __MACOSX']
+
+    def test_a_class_may_begin_with_underscores(self, tmp_path):
+        for part in ('train', 'val'):
+            class_folders(tmp_path / part, __background__=2, ant=2)
+            (tmp_path / part / '__pycache__').mkdir()
+        found = find_images(tmp_path)
+        assert (found.classes, len(found.train), len(found.val)) == (['__background__', 'ant'], 4, 4)
+        assert found.notes == []
+
+    def test_links_to_folders_are_followed_once(self, tmp_path):
+        data, more = tmp_path / 'data', tmp_path / 'more'
+        class_folders(data, ant=2, bee=2)
+        class_folders(data / 'ant', own=1)
+        class_folders(more, deep=3)
+        (data / 'ant' / 'linked').symlink_to(more)
+        (data / 'ant' / 'again').symlink_to(more / 'deep')
+        (data / 'ant' / 'a').symlink_to(data / 'ant' / 'own')
+        (data / 'ant' / 'up').symlink_to(data)
+        (more / 'round').symlink_to(more)
+        class_folders(tmp_path, cat=2)
+        (data / 'cat').symlink_to(tmp_path / 'cat')
+        found = find_images(data)
+        assert sorted(path for path, label in found.train + found.val if label == 0) == [
+            *(f'ant/{i}.jpg' for i in range(2)),
+            *(f'ant/again/{i}.jpg' for i in range(3)),
+            'ant/own/0.jpg',
+        ]
+        assert found.classes == ['ant', 'bee', 'cat']
 
     def test_hidden_files_and_folders_inside_of_a_class_are_ignored(self, tmp_path):
         class_folders(tmp_path, ant=2, bee=2)
@@ -144,6 +174,23 @@ def test_no_folder_and_no_class_folders(tmp_path):
     Image.new('RGB', (8, 8)).save(tmp_path / 'a.png')
     with pytest.raises(ValueError, match='has images, but no class folders: put the images of each class'):
         find_images(tmp_path)
+
+
+@pytest.mark.parametrize('place', ['file', 'class', 'root'])
+def test_names_that_are_not_utf_8_are_refused_by_name(tmp_path, place):
+    """As of a disk that was written under Latin-1."""
+    root = class_folders(tmp_path / 'all', ant=3, bee=2)
+    old = dict(file=root / 'ant' / '0.jpg', root=root)
+    old['class'] = root / 'bee'
+    try:
+        odd = old[place].rename(old[place].with_name(os.fsdecode(b'caf\xe9.jpg')))
+    except OSError:
+        pytest.skip('names are UTF-8 on this disk')
+    with pytest.raises(ValueError, match=r'--data: .*/caf\\xe9.jpg.* has no name in UTF-8') as caught:
+        find_images(odd if place == 'root' else root)
+    assert 'rename it; ' in str(caught.value)
+    assert (', nor have 1 more' in str(caught.value)) == (place == 'class')
+    str(caught.value).encode()
 
 
 class TestModes:

@@ -12,7 +12,7 @@ from commands import tool
 from mmengine.config import Config
 from mmpretrain.registry import DATASETS
 
-from mmcls_kd.engine.folders import check_idx_files
+from mmcls_kd.engine.folders import check_data_folders
 from mmcls_kd.files.paths import TOOLBOX
 from mmcls_kd.readers.glyphs import Glyphs
 
@@ -182,7 +182,7 @@ class TestReading:
         with pytest.raises(
             ValueError, match=r'156815 bytes long, and should be 156816; move it away, then python .*make_gl'
         ):
-            check_idx_files(cfg, ('train_dataloader',))
+            check_data_folders(cfg, ('train_dataloader',))
 
     def test_another_split_is_refused(self, root):
         with pytest.raises(ValueError, match="split='val': choose 'train' or 'test'"):

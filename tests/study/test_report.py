@@ -148,6 +148,22 @@ class TestTables:
         expected = spearmanr([5, 13 / 3, -10], [0, 13 / 3, 2]).statistic
         assert table.endswith(f'Rank correlation of the 3 rows (Spearman): {expected:.2f}.')
 
+    def test_the_rank_correlation_of_rows_with_equal_means(self, whole, tmp_path):
+        _, records = whole
+        brief = read_study(write_study(tmp_path, FILE.replace("title = 'Small'", "title = 'Brief'"), 'brief'))
+        study = read_study(write_study(tmp_path, f"{FILE}\ncompared_with = 'brief.py'"))
+        there = dict(
+            baseline=[70, 71, 72], kd=[71, 72, 73], nkd=[71, 72, 73], dkd=[70.5, 71.5, 72.5], mgd=[70.2, 71.2, 72.2]
+        )
+        here = dict(
+            baseline=[80, 81, 82], kd=[80.1, 81.1, 82.1], nkd=[81, 82, 83], dkd=[80.4, 81.4, 82.4], mgd=[80.3, 81.3, 82.3]
+        )
+        found = [[r for r in constant(records, **rows) if r['kind'] == 'row' and r['row'] in rows] for rows in (there, here)]
+        brief.results.parent.mkdir()
+        write_records(brief.results, found[0])
+        expected = spearmanr([1, 1, 0.5, 0.2], [0.1, 1, 0.4, 0.3]).statistic
+        assert blocks(study, found[1])['cnn compared'].endswith(f'of the 4 rows (Spearman): {expected:.2f}.')
+
     def test_a_row_with_a_training_that_diverged_is_compared_with_nothing(self, whole):
         study, records = whole
         kept = [lost(r) if r['row'] == 'nkd' and r['seed'] == 2 else r for r in records]

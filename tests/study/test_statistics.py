@@ -50,6 +50,7 @@ def test_one_seed_has_a_difference_and_no_interval():
 
 def test_equal_differences():
     assert compare({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}).p == 1
+    assert compare({0: 88.14 + 1e-13, 1: 87.2, 2: 86.0}, {0: 88.14, 1: 87.2, 2: 86.0}).p == 1
     always = compare({0: 2.0, 1: 3.0}, {0: 1.0, 1: 2.0})
     assert (always.half, always.p) == (0, 0)
 

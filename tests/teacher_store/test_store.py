@@ -10,9 +10,11 @@ import folders
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from mmpretrain.datasets import CustomDataset, FashionMNIST
 
 from mmcls_kd.engine import views
+from mmcls_kd.engine.config import datasets_of
 from mmcls_kd.engine.image_files import changed, describe
 from mmcls_kd.teacher_store import TeacherStore
 from mmcls_kd.teachers.records import decode, encode
@@ -215,6 +217,17 @@ class TestImagesOfTheStore:
 
     def test_data_without_files(self, data):
         assert describe(FashionMNIST(data_root=str(data))) == {}
+
+
+def test_parts_of_a_data_set_stand_in_their_order():
+    """The fingerprint of views has their pipelines in another one, by which stores that exist stay valid."""
+    first, second, third = (dict(type='ImageNet', pipeline=[dict(type=name)]) for name in 'ABC')
+    inner = dict(type='ConcatDataset', datasets=[first, dict(type='RepeatDataset', times=2, dataset=second)])
+    cfg = Config(dict(train_dataloader=dict(dataset=dict(type='ConcatDataset', datasets=[inner, third]))))
+    types = [dataset['type'] for _, dataset in datasets_of(cfg)]
+    assert types == ['ConcatDataset', 'ConcatDataset', 'ImageNet', 'RepeatDataset', 'ImageNet', 'ImageNet']
+    assert [part['pipeline'][0]['type'] for _, part in datasets_of(cfg) if 'pipeline' in part] == ['A', 'B', 'C']
+    assert [pipeline[0]['type'] for pipeline in views.pipelines_of(cfg)] == ['C', 'B', 'A']
 
 
 class TestClassesOfTheStore:

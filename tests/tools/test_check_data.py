@@ -168,6 +168,20 @@ def test_images_that_cannot_be_read(check_sets, tmp_path):
     assert done.last == 'check_data.py: error: 4 faults in the data (train 4)'  # val is the same: not read again
 
 
+def test_images_that_the_pipeline_does_not_decode(check_sets, tmp_path):
+    root = class_folders(tmp_path / 'data', cat=2, dog=2)
+    path = root / 'cat' / 'x.tiff'
+    Image.new('F', (32, 32)).save(path)
+    load = dict(type='LoadImageFromFile')
+    for pipeline, text in [
+        (None, 'cv2 does not decode it'),
+        ([load], 'cv2 does not decode it'),
+        ([dict(load, imdecode_backend='pillow')], ''),
+    ]:
+        data = folder_set(root, extensions=('.jpg', '.tiff'), **(dict(pipeline=pipeline) if pipeline else {}))
+        assert check_sets(data).findings == ([f'train: {path}: {text}'] if text else [])
+
+
 def test_an_image_that_breaks_the_decoder(check_sets, tmp_path, monkeypatch):
     root = class_folders(tmp_path / 'data', cat=1, dog=1)
 

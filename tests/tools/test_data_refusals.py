@@ -7,6 +7,7 @@ import libraries
 import pytest
 import torch
 from commands import tool
+from containers import files_of, write_parquet
 from folders import class_folders
 from mmengine.registry import init_default_scope
 from mmpretrain.evaluation import Accuracy, MultiLabelMetric
@@ -24,6 +25,7 @@ from mmcls_kd.engine.config import training_config
 from mmcls_kd.engine.runtime import build_runner
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*instance named of')
+ENDINGS = ('.jpg', '.tiff', '.webp')
 CONFIG = """
 default_scope = 'mmpretrain'
 log_level = 'WARNING'
@@ -85,7 +87,8 @@ def built(root, tmp_path, more='', **model):
     config = tmp_path / 'config.py'
     text = CONFIG.format(root=root, student=resnet(4, 3), teacher=model.pop('teacher_cfg', resnet(8, 3)))
     config.write_text(f'{text}model.update({model!r})\n{more}\n')
-    return build_runner(training_config(training_parser('').parse_args([str(config), '--work-dir', str(tmp_path / 'w')])))
+    words = [str(config), '--work-dir', str(tmp_path / 'w'), '--cfg-options', f'experiment_name={tmp_path.name}']
+    return build_runner(training_config(training_parser('').parse_args(words)))
 
 
 class TestClassOrder:
@@ -106,6 +109,15 @@ class TestClassOrder:
         libraries.hugging_face(tmp_path / 'hf', labels=['CAT', 'dog', 'bee_', 'ant, emmet'])
         runner = built(root, tmp_path, teacher_cfg=f'hf:{tmp_path / "hf"}', teacher_pretrained=True)
         assert runner.model.teacher_holder.by_name == [3, 2, 0]
+
+    def test_of_numbers_alone_is_assumed_and_said(self, root, tmp_path):
+        files = files_of(root / 'train')
+        write_parquet(files, tmp_path / 'train.parquet', [i % 3 for i in range(len(files))])
+        data = f"train_dataloader['dataset'].update(type='HuggingFaceDataset', data_root={str(tmp_path)!r})"
+        runner = built(root, tmp_path, data, teacher_pretrained=str(root / 'teacher.pth'))
+        assert runner.model.teacher_holder.by_name is None
+        (log,) = (tmp_path / 'w').glob('*/*.log')
+        assert "taken in the order of the teacher’s ('cat', 'bee', 'ant')" in log.read_text()
 
     def test_of_the_config_that_a_teacher_comes_from(self, root, tmp_path):
         data = dict(dataset=dict(type='CustomDataset', classes=['bee', 'ant', 'cat']))
@@ -243,6 +255,18 @@ class TestImages:
     def test_one_of_validation_that_cannot_be_read(self, kind, data, run):
         path = self.damaged(data / 'val' / 'bee' / '1.jpg', kind)
         assert run(data=data).startswith(f'val_dataloader: the image {path} cannot be read (')
+
+    @pytest.mark.parametrize('kind', ['32 bits', 'cut webp', 'cut tiff in a jpg'])
+    def test_one_of_validation_that_the_pipeline_does_not_decode(self, kind, data, run):
+        path = data / 'val' / 'bee' / '0.tiff'
+        if kind == '32 bits':
+            Image.new('F', (32, 32)).save(path)
+        else:
+            path = path.with_suffix('.webp' if 'webp' in kind else '.jpg')
+            Image.effect_noise((32, 32), 50).convert('RGB').save(path, 'WEBP' if 'webp' in kind else 'TIFF')
+            path.write_bytes(path.read_bytes()[:-300])
+        more = f"for loader in (val_dataloader, test_dataloader):\n    loader['dataset'].update(extensions={ENDINGS!r})\n"
+        assert run(data=data, more=more).startswith(f'val_dataloader: the image {path} cannot be read (')
 
     @pytest.mark.parametrize('split', ['val', 'train'])
     def test_one_of_another_size(self, split, data, run):

@@ -1,10 +1,12 @@
 """docs/deploy.md: every command and every piece of code runs as written, in order, in what looks like a checkout."""
 
+import json
 import os
 import re
 
 import pytest
 from commands import run
+from PIL import Image
 
 from mmcls_kd.files.paths import TOOLBOX
 
@@ -32,3 +34,21 @@ def test_every_block(trained, tmp_path):
     assert onnx == torchscript
     assert inferencer[-1] == 'torch.Size([32, 4, 4])'
     assert any(line.endswith(onnx[0]) for line in inferencer)
+    assert_turned_by_exif(tmp_path, [tmp_path / f'{number}.py' for number in (3, 4)])
+
+
+def assert_turned_by_exif(folder, scripts):
+    """A JPEG that lies on its side, as its EXIF data say, has the logits of the upright one."""
+    upright, found = Image.open(folder / 'image.png').copy(), []
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    for image, more in ((upright, {}), (upright.transpose(Image.Transpose.ROTATE_90), dict(exif=exif))):
+        image.save(folder / 'image.png', 'JPEG', quality=100, **more)
+        for script in scripts:
+            if 'print(logits' not in (text := script.read_text()):
+                script.write_text(f'{text}print(logits[0].tolist())\n')
+            env = {**os.environ, 'PYTHONPATH': str(TOOLBOX), 'PYTHONWARNINGS': 'ignore'}
+            found.append(json.loads(run(script, cwd=folder, env=env).stdout.splitlines()[-1]))
+    largest = max(map(abs, found[0]))
+    for logits in found[1:]:
+        assert logits == pytest.approx(found[0], abs=0.03 * largest)

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 PREPROCESSOR = dict(type='ClsDataPreprocessor', mean=[120.0, 110.0, 100.0], std=[60.0, 61.0, 62.0], to_rgb=True)
 READ = dict(type='LoadImageFromFile')
+PACK = dict(type='PackInputs')
 PIPELINE = [
     READ,
     dict(type='ResizeEdge', scale=36, edge='short', backend='pillow', interpolation='bicubic'),
@@ -281,7 +282,17 @@ class TestImages:
     def test_that_the_pipeline_normalises_are_refused(self, tmp_path, main):
         normalise = dict(type='Normalize', mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0], to_rgb=False)
         at = write(tmp_path, resnet(), [*PIPELINE[:-1], normalise, PIPELINE[-1]])
-        assert 'leave normalisation to the data_preprocessor' in main(at.config, at.weights)
+        message = main(at.config, at.weights)
+        assert 'normalises by mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0)' in message
+        assert 'leave normalisation to the data_preprocessor' in message
+
+    def test_that_no_transform_gives_are_refused(self, tmp_path, main):
+        at = write(tmp_path, resnet(), [READ, dict(type='ResizeEdge', scale=36, edge='shortest'), PACK])
+        assert 'the test pipeline: a transform of the pipeline cannot be built' in main(at.config, at.weights)
+
+    def test_of_padded_arrays(self):
+        found = image_format(Config.fromfile('configs/fashion_mnist_32/resnet8.py'))
+        assert (found.channels, found.height, found.width, found.order) == (3, 32, 32, 'RGB')
 
     def test_grey_files(self, tmp_path):
         cfg = Config.fromfile(write(tmp_path, resnet(), [READ | dict(color_type='grayscale'), *PIPELINE[1:]]).config)

@@ -64,6 +64,15 @@ class TestImages:
         assert np.array_equal(images, expected)
         assert given.tolist() == labels
 
+    @pytest.mark.parametrize('suffix', ['gif', 'avif'])
+    def test_of_each_suffix_that_a_training_reads(self, suffix, tmp_path):
+        cfg = self.cfg(tmp_path)
+        (tmp_path / 'images').mkdir()
+        Image.new('RGB', (36, 36), (200, 40, 120)).save(tmp_path / 'images' / f'0.{suffix}')
+        found = calibration_images(cfg, str(tmp_path / 'images'), image_format(cfg), CLASSES, 300)
+        [(image, _)] = found.read()
+        assert abs(image.mean((1, 2)) - (200, 40, 120)).max() < 5
+
     def test_of_another_size_are_brought_to_that_of_the_pipeline_and_it_is_said(self, tmp_path):
         cfg = self.cfg(tmp_path)
         class_folders(tmp_path / 'images', size=72)

@@ -61,5 +61,7 @@ def stage_count(name: str) -> int:
 def _maker(name: str) -> Callable[..., BenchmarkNetwork]:
     """Return the callable that builds a network; refuse an unknown name."""
     if name not in NETWORKS:
-        raise ValueError(f'the CIFAR benchmark has no network {name!r}{close_names(name, NETWORKS)}')
+        raise ValueError(
+            f'the CIFAR benchmark has no network {name!r}{close_names(name, NETWORKS)}; it has {", ".join(NETWORKS)}'
+        )
     return NETWORKS[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,12 +16,14 @@ from typing import NamedTuple
 import mmcv
 from PIL import Image
 
+from ...engine.image_ends import SUFFIXES
 from ...errors import close_names, listed
+from ...files.listing import files_below
 
-#: Suffixes of image files; other files are ignored.
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.pgm', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.avif')
 #: Names of the folder of validation images beside ``train``; the first one that exists counts.
 VALIDATION = ('val', 'valid', 'validation', 'test')
+#: Names of folders that programs make; no classes.
+MADE = ('__pycache__', '__MACOSX')
 #: Names of parts of a data set, in small letters: folders that all have such a name are no classes.
 PARTS = {'train', 'training', 'eval', 'testing', *VALIDATION}
 #: Number of images, evenly spread, whose headers are read.
@@ -81,10 +84,12 @@ def find_images(folder: str | Path, val_fraction: float = 0.2, seed: int = 0) ->
     root = Path(folder).expanduser().resolve()
     if not root.is_dir():
         raise FileNotFoundError(f'--data {folder}: no such folder')
+    _check_text([root], root)
     inside = {path.name: path for path in _folders(root)}
     beside = next((name for name in VALIDATION if name in inside), None)
     divided = 'train' in inside and (beside is not None or len(inside) == 1)
-    parts, notes = _class_files(inside['train'] if divided else root, root), []
+    trained = inside['train'] if divided else root
+    parts, notes = _class_files(trained, root), _about_left_out(trained)
     names = [*parts]
     _check_classes(names, root)
     if divided:
@@ -105,6 +110,7 @@ def _held_files(folder: Path, root: Path, names: Sequence[str], notes: list[str]
     """Return the images of each class in a folder that does not train; note the classes without any."""
     found = _class_files(folder, root)
     _check_known(found, names, folder)
+    notes += _about_left_out(folder)
     if without := [name for name in names if name not in found]:
         notes.append(f'{folder}: no images of {listed([*map(repr, without)])}; their accuracy is not measured')
     return found
@@ -126,9 +132,22 @@ def _about_parts(inside: Mapping[str, Path], beside: str | None) -> list[str]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    """List the folders inside of a folder by name, without hidden ones."""
-    found = (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(('.', '__')))
-    return sorted(found, key=lambda path: path.name)
+    """List the folders inside of a folder by name, without hidden ones and those that programs make."""
+    return [path for path in _subfolders(folder) if not _is_left_out(path)]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted((path for path in folder.iterdir() if path.is_dir()), key=lambda path: path.name)
+
+
+def _is_left_out(folder: Path) -> bool:
+    return folder.name.startswith('.') or folder.name in MADE
+
+
+def _about_left_out(folder: Path) -> list[str]:
+    """Return a remark on the folders with images that are no classes because of their names."""
+    found = [path.name for path in _subfolders(folder) if _is_left_out(path) and any(_images_below(path))]
+    return [f'{folder}: left out, as hidden or made by programs, though with images: {listed(found)}'] if found else []
 
 
 def _class_files(folder: Path, root: Path) -> dict[str, list[str]]:
@@ -146,21 +165,27 @@ def _class_files(folder: Path, root: Path) -> dict[str, list[str]]:
             f'--data: {folder / empty[0]} has no image{f", nor have {len(empty) - 1} more" * (len(empty) > 1)}: add images '
             f'({" ".join(SUFFIXES)}) or remove the folder'
         )
+    _check_text([path for paths in found.values() for path in paths], folder)
     relative = {name: [path.relative_to(root).as_posix() for path in paths] for name, paths in found.items()}
     if odd := [path for paths in relative.values() for path in paths if path != path.strip() or '\n' in path]:
         raise ValueError(f'--data: {odd[0]!r}: rename it; a list of images takes no line breaks, nor spaces at an end')
     return relative
 
 
+def _check_text(paths: Sequence[Path], folder: Path) -> None:
+    """Refuse paths in another encoding than UTF-8: the made config and its lists of images are text."""
+    if odd := [path for path in paths if any('\ud800' <= letter <= '\udfff' for letter in str(path))]:
+        shown, place = (os.fsencode(path).decode('utf-8', 'backslashreplace') for path in (odd[0], folder))
+        more = f', nor have {len(odd) - 1} more' if len(odd) > 1 else ''
+        raise ValueError(
+            f'--data: {shown} has no name in UTF-8{more}, as the list of images needs: rename it; names in Latin-1 are '
+            f'renamed by `convmv -r -f latin1 -t utf8 --notest {place}`'
+        )
+
+
 def _images_below(folder: Path) -> Iterable[Path]:
     """Return the images in a folder and the folders inside, without hidden files and folders."""
-    return (
-        path
-        for path in folder.rglob('*')
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith('.') for part in path.relative_to(folder).parts)
-        and path.is_file()
-    )
+    return (path for path in files_below(folder) if path.suffix.lower() in SUFFIXES)
 
 
 def _check_classes(names: Sequence[str], root: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch import nn
 
 from ...configs.reading import as_python, read_config
 from ...distillers.teacher import network_pixels
+from ...engine.config import datasets_of
 from ...errors import close_names, refusals_named
 from ...features.dry_run import dry_run, own_sizes
 from ...files.atomic import atomic_path, save_atomically
@@ -27,6 +29,7 @@ from ...networks.loading import fetch, load_strictly
 from ...networks.sources import OWN_WEIGHTS, Source, check_to_be_had, find_network, is_weights, kind_of, own_weights
 from ...networks.towers import find_teacher, lacks_classes, without_classes
 from ...recipe.methods import Method, MethodList, needs_teacher, offer
+from ..arguments import command_line
 from .choices import Choices, choose, size_of
 from .images import FolderImages, find_images
 
@@ -196,7 +199,7 @@ def make(order: Order) -> Made:
         configs['alone'] = folder / f'{folder.name}_alone.py'
         values = dict(_base_=f'./{folder.name}.py', work_dir=str(folder / 'alone'), **start)
         files[configs['alone']] = _assigned(values | dict(model=dict(_delete_=True, **_alone(student, order))))
-    _write(files, folder)
+    _write(files, folder, images.root)
     if started:
         save_atomically({'state_dict': network.state_dict()}, folder / START)
     return Made(folder, configs, images, choices, images.notes, bare and not order.then)
@@ -355,7 +358,8 @@ def build(student: Source, count: int) -> nn.Module:
     scope = DefaultScope.overwrite_default_scope('mmpretrain')
     with scope, torch.random.fork_rng(devices=[]), refusals_named('--student'):
         check_to_be_had(student.cfg)
-        network = MODELS.build(copy.deepcopy(student.cfg)).eval()
+        network = MODELS.build(copy.deepcopy(student.cfg))
+        network.eval()
         found = dry_run(network, 'student').num_classes
     if found != count:
         raise ValueError(
@@ -485,9 +489,10 @@ def _plain_values(value: Any) -> Any:
 
 def _text(values: Mapping[str, Any], order: Order, images: FolderImages, choices: Choices) -> str:
     """Return the config as Python source, with a head that names its origin and the choices."""
+    but = ' but for --cfg-options' if '--cfg-options' in order.command else ''
     head = [
         f'made by: {" ".join(order.command.split())}' if order.command else 'made by mmcls_kd.distill',
-        'It is complete: edit it, and train it by: python -m mmcls_kd train THIS_FILE',
+        f'It is complete{but}: edit it, and train it by: python -m mmcls_kd train THIS_FILE',
         f'{chosen(images, choices)} (docs/own_images.md has the table)',
     ]
     return ''.join(f'# {line}\n' for line in head) + _assigned(values)
@@ -508,14 +513,20 @@ def _lines(images: Sequence[tuple[str, int]]) -> str:
     return ''.join(f'{path} {label}\n' for path, label in images)
 
 
-def _write(files: Mapping[Path, str], folder: Path) -> None:
-    """Write files; refuse to replace one that differs where a training has begun."""
+def _write(files: Mapping[Path, str], folder: Path, root: Path) -> None:
+    """Write files; refuse to replace one that differs where a training has begun; ``root`` is the folder of images."""
     begun = any((folder / run / BEGUN).exists() for run in ('distilled', 'student', 'alone', *THEN))
     for path, text in files.items():
         if begun and path.is_file() and _body(path.read_text()) != _body(text):
+            config = next(iter(files))
+            if gone := _gone(config):
+                raise ValueError(
+                    f'{path} belongs to a training that has begun, on the images of {gone}, which is no longer there: if '
+                    f'--data has the same images, go on by `{_going_on(config, root)}`, or name another --work-dir'
+                )
             raise ValueError(
                 f'{path} belongs to a training that has begun, and differs from what this command makes: train it as it is '
-                f'(train {next(iter(files))}), or name another --work-dir'
+                f'(train {config}), or name another --work-dir'
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -524,6 +535,21 @@ def _write(files: Mapping[Path, str], folder: Path) -> None:
                 unfinished.write_text(text)
     except OSError as error:
         raise ValueError(f'--work-dir {folder} cannot be written ({error}): name a folder of yours') from error
+
+
+def _gone(config: Path) -> str | None:
+    """Return the folder of images of a made config if it no longer exists."""
+    if not config.is_file():
+        return None
+    roots = (part.get('data_root') for _, part in datasets_of(read_config(str(config))))
+    root = next(filter(None, roots), None)
+    return None if root is None or Path(root).is_dir() else root
+
+
+def _going_on(config: Path, root: Path) -> str:
+    """Return the command that resumes a made training whose folder of images has moved."""
+    options = [f'{part}_dataloader.dataset.data_root={root}' for part in PARTS]
+    return shlex.join(command_line('train', 'train.py', str(config), '--resume', '--cfg-options', *options))
 
 
 def _body(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class Predictor:
         self.classes = names_in(meta) or find_network(cfg).class_names
 
     @torch.no_grad()
-    def __call__(self, image: str | Path) -> list[tuple[str, float]]:
+    def __call__(self, image: str | PathLike) -> list[tuple[str, float]]:
         """Return all classes, or labels, with their probabilities, the likeliest first.
 
         Args:
@@ -70,8 +71,14 @@ class Predictor:
 
         Raises:
             FileNotFoundError: If there is no such file.
+            TypeError: If it is no path, but an image in memory or several paths.
             ValueError: If it cannot be decoded, or the student has no classes.
         """
+        if not isinstance(image, (str, PathLike)):
+            raise TypeError(
+                f'image: a {type(image).__name__}, and a Predictor takes the path of one image file: call it for each path; '
+                'write an image in memory to a PNG file first'
+            )
         if self._lacks_classes:
             raise ValueError('the student has no classes to predict: train it with a head (train --data ... --then linear)')
         if not Path(image).is_file():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import listed
 from ..arguments import command_line
-from ..exits import ended_in_order, errors_in_one_line
+from ..exits import RESUMES, ended_in_order, ended_when_asked, errors_in_one_line
 from ..loading import load_libraries
 
 if TYPE_CHECKING:
@@ -38,13 +38,14 @@ def train_on_folder(args: argparse.Namespace) -> None:
     if args.config_only:
         print('train it by:', *(f'  {shlex.join(command)}' for command in training_commands(made)), sep='\n')
         return
-    result = run(made, args, errors_in_one_line, ended_in_order)
+    with ended_when_asked(RESUMES):
+        result = run(made, args, errors_in_one_line, ended_in_order)
     count = len(made.images.test)
     columns = [*COLUMNS, TESTED] if count else [*COLUMNS]
     tested = f' and {count:,} test' if count else ''
     show(f'{len(made.images.val):,} validation{tested} images', columns, table_rows(result.rows))
     print(f'curves: {result.figure}\nstudent: {result.student_file}\nNext:')
-    for command in next_commands(made, result):
+    for command in next_commands(made, result, args.cfg_options):
         print(f'  {shlex.join(command)}')
     if made.lacks_classes:
         print('The student has no classes. A head for it (or --then finetune, which trains all of it):')
@@ -89,36 +90,41 @@ def order_of(args: argparse.Namespace) -> Order:
 def run(made: Made, args: argparse.Namespace, building: Context = nullcontext, going: Context = nullcontext) -> Result:
     """Run made trainings one after the other, as ``train CONFIG`` does; write the student's file and the figure.
 
+    What is measured after a training is checked before it, and the student's file is written before that is measured.
+
     Args:
         made: The trainings.
         args: Arguments of the training parser, without config.
         building: Context of the checks before a training.
         going: Context of a training.
     """
-    from .summary import Result, draw_curves, measure, read_runs
+    from .summary import Result, check_measured, draw_curves, measure, read_runs
 
     rows: dict[str, Any] = {}
+    tested, student = bool(made.images.test), made.folder / 'student.pth'
     for name, config in made.configs.items():
         own = argparse.Namespace(**{**vars(args), 'config': str(config), 'work_dir': str(made.run_folder(name))})
         own.methods = None  # they are in the config
         with ExitStack() as held:
             with building():
                 runner = _prepared(own, held)
+                check_measured(runner, tested)
             with going():
                 runner.train()
-                rows |= measure(runner, name, bool(made.images.test))
-        if name != made.final and name != 'alone':  # a head comes next, which starts from it
-            with building():
-                run_of = read_runs({name: made.run_folder(name)})[name]
-                write_student(run_of.checkpoints[run_of.last], made.backbone)
+            if name != 'alone':
+                with building():
+                    run_of = read_runs({name: made.run_folder(name)})[name]
+                    last = run_of.checkpoints[run_of.last]
+                    write_student(last, student if name == made.final else made.backbone)  # a head starts from that
+            with going():
+                rows |= measure(runner, name, tested)
     with building():
         name = made.final
         runs = read_runs({name: made.run_folder(name) for name in made.configs})
-        student = write_student(runs[name].checkpoints[runs[name].last], made.folder / 'student.pth')
         draw_curves(runs, rows, made.folder / 'curves.png')
     curves = {name: one.accuracies() for name, one in runs.items()}
-    figure, last = made.folder / 'curves.png', rows[name]
-    return Result(last.top1, student, made.configs[name], figure, curves, rows, last.test)
+    figure, row = made.folder / 'curves.png', rows[name]
+    return Result(row.top1, student, made.configs[name], figure, curves, rows, row.test)
 
 
 def _prepared(args: argparse.Namespace, held: ExitStack) -> Any:
@@ -148,16 +154,18 @@ def write_student(checkpoint: Path, path: Path) -> Path:
     return path
 
 
-def next_commands(made: Made, result: Result) -> list[list[str]]:
-    """Return the commands that come next: classify, export, test."""
+def next_commands(made: Made, result: Result, options: Mapping[str, Any] | None) -> list[list[str]]:
+    """Return the commands that come next: classify, export, test; the latter two with the options, which no config has."""
     config, student = str(result.config), str(result.student_file)
+    given = [f'{key}={value}' for key, value in (options or {}).items()]
+    given = ['--cfg-options', *given] if given else []
     image = str(made.images.root / made.images.val[0][0])
     if made.lacks_classes:
-        return [command_line('test', 'test.py', config, student)]
+        return [command_line('test', 'test.py', config, student, *given)]
     return [
         command_line('predict', 'predict.py', student, image),
-        command_line('export', 'export_student.py', config, student),
-        command_line('test', 'test.py', config, student),
+        command_line('export', 'export_student.py', config, student, *given),
+        command_line('test', 'test.py', config, student, *given),
     ]
 
 

@@ -9,12 +9,15 @@ from typing import Any
 
 import torch
 from mmengine.runner import Runner
+from mmpretrain.evaluation import Accuracy
 
 from ...analysis.figures import new_figure, save
 from ...analysis.outputs import TeacherReader, collect
 from ...analysis.runs import Run, read_run
+from ...checks.training import check_batches, check_data
 from ...engine.knn_hook import KNNHook
 from ...engine.models import unwrapped
+from ...errors import listed
 from ...features.dry_run import evaluating
 from ...files.drawing import drawing
 from ...networks.cost import count_flops, count_parameters, milliseconds
@@ -94,8 +97,47 @@ class Result:
     test_top1: float | None = None
 
 
+def check_measured(runner: Runner, test: bool = False) -> None:
+    """Refuse a training whose networks could not be measured at its end.
+
+    Args:
+        runner: Of the training, with all else checked.
+        test: Whether there are test images.
+
+    Raises:
+        ValueError: If a metric of the table is missing, or the test images have a fault.
+    """
+    _check_metric(runner, 'val_loop')
+    if test:
+        loaders = {'test_dataloader': runner.test_dataloader}
+        check_data(runner, loaders)
+        check_batches(runner, loaders)
+        _check_metric(runner, 'test_loop')
+
+
+def _check_metric(runner: Runner, name: str) -> None:
+    """Refuse a loop that does not measure the accuracy of the table."""
+    loop: Any = getattr(runner, name)
+    found = loop.evaluator.metrics if loop else []
+    if loop and knn_hook(runner):
+        return
+    if any(isinstance(one, Accuracy) and 1 in one.topk and len(one.thrs) == 1 and one.prefix == 'accuracy' for one in found):
+        return
+    key = name.replace('loop', 'evaluator')
+    given = listed([type(one).__name__ for one in found]) if found else 'none'
+    raise ValueError(
+        f'{key}: the table after a training on a folder needs accuracy/top1, and the metrics are {given}: leave {key} as it '
+        f"is (dict(type='Accuracy', topk=(1,))), or train {runner.cfg.filename} with your change, without --data and table"
+    )
+
+
+def knn_hook(runner: Runner) -> KNNHook | None:
+    """Return the hook by which embeddings are measured, if there is one."""
+    return next((hook for hook in runner.hooks if isinstance(hook, KNNHook)), None)
+
+
 def measure(runner: Runner, name: str, test: bool = False) -> dict[str, Row]:
-    """Measure the networks of a finished training: the student under its name, and the teacher.
+    """Measure the networks of a finished training: the student under its name, and the teacher unless it is a stored one.
 
     Args:
         runner: Of the training.
@@ -105,7 +147,7 @@ def measure(runner: Runner, name: str, test: bool = False) -> dict[str, Row]:
     model = unwrapped(runner)
     batch = model.data_preprocessor(next(iter(runner.val_dataloader)), False)
     image = batch['inputs'][:1]
-    hook = next((hook for hook in runner.hooks if isinstance(hook, KNNHook)), None)
+    hook = knn_hook(runner)
     metric = 'knn/top1' if hook else 'accuracy/top1'
     top1 = float(runner.message_hub.get_scalar(f'val/{metric}').current())
     tested = float(runner.test()[metric]) if test else None
@@ -114,6 +156,9 @@ def measure(runner: Runner, name: str, test: bool = False) -> dict[str, Row]:
         rows = {name: Row(top1, *_cost([(student, image)]), knn=hook is not None, test=tested)}
     teacher = getattr(model, 'teacher_holder', None)
     if teacher is None:
+        return rows
+    if not teacher.networks:
+        runner.logger.info('the table has no row of the teacher: a stored one knows the training images alone')
         return rows
     parts = ('val_dataloader', 'test_dataloader')[: 1 + test]
     accuracies = [hook.teacher_top1(runner, part) if hook else teacher_accuracy(runner, model, part) for part in parts]
