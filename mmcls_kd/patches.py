@@ -127,7 +127,7 @@ def know_several_labels(kind: Any, head: Callable[..., nn.Module], loss: dict[st
         setattr(kind, name, by_head(name))
 
 
-def train_hugging_face(kind: Any, make_trainable: Callable[[Any], nn.Module]) -> None:
+def prepare_hugging_face(kind: Any, make_trainable: Callable[[Any], nn.Module]) -> None:
     """Prepare the network of mmpretrain's ``HuggingFaceClassifier`` for a training. Needed up to 1.3.6.
 
     Args:

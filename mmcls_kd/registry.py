@@ -17,7 +17,7 @@ from . import dis_losses, distillers, engine, networks, readers
 from .backbones.deit3 import DeiT3
 from .backbones.mobilenet_v1 import MobileNetV1
 from .networks.classifiers import BINARY
-from .patches import know_several_labels, replace_deit3, train_hugging_face
+from .patches import know_several_labels, prepare_hugging_face, replace_deit3
 from .recipe.methods import FINDERS
 from .teachers.towers import make_trainable
 
@@ -41,7 +41,7 @@ for loss in dis_losses.LOSSES.values():
 replace_deit3(MODELS, DeiT3)
 for classifier in (TimmClassifier, HuggingFaceClassifier):
     know_several_labels(classifier, MultiLabelClsHead, BINARY)
-train_hugging_face(HuggingFaceClassifier, make_trainable)
+prepare_hugging_face(HuggingFaceClassifier, make_trainable)
 FINDERS.insert(0, MODELS.get)
 for parent in [value for value in vars(mmpretrain_registry).values() if isinstance(value, Registry)]:
     if parent.scope == 'mmpretrain':  # not mmengine's, which are imported there

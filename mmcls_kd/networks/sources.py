@@ -103,7 +103,7 @@ class Source:
         return self.pixels['to_rgb'] != bool((self.cfg.get('data_preprocessor') or {}).get('to_rgb'))
 
     def as_trained(self, meta: Mapping[str, Any], weights: str, told: bool = True) -> Source:
-        """Take the input preprocessing from the training's config in the metadata of weights, where nothing else says it.
+        """Return it with the input preprocessing of the training whose config weights hold, where nothing else says it.
 
         Args:
             meta: The metadata, as of mmengine's checkpoints.

@@ -82,9 +82,10 @@ def foldable(network: nn.Module) -> list[Any]:
 
 def can_fold(network: nn.Module) -> bool:
     """Check that every batch norm has statistics of its own, scale and shift, and that all weights are plain tensors."""
-    norms = [module for module in foldable(network) if isinstance(module, _BatchNorm)]
-    plain = not any(map(is_parametrized, foldable(network)))
-    return plain and bool(norms) and all(norm.track_running_stats and norm.affine for norm in norms)
+    modules = foldable(network)
+    norms = [module for module in modules if isinstance(module, _BatchNorm)]
+    whole = all(norm.track_running_stats and norm.affine for norm in norms)
+    return bool(norms) and whole and not any(map(is_parametrized, modules))
 
 
 class FastNetwork:

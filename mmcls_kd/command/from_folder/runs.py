@@ -157,8 +157,7 @@ def write_student(checkpoint: Path, path: Path) -> Path:
 def next_commands(made: Made, result: Result, options: Mapping[str, Any] | None) -> list[list[str]]:
     """Return the commands that come next: classify, export, test; the latter two with the options, which no config has."""
     config, student = str(result.config), str(result.student_file)
-    given = [f'{key}={value}' for key, value in (options or {}).items()]
-    given = ['--cfg-options', *given] if given else []
+    given = ['--cfg-options', *(f'{key}={value}' for key, value in options.items())] if options else []
     image = str(made.images.root / made.images.val[0][0])
     if made.lacks_classes:
         return [command_line('test', 'test.py', config, student, *given)]
