@@ -183,14 +183,14 @@ class TestVectors:
     @pytest.mark.parametrize('k', [None, CLASSES - 1])
     def test_losses_gradients_and_steps_are_those_of_a_live_teacher_in_float16(self, tmp_path, data, k):
         """With some of the logits, those of losses that read vectors alone."""
-        student, teacher = pair(norm=False)
+        student, teacher = pair()
         stored = store_logits(teacher, DataLoader(data, COUNT), tmp_path / 'store', k, features=['logit', 'vector'])
         assert stored.shapes == {'logit': (2, CLASSES), 'vector': (2, 64)}
         names = [name for name in ON_VECTORS if k is None or name != 'srd']
         self.compare(student, stored, teacher, data, names)
 
     def test_maps(self, tmp_path, data):
-        student, teacher = pair(norm=False)
+        student, teacher = pair()
         stored = store_logits(teacher, DataLoader(data, 5), tmp_path / 'store', features=['feat_t', 'stages', 'vector'])
         stages = ((2, 8, 16, 16), (2, 16, 8, 8), (2, 32, 4, 4), (2, 64, 2, 2))
         assert stored.shapes == dict(logit=(2, CLASSES), feat=stages[-1], stages=stages, vector=(2, 64))
