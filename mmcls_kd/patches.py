@@ -71,6 +71,43 @@ def without_reentry() -> Iterator[None]:
         checkpoint.checkpoint = kept
 
 
+def left_out_in_eval_mode(network: nn.Module) -> list[str]:
+    """Return the paths of the modules that torch's encoder layers call in training and leave out in eval mode.
+
+    In eval mode, up to torch 2.14.1, ``nn.TransformerEncoderLayer`` reads the weights of its parts and calls none of them:
+    its fast path. What a part computes beside, such as the adapters of peft's linear layers, then has no effect.
+    """
+    from torch import nn
+
+    usual: dict[str, Any] = dict(linear1=nn.Linear, linear2=nn.Linear, norm1=nn.LayerNorm, norm2=nn.LayerNorm)
+    layers = [
+        (path, layer)
+        for path, layer in network.named_modules()
+        if isinstance(layer, nn.TransformerEncoderLayer)
+        and type(layer).forward is nn.TransformerEncoderLayer.forward
+        and getattr(layer.self_attn, 'batch_first', False)  # else there is no fast path
+    ]
+    return [
+        f'{path}.{name}'.lstrip('.')
+        for path, layer in layers
+        for name, kind in usual.items()
+        if type(getattr(layer, name)).forward is not kind.forward
+    ]
+
+
+@contextmanager
+def without_fast_path() -> Iterator[None]:
+    """Let torch's encoder layers call their parts in eval mode, too; see :func:`left_out_in_eval_mode`."""
+    from torch.backends import mha
+
+    kept = mha.get_fastpath_enabled()
+    mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        mha.set_fastpath_enabled(kept)
+
+
 #: The attributes in which a module keeps its hooks; torch 2.14 has no other way to read or share them.
 HOOKS = (
     '_forward_hooks',

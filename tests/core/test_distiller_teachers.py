@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from kit import assert_close
 from PIL import Image
 from small_networks import CLASSES, CNN, FunctionalHead, ViT, WithLogits, batch, pair
 from torch import nn
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 
 from mmcls_kd import Distiller, DistillLoss, TeacherSpec
 from mmcls_kd.distiller import load_network
+from mmcls_kd.patches import left_out_in_eval_mode
 from mmcls_kd.teachers import FrozenTeacher
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
@@ -32,6 +34,36 @@ class HeadProbe(DistillLoss):
     def forward(self, feat_s, teacher_head):
         self.logit = teacher_head(feat_s)
         return self.logit.square().mean()
+
+
+class Adapted(nn.Module):
+    """A linear layer with an adapter; it shows the weight of the layer alone, as peft's does."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.adapter = layer, nn.Linear(layer.in_features, layer.out_features)
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def forward(self, x):
+        return self.layer(x) + self.adapter(x)
+
+
+class Encoder(nn.Module):
+    """A transformer of torch's own encoder layers."""
+
+    def __init__(self, adapted=(), layer=nn.TransformerEncoderLayer, batch_first=True):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 8, 8)
+        self.encoder = nn.TransformerEncoder(
+            layer(8, 2, 16, dropout=0, batch_first=batch_first), 2, enable_nested_tensor=False
+        )
+        self.head = nn.Linear(8, CLASSES)
+        for name in adapted:
+            part = self.encoder.layers[1]
+            setattr(part, name, Adapted(getattr(part, name)))
+
+    def forward(self, images):
+        return self.head(self.encoder(self.patches(images).flatten(2).transpose(1, 2)).mean(1))
 
 
 def logits_seen(teacher, images, labels, student=None, **keywords):
@@ -218,6 +250,33 @@ class TestSharing:
         Distiller(student, teacher, 'kd')
         told = f'{len(norms)} batch norms of the student have a momentum of 0.9997' in caplog.text
         assert told == (momentum == 0.9997)
+
+    def test_adapters_in_encoder_layers_of_torch_teach(self):
+        images, labels = batch()
+        teacher = Encoder(['linear1'])
+        expected = teacher.train()(images).detach()  # nothing in it is random
+        assert_close(logits_seen(teacher, images, labels), expected)
+        assert torch.backends.mha.get_fastpath_enabled()
+        with torch.no_grad():
+            assert (teacher(images) - expected).abs().max() > 0.01  # torch by itself leaves the adapter out
+        plain = Encoder()
+        assert torch.equal(logits_seen(plain, images, labels), plain(images))
+
+    @pytest.mark.parametrize('adapted', [[], ['linear1'], ['linear2', 'linear1']])
+    def test_a_student_with_adapters_that_eval_mode_leaves_out(self, adapted, caplog):
+        Distiller(Encoder(adapted), CNN(), 'kd')
+        assert ('would leave out' in caplog.text) == bool(adapted)
+        assert all(f'encoder.layers.1.{name}' in caplog.text for name in adapted)
+
+    def test_encoder_layers_that_call_their_parts_in_eval_mode(self):
+        class Own(nn.TransformerEncoderLayer):
+            def forward(self, src, *_, **__):
+                return self.linear2(self.linear1(src).relu())
+
+        assert left_out_in_eval_mode(Encoder(['linear1'])) == ['encoder.layers.1.linear1']
+        assert left_out_in_eval_mode(Encoder(['linear1']).encoder.layers[1]) == ['linear1']
+        assert not left_out_in_eval_mode(Encoder(['linear1'], Own))
+        assert not left_out_in_eval_mode(Encoder(['linear1'], batch_first=False))
 
     def test_it_stays_in_eval_mode_whoever_else_holds_it(self):
         images, labels = batch()
