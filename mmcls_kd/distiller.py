@@ -414,8 +414,8 @@ class Distiller(BaseDistiller):
             )
         if left_out := left_out_in_eval_mode(student):
             logger.warning(
-                f'in eval mode, torch’s encoder layers would leave out {listed(left_out, 3)} of the student (adapters?), '
-                'which they call in training: to evaluate it, merge them, or torch.backends.mha.set_fastpath_enabled(False)'
+                f'in eval mode, torch’s encoder layers would leave out {listed(left_out, 3)} of the student, which '
+                'they call in training: evaluate it under torch.backends.mha.set_fastpath_enabled(False); or merge adapters'
             )
         if not found.num_classes and not methods:
             raise ValueError("losses: the student has no classes, so nothing teaches it: choose one, such as 'embedding'")

@@ -72,27 +72,33 @@ def without_reentry() -> Iterator[None]:
 
 
 def left_out_in_eval_mode(network: nn.Module) -> list[str]:
-    """Return the paths of the modules that torch's encoder layers call in training and leave out in eval mode.
+    """Return the paths of the modules and methods that torch's encoder layers call in training and leave out in eval mode.
 
     In eval mode, up to torch 2.14.1, ``nn.TransformerEncoderLayer`` reads the weights of its parts and calls none of them:
     its fast path. What a part computes beside, such as the adapters of peft's linear layers, then has no effect.
     """
     from torch import nn
 
-    usual: dict[str, Any] = dict(linear1=nn.Linear, linear2=nn.Linear, norm1=nn.LayerNorm, norm2=nn.LayerNorm)
-    layers = [
-        (path, layer)
-        for path, layer in network.named_modules()
-        if isinstance(layer, nn.TransformerEncoderLayer)
-        and type(layer).forward is nn.TransformerEncoderLayer.forward
-        and getattr(layer.self_attn, 'batch_first', False)  # else there is no fast path
-    ]
-    return [
-        f'{path}.{name}'.lstrip('.')
-        for path, layer in layers
-        for name, kind in usual.items()
-        if type(getattr(layer, name)).forward is not kind.forward
-    ]
+    kind: Any = nn.TransformerEncoderLayer
+    plain = {'linear1': nn.Linear, 'linear2': nn.Linear, 'norm1': nn.LayerNorm, 'norm2': nn.LayerNorm}
+    plain |= {'self_attn': nn.MultiheadAttention, 'dropout': nn.Dropout, 'dropout1': nn.Dropout, 'dropout2': nn.Dropout}
+    found = []
+    for path, layer in network.named_modules():
+        if not isinstance(layer, kind) or type(layer).forward is not kind.forward:
+            continue
+        if not getattr(layer.self_attn, 'batch_first', False):  # then there is no fast path
+            continue
+        names = [name for name, usual in plain.items() if not _computes_as(getattr(layer, name), usual)]
+        names += [name for name in ('_sa_block', '_ff_block') if getattr(type(layer), name) is not getattr(kind, name)]
+        found += [f'{path}.{name}'.lstrip('.') for name in names]
+    return found
+
+
+def _computes_as(part: nn.Module, kind: Any) -> bool:
+    """Check whether a module has the forward of a class of torch, or does nothing."""
+    from torch import nn
+
+    return getattr(part.forward, '__func__', None) in (kind.forward, nn.Identity.forward)
 
 
 @contextmanager

@@ -268,12 +268,40 @@ class TestSharing:
         assert ('would leave out' in caplog.text) == bool(adapted)
         assert all(f'encoder.layers.1.{name}' in caplog.text for name in adapted)
 
+    @pytest.mark.parametrize('way', ['method', 'scale', 'attention', 'replaced', 'parametrised'])
+    def test_other_parts_of_encoder_layers_teach(self, way):
+        class Doubled(nn.TransformerEncoderLayer):
+            def _ff_block(self, x):
+                return 2 * super()._ff_block(x)
+
+        class Attention(nn.MultiheadAttention):
+            def forward(self, *args, **keywords):
+                attended, weights = super().forward(*args, **keywords)
+                return 2 * attended, weights
+
+        teacher = Encoder(layer=Doubled if way == 'method' else nn.TransformerEncoderLayer)
+        part = teacher.encoder.layers[0]
+        if way == 'scale':
+            part.dropout2 = nn.Hardtanh()
+        elif way == 'attention':
+            part.self_attn = Attention(8, 2, batch_first=True)
+        elif way == 'replaced':
+            forward = part.linear1.forward
+            part.linear1.forward = lambda x: 2 * forward(x)
+        elif way == 'parametrised':
+            nn.utils.parametrizations.weight_norm(part.linear1)
+        expected = teacher.train()(batch()[0]).detach()
+        assert_close(logits_seen(teacher, *batch()), expected)
+        assert bool(left_out_in_eval_mode(teacher)) == (way != 'parametrised')
+
     def test_encoder_layers_that_call_their_parts_in_eval_mode(self):
         class Own(nn.TransformerEncoderLayer):
             def forward(self, src, *_, **__):
                 return self.linear2(self.linear1(src).relu())
 
-        assert left_out_in_eval_mode(Encoder(['linear1'])) == ['encoder.layers.1.linear1']
+        without_dropout = Encoder(['linear1'])
+        without_dropout.encoder.layers[0].dropout1 = nn.Identity()
+        assert left_out_in_eval_mode(without_dropout) == ['encoder.layers.1.linear1']
         assert left_out_in_eval_mode(Encoder(['linear1']).encoder.layers[1]) == ['linear1']
         assert not left_out_in_eval_mode(Encoder(['linear1'], Own))
         assert not left_out_in_eval_mode(Encoder(['linear1'], batch_first=False))
