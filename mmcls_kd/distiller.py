@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from .dis_losses.common import HALF
-from .errors import close_names, listed, need_library, refusals_named
+from .errors import close_names, need_library, refusals_named
 from .features.classifier import linear_classifier, weight_and_bias
 from .features.dry_run import DryRun, dry_run, evaluating, scores
 from .features.families import default_taps
 from .features.taps import Tap, check_names, given_taps, lays_tokens, record, shapes_of
-from .patches import left_out_in_eval_mode, without_reentry
+from .patches import note_of_left_out, without_reentry
 from .recipe.labels import (
     as_labels,
     check_classes,
@@ -412,11 +412,8 @@ class Distiller(BaseDistiller):
                 f'{len(norms)} batch norms of the student have a momentum of {norms[0].momentum}, which is the weight of '
                 'the last batch in torch: the trained student would go by that batch alone. Set their `momentum` to 0.1'
             )
-        if left_out := left_out_in_eval_mode(student):
-            logger.warning(
-                f'in eval mode, torch’s encoder layers would leave out {listed(left_out, 3)} of the student, which '
-                'they call in training: evaluate it under torch.backends.mha.set_fastpath_enabled(False); or merge adapters'
-            )
+        if note := note_of_left_out(student):
+            logger.warning(note)
         if not found.num_classes and not methods:
             raise ValueError("losses: the student has no classes, so nothing teaches it: choose one, such as 'embedding'")
         if teacher is None and (needing := [m.name for m in methods if any(map(needs_teacher, m.inputs))]):

@@ -19,6 +19,8 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from .errors import listed
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -92,6 +94,16 @@ def left_out_in_eval_mode(network: nn.Module) -> list[str]:
         names += [name for name in ('_sa_block', '_ff_block') if getattr(type(layer), name) is not getattr(kind, name)]
         found += [f'{path}.{name}'.lstrip('.') for name in names]
     return found
+
+
+def note_of_left_out(network: nn.Module) -> str:
+    """Tell of the parts of a student that are left out in eval mode; empty if there are none."""
+    if not (found := left_out_in_eval_mode(network)):
+        return ''
+    return (
+        f'in eval mode, torch’s encoder layers would leave out {listed(found, 3)} of the student, which they call in '
+        'training: evaluate it under torch.backends.mha.set_fastpath_enabled(False); or merge adapters'
+    )
 
 
 def _computes_as(part: nn.Module, kind: Any) -> bool:

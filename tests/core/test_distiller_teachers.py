@@ -8,12 +8,14 @@ import pytest
 import torch
 from kit import assert_close
 from PIL import Image
-from small_networks import CLASSES, CNN, FunctionalHead, ViT, WithLogits, batch, pair
+from small_networks import CLASSES, CNN, Encoder, FunctionalHead, ViT, WithLogits, batch, pair
 from torch import nn
 from torch.nn import functional as F
 
 from mmcls_kd import Distiller, DistillLoss, TeacherSpec
 from mmcls_kd.distiller import load_network
+from mmcls_kd.distillers.classification import build_student
+from mmcls_kd.networks.sources import find_network
 from mmcls_kd.patches import left_out_in_eval_mode
 from mmcls_kd.teachers import FrozenTeacher
 
@@ -34,36 +36,6 @@ class HeadProbe(DistillLoss):
     def forward(self, feat_s, teacher_head):
         self.logit = teacher_head(feat_s)
         return self.logit.square().mean()
-
-
-class Adapted(nn.Module):
-    """A linear layer with an adapter; it shows the weight of the layer alone, as peft's does."""
-
-    def __init__(self, layer):
-        super().__init__()
-        self.layer, self.adapter = layer, nn.Linear(layer.in_features, layer.out_features)
-        self.weight, self.bias = layer.weight, layer.bias
-
-    def forward(self, x):
-        return self.layer(x) + self.adapter(x)
-
-
-class Encoder(nn.Module):
-    """A transformer of torch's own encoder layers."""
-
-    def __init__(self, adapted=(), layer=nn.TransformerEncoderLayer, batch_first=True):
-        super().__init__()
-        self.patches = nn.Conv2d(3, 8, 8, 8)
-        self.encoder = nn.TransformerEncoder(
-            layer(8, 2, 16, dropout=0, batch_first=batch_first), 2, enable_nested_tensor=False
-        )
-        self.head = nn.Linear(8, CLASSES)
-        for name in adapted:
-            part = self.encoder.layers[1]
-            setattr(part, name, Adapted(getattr(part, name)))
-
-    def forward(self, images):
-        return self.head(self.encoder(self.patches(images).flatten(2).transpose(1, 2)).mean(1))
 
 
 def logits_seen(teacher, images, labels, student=None, **keywords):
@@ -267,6 +239,13 @@ class TestSharing:
         Distiller(Encoder(adapted), CNN(), 'kd')
         assert ('would leave out' in caplog.text) == bool(adapted)
         assert all(f'encoder.layers.1.{name}' in caplog.text for name in adapted)
+
+    @pytest.mark.parametrize('adapted', [[], ['linear1']])
+    def test_such_a_student_of_a_config(self, adapted, monkeypatch):
+        logged = []
+        monkeypatch.setattr('mmcls_kd.distillers.classification.print_log', lambda text, *_: logged.append(text))
+        build_student(find_network(dict(type='small_networks.Encoder', adapted=adapted)), None)
+        assert any('encoder.layers.1.linear1 of the student' in text for text in logged) == bool(adapted)
 
     @pytest.mark.parametrize('way', ['method', 'scale', 'attention', 'replaced', 'parametrised'])
     def test_other_parts_of_encoder_layers_teach(self, way):
