@@ -18,7 +18,7 @@ from .features.classifier import linear_classifier, weight_and_bias
 from .features.dry_run import DryRun, dry_run, evaluating, scores
 from .features.families import default_taps
 from .features.taps import Tap, check_names, given_taps, lays_tokens, record, shapes_of
-from .patches import without_reentry
+from .patches import note_of_left_out, without_reentry
 from .recipe.labels import (
     as_labels,
     check_classes,
@@ -412,6 +412,8 @@ class Distiller(BaseDistiller):
                 f'{len(norms)} batch norms of the student have a momentum of {norms[0].momentum}, which is the weight of '
                 'the last batch in torch: the trained student would go by that batch alone. Set their `momentum` to 0.1'
             )
+        if note := note_of_left_out(student):
+            logger.warning(note)
         if not found.num_classes and not methods:
             raise ValueError("losses: the student has no classes, so nothing teaches it: choose one, such as 'embedding'")
         if teacher is None and (needing := [m.name for m in methods if any(map(needs_teacher, m.inputs))]):
