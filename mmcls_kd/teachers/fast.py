@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from itertools import chain
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from ..features.families import drop_unread_outputs
 from ..features.layouts import Read, parts
 from ..features.taps import Tap, record
-from ..patches import no_hooks, share_hooks
+from ..patches import left_out_in_eval_mode, no_hooks, share_hooks, without_fast_path
 
 logger = logging.getLogger(__name__)
 PRECISIONS = {'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -101,7 +102,8 @@ class FastNetwork:
     Batch norms are folded, and on a CPU several convolutions run channels-last. Each is kept only if every tap's value stays
     within 1e-4 on the first images. What is read is contiguous if the images are. A change of the weights is noticed by the
     tensors' version counters and addresses: one through ``.data`` is not. Hooks of the network's modules are called in the
-    fast passes too; with any at a convolution or a batch norm, nothing is folded.
+    fast passes too; with any at a convolution or a batch norm, nothing is folded. Parts that torch's encoder layers leave
+    out in eval mode, such as adapters, take part.
 
     Args:
         network: The network as loaded; it is not changed.
@@ -116,22 +118,24 @@ class FastNetwork:
         self.dtype = PRECISIONS[precision] if precision else None
         self.compile_options = compile_options
         self._foldable = foldable(network)
+        self._left_out = left_out_in_eval_mode(network)
         self._made_of: tuple = ()
         self._ready = network
         self._channels_last = False
 
     def __call__(self, inputs: Tensor, taps: dict[str, Tap]) -> dict[str, Read]:
         """Read the taps in one forward pass of images (N, 3, H, W), in float32 where the precision is lower."""
-        hooked = any(module._forward_hooks or module._forward_pre_hooks for module in self._foldable)
-        made_of = (hooked, *taps, *self._weights())
-        if made_of != self._made_of:
-            self._ready, self._made_of = self._make(inputs, taps, hooked), made_of
-        stop = self.compile_options is None  # a compiled network runs to its end
-        if self.dtype is None:
-            tensors = run(self._ready, inputs, taps, stop)
-        else:
-            with torch.autocast(inputs.device.type, dtype=self.dtype):  # for what a network makes in float32 on its way
-                tensors = run(self._ready, inputs.to(self.dtype), taps, stop)
+        with without_fast_path() if self._left_out else nullcontext():
+            hooked = any(module._forward_hooks or module._forward_pre_hooks for module in self._foldable)
+            made_of = (hooked, *taps, *self._weights())
+            if made_of != self._made_of:
+                self._ready, self._made_of = self._make(inputs, taps, hooked), made_of
+            stop = self.compile_options is None  # a compiled network runs to its end
+            if self.dtype is None:
+                tensors = run(self._ready, inputs, taps, stop)
+            else:
+                with torch.autocast(inputs.device.type, dtype=self.dtype):  # for what a network makes in float32 on its way
+                    tensors = run(self._ready, inputs.to(self.dtype), taps, stop)
         return {name: self._as_given(read, inputs) for name, read in tensors.items()}
 
     def _as_given(self, read: Read, inputs: Tensor) -> Read:

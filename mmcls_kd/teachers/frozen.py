@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +15,6 @@ from ..features.families import default_taps
 from ..features.layouts import Read
 from ..features.norms import norms_before_relu
 from ..features.taps import given_taps, shapes_of
-from ..patches import left_out_in_eval_mode, without_fast_path
 from .fast import PRECISIONS, FastNetwork, run
 from .head import Head, find_head
 from .inputs import InputAdapter, InputSpec
@@ -76,7 +74,6 @@ class FrozenTeacher:
         self.adapt = InputAdapter(given, wanted, self.dry_run.channels)
         self.taps = default_taps(network, self.dry_run) | given_taps(taps or {}, '_t', self.dry_run)
         self.fast = FastNetwork(network, precision, compile_options)
-        self._left_out = left_out_in_eval_mode(network)
         self.shapes = shapes_of(self.taps, self.dry_run)
         self.map_classes(class_map)
 
@@ -185,8 +182,7 @@ class FrozenTeacher:
         inputs = self._in_own_type(self.adapt(inputs))
         if self.mode == 'eval' and self.network.training:  # set by a module, or another distiller, that holds it too
             self.network.eval()
-        with without_fast_path() if self._left_out else nullcontext():
-            tensors = run(self.network, inputs, taps, stop=False) if self.network.training else self.fast(inputs, taps)
+        tensors = run(self.network, inputs, taps, stop=False) if self.network.training else self.fast(inputs, taps)
         if 'logit' in tensors and self._index is not None:  # those of the student's classes, in its order
             self._index = self._index.to(tensors['logit'].device)
             tensors['logit'] = tensors['logit'][:, self._index]

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from small_networks import CLASSES, CNN, batch, pair
+from small_networks import CLASSES, CNN, Encoder, batch, pair
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from mmcls_kd import Distiller, DistillLoss, EmbeddingNetwork, StoredTeacher, TeacherSpec
@@ -243,6 +243,13 @@ class TestVectors:
         assert Distiller(CNN(), stored, ['embedding', 'rkd'])(images, labels, indices)['rkd'] > 0
         with pytest.raises(ValueError, match="kd .KDLoss. needs 'logit_t', and the teacher has no classes"):
             Distiller(CNN(), stored, 'kd')
+
+    def test_adapters_in_encoder_layers_of_torch_take_part(self, tmp_path, data):
+        teacher, images = Encoder(['linear1']).train(), data[:][0]
+        expected = teacher(images).detach()  # nothing in it is random
+        stored = store_logits(teacher, DataLoader(data, 5), tmp_path / 'store')
+        found = stored(images, [(0, i) for i in range(COUNT)], ['logit'])['logit']
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
 
     def test_of_two_views(self, tmp_path, data):
         """Of the strong view the vector alone is read."""
