@@ -36,6 +36,23 @@ def test_a_student_in_eval_mode_is_told_of_once(monkeypatch):
     assert told == ['the student is in eval mode: call distiller.train() before each epoch of training']
 
 
+@pytest.mark.parametrize(('whole', 'loss', 'count'), [(False, 'fitnet', 1), (True, 'fitnet', 0), (False, 'dist', 0)])
+def test_an_optimizer_without_the_losses_parameters_is_told_of_once(whole, loss, count, monkeypatch):
+    told = []
+    monkeypatch.setattr(logging.getLogger('mmcls_kd.distiller'), 'warning', told.append)
+    taps = dict(feat_mid_s='0', feat_mid_t='0')
+    distiller = Distiller(network(4), network(8), dict(one=loss, two='ctkd'), taps=taps if loss == 'fitnet' else None)
+    distiller.distill_losses['two'].theta.requires_grad_(False)  # fixed on purpose
+    distiller.set_epoch(0)
+    optimizer = torch.optim.SGD(distiller.parameters() if whole else distiller.student.parameters(), lr=0.1)
+    for i in range(6):
+        distiller(torch.randn(2, 3, 8, 8), torch.tensor([0, 1]))['loss'].backward()
+        if i % 2:  # gathered gradients: nothing moves yet
+            optimizer.step()
+    assert len(told) == count
+    assert not told or told[0].startswith('one: parameters of the loss stay as they are while the student learns: give ')
+
+
 def test_ctkd_is_kd_with_a_learnt_temperature():
     distiller = Distiller(network(4), network(8), ['ctkd', 'dist'])
     loss = distiller.distill_losses['ctkd']
