@@ -487,7 +487,7 @@ class Distiller(BaseDistiller):
         self._check_batch(labels if self.num_classes else None)
         places = None
         if indices is not None:
-            indices = torch.as_tensor(indices, device=weak.device)
+            indices = _as_indices(indices, len(weak), weak.device)
             places = [(self.progress.epoch, place) for place in indices.tolist()]
         elif self._reads_indices:
             raise ValueError('the index of each sample is needed: distiller(images, labels, indices)')
@@ -587,6 +587,17 @@ class Distiller(BaseDistiller):
 def _at_least_float32(tensor: Tensor) -> Tensor:
     """Raise half precision to float32."""
     return tensor.float() if tensor.dtype in HALF else tensor
+
+
+def _as_indices(indices: Any, count: int, device: torch.device) -> Tensor:
+    """Return the index of each sample, (N,), on a device; refuse what is none."""
+    indices = torch.as_tensor(indices, device=device)
+    if indices.shape != (count,) or indices.dtype == torch.bool or indices.is_floating_point():
+        raise ValueError(
+            f'indices of shape {tuple(indices.shape)} in {indices.dtype} for {count} images: give the index of each sample '
+            f'in the training set, ({count},), as integers'
+        )
+    return indices
 
 
 def _changes(fn: Callable[[Tensor], Tensor], network: nn.Module) -> bool:

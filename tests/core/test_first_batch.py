@@ -22,6 +22,13 @@ def test_labels_outside_of_the_classes_are_refused(labels, said):
         distiller(torch.randn(2, 3, 8, 8), torch.tensor(labels))
 
 
+@pytest.mark.parametrize('indices', [[0], [[0], [1]], [0.0, 1.0], [True, False], 0])
+def test_indices_that_are_not_one_a_sample_are_refused(indices):
+    distiller = Distiller(network(4), network(8), dict(type='CRDLoss', nce_k=2), num_samples=4)
+    with pytest.raises(ValueError, match=r'for 2 images: give the index of each sample in the training set, \(2,\), as int'):
+        distiller(torch.randn(2, 3, 8, 8), torch.tensor([0, 1]), torch.tensor(indices))
+
+
 def test_a_student_in_eval_mode_is_told_of_once(monkeypatch):
     told = []
     monkeypatch.setattr(logging.getLogger('mmcls_kd.distiller'), 'warning', told.append)
