@@ -29,6 +29,24 @@ def test_indices_that_are_not_one_a_sample_are_refused(indices):
         distiller(torch.randn(2, 3, 8, 8), torch.tensor([0, 1]), torch.tensor(indices))
 
 
+class Auxiliary(nn.Module):
+    """A network that returns its features, too, in training."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = network(4)
+
+    def forward(self, images):
+        logit = self.network(images)
+        return (logit, images) if self.training else logit
+
+
+def test_a_student_with_several_outputs_in_training():
+    distiller = Distiller(Auxiliary(), network(8), 'dist').train()
+    with pytest.raises(ValueError, match="in training too, but returns <class 'tuple'>; give a module"):
+        distiller(torch.randn(2, 3, 8, 8), torch.tensor([0, 1]))
+
+
 def test_a_student_in_eval_mode_is_told_of_once(monkeypatch):
     told = []
     monkeypatch.setattr(logging.getLogger('mmcls_kd.distiller'), 'warning', told.append)
