@@ -85,6 +85,10 @@ class StoredTeacher:
     def __deepcopy__(self, memo: dict[int, Any]) -> StoredTeacher:
         return self
 
+    def apart(self) -> StoredTeacher:
+        """Return itself: it has no network."""
+        return self
+
     def __call__(self, inputs: Tensor, samples: Any, names: Iterable[str], view: str = 'weak') -> dict[str, Read]:
         """Read the stored logits and features of a batch.
 
