@@ -101,9 +101,9 @@ class FastNetwork:
 
     Batch norms are folded, and on a CPU several convolutions run channels-last. Each is kept only if every tap's value stays
     within 1e-4 on the first images. What is read is contiguous if the images are. A change of the weights is noticed by the
-    tensors' version counters and addresses: one through ``.data`` is not. Hooks of the network's modules are called in the
-    fast passes too; with any at a convolution or a batch norm, nothing is folded. Parts that torch's encoder layers leave
-    out in eval mode, such as adapters, take part.
+    tensors' version counters and addresses; one through ``.data`` on a CPU alone, by the first entry of each tensor. Hooks
+    of the network's modules are called in the fast passes too; with any at a convolution or a batch norm, nothing is folded.
+    Parts that torch's encoder layers leave out in eval mode, such as adapters, take part.
 
     Args:
         network: The network as loaded; it is not changed.
@@ -120,6 +120,8 @@ class FastNetwork:
         self._foldable = foldable(network)
         self._left_out = left_out_in_eval_mode(network)
         self._made_of: tuple = ()
+        self._first: list[Tensor] = []
+        self._first_were: list[Any] = []
         self._ready = network
         self._channels_last = False
 
@@ -128,8 +130,9 @@ class FastNetwork:
         with without_fast_path() if self._left_out else nullcontext():
             hooked = any(module._forward_hooks or module._forward_pre_hooks for module in self._foldable)
             made_of = (hooked, *taps, *self._weights())
-            if made_of != self._made_of:
-                self._ready, self._made_of = self._make(inputs, taps, hooked), made_of
+            if made_of != self._made_of or [value.item() for value in self._first] != self._first_were:
+                self._ready, self._made_of, self._first = self._make(inputs, taps, hooked), made_of, self._values()
+                self._first_were = [value.item() for value in self._first]
             stop = self.compile_options is None  # a compiled network runs to its end
             if self.dtype is None:
                 tensors = run(self._ready, inputs, taps, stop)
@@ -147,6 +150,11 @@ class FastNetwork:
 
     def _weights(self) -> Iterable[tuple[int, int]]:
         return ((t.data_ptr(), t._version) for t in chain(self.network.parameters(), self.network.buffers()))
+
+    def _values(self) -> list[Tensor]:
+        """Return the first entry of each tensor on a CPU, as a view; to read one of a GPU would wait for its work."""
+        tensors = (t.detach() for t in chain(self.network.parameters(), self.network.buffers()))
+        return [t[(0,) * t.dim()] for t in tensors if t.device.type == 'cpu' and t.numel()]
 
     def _make(self, inputs: Tensor, taps: dict[str, Tap], hooked: bool) -> nn.Module:
         ready = shared_copy(self.network)

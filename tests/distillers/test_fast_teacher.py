@@ -139,7 +139,7 @@ class TestFolding:
         assert ready(distiller).head.fc.weight is distiller.teacher.head.fc.weight
         assert not any(p.requires_grad for p in ready(distiller).parameters())
 
-    @pytest.mark.parametrize('change', ['load_state_dict', 'in place', 'float64'])
+    @pytest.mark.parametrize('change', ['load_state_dict', 'in place', 'data', 'float64'])
     def test_it_is_made_anew_when_the_weights_change(self, change):
         distiller = with_statistics(build(NKD))
         inputs = images()
@@ -151,6 +151,9 @@ class TestFolding:
         elif change == 'in place':
             with torch.no_grad():
                 distiller.teacher.backbone.layer2[0].bn1.running_mean.add_(1)
+        elif change == 'data':  # as many moving averages of a student do
+            for weight in distiller.teacher.parameters():
+                weight.data.mul_(0.99)
         else:
             distiller.double()
             inputs = inputs.double()
