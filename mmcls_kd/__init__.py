@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 #: The names for users, and their modules.
 NAMES = {
     'Distiller': 'distiller',

@@ -18,7 +18,7 @@ from .features.classifier import linear_classifier, weight_and_bias
 from .features.dry_run import DryRun, dry_run, evaluating, scores
 from .features.families import default_taps
 from .features.taps import Tap, check_names, given_taps, lays_tokens, record, shapes_of
-from .patches import without_reentry
+from .patches import note_of_left_out, without_reentry
 from .recipe.labels import (
     as_labels,
     check_classes,
@@ -107,6 +107,7 @@ class BaseDistiller(nn.Module):
         Raises:
             ValueError: If an input is unknown, a size does not fit, or two losses make the predictions.
         """
+        self._built_as = id(self)  # that of a deep copy is another
         teacher = self.teacher_holder
         shapes = {f'{name}_s': shape for name, shape in shapes_of(taps, found).items()}
         shapes |= {f'{name}_t': shape for name, shape in (teacher.shapes if teacher else {}).items()}
@@ -298,7 +299,15 @@ class BaseDistiller(nn.Module):
         return predict_logit(**{names[name]: _at_least_float32(tensor) for name, tensor in seen.items()})
 
     def _apply(self, fn: Any, recurse: bool = True) -> BaseDistiller:
-        """Move the teachers along to another device or type; the losses stay in float32 at least, in which they compute."""
+        """Move the teachers along to another device or type; the losses stay in float32 at least, in which they compute.
+
+        A deep copy, such as a moving average on the CPU, takes a teacher of its own: the original's stays where that is.
+        """
+        if self._built_as != id(self) and any(_changes(fn, network) for network in self.teachers):
+            self.teacher_holder, self._built_as = self.teacher_holder.apart(), id(self)  # type: ignore[union-attr]
+            for loss in self.distill_losses.modules():
+                if getattr(loss, '_tail', ()):
+                    loss._tail = (self.teacher_holder.tail,)  # type: ignore[union-attr, assignment]
         for network in self.teachers:
             network._apply(fn, recurse)
         super()._apply(fn, recurse)
@@ -402,6 +411,7 @@ class Distiller(BaseDistiller):
         self.student, self.task_loss = student, task_loss
         self.num_samples, self.batch_size, self.progress = num_samples, batch_size, Progress()
         self._seen_batch = self._told_of_eval = self._missing = self._knows_epoch = False
+        self._first_counts: dict[str, int] | None = {}
         found = dry_run(student, 'student', size, whole=True)
         self.num_classes, self.label = found.num_classes, label
         self.multi_label = multi_label or found.num_classes == 1
@@ -412,6 +422,8 @@ class Distiller(BaseDistiller):
                 f'{len(norms)} batch norms of the student have a momentum of {norms[0].momentum}, which is the weight of '
                 'the last batch in torch: the trained student would go by that batch alone. Set their `momentum` to 0.1'
             )
+        if note := note_of_left_out(student):
+            logger.warning(note)
         if not found.num_classes and not methods:
             raise ValueError("losses: the student has no classes, so nothing teaches it: choose one, such as 'embedding'")
         if teacher is None and (needing := [m.name for m in methods if any(map(needs_teacher, m.inputs))]):
@@ -477,7 +489,7 @@ class Distiller(BaseDistiller):
         self._check_batch(labels if self.num_classes else None)
         places = None
         if indices is not None:
-            indices = torch.as_tensor(indices, device=weak.device)
+            indices = _as_indices(indices, len(weak), weak.device)
             places = [(self.progress.epoch, place) for place in indices.tolist()]
         elif self._reads_indices:
             raise ValueError('the index of each sample is needed: distiller(images, labels, indices)')
@@ -512,7 +524,7 @@ class Distiller(BaseDistiller):
             )
 
     def _check_batch(self, labels: Tensor | None) -> None:
-        """Refuse labels outside of the classes (on a GPU in the first batch alone); warn once of a wrong mode or epoch."""
+        """Refuse labels outside of the classes (on a GPU in the first batch alone); warn once of what is forgotten."""
         if torch.compiler.is_compiling():
             return
         if labels is not None and len(labels) and (labels.device.type == 'cpu' or not self._seen_batch):
@@ -531,7 +543,24 @@ class Distiller(BaseDistiller):
                     f'{", ".join(names)}: the schedule of the weight or of the temperature stands at its beginning: call '
                     'distiller.set_epoch(epoch) at the start of each epoch'
                 )
+        if torch.is_grad_enabled() and self.student.training and self._first_counts is not None:
+            self._watch_optimizer(self._first_counts)
         self._seen_batch = True
+
+    def _watch_optimizer(self, first: dict[str, int]) -> None:
+        """Warn once, after the student's first step, of losses whose parameters the optimizer lacks."""
+        parts = {'': self.student, **self.distill_losses}
+        learning = {name: [p for p in part.parameters() if p.requires_grad] for name, part in parts.items()}
+        counts = {name: sum(p._version for p in parameters) for name, parameters in learning.items()}
+        if not first:
+            first.update(counts)
+        elif counts[''] != first['']:
+            self._first_counts = None
+            if still := [name for name, parameters in learning.items() if parameters and counts[name] == first.get(name)]:
+                logger.warning(
+                    f'{", ".join(still)}: parameters of the loss stay as they are while the student learns: give '
+                    'distiller.parameters() to the optimizer, not student.parameters()'
+                )
 
     def _teacher_taps(self) -> list[Tap]:
         """Return the taps of the teacher's features that some loss reads, where it is given the student's images."""
@@ -560,6 +589,23 @@ class Distiller(BaseDistiller):
 def _at_least_float32(tensor: Tensor) -> Tensor:
     """Raise half precision to float32."""
     return tensor.float() if tensor.dtype in HALF else tensor
+
+
+def _as_indices(indices: Any, count: int, device: torch.device) -> Tensor:
+    """Return the index of each sample, (N,), on a device; refuse what is none."""
+    indices = torch.as_tensor(indices, device=device)
+    if indices.shape != (count,) or indices.dtype == torch.bool or indices.is_floating_point():
+        raise ValueError(
+            f'indices of shape {tuple(indices.shape)} in {indices.dtype} for {count} images: give the index of each sample '
+            f'in the training set, ({count},), as integers'
+        )
+    return indices
+
+
+def _changes(fn: Callable[[Tensor], Tensor], network: nn.Module) -> bool:
+    """Check whether a function of ``nn.Module._apply`` changes device or type of a network's parameters."""
+    before = [parameter.data.new_empty(0) for parameter in network.parameters()]
+    return any((old.device, old.dtype) != (new.device, new.dtype) for old, new in zip(before, map(fn, before), strict=True))
 
 
 def _methods(losses: Any) -> list[Method]:

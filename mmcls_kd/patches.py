@@ -19,6 +19,8 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from .errors import listed
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -69,6 +71,59 @@ def without_reentry() -> Iterator[None]:
         yield
     finally:
         checkpoint.checkpoint = kept
+
+
+def left_out_in_eval_mode(network: nn.Module) -> list[str]:
+    """Return the paths of the modules and methods that torch's encoder layers call in training and leave out in eval mode.
+
+    In eval mode, up to torch 2.14.1, ``nn.TransformerEncoderLayer`` reads the weights of its parts and calls none of them:
+    its fast path. What a part computes beside, such as the adapters of peft's linear layers, then has no effect.
+    """
+    from torch import nn
+
+    kind: Any = nn.TransformerEncoderLayer
+    plain = {'linear1': nn.Linear, 'linear2': nn.Linear, 'norm1': nn.LayerNorm, 'norm2': nn.LayerNorm}
+    plain |= {'self_attn': nn.MultiheadAttention, 'dropout': nn.Dropout, 'dropout1': nn.Dropout, 'dropout2': nn.Dropout}
+    found = []
+    for path, layer in network.named_modules():
+        if not isinstance(layer, kind) or type(layer).forward is not kind.forward:
+            continue
+        if not getattr(layer.self_attn, 'batch_first', False):  # then there is no fast path
+            continue
+        names = [name for name, usual in plain.items() if not _computes_as(getattr(layer, name), usual)]
+        names += [name for name in ('_sa_block', '_ff_block') if getattr(type(layer), name) is not getattr(kind, name)]
+        found += [f'{path}.{name}'.lstrip('.') for name in names]
+    return found
+
+
+def note_of_left_out(network: nn.Module) -> str:
+    """Tell of the parts of a student that are left out in eval mode; empty if there are none."""
+    if not (found := left_out_in_eval_mode(network)):
+        return ''
+    return (
+        f'in eval mode, torch’s encoder layers would leave out {listed(found, 3)} of the student, which they call in '
+        'training: evaluate it under torch.backends.mha.set_fastpath_enabled(False); or merge adapters'
+    )
+
+
+def _computes_as(part: nn.Module, kind: Any) -> bool:
+    """Check whether a module has the forward of a class of torch, or does nothing."""
+    from torch import nn
+
+    return getattr(part.forward, '__func__', None) in (kind.forward, nn.Identity.forward)
+
+
+@contextmanager
+def without_fast_path() -> Iterator[None]:
+    """Let torch's encoder layers call their parts in eval mode, too; see :func:`left_out_in_eval_mode`."""
+    from torch.backends import mha
+
+    kept = mha.get_fastpath_enabled()
+    mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        mha.set_fastpath_enabled(kept)
 
 
 #: The attributes in which a module keeps its hooks; torch 2.14 has no other way to read or share them.

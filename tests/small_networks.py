@@ -41,6 +41,36 @@ class FunctionalHead(CNN):
         return F.log_softmax(F.linear(self.features(images).mean(dim=(2, 3)), self.fc.weight, self.fc.bias), dim=1)
 
 
+class Adapted(nn.Module):
+    """A linear layer with an adapter; it shows the weight of the layer alone, as peft's does."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer, self.adapter = layer, nn.Linear(layer.in_features, layer.out_features)
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def forward(self, x):
+        return self.layer(x) + self.adapter(x)
+
+
+class Encoder(nn.Module):
+    """A transformer of torch's own encoder layers."""
+
+    def __init__(self, adapted=(), layer=nn.TransformerEncoderLayer, batch_first=True):
+        super().__init__()
+        self.patches = nn.Conv2d(3, 8, 8, 8)
+        self.encoder = nn.TransformerEncoder(
+            layer(8, 2, 16, dropout=0, batch_first=batch_first), 2, enable_nested_tensor=False
+        )
+        self.head = nn.Linear(8, CLASSES)
+        for name in adapted:
+            part = self.encoder.layers[1]
+            setattr(part, name, Adapted(getattr(part, name)))
+
+    def forward(self, images):
+        return self.head(self.encoder(self.patches(images).flatten(2).transpose(1, 2)).mean(1))
+
+
 class WithLogits(CNN):
     """A CNN that returns an object with ``logits``."""
 

@@ -441,6 +441,18 @@ class TestTransfer:
         with pytest.raises(ValueError, match="has no weights by name .* is under 'mine'"):
             self.export(dict(epoch=3, mine=weights), tmp_path)
 
+    def test_the_checkpoint_itself_is_not_overwritten(self, tmp_path):
+        path = tmp_path / 'epoch_1.pth'
+        torch.save(dict(state_dict={'student.fc.weight': torch.ones(1)}, optimizer={}), path)
+        (tmp_path / 'link.pth').symlink_to(path)
+        whole = path.read_bytes()
+        for same in (path, tmp_path / 'link.pth'):
+            with pytest.raises(ValueError, match='is the checkpoint itself, from which no run could resume then'):
+                transfer(path, same)
+        with pytest.raises(ValueError, match='is a folder: name a file in it'):
+            transfer(path, tmp_path)
+        assert path.read_bytes() == whole
+
     def test_a_failure_leaves_the_old_file_whole(self, tmp_path, monkeypatch):
         path = tmp_path / 'out.pth'
         path.write_text('old')

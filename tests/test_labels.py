@@ -8,7 +8,7 @@ from mmpretrain.datasets import CustomDataset
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES
 
 from mmcls_kd.engine.labels import check_names, has_labels, left_out, namings, training_names
-from mmcls_kd.networks.classes import compare_order, index_by_name, match
+from mmcls_kd.networks.classes import compare_order, index_by_name, match, otherwise_by_timm
 
 
 def numbered(*names):
@@ -129,6 +129,35 @@ class TestTeacher:
         caught.lines.clear()
         assert index_by_name([folders], ['LABEL_0', 'LABEL_1', 'LABEL_2', 'LABEL_3'], 4, 4) is None
         assert caught.matches("order of their text \\('10' is class 2, and would be class 3 by number\\).*leading zeros")
+
+    @pytest.mark.parametrize(
+        ('folders', 'said'),
+        [
+            (numbered('AM General', 'Acura', 'BMW'), "'AM General' is class 0, and would be class 1 by timm"),
+            (numbered('10 cats', '2', '2 cats'), "'10 cats' is class 0, and would be class 2 by timm"),
+            (numbered('ant', 'bee2', 'bee3'), ''),
+            (numbered('ant', 'Zebra', 'Bee'), ''),  # declared, in an order of their own
+        ],
+    )
+    def test_class_folders_that_timm_numbers_otherwise(self, folders, said, caught):
+        assert index_by_name([folders], None, 3, 3) is None
+        assert caught.matches(said)
+
+    def test_a_teacher_that_names_them_has_no_order_of_timm(self, caught):
+        folders = numbered('AM General', 'Acura', 'BMW')
+        assert index_by_name([folders], [*folders.values()], 3, 3) is None
+        assert caught.matches('')
+
+    @pytest.mark.parametrize('names', [('1', '10', '2'), ('AM General', 'Acura', 'BMW'), ('a10', 'a2b3', 'b', 'a2b10')])
+    def test_order_of_timm(self, names, tmp_path):
+        from timm.data import create_dataset
+
+        root = class_folders(tmp_path, **dict.fromkeys(names, 1))
+        numbers = create_dataset('', root).reader.class_to_idx
+        ordered = sorted(names)
+        expected = [(name, i, numbers[name]) for i, name in enumerate(ordered) if i != numbers[name]]
+        name, i, j = expected[0]
+        assert otherwise_by_timm(numbered(*ordered)) == f'{name!r} is class {i}, and would be class {j} by timm'
 
     def test_a_file_of_weights(self, caught):
         compare_order(['ant', 'bee', 'cat'], [self.ANIMALS], 'a.pth', refuse=True)

@@ -135,3 +135,51 @@ class TestTransformers:
         )
         again.train(resume_from_checkpoint=True)
         page.check(page.before.state_dict())
+
+    def test_accumulated_gradients_are_those_of_the_mean(self, page):
+        distiller = page.fresh()
+        optimizer = torch.optim.SGD(distiller.parameters(), lr=0.1)
+        for _ in range(2):
+            distiller.train()
+            for i, (images, labels) in enumerate(DataLoader(page.names['data'], batch_size=4)):
+                (distiller(images, labels)['loss'] / 2).backward()
+                if i % 2:
+                    optimizer.step()
+                    optimizer.zero_grad()
+        page.expected = [{}, distiller.state_dict()]
+        size = 'per_device_train_batch_size='
+        page.run('transformers', f'{size}8', f'{size}4, gradient_accumulation_steps=2')
+        page.check(page.names['distiller'].state_dict())
+
+    @pytest.mark.parametrize(('scaled', 'factor'), [(None, 2), (False, 1)])
+    def test_a_loss_of_a_subclass_is_divided_if_the_page_is_followed(self, scaled, factor, tmp_path):
+        from transformers import Trainer, TrainingArguments, ViTConfig, ViTForImageClassification
+
+        if not hasattr(Trainer, 'loss_is_scaled_for_ga'):
+            pytest.skip('an older release has no such attribute')
+
+        class Own(Trainer):
+            loss_is_scaled_for_ga = scaled
+
+            def compute_loss(self, model, inputs, **_):
+                return model(inputs['pixel_values']).logits.square().mean()
+
+        network = ViTForImageClassification(
+            ViTConfig(
+                hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, image_size=8, patch_size=4
+            )
+        )
+        images = torch.randn(4, 3, 8, 8)
+        expected = network.eval()(images).logits.square().mean().item()
+        settings = TrainingArguments(
+            str(tmp_path),
+            per_device_train_batch_size=2,
+            gradient_accumulation_steps=2,
+            max_steps=1,
+            remove_unused_columns=False,
+            save_strategy='no',
+            report_to='none',
+        )
+        data = [dict(pixel_values=image, labels=0) for image in images]
+        found = Own(network, settings, train_dataset=data).train().training_loss
+        assert found == pytest.approx(factor * expected, rel=1e-3)

@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Compare rows of studies, or trainings."""
-    args = parser().parse_args(argv)
+    args = parser().parse_intermixed_args(argv)
     with errors_in_one_line():
         if of_studies(args):
             compare_studies(args)

@@ -26,7 +26,7 @@ def parser() -> argparse.ArgumentParser:
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parse the command line: a config, if there is one, weights, images."""
-    args = (parsed := parser()).parse_args(argv)
+    args = (parsed := parser()).parse_intermixed_args(argv)  # an option may stand among the images
     words = list(args.words)
     args.config = words.pop(0) if _is_config(words[0]) else None
     if len(words) < 2:

@@ -11,6 +11,8 @@ from .arguments import base_parser
 from .exits import ended_in_order, errors_in_one_line
 from .loading import load_libraries
 
+#: Endings of the file of ``--out``, by its content.
+ENDINGS = {'pred': ('.pkl', '.pickle'), 'metrics': ('.json', '.yaml', '.yml', '.pkl', '.pickle')}
 METRICS = ('accuracy', 'precision', 'recall', 'f1-score')
 
 
@@ -30,10 +32,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parse the command line; refuse ``--out-item`` without a file."""
+    """Parse the command line; refuse ``--out-item`` without a file, and a file of an unknown form."""
     args = (parsed := parser()).parse_args(argv)
     if args.out is None and args.out_item is not None:
         parsed.error('--out-item needs --out FILE')
+    if args.out and not args.out.endswith(endings := ENDINGS[args.out_item or 'pred']):
+        parsed.error(f'--out {args.out}: name a file that ends in {", ".join(endings)}')
     return args
 
 

@@ -91,6 +91,8 @@ def closing_line(runner: Any) -> str:
         if len(values) > 1 and metric.endswith(MAIN_METRICS):
             result += f' (best of {len(values)} validations: {max(values):.2f})'
     checkpoint = str(runner.message_hub.get_info('last_ckpt', None) or Path(runner.work_dir, 'CHECKPOINT.pth'))
+    if (here := Path(runner.work_dir, Path(checkpoint).name)).is_file():  # the folder may have been copied or moved
+        checkpoint = str(here)
     config = str(Path(runner.work_dir, Path(runner.cfg.filename).name)) if runner.cfg.filename else 'CONFIG'
     commands = [command_line('test', 'test.py', config, checkpoint)]
     if is_distiller(runner.cfg.model):

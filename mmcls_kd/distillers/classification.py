@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +25,7 @@ from ..networks.loading import load_strictly
 from ..networks.sources import Source, brings_weights, check_to_be_had
 from ..networks.towers import with_embedding
 from ..networks.weights import left_random, rename_to_own
-from ..patches import without_reentry
+from ..patches import note_of_left_out, without_reentry
 from ..recipe.labels import check_classes, check_unlabelled
 from ..recipe.methods import ALIASES, GT_LABEL, SAMPLE_IDX
 from ..recipe.schedules import Progress
@@ -74,6 +75,8 @@ def build_student(source: Source, pretrained: str | bool | None) -> tuple[nn.Mod
         check_to_be_had(cfg)
         student = MODELS.build(cfg).float()  # some libraries keep the half precision of their files
     found = dry_run(student, 'student', source.pixels.get('size'))
+    if note := note_of_left_out(student):
+        print_log(note, 'current', logging.WARNING)
     if weights:
         known = names_in(load_strictly(student, weights, 'student', found.num_classes)) or []
         compare_order(known if len(known) == found.num_classes else None, data_names(), weights, refuse=False)

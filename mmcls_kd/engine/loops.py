@@ -115,7 +115,7 @@ class _ResumableLoop:
         """Validate if it is due after ``done`` of ``last`` epochs or iterations, and was not done before an interruption."""
         self._decide_current_val_interval()
         info = self.runner.message_hub
-        due = (done % self.val_interval == 0 or done == last) and done >= max(1, self.val_begin)
+        due = (done % self.val_interval == 0 or done >= last) and done >= max(1, self.val_begin)
         if not due or self.runner.val_loop is None or info.get_info('last_validation', 0) == self._iter:
             return
         info.update_info('last_validation', self._iter)

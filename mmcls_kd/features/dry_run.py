@@ -424,7 +424,8 @@ def scores(output: Any) -> Tensor:
         found = pooled_in(output)
     if found is None:
         raise ValueError(
-            f'a classifier has to return a tensor of class scores, or `logits`, but returns {type(output)}; wrap a network '
-            'without classes into mmcls_kd.EmbeddingNetwork'
+            'a classifier has to return a tensor of class scores, or `logits`, in training too, but returns '
+            f'{type(output)}; give a module whose forward returns the scores alone; wrap a network without classes into '
+            'mmcls_kd.EmbeddingNetwork'
         )
     return found

@@ -187,6 +187,28 @@ def miscounted(names: Names) -> str:
     )
 
 
+def otherwise_by_timm(names: Names) -> str:
+    """Describe a class to which timm gives another label, if the classes are in the order of their text.
+
+    timm sorts class folders without case, and digits by the number that they make.
+
+    Example:
+        >>> otherwise_by_timm(dict(enumerate(['Bengal', 'Ragdoll', 'beagle']))), otherwise_by_timm({0: 'ant', 1: 'bee'})
+        ("'Bengal' is class 0, and would be class 1 by timm", '')
+    """
+    ordered = [names[label] for label in sorted(names)]
+    if ordered != sorted(ordered):
+        return ''
+    found = sorted(ordered, key=_parts_by_timm)
+    moves = ((name, i, found.index(name)) for i, name in enumerate(ordered))
+    return next((f'{name!r} is class {i}, and would be class {j} by timm' for name, i, j in moves if i != j), '')
+
+
+def _parts_by_timm(name: str) -> list[str | int]:
+    """Split a name into its text, in lower case, and its numbers, which take turns."""
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r'(\d+)', name.lower()))]
+
+
 def names_in(meta: Mapping[str, Any] | None) -> list[str] | None:
     """Return the class names in the metadata of a checkpoint of mmengine's (or of the older mmcls)."""
     meta = meta or {}
@@ -344,7 +366,13 @@ def _warn_of_unnamed(names: Sequence[Names], theirs: Names) -> None:
     elif counted := next(filter(None, map(miscounted, names)), ''):
         _warn(
             f'the class folders are in the order of their text ({counted}), and the teacher does not say what it calls its '
-            'classes: if it counts them by number, set model.teacher_classes, or give the numbers leading zeros'
+            'classes: if it counts them by number, as timm does, set model.teacher_classes, or give the numbers leading '
+            'zeros'
+        )
+    elif other := next(filter(None, map(otherwise_by_timm, names)), ''):
+        _warn(
+            f'the class folders are in the order of their text ({other}), and the teacher does not say what it calls its '
+            'classes: if timm has trained it on such folders, set model.teacher_classes'
         )
 
 

@@ -47,8 +47,15 @@ def transfer(dis_path: str | Path, output_path: str | Path, trust: bool | None =
         dis_path: A checkpoint of ours or of the original toolbox.
         output_path: The file to write, atomically.
         trust: See :func:`read_checkpoint`.
+
+    Raises:
+        ValueError: If there is no student in it, or ``output_path`` is the checkpoint itself or a folder.
     """
     checkpoint = read_checkpoint(dis_path, trust)
+    if Path(output_path).is_dir():
+        raise ValueError(f'{output_path} is a folder: name a file in it')
+    if Path(output_path).exists() and Path(output_path).samefile(dis_path):
+        raise ValueError(f'{output_path} is the checkpoint itself, from which no run could resume then: name another file')
     weights = weights_of(checkpoint)
     student = student_weights(weights)
     if not weights:

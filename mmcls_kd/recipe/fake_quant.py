@@ -68,7 +68,8 @@ class FakeQuantisation:
     """Fake quantisation of a network's convolutions and linear layers while the network is in training mode.
 
     Each layer computes with its rounded weight and its rounded input. Parameters, their names and the state dict stay those
-    of the network in float. Ranges are those of the batch, so there is no state to save.
+    of the network in float. Ranges are those of the batch, so there is no state to save. ``nn.MultiheadAttention`` computes
+    its projections without a layer, in float.
 
     Args:
         network: The network.
@@ -90,7 +91,16 @@ class FakeQuantisation:
     """
 
     def __init__(self, network: nn.Module, symmetric: bool = False) -> None:
-        self.layers = {name: module for name, module in network.named_modules() if isinstance(module, LAYERS)}
+        uncalled = {
+            id(module.out_proj)  # its weight is read by the attention
+            for module in network.modules()
+            if isinstance(module, nn.MultiheadAttention) and type(module).forward is nn.MultiheadAttention.forward
+        }
+        self.layers = {
+            name: module
+            for name, module in network.named_modules()
+            if isinstance(module, LAYERS) and id(module) not in uncalled
+        }
         if not self.layers:
             raise ValueError(f'{type(network).__name__} has no convolution and no linear layer to quantise')
         self.network, self.symmetric = network, symmetric

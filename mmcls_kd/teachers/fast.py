@@ -1,10 +1,11 @@
-"""A frozen network made ready for inference: batch norms folded, unread outputs left out."""
+"""A frozen network made ready for inference: batch norms folded, convolutions channels-last, unread outputs left out."""
 
 from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from itertools import chain
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from ..features.families import drop_unread_outputs
 from ..features.layouts import Read, parts
 from ..features.taps import Tap, record
-from ..patches import no_hooks, share_hooks
+from ..patches import left_out_in_eval_mode, no_hooks, share_hooks, without_fast_path
 
 logger = logging.getLogger(__name__)
 PRECISIONS = {'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -35,19 +36,15 @@ def compile_parts(network: nn.Module, options: Mapping[str, Any]) -> None:
             part.compile(**options)
 
 
-def shared_copy(network: nn.Module, taps: Iterable[Tap], folded: bool) -> nn.Module:
-    """Make a frozen copy in eval mode, without hooks, that shares all tensors but the folded ones with the original.
-
-    Stage outputs that no tap needs are left out. If folded, batch norms are in the convolutions before them.
-    """
+def shared_copy(network: nn.Module) -> nn.Module:
+    """Make a frozen copy in eval mode, without hooks, that shares all tensors with the original."""
     shared = {id(tensor): tensor for tensor in chain(network.parameters(), network.buffers())}
     other = copy.deepcopy(network, shared | no_hooks(network))
     other.eval()
-    drop_unread_outputs(other, taps)
-    return fold_norms(other).requires_grad_(False) if folded else other
+    return other
 
 
-def fold_norms(network: nn.Module) -> nn.Module:
+def fold_norms(network: nn.Module) -> None:
     r"""Fold each batch norm into the convolution before it, in place, among the children of each module in their order.
 
     .. math:: W' = \frac{\gamma}{\sqrt{\sigma^2 + \epsilon}} W, \quad
@@ -65,14 +62,25 @@ def fold_norms(network: nn.Module) -> nn.Module:
         else:
             before = None if any(True for _ in part.parameters()) else before  # a part between them is no neighbour
             fold_norms(part)
-    return network
 
 
 def _fold(conv: nn.Conv2d, norm: Any) -> None:
     factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     bias = conv.bias if conv.bias is not None else torch.zeros_like(norm.running_mean)
-    conv.weight = nn.Parameter(conv.weight * factor.reshape(-1, 1, 1, 1))
-    conv.bias = nn.Parameter((bias - norm.running_mean) * factor + norm.bias)
+    conv.weight = nn.Parameter(conv.weight * factor.reshape(-1, 1, 1, 1), requires_grad=False)
+    conv.bias = nn.Parameter((bias - norm.running_mean) * factor + norm.bias, requires_grad=False)
+
+
+def lay_channels_last(network: nn.Module) -> None:
+    """Give each convolution a weight in the channels-last memory format, in place."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and not is_parametrized(module):
+            module.weight = nn.Parameter(module.weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
+
+
+def gains_from_channels_last(network: nn.Module, device: torch.device) -> bool:
+    """Check that a network has several convolutions, on a CPU: oneDNN reorders the maps before and behind each otherwise."""
+    return device.type == 'cpu' and sum(isinstance(module, nn.Conv2d) for module in network.modules()) > 1
 
 
 def foldable(network: nn.Module) -> list[Any]:
@@ -91,9 +99,11 @@ def can_fold(network: nn.Module) -> bool:
 class FastNetwork:
     """Fast form of a frozen network, made anew when the network's weights change.
 
-    Folding is kept only if every tap's value stays within 1e-4 on the first images, compared in float64. A change of the
-    weights is noticed by the tensors' version counters and addresses: one through ``.data`` is not. Hooks of the network's
-    modules are called in the fast passes too; with any at a convolution or a batch norm, nothing is folded.
+    Batch norms are folded, and on a CPU several convolutions run channels-last. Each is kept only if every tap's value stays
+    within 1e-4 on the first images. What is read is contiguous if the images are. A change of the weights is noticed by the
+    tensors' version counters and addresses; one through ``.data`` on a CPU alone, by the first entry of each tensor. Hooks
+    of the network's modules are called in the fast passes too; with any at a convolution or a batch norm, nothing is folded.
+    Parts that torch's encoder layers leave out in eval mode, such as adapters, take part.
 
     Args:
         network: The network as loaded; it is not changed.
@@ -108,32 +118,55 @@ class FastNetwork:
         self.dtype = PRECISIONS[precision] if precision else None
         self.compile_options = compile_options
         self._foldable = foldable(network)
+        self._left_out = left_out_in_eval_mode(network)
         self._made_of: tuple = ()
+        self._first: list[Tensor] = []
+        self._first_were: list[Any] = []
         self._ready = network
+        self._channels_last = False
 
     def __call__(self, inputs: Tensor, taps: dict[str, Tap]) -> dict[str, Read]:
         """Read the taps in one forward pass of images (N, 3, H, W), in float32 where the precision is lower."""
-        hooked = any(module._forward_hooks or module._forward_pre_hooks for module in self._foldable)
-        made_of = (hooked, *taps, *self._weights())
-        if made_of != self._made_of:
-            self._ready, self._made_of = self._make(inputs, taps, hooked), made_of
-        stop = self.compile_options is None  # a compiled network runs to its end
-        if self.dtype is None:
-            return run(self._ready, inputs, taps, stop)
-        with torch.autocast(inputs.device.type, dtype=self.dtype):  # for what a network makes in float32 on its way
-            tensors = run(self._ready, inputs.to(self.dtype), taps, stop)
-        return {
-            name: read.float() if isinstance(read, Tensor) else tuple(part.float() for part in read)
-            for name, read in tensors.items()
-        }
+        with without_fast_path() if self._left_out else nullcontext():
+            hooked = any(module._forward_hooks or module._forward_pre_hooks for module in self._foldable)
+            made_of = (hooked, *taps, *self._weights())
+            if made_of != self._made_of or [value.item() for value in self._first] != self._first_were:
+                self._ready, self._made_of, self._first = self._make(inputs, taps, hooked), made_of, self._values()
+                self._first_were = [value.item() for value in self._first]
+            stop = self.compile_options is None  # a compiled network runs to its end
+            if self.dtype is None:
+                tensors = run(self._ready, inputs, taps, stop)
+            else:
+                with torch.autocast(inputs.device.type, dtype=self.dtype):  # for what a network makes in float32 on its way
+                    tensors = run(self._ready, inputs.to(self.dtype), taps, stop)
+        return {name: self._as_given(read, inputs) for name, read in tensors.items()}
+
+    def _as_given(self, read: Read, inputs: Tensor) -> Read:
+        """Return what was read in float32 where the precision is lower, and in the memory format of the images."""
+        if not isinstance(read, Tensor):
+            return tuple(self._as_given(part, inputs) for part in read)
+        read = read if self.dtype is None else read.float()
+        return read.contiguous() if self._channels_last and inputs.is_contiguous() else read
 
     def _weights(self) -> Iterable[tuple[int, int]]:
         return ((t.data_ptr(), t._version) for t in chain(self.network.parameters(), self.network.buffers()))
 
+    def _values(self) -> list[Tensor]:
+        """Return the first entry of each tensor on a CPU, as a view; to read one of a GPU would wait for its work."""
+        tensors = (t.detach() for t in chain(self.network.parameters(), self.network.buffers()))
+        return [t[(0,) * t.dim()] for t in tensors if t.device.type == 'cpu' and t.numel()]
+
     def _make(self, inputs: Tensor, taps: dict[str, Tap], hooked: bool) -> nn.Module:
-        ready = shared_copy(self.network, taps.values(), folded=False)
+        ready = shared_copy(self.network)
+        drop_unread_outputs(ready, taps.values())
         if not hooked and can_fold(self.network):
-            ready = self._folded(ready, inputs[:8], taps)
+            ready, reason = changed(fold_norms, ready, inputs[:8], taps, torch.float64)
+            if reason:
+                logger.warning('the teacher keeps its batch norms: %s', reason)
+        self._channels_last = False
+        if gains_from_channels_last(ready, inputs.device):
+            ready, reason = changed(lay_channels_last, ready, inputs[:2], taps)
+            self._channels_last = not reason  # a network that flattens maps by ``view`` takes no others
         if self.dtype is not None:
             ready = copy.deepcopy(ready).to(self.dtype)
         share_hooks(self.network, ready)
@@ -141,28 +174,32 @@ class FastNetwork:
             compile_parts(ready, self.compile_options)
         return ready
 
-    def _folded(self, plain: nn.Module, images: Tensor, taps: dict[str, Tap]) -> nn.Module:
-        """Return the folded twin, or the plain one if folding changes a tap's value."""
-        try:
-            folded = shared_copy(self.network, taps.values(), folded=True)
-            moved = largest_difference(plain, folded, images, taps)
-        except RuntimeError as error:  # a norm that follows another layer than its neighbour in the list of modules
-            reason = str(error)
-        else:
-            if moved <= TOLERANCE:
-                return folded
-            reason = f'folding them moves its outputs by {moved:.1e}'
-        logger.warning('the teacher keeps its batch norms: %s', reason)
-        return plain
+
+def changed(
+    change: Callable[[nn.Module], None],
+    network: nn.Module,
+    images: Tensor,
+    taps: dict[str, Tap],
+    dtype: torch.dtype | None = None,
+) -> tuple[nn.Module, str]:
+    """Return a changed copy and no reason if every tap keeps its value, otherwise the network itself and the reason.
+
+    They are compared in ``dtype`` if one is given: in float64 the precision of the device (TF32 on a GPU) does not matter.
+    """
+    other = shared_copy(network)
+    try:
+        change(other)
+        first, second = (form if dtype is None else copy.deepcopy(form).to(dtype) for form in (network, other))
+        moved = largest_difference(first, second, images.to(dtype or images.dtype), taps)
+    except RuntimeError as error:  # a norm that follows another layer than its neighbour in the list of modules
+        return network, str(error)
+    return (other, '') if moved <= TOLERANCE else (network, f'its outputs would change by {moved:.1e}')
 
 
 def largest_difference(network: nn.Module, other: nn.Module, images: Tensor, taps: dict[str, Tap]) -> float:
-    """Return the largest difference of two networks' tap values, in units of the largest entry where that is above 1.
-
-    They are compared in float64, so the precision of the device (TF32 on a GPU) does not matter.
-    """
+    """Return the largest difference of two networks' tap values, in units of the largest entry where that is above 1."""
     with torch.autocast(images.device.type, enabled=False):
-        expected, tensors = (run(copy.deepcopy(n).double(), images.double(), taps) for n in (network, other))
+        expected, tensors = (run(form, images, taps) for form in (network, other))
     pairs = (pair for name in taps for pair in zip(parts(tensors[name]), parts(expected[name]), strict=True))
     return max(float((tensor - wanted).abs().max() / wanted.abs().max().clamp(min=1)) for tensor, wanted in pairs)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -28,7 +29,7 @@ class FrozenTeacher:
 
     A distiller that holds it does not register it: it is in no parameter list, optimizer, state dict, DDP wrapper or moving
     average, and neither ``train()`` nor ``init_weights()`` of the distiller reaches it. A deep copy of the distiller shares
-    it.
+    it, until that is moved to another device or type.
 
     Args:
         network: A classifier: it takes images, (N, C, H, W), and returns logits, (N, C), or an object with ``logits``; or a
@@ -107,6 +108,13 @@ class FrozenTeacher:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTeacher:
         return self
+
+    def apart(self) -> FrozenTeacher:
+        """Return the same teacher with a network of its own."""
+        other = copy.copy(self)
+        vars(other).pop('tail', None)  # found anew in that network
+        vars(other).update(copy.deepcopy({name: vars(self)[name] for name in {'network', 'fast', 'head'} & {*vars(self)}}))
+        return other
 
     @cached_property
     def head(self) -> Head | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -61,6 +62,12 @@ class TeacherGroup:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> TeacherGroup:
         return self
+
+    def apart(self) -> TeacherGroup:
+        """Return the same teachers with networks of their own."""
+        other = copy.copy(self)
+        other.teachers = [teacher.apart() for teacher in self.teachers]
+        return other
 
     def __call__(self, inputs: Tensor, samples: Any, names: Iterable[str], *view: str) -> dict[str, Any]:
         """Return the joint logits, (N, C), and a tuple of each teacher's ``vector``; see :class:`.frozen.FrozenTeacher`."""

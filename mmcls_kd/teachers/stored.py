@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from ..errors import TrainingError, close_names
 from ..features.classifier import linear_classifier, weight_and_bias
-from ..features.dry_run import dry_run, evaluating, scores
+from ..features.dry_run import dry_run, evaluating
 from ..features.families import default_taps
 from ..features.layouts import Read
-from ..features.taps import Shape, record, shapes_of
+from ..features.taps import Shape, shapes_of
+from .fast import FastNetwork
 from .records import decode, decode_feature, encode, fields_of, missing_rows, parts_of, sizes_of, type_of_views
 from .store import MANIFEST, Manifest, Shard, TeacherStore, save, save_fact
 
@@ -84,6 +85,10 @@ class StoredTeacher:
     def __deepcopy__(self, memo: dict[int, Any]) -> StoredTeacher:
         return self
 
+    def apart(self) -> StoredTeacher:
+        """Return itself: it has no network."""
+        return self
+
     def __call__(self, inputs: Tensor, samples: Any, names: Iterable[str], view: str = 'weak') -> dict[str, Read]:
         """Read the stored logits and features of a batch.
 
@@ -135,7 +140,8 @@ def store_logits(
     """Compute the logits of a teacher for every sample once, and store them.
 
     Args:
-        teacher: A classifier; it runs in eval mode, where its parameters are.
+        teacher: A classifier; it runs in eval mode, where its parameters are, as under a :class:`Distiller`: on the same
+            images, a training from the store is that with the live teacher's outputs rounded to float16.
         loader: A DataLoader whose batches begin with the images and end with the index of each sample in its data set,
             such as (images, labels, indices). A training then sees the logits of these images, whatever augmentation it
             makes of them. Images may be a pair, (weak, strong): then both views are stored.
@@ -205,18 +211,18 @@ def _reader(teacher: nn.Module, features: Sequence[str], size: Sequence[int]) ->
 
     Beside it the weight of the linear classifier, and its bias if it is behind the pooled ``feat``; without features none.
     """
-    if not features:
-        return lambda images: (scores(teacher(images)), {}), ()
     height, width = size
     run = dry_run(teacher, 'teacher', (height, width), whole=True)
     taps = default_taps(teacher, run)
     names = names_to_store(features, shapes_of(taps, run), 'features')
+    fast = FastNetwork(teacher)  # as under a live teacher
 
     def read(images: Tensor) -> tuple[Tensor | None, dict[str, Read]]:
-        with record(teacher, {name: taps[name] for name in names}) as found:
-            logit = scores(teacher(images))
-        return logit if run.num_classes else None, found
+        found = fast(images, {name: taps[name] for name in (*names, *(['logit'] if run.num_classes else []))})
+        return found.pop('logit', None), found
 
+    if not features:
+        return read, ()
     if run.linear_path is None:
         return read, ()
     parts = weight_and_bias(teacher.get_submodule(run.linear_path))

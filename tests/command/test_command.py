@@ -9,7 +9,7 @@ import pytest
 
 from mmcls_kd import __main__ as command
 from mmcls_kd import export
-from mmcls_kd.command import arguments, exits
+from mmcls_kd.command import arguments, exits, predict, test
 from mmcls_kd.command.export import FORMATS
 from mmcls_kd.command.study import TFLOPS
 from mmcls_kd.files.paths import TOOLBOX
@@ -46,6 +46,22 @@ def test_help_and_errors_of_the_command_line_import_no_library():
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == ''
     assert 'unknown verb' not in done.stdout
+
+
+def test_options_may_stand_among_files():
+    args = predict.parse_args(['config.py', 'student.pth', '--top', '1', 'a.png', 'b.png'])
+    assert (args.config, args.student, args.images, args.top) == ('config.py', 'student.pth', ['a.png', 'b.png'], 1)
+    args = predict.parse_args(['student.pth', 'a.png', '--trust', 'b.png'])
+    assert (args.config, args.images, args.trust) == (None, ['a.png', 'b.png'], True)
+    done = python('from mmcls_kd.__main__ import main; main()', 'analyze', 'no_run', '--images', '9', 'no_other')
+    assert 'unrecognized' not in done.stderr
+
+
+@pytest.mark.parametrize(('words', 'endings'), [([], '.pkl, .pickle'), (['--out-item', 'metrics'], '.json, .yaml, .yml')])
+def test_a_file_that_cannot_be_written_in_the_end_is_refused_in_the_beginning(words, endings, capsys):
+    with pytest.raises(SystemExit):
+        test.parse_args(['config.py', 'student.pth', '--out', 'found.txt', *words])
+    assert f'--out found.txt: name a file that ends in {endings}' in capsys.readouterr().err
 
 
 ASKED = """

@@ -47,6 +47,26 @@ def test_half_batches_add_up():
     same(halves, whole)
 
 
+@pytest.mark.parametrize(('loss', 'several'), [('kd', False), ('kd', True), ('scalekd', False), ('simkd', False)])
+def test_a_copy_that_is_moved_leaves_the_teacher_where_it_is(loss, several):
+    student, teacher = pair()
+    distiller = Distiller(student, [teacher, copy.deepcopy(teacher)] if several else teacher, loss)
+    images, labels = batch()
+
+    def value(of, images=images):
+        torch.manual_seed(0)
+        return of(images, labels)['loss'].detach()
+
+    before, other = value(distiller), copy.deepcopy(distiller)
+    assert other.cpu().float().teacher is distiller.teacher  # nothing changes, and memory is saved
+    torch.testing.assert_close(value(other.double(), images.double()).float(), before)
+    copy.deepcopy(distiller).to('meta')  # as a moving average on another device than the training
+    assert torch.equal(value(distiller), before)
+    distiller.double()  # the original itself, and its teacher
+    assert {weight.dtype for network in distiller.teachers for weight in network.parameters()} == {torch.float64}
+    assert teacher is distiller.teachers[0]
+
+
 def _step(rank, folder):
     distiller = Distiller(*pair(norm=False, seed=0), MEANS)
     wrapped = DistributedDataParallel(distiller)

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from small_networks import CLASSES, CNN, batch, pair
+from small_networks import CLASSES, CNN, Encoder, batch, pair
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from mmcls_kd import Distiller, DistillLoss, EmbeddingNetwork, StoredTeacher, TeacherSpec
@@ -183,14 +183,14 @@ class TestVectors:
     @pytest.mark.parametrize('k', [None, CLASSES - 1])
     def test_losses_gradients_and_steps_are_those_of_a_live_teacher_in_float16(self, tmp_path, data, k):
         """With some of the logits, those of losses that read vectors alone."""
-        student, teacher = pair(norm=False)
+        student, teacher = pair()
         stored = store_logits(teacher, DataLoader(data, COUNT), tmp_path / 'store', k, features=['logit', 'vector'])
         assert stored.shapes == {'logit': (2, CLASSES), 'vector': (2, 64)}
         names = [name for name in ON_VECTORS if k is None or name != 'srd']
         self.compare(student, stored, teacher, data, names)
 
     def test_maps(self, tmp_path, data):
-        student, teacher = pair(norm=False)
+        student, teacher = pair()
         stored = store_logits(teacher, DataLoader(data, 5), tmp_path / 'store', features=['feat_t', 'stages', 'vector'])
         stages = ((2, 8, 16, 16), (2, 16, 8, 8), (2, 32, 4, 4), (2, 64, 2, 2))
         assert stored.shapes == dict(logit=(2, CLASSES), feat=stages[-1], stages=stages, vector=(2, 64))
@@ -243,6 +243,13 @@ class TestVectors:
         assert Distiller(CNN(), stored, ['embedding', 'rkd'])(images, labels, indices)['rkd'] > 0
         with pytest.raises(ValueError, match="kd .KDLoss. needs 'logit_t', and the teacher has no classes"):
             Distiller(CNN(), stored, 'kd')
+
+    def test_adapters_in_encoder_layers_of_torch_take_part(self, tmp_path, data):
+        teacher, images = Encoder(['linear1']).train(), data[:][0]
+        expected = teacher(images).detach()  # nothing in it is random
+        stored = store_logits(teacher, DataLoader(data, 5), tmp_path / 'store')
+        found = stored(images, [(0, i) for i in range(COUNT)], ['logit'])['logit']
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
 
     def test_of_two_views(self, tmp_path, data):
         """Of the strong view the vector alone is read."""

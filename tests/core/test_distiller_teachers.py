@@ -6,13 +6,17 @@ import io
 import numpy as np
 import pytest
 import torch
+from kit import assert_close
 from PIL import Image
-from small_networks import CLASSES, CNN, FunctionalHead, ViT, WithLogits, batch, pair
+from small_networks import CLASSES, CNN, Encoder, FunctionalHead, ViT, WithLogits, batch, pair
 from torch import nn
 from torch.nn import functional as F
 
 from mmcls_kd import Distiller, DistillLoss, TeacherSpec
 from mmcls_kd.distiller import load_network
+from mmcls_kd.distillers.classification import build_student
+from mmcls_kd.networks.sources import find_network
+from mmcls_kd.patches import left_out_in_eval_mode
 from mmcls_kd.teachers import FrozenTeacher
 
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
@@ -218,6 +222,68 @@ class TestSharing:
         Distiller(student, teacher, 'kd')
         told = f'{len(norms)} batch norms of the student have a momentum of 0.9997' in caplog.text
         assert told == (momentum == 0.9997)
+
+    def test_adapters_in_encoder_layers_of_torch_teach(self):
+        images, labels = batch()
+        teacher = Encoder(['linear1'])
+        expected = teacher.train()(images).detach()  # nothing in it is random
+        assert_close(logits_seen(teacher, images, labels), expected)
+        assert torch.backends.mha.get_fastpath_enabled()
+        with torch.no_grad():
+            assert (teacher(images) - expected).abs().max() > 0.01  # torch by itself leaves the adapter out
+        plain = Encoder()
+        assert torch.equal(logits_seen(plain, images, labels), plain(images))
+
+    @pytest.mark.parametrize('adapted', [[], ['linear1'], ['linear2', 'linear1']])
+    def test_a_student_with_adapters_that_eval_mode_leaves_out(self, adapted, caplog):
+        Distiller(Encoder(adapted), CNN(), 'kd')
+        assert ('would leave out' in caplog.text) == bool(adapted)
+        assert all(f'encoder.layers.1.{name}' in caplog.text for name in adapted)
+
+    @pytest.mark.parametrize('adapted', [[], ['linear1']])
+    def test_such_a_student_of_a_config(self, adapted, monkeypatch):
+        logged = []
+        monkeypatch.setattr('mmcls_kd.distillers.classification.print_log', lambda text, *_: logged.append(text))
+        build_student(find_network(dict(type='small_networks.Encoder', adapted=adapted)), None)
+        assert any('encoder.layers.1.linear1 of the student' in text for text in logged) == bool(adapted)
+
+    @pytest.mark.parametrize('way', ['method', 'scale', 'attention', 'replaced', 'parametrised'])
+    def test_other_parts_of_encoder_layers_teach(self, way):
+        class Doubled(nn.TransformerEncoderLayer):
+            def _ff_block(self, x):
+                return 2 * super()._ff_block(x)
+
+        class Attention(nn.MultiheadAttention):
+            def forward(self, *args, **keywords):
+                attended, weights = super().forward(*args, **keywords)
+                return 2 * attended, weights
+
+        teacher = Encoder(layer=Doubled if way == 'method' else nn.TransformerEncoderLayer)
+        part = teacher.encoder.layers[0]
+        if way == 'scale':
+            part.dropout2 = nn.Hardtanh()
+        elif way == 'attention':
+            part.self_attn = Attention(8, 2, batch_first=True)
+        elif way == 'replaced':
+            forward = part.linear1.forward
+            part.linear1.forward = lambda x: 2 * forward(x)
+        elif way == 'parametrised':
+            nn.utils.parametrizations.weight_norm(part.linear1)
+        expected = teacher.train()(batch()[0]).detach()
+        assert_close(logits_seen(teacher, *batch()), expected)
+        assert bool(left_out_in_eval_mode(teacher)) == (way != 'parametrised')
+
+    def test_encoder_layers_that_call_their_parts_in_eval_mode(self):
+        class Own(nn.TransformerEncoderLayer):
+            def forward(self, src, *_, **__):
+                return self.linear2(self.linear1(src).relu())
+
+        without_dropout = Encoder(['linear1'])
+        without_dropout.encoder.layers[0].dropout1 = nn.Identity()
+        assert left_out_in_eval_mode(without_dropout) == ['encoder.layers.1.linear1']
+        assert left_out_in_eval_mode(Encoder(['linear1']).encoder.layers[1]) == ['linear1']
+        assert not left_out_in_eval_mode(Encoder(['linear1'], Own))
+        assert not left_out_in_eval_mode(Encoder(['linear1'], batch_first=False))
 
     def test_it_stays_in_eval_mode_whoever_else_holds_it(self):
         images, labels = batch()

@@ -114,6 +114,21 @@ class TestNetwork:
         for one, other in zip(*gradients, strict=True):
             assert_close(one, other)
 
+    def test_layers_are_those_that_the_network_calls(self):
+        net = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).train()
+        layers, called = FakeQuantisation(net).layers, set()
+        for name, module in net.named_modules():
+            module.register_forward_hook(lambda *_, name=name: called.add(name))
+        net(torch.randn(2, 3, 8))
+        assert set(layers) == {'linear1', 'linear2'} <= called
+
+    def test_an_attention_that_calls_its_projection_keeps_it(self):
+        class Attention(nn.MultiheadAttention):
+            def forward(self, x):
+                return self.out_proj(x)
+
+        assert [*FakeQuantisation(Attention(8, 2)).layers] == ['out_proj']
+
     def test_without_a_layer_is_refused(self):
         with pytest.raises(ValueError, match='ReLU has no convolution and no linear layer to quantise'):
             FakeQuantisation(nn.ReLU())

@@ -81,6 +81,28 @@ class WidthsCrossed(nn.Module):
         return (self.conv(self.norm(self.stem(x))),)
 
 
+class Flattening(nn.Module):
+    """It flattens a map by ``view``, which maps of one memory format allow."""
+
+    layers = nn.ModuleList()
+
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 3, padding=1))
+
+    def forward(self, x):
+        return (self.parts(x).view(len(x), -1),)
+
+
+def built_of(backbone, teacher):
+    """A distiller whose teacher has a backbone of this class."""
+    MODELS.register_module(module=backbone)
+    try:
+        return build(NKD, teacher=teacher)
+    finally:
+        MODELS.module_dict.pop(backbone.__name__)
+
+
 class TestFolding:
     BACKBONES = {
         'ResNet_CIFAR': None,
@@ -117,7 +139,7 @@ class TestFolding:
         assert ready(distiller).head.fc.weight is distiller.teacher.head.fc.weight
         assert not any(p.requires_grad for p in ready(distiller).parameters())
 
-    @pytest.mark.parametrize('change', ['load_state_dict', 'in place', 'float64'])
+    @pytest.mark.parametrize('change', ['load_state_dict', 'in place', 'data', 'float64'])
     def test_it_is_made_anew_when_the_weights_change(self, change):
         distiller = with_statistics(build(NKD))
         inputs = images()
@@ -129,6 +151,9 @@ class TestFolding:
         elif change == 'in place':
             with torch.no_grad():
                 distiller.teacher.backbone.layer2[0].bn1.running_mean.add_(1)
+        elif change == 'data':  # as many moving averages of a student do
+            for weight in distiller.teacher.parameters():
+                weight.data.mul_(0.99)
         else:
             distiller.double()
             inputs = inputs.double()
@@ -148,14 +173,9 @@ class TestFolding:
 
     @pytest.mark.parametrize('backbone', [NormFirst, WidthsCrossed])
     def test_folding_that_would_be_wrong_is_left_out(self, backbone):
-        MODELS.register_module(module=backbone)
-        try:
-            teacher = resnet(8)
-            teacher['backbone'] = dict(type=backbone.__name__)
-            teacher['head']['in_channels'] = 3
-            distiller = with_statistics(build(NKD, teacher=teacher))
-        finally:
-            MODELS.module_dict.pop(backbone.__name__)
+        teacher = resnet(8)
+        teacher['backbone'], teacher['head']['in_channels'] = dict(type=backbone.__name__), 3
+        distiller = with_statistics(built_of(backbone, teacher))
         inputs = images()
         with torch.no_grad():
             expected = distiller.teacher(inputs)
@@ -188,6 +208,57 @@ class TestFolding:
         handle.remove()
         read(distiller, inputs, 'logit')
         assert not norms(ready(distiller))
+
+
+class TestChannelsLast:
+    """On a CPU: convolutions of the twin, but neither the teacher's own nor what is read."""
+
+    @staticmethod
+    def laid_out(network):
+        """Whether all convolutions with several places and channels have channels-last weights."""
+        weights = [m.weight for m in network.modules() if isinstance(m, nn.Conv2d) and m.kernel_size > (1, 1)]
+        return all(w.is_contiguous(memory_format=torch.channels_last) and not w.is_contiguous() for w in weights)
+
+    @pytest.mark.parametrize('precision', [None, 'bf16'])
+    def test_the_twin_is_and_the_teacher_is_not(self, precision):
+        distiller = with_statistics(build(MGD, teacher_precision=precision))
+        inputs = images()
+        tensors = read(distiller, inputs, 'feat', 'logit')
+        assert self.laid_out(ready(distiller))
+        assert not self.laid_out(distiller.teacher)
+        assert all(tensor.is_contiguous() for tensor in tensors.values())
+        with torch.no_grad():
+            expected = distiller.teacher(inputs)
+        assert (tensors['logit'] - expected).abs().max() < (0.05 if precision else TOLERANCE) * expected.abs().max()
+
+    def test_so_are_several_stages(self):
+        distiller = build(method('ReviewKDLoss'))
+        stages = read(distiller, images(), 'stages')['stages']
+        assert len(stages) > 1
+        assert all(stage.is_contiguous() for stage in stages)
+
+    def test_of_images_channels_last_maps_are_too(self):
+        distiller = build(MGD)
+        feat = read(distiller, images().contiguous(memory_format=torch.channels_last), 'feat')['feat']
+        assert feat.is_contiguous(memory_format=torch.channels_last)
+
+    def test_a_network_that_flattens_maps_by_view_keeps_its_own(self):
+        teacher = resnet(8)
+        teacher.pop('neck')
+        teacher['backbone'], teacher['head']['in_channels'] = dict(type='Flattening'), 4 * 32 * 32
+        distiller = with_statistics(built_of(Flattening, teacher))
+        inputs = images()
+        logit = read(distiller, inputs, 'logit')['logit']
+        assert not self.laid_out(ready(distiller))
+        assert not norms(ready(distiller))
+        with torch.no_grad():
+            torch.testing.assert_close(logit, distiller.teacher(inputs), rtol=0, atol=1e-5)
+
+    def test_one_convolution_stays(self):
+        distiller = build(NKD, student=vit(16), teacher=vit(32))
+        read(distiller, images(), 'logit')
+        path = next(name for name, m in distiller.teacher.named_modules() if isinstance(m, nn.Conv2d))
+        assert ready(distiller).get_submodule(path).weight is distiller.teacher.get_submodule(path).weight
 
 
 class TestNothingUnread:

@@ -10,6 +10,7 @@ from interruption import assert_equal
 from mmengine.hooks import EarlyStoppingHook
 from mmengine.model import ExponentialMovingAverage
 from mmengine.optim import OptimWrapper
+from mmengine.runner import BaseLoop
 from mmengine.runner.checkpoint import _load_checkpoint_to_model
 from mmpretrain.registry import MODELS
 from networks import build, method, resnet
@@ -17,6 +18,7 @@ from processes import run_in_two
 from toy_runs import rates, toy_run, toy_runner
 
 from mmcls_kd.checks.training import check_optimizer, check_resumed, check_start
+from mmcls_kd.command.train import closing_line
 from mmcls_kd.engine import ResumableCheckpointHook, resumption
 from mmcls_kd.engine.checkpoint_hook import _save_once
 from mmcls_kd.engine.loss_watch import LossWatch, not_finite
@@ -116,6 +118,29 @@ class TestPlaces:
         assert resumed.iter == 8
         assert len(rates(resumed)) == 8
         assert resumed.message_hub.get_scalar('train/loss').data[1].size == 8
+
+    @pytest.mark.parametrize('by_epoch', [True, False])
+    def test_beyond_a_shortened_end_the_weights_are_validated_and_the_own_checkpoint_named(self, by_epoch, tmp_path):
+        class Validation(BaseLoop):
+            def run(self):
+                self.runner.message_hub.update_scalar('val/accuracy/top1', 10.0 * self.runner.iter)
+
+        def validated(folder, last, resume=None):
+            loop = dict(type='ResumableEpochLoop', max_epochs=last, val_interval=50)
+            if not by_epoch:
+                loop = dict(type='ResumableIterLoop', max_iters=3 * last, val_interval=50)
+            hooks = dict(checkpoint=dict(type='ResumableCheckpointHook', interval=2 if by_epoch else 6, by_epoch=by_epoch))
+            runner = toy_runner(folder, resume, train_cfg=loop, default_hooks=hooks)
+            runner._val_loop = Validation(runner, [])
+            runner.train()
+            return closing_line(runner)
+
+        name = 'epoch_2.pth' if by_epoch else 'iter_6.pth'
+        assert 'accuracy/top1 60.00' in validated(tmp_path / 'first', 2)
+        (tmp_path / 'first').rename(tmp_path / 'moved')
+        told = validated(tmp_path / 'moved', 1, tmp_path / 'moved' / name)
+        assert 'accuracy/top1 60.00' in told
+        assert str(tmp_path / 'moved' / name) in told
 
     def test_times_are_counted_from_the_new_place(self, short, tmp_path, warned):
         changes = {'train_dataloader.batch_size': 12, 'default_hooks.logger': dict(type='LoggerHook', interval=1)}
