@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from itertools import chain
@@ -131,7 +132,9 @@ class FastNetwork:
             hooked = any(module._forward_hooks or module._forward_pre_hooks for module in self._foldable)
             made_of = (hooked, *taps, *self._weights())
             if made_of != self._made_of or [value.item() for value in self._first] != self._first_were:
-                self._ready, self._made_of, self._first = self._make(inputs, taps, hooked), made_of, self._values()
+                # a trial of a few images is not worth compiling; where no compiler is loaded, it stays so
+                make = torch.compiler.disable(self._make) if 'torch._dynamo' in sys.modules else self._make
+                self._ready, self._made_of, self._first = make(inputs, taps, hooked), made_of, self._values()
                 self._first_were = [value.item() for value in self._first]
             stop = self.compile_options is None  # a compiled network runs to its end
             if self.dtype is None:

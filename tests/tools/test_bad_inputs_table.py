@@ -632,7 +632,7 @@ checkpoint(
 )
 checkpoint(
     'transferred into a folder',
-    r"pth_transfer.py: error: .*run is a folder: name a file in it",
+    r'pth_transfer.py: error: .*run is a folder: name a file in it',
     lambda at: at.transfer(at.checkpoint, at.work_dir),
 )
 checkpoint(
