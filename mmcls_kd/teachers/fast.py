@@ -22,7 +22,7 @@ from ..patches import left_out_in_eval_mode, no_hooks, share_hooks, without_fast
 
 logger = logging.getLogger(__name__)
 PRECISIONS = {'bf16': torch.bfloat16, 'fp16': torch.float16}
-#: Largest accepted change of a feature by folding, in units of its largest entry where that is above 1.
+#: Largest accepted change of a feature by folding or the memory format, in units of its largest entry if above 1.
 TOLERANCE = 1e-4
 #: Limit of compiled graphs of a network's parts, which torch counts together: each in training and validation, and for
 #: the last batch.
