@@ -1,4 +1,4 @@
-"""A frozen network made ready for inference: batch norms folded, convolutions channels-last, unread outputs left out."""
+"""A frozen network made ready for inference: norms folded, channels-last, activations in place, unread outputs left out."""
 
 from __future__ import annotations
 
@@ -21,6 +21,17 @@ from ..features.taps import Tap, record
 from ..patches import left_out_in_eval_mode, no_hooks, share_hooks, without_fast_path
 
 logger = logging.getLogger(__name__)
+#: Activations that can write their output over their input.
+ACTIVATIONS = (
+    nn.ReLU,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.SiLU,
+    nn.Mish,
+    nn.Hardtanh,
+    nn.Hardswish,
+    nn.Hardsigmoid,
+)  # ReLU6 is a Hardtanh
 PRECISIONS = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 #: Largest accepted change of a feature by folding or the memory format, in units of its largest entry if above 1.
 TOLERANCE = 1e-4
@@ -84,6 +95,13 @@ def gains_from_channels_last(network: nn.Module, device: torch.device) -> bool:
     return device.type == 'cpu' and sum(isinstance(module, nn.Conv2d) for module in network.modules()) > 1
 
 
+def act_in_place(network: nn.Module) -> None:
+    """Let each activation that is a module write its output over its input, in place."""
+    for module in network.modules():
+        if isinstance(module, ACTIVATIONS):
+            module.inplace = True
+
+
 def foldable(network: nn.Module) -> list[Any]:
     """List the convolutions and batch norms of a network."""
     return [module for module in network.modules() if isinstance(module, nn.Conv2d | _BatchNorm)]
@@ -100,10 +118,11 @@ def can_fold(network: nn.Module) -> bool:
 class FastNetwork:
     """Fast form of a frozen network, made anew when the network's weights change.
 
-    Batch norms are folded, and on a CPU several convolutions run channels-last. Each is kept only if every tap's value stays
-    within 1e-4 on the first images. What is read is contiguous if the images are. A change of the weights is noticed by the
-    tensors' version counters and addresses; one through ``.data`` on a CPU alone, by the first entry of each tensor. Hooks
-    of the network's modules are called in the fast passes too; with any at a convolution or a batch norm, nothing is folded.
+    Batch norms are folded, on a CPU several convolutions run channels-last, and activations write over their input. Each is
+    kept only if every tap's value stays within 1e-4 on the first images. What is read is contiguous if the images are. A
+    change of the weights is noticed by the tensors' version counters and addresses; one through ``.data`` on a CPU alone, by
+    the first entry of each tensor. Hooks of the network's modules are called in the fast passes too; with any at a
+    convolution or a batch norm, nothing is folded; with any at all, activations keep their input, which a hook may hold.
     Parts that torch's encoder layers leave out in eval mode, such as adapters, take part.
 
     Args:
@@ -118,7 +137,7 @@ class FastNetwork:
         self.network = network
         self.dtype = PRECISIONS[precision] if precision else None
         self.compile_options = compile_options
-        self._foldable = foldable(network)
+        self._foldable, self._modules = foldable(network), list(network.modules())
         self._left_out = left_out_in_eval_mode(network)
         self._made_of: tuple = ()
         self._first: list[Tensor] = []
@@ -129,12 +148,12 @@ class FastNetwork:
     def __call__(self, inputs: Tensor, taps: dict[str, Tap]) -> dict[str, Read]:
         """Read the taps in one forward pass of images (N, 3, H, W), in float32 where the precision is lower."""
         with without_fast_path() if self._left_out else nullcontext():
-            hooked = any(module._forward_hooks or module._forward_pre_hooks for module in self._foldable)
-            made_of = (hooked, *taps, *self._weights())
+            hooked, folds = _hooked(self._modules), not _hooked(self._foldable)
+            made_of = (hooked, folds, *taps, *self._weights())
             if made_of != self._made_of or [value.item() for value in self._first] != self._first_were:
                 # a trial of a few images is not worth compiling; where no compiler is loaded, it stays so
                 make = torch.compiler.disable(self._make) if 'torch._dynamo' in sys.modules else self._make
-                self._ready, self._made_of, self._first = make(inputs, taps, hooked), made_of, self._values()
+                self._ready, self._made_of, self._first = make(inputs, taps, folds, hooked), made_of, self._values()
                 self._first_were = [value.item() for value in self._first]
             stop = self.compile_options is None  # a compiled network runs to its end
             if self.dtype is None:
@@ -159,10 +178,10 @@ class FastNetwork:
         tensors = (t.detach() for t in chain(self.network.parameters(), self.network.buffers()))
         return [t[(0,) * t.dim()] for t in tensors if t.device.type == 'cpu' and t.numel()]
 
-    def _make(self, inputs: Tensor, taps: dict[str, Tap], hooked: bool) -> nn.Module:
+    def _make(self, inputs: Tensor, taps: dict[str, Tap], folds: bool, hooked: bool) -> nn.Module:
         ready = shared_copy(self.network)
         drop_unread_outputs(ready, taps.values())
-        if not hooked and can_fold(self.network):
+        if folds and can_fold(self.network):
             ready, reason = changed(fold_norms, ready, inputs[:8], taps, torch.float64)
             if reason:
                 logger.warning('the teacher keeps its batch norms: %s', reason)
@@ -170,12 +189,18 @@ class FastNetwork:
         if gains_from_channels_last(ready, inputs.device):
             ready, reason = changed(lay_channels_last, ready, inputs[:2], taps)
             self._channels_last = not reason  # a network that flattens maps by ``view`` takes no others
+        if not hooked:
+            ready, _ = changed(act_in_place, ready, inputs[:2], taps)
         if self.dtype is not None:
             ready = copy.deepcopy(ready).to(self.dtype)
         share_hooks(self.network, ready)
         if self.compile_options is not None:
             compile_parts(ready, self.compile_options)
         return ready
+
+
+def _hooked(modules: Iterable[nn.Module]) -> bool:
+    return any(module._forward_hooks or module._forward_pre_hooks for module in modules)
 
 
 def changed(
@@ -185,7 +210,7 @@ def changed(
     taps: dict[str, Tap],
     dtype: torch.dtype | None = None,
 ) -> tuple[nn.Module, str]:
-    """Return a changed copy and no reason if every tap keeps its value, otherwise the network itself and the reason.
+    """Return a changed copy and no reason if every tap and the images keep their values, else the network and the reason.
 
     They are compared in ``dtype`` if one is given: in float64 the precision of the device (TF32 on a GPU) does not matter.
     """
@@ -193,7 +218,10 @@ def changed(
     try:
         change(other)
         first, second = (form if dtype is None else copy.deepcopy(form).to(dtype) for form in (network, other))
-        moved = largest_difference(first, second, images.to(dtype or images.dtype), taps)
+        given = images.to(dtype or images.dtype, copy=True)
+        moved = largest_difference(first, second, given, taps)
+        if not torch.equal(given, images.to(given.dtype)):
+            return network, 'it would change the images'
     except RuntimeError as error:  # a norm that follows another layer than its neighbour in the list of modules
         return network, str(error)
     return (other, '') if moved <= TOLERANCE else (network, f'its outputs would change by {moved:.1e}')
