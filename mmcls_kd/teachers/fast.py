@@ -50,7 +50,7 @@ def compile_parts(network: nn.Module, options: Mapping[str, Any]) -> None:
 
 def shared_copy(network: nn.Module) -> nn.Module:
     """Make a frozen copy in eval mode, without hooks, that shares all tensors with the original."""
-    shared = {id(tensor): tensor for tensor in chain(network.parameters(), network.buffers())}
+    shared = {id(tensor): tensor for tensor in _tensors(network)}
     other = copy.deepcopy(network, shared | no_hooks(network))
     other.eval()
     return other
@@ -95,11 +95,30 @@ def gains_from_channels_last(network: nn.Module, device: torch.device) -> bool:
     return device.type == 'cpu' and sum(isinstance(module, nn.Conv2d) for module in network.modules()) > 1
 
 
+def acting(network: nn.Module) -> list[Any]:
+    """List the activations of a network that are modules, could write their output over their input, and do not."""
+    return [module for module in network.modules() if isinstance(module, ACTIVATIONS) and not module.inplace]
+
+
 def act_in_place(network: nn.Module) -> None:
-    """Let each activation that is a module write its output over its input, in place."""
-    for module in network.modules():
-        if isinstance(module, ACTIVATIONS):
-            module.inplace = True
+    """Let the activations of :func:`acting` write their output over their input."""
+    for module in acting(network):
+        module.inplace = True
+
+
+def can_act_in_place(network: nn.Module, images: Tensor, taps: dict[str, Tap]) -> bool:
+    """Check on a copy that :func:`act_in_place` has activations to change, and changes no tap, no weight and no image."""
+    if not acting(network):
+        return False
+    other, given = copy.deepcopy(network), images.clone()
+    act_in_place(other)
+    try:
+        if largest_difference(network, other, given, taps) > TOLERANCE:
+            return False
+        stay = [(images, given), *zip(_tensors(network), _tensors(other), strict=True)]
+        return all(torch.equal(before, after) for before, after in stay)
+    except RuntimeError:  # torch refuses to write over what several entries share
+        return False
 
 
 def foldable(network: nn.Module) -> list[Any]:
@@ -171,11 +190,11 @@ class FastNetwork:
         return read.contiguous() if self._channels_last and inputs.is_contiguous() else read
 
     def _weights(self) -> Iterable[tuple[int, int]]:
-        return ((t.data_ptr(), t._version) for t in chain(self.network.parameters(), self.network.buffers()))
+        return ((t.data_ptr(), t._version) for t in _tensors(self.network))
 
     def _values(self) -> list[Tensor]:
         """Return the first entry of each tensor on a CPU, as a view; to read one of a GPU would wait for its work."""
-        tensors = (t.detach() for t in chain(self.network.parameters(), self.network.buffers()))
+        tensors = (t.detach() for t in _tensors(self.network))
         return [t[(0,) * t.dim()] for t in tensors if t.device.type == 'cpu' and t.numel()]
 
     def _make(self, inputs: Tensor, taps: dict[str, Tap], folds: bool, hooked: bool) -> nn.Module:
@@ -189,14 +208,18 @@ class FastNetwork:
         if gains_from_channels_last(ready, inputs.device):
             ready, reason = changed(lay_channels_last, ready, inputs[:2], taps)
             self._channels_last = not reason  # a network that flattens maps by ``view`` takes no others
-        if not hooked:
-            ready, _ = changed(act_in_place, ready, inputs[:2], taps)
+        if not hooked and can_act_in_place(ready, inputs[:2], taps):
+            act_in_place(ready)
         if self.dtype is not None:
             ready = copy.deepcopy(ready).to(self.dtype)
         share_hooks(self.network, ready)
         if self.compile_options is not None:
             compile_parts(ready, self.compile_options)
         return ready
+
+
+def _tensors(network: nn.Module) -> Iterable[Tensor]:
+    return chain(network.parameters(), network.buffers())
 
 
 def _hooked(modules: Iterable[nn.Module]) -> bool:
@@ -210,7 +233,7 @@ def changed(
     taps: dict[str, Tap],
     dtype: torch.dtype | None = None,
 ) -> tuple[nn.Module, str]:
-    """Return a changed copy and no reason if every tap and the images keep their values, else the network and the reason.
+    """Return a changed copy and no reason if every tap keeps its value, otherwise the network itself and the reason.
 
     They are compared in ``dtype`` if one is given: in float64 the precision of the device (TF32 on a GPU) does not matter.
     """
@@ -218,10 +241,7 @@ def changed(
     try:
         change(other)
         first, second = (form if dtype is None else copy.deepcopy(form).to(dtype) for form in (network, other))
-        given = images.to(dtype or images.dtype, copy=True)
-        moved = largest_difference(first, second, given, taps)
-        if not torch.equal(given, images.to(given.dtype)):
-            return network, 'it would change the images'
+        moved = largest_difference(first, second, images.to(dtype or images.dtype), taps)
     except RuntimeError as error:  # a norm that follows another layer than its neighbour in the list of modules
         return network, str(error)
     return (other, '') if moved <= TOLERANCE else (network, f'its outputs would change by {moved:.1e}')

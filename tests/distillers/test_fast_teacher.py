@@ -271,6 +271,17 @@ class Preactivated(nn.Sequential):
         return x
 
 
+class Gated(nn.Module):
+    """An activation of a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.gate, self.act = nn.Conv2d(3, 3, 1), nn.Parameter(torch.tensor(-1.0)), nn.SiLU()
+
+    def forward(self, x):
+        return self.conv(x) * self.act(self.gate)
+
+
 class TestInPlace:
     """Activations of the twin write over their input where nothing reads it."""
 
@@ -327,6 +338,11 @@ class TestInPlace:
     def test_they_stay_where_what_goes_in_is_needed(self, parts, paths, kind):
         ready = self.twin(self.plain(*parts, kind=kind), *paths)
         assert not any(module.inplace for module in ready.modules() if hasattr(module, 'inplace'))
+
+    def test_a_weight_is_not_written_over(self):
+        network = Gated().requires_grad_(False)
+        assert not self.twin(nn.Sequential(network), '0')[0].act.inplace
+        assert network.gate == -1
 
     def test_what_a_hook_holds_stays(self):
         network, held = nn.Sequential(self.plain('conv'), nn.ReLU(), self.plain('conv')), []
