@@ -12,6 +12,7 @@ from torch import nn
 
 from mmcls_kd.engine.amp import CPUAmpOptimWrapper
 from mmcls_kd.features.taps import Tap
+from mmcls_kd.teachers import fast
 from mmcls_kd.teachers.fast import TOLERANCE, FastNetwork, can_fold
 
 # torch's own, of a part that is compiled with a tensor inside the graph as its input
@@ -160,10 +161,34 @@ class TestFolding:
             inputs = inputs.double()
         with torch.no_grad():
             expected = distiller.teacher(inputs)
-        second = read(distiller, inputs, 'logit')['logit']
-        assert second.dtype == expected.dtype
-        torch.testing.assert_close(second, expected, rtol=0, atol=TOLERANCE)
-        assert not torch.equal(second.float(), first)
+        for is_fast in (False, True):  # the pass after the change runs the network as it is
+            again = read(distiller, inputs, 'logit')['logit']
+            assert again.dtype == expected.dtype
+            torch.testing.assert_close(again, expected, rtol=0, atol=TOLERANCE)
+            assert not torch.equal(again.float(), first)
+            assert bool(norms(ready(distiller))) != is_fast
+
+    @pytest.mark.parametrize('precision', [None, 'bf16'])
+    def test_one_that_moves_in_each_step_is_tried_once(self, precision, monkeypatch):
+        """As a moving average of the student; the trials would take longer than the pass."""
+        trials = []
+        difference = fast.largest_difference
+        monkeypatch.setattr(fast, 'largest_difference', lambda *given: trials.append(1) or difference(*given))
+        distiller = with_statistics(build(NKD, teacher_precision=precision))
+        inputs = images()
+        read(distiller, inputs, 'logit')
+        tried = len(trials)
+        assert tried
+        for _ in range(3):
+            for weight in distiller.teacher.parameters():
+                weight.data.mul_(0.9)
+            logit = read(distiller, inputs, 'logit')['logit']
+            with torch.no_grad():
+                expected = distiller.teacher(inputs)
+            assert (logit - expected).abs().max() < (0.05 if precision else TOLERANCE) * expected.abs().max()
+        assert len(trials) == tried
+        read(distiller, inputs, 'logit')
+        assert len(trials) == 2 * tried
 
     def test_without_change_it_is_made_once(self):
         distiller = build(NKD)
@@ -293,7 +318,7 @@ class TestInPlace:
     @staticmethod
     def twin(network, *paths):
         """The twin that reads these modules' outputs from four images, which stay and agree with the network's own."""
-        fast, inputs = FastNetwork(network), images(4)
+        twin, inputs = FastNetwork(network), images(4)
         given, expected = inputs.clone(), {}
         hooks = [
             network.get_submodule(path).register_forward_hook(
@@ -304,11 +329,11 @@ class TestInPlace:
         network(inputs.clone())
         for hook in hooks:
             hook.remove()
-        found = fast(inputs, {path: Tap((path,), lambda output: output[0]) for path in paths})
+        found = twin(inputs, {path: Tap((path,), lambda output: output[0]) for path in paths})
         for path, value in expected.items():
             torch.testing.assert_close(found[path], value, rtol=0, atol=1e-6)
         assert torch.equal(inputs, given)
-        return fast._ready
+        return twin._ready
 
     @pytest.mark.parametrize(
         'kind', [nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Hardsigmoid]
@@ -347,14 +372,14 @@ class TestInPlace:
     def test_what_a_hook_holds_stays(self):
         network, held = nn.Sequential(self.plain('conv'), nn.ReLU(), self.plain('conv')), []
         inputs, taps = images(4), {'last': Tap(('2',), lambda output: output[0])}
-        fast = FastNetwork(network)
-        fast(inputs, taps)
+        twin = FastNetwork(network)
+        twin(inputs, taps)
         handle = network[0].register_forward_hook(lambda _module, _args, output: held.append(output))
-        fast(inputs, taps)
+        twin(inputs, taps)
         handle.remove()
         assert torch.equal(held[0], network[0](inputs))
-        fast(inputs, taps)
-        assert fast._ready[1].inplace
+        twin(inputs, taps)
+        assert twin._ready[1].inplace
 
 
 class TestNothingUnread:
