@@ -158,6 +158,14 @@ def _join_over_gloo(cfg: Config) -> None:
         ) from error
 
 
+#: What mmengine's hooks say of a metric whose name does not tell whether more is better.
+NO_RULE = 'Cannot infer the rule for'
+SET_RULE = (
+    "Beside the metric (save_best of default_hooks.checkpoint, monitor of EarlyStoppingHook) set rule='greater' if more is "
+    "better, else rule='less'"
+)
+
+
 def build_runner(cfg: Config) -> Runner:
     """Build mmengine's Runner with a short console, or the one named by ``runner_type``.
 
@@ -174,8 +182,10 @@ def build_runner(cfg: Config) -> Runner:
     try:
         with RunConfig.kept_back(), data_named(names):
             return RUNNERS.build(cfg) if 'runner_type' in cfg else ConsoleRunner.from_cfg(cfg)
-    except (OSError, ValueError, TrainingError):
-        raise
+    except (OSError, ValueError, TrainingError) as error:
+        if NO_RULE not in str(error):
+            raise
+        raise ValueError(f'{error} {SET_RULE}') from error
     except Exception as error:
         if is_outside(error):
             raise
