@@ -122,10 +122,10 @@ class TestTransferAndTest:
     def test_tta_of_two_data_sets_beside_a_hook_of_embeddings(self, exported, trained, tmp_path):
         images = f"dict(type='FashionMNIST', data_root={str(trained.data)!r}, split='test', test_mode=True, pipeline=PACK)"
         (tmp_path / 'two.py').write_text(
-            f"_base_ = [{str(TOOLBOX / STUDENT)!r}]\n"
+            f'_base_ = [{str(TOOLBOX / STUDENT)!r}]\n'
             "PACK = [dict(type='PackInputs')]\n"
             f"test_dataloader = dict(dataset=dict(_delete_=True, type='ConcatDataset', datasets=[{images}] * 2))\n"
-            f"train_dataloader = dict(dataset=dict(data_root={str(trained.data)!r}))\n"
+            f'train_dataloader = dict(dataset=dict(data_root={str(trained.data)!r}))\n'
             "custom_hooks = [dict(type='KNNHook')]\n"
         )
         done = run('tools/test.py', tmp_path / 'two.py', exported.path, '--tta', '--work-dir', tmp_path)
