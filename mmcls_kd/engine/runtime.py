@@ -31,6 +31,7 @@ from ..patches import start_faster
 from .console import ConsoleRunner, hide_platform_warnings
 from .extras import check_backends
 from .labels import has_labels, training_names
+from .resumption import count_before_saving
 
 #: Names of torch.distributed's variables in other launchers.
 VARIABLES = {
@@ -181,7 +182,7 @@ def build_runner(cfg: Config) -> Runner:
         names = training_names(dataset) if is_distiller(cfg.model) and has_labels(dataset) else None
     try:
         with RunConfig.kept_back(), data_named(names):
-            return RUNNERS.build(cfg) if 'runner_type' in cfg else ConsoleRunner.from_cfg(cfg)
+            runner = RUNNERS.build(cfg) if 'runner_type' in cfg else ConsoleRunner.from_cfg(cfg)
     except (OSError, ValueError, TrainingError) as error:
         if NO_RULE not in str(error):
             raise
@@ -191,6 +192,8 @@ def build_runner(cfg: Config) -> Runner:
             raise
         text = in_one_line(error)
         raise ValueError(f'the run cannot be built: {"".join(_keys_of(cfg, text))}{text}') from error
+    count_before_saving(runner)
+    return runner
 
 
 def _keys_of(cfg: Any, text: str, path: str = '') -> Iterator[str]:

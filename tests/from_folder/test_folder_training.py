@@ -621,6 +621,19 @@ def test_from_python(images, tmp_path, monkeypatch):
 
 
 @pytest.mark.filterwarnings('ignore')
+def test_a_run_that_early_stopping_ended_stays_so(images, tmp_path):
+    options = {
+        'custom_hooks': [dict(type='EarlyStoppingHook', monitor='accuracy/top1', stopping_threshold=-1)],  # at once
+        'default_hooks.checkpoint.save_best': 'accuracy/top1',
+    }
+    for resume in (False, True):
+        _, result = mmcls_kd.distill(
+            NET, None, images, epochs=3, size=32, work_dir=tmp_path / 'out', resume=resume, options=options
+        )
+        assert [epoch for epoch, _ in result.curves['student']] == [1]
+
+
+@pytest.mark.filterwarnings('ignore')
 def test_classes_of_a_teacher_are_found_by_name_and_others_refused_before_training(images, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['mmcls_kd train'])
     common = ['--data', str(images), '--student', NET, '--teacher', NET, '--size', '32', '--epochs', '1']
