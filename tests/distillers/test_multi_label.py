@@ -188,6 +188,8 @@ class TestOneLogit:
             build(KD, student=binary(), teacher=binary(8))
         with pytest.raises(ValueError, match='BinaryClsHead has one logit for two classes .num_classes=1., not 2'):
             MODELS.build(dict(type='BinaryClsHead', in_channels=4, num_classes=2))
+        with pytest.raises(ValueError, match='thr=0.9: metrics of two classes go by the likelier one'):
+            MODELS.build(dict(type='BinaryClsHead', in_channels=4, thr=0.9))
 
 
 class TestWithoutLabels:
