@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmpretrain.models.heads import MultiLabelClsHead, MultiLabelLinearClsHead
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -39,29 +41,33 @@ class BinaryClsHead(MultiLabelLinearClsHead):
     """A linear head with one logit, for images of two classes with labels 0 and 1: p = σ(z) is the probability of class 1.
 
     Trained by the binary cross entropy. Its predictions are those of two classes, (1 − p, p), so that metrics and class
-    names of two classes apply. The label is the likelier class, which these metrics count.
+    names of two classes apply.
 
     Args:
         in_channels: Number of channels of its input.
         num_classes: Number of logits; only 1.
-        **keywords: Others of mmpretrain's ``MultiLabelLinearClsHead``, but for ``thr``.
+        thr: Least p for the label (``pred_label``) to be class 1; accuracy, precision and recall of two classes go by the
+            likelier one, so that another value than 0.5 is warned of.
+        **keywords: Others of mmpretrain's ``MultiLabelLinearClsHead``.
 
     Raises:
-        ValueError: If the number of logits is not 1, or a threshold is given.
+        ValueError: If the number of logits is not 1.
     """
 
-    def __init__(self, in_channels: int, num_classes: int = 1, **keywords: Any) -> None:
+    def __init__(self, in_channels: int, num_classes: int = 1, thr: float = 0.5, **keywords: Any) -> None:
         if num_classes != 1:
             raise ValueError(
                 f'BinaryClsHead has one logit for two classes (num_classes=1), not {num_classes}: take LinearClsHead for '
                 'two logits, MultiLabelLinearClsHead for several labels an image'
             )
-        if 'thr' in keywords:
-            raise ValueError(
-                f'BinaryClsHead: thr={keywords["thr"]}: metrics of two classes go by the likelier one, whatever it is: '
-                'leave it out, and compare the probability of class 1 (pred_score) with it yourself'
+        if thr != 0.5:
+            print_log(
+                f'BinaryClsHead: thr={thr} is that of pred_label alone: accuracy, precision and recall go by the likelier '
+                'class; for others compare the probability of class 1 (pred_score) with it',
+                'current',
+                logging.WARNING,
             )
-        super().__init__(num_classes, in_channels, thr=0.5, **keywords)
+        super().__init__(num_classes, in_channels, thr=thr, **keywords)
 
     def _get_loss(self, cls_score: Tensor, data_samples: list[DataSample], **keywords: Any) -> dict[str, Tensor]:
         """Return the loss, with the label, or of mixed images the score of class 1, as the target."""

@@ -188,8 +188,13 @@ class TestOneLogit:
             build(KD, student=binary(), teacher=binary(8))
         with pytest.raises(ValueError, match='BinaryClsHead has one logit for two classes .num_classes=1., not 2'):
             MODELS.build(dict(type='BinaryClsHead', in_channels=4, num_classes=2))
-        with pytest.raises(ValueError, match='thr=0.9: metrics of two classes go by the likelier one'):
-            MODELS.build(dict(type='BinaryClsHead', in_channels=4, thr=0.9))
+
+    def test_a_threshold_is_that_of_the_label_alone(self, capsys):
+        head = MODELS.build(dict(type='BinaryClsHead', in_channels=4, thr=0.9))
+        assert 'thr=0.9 is that of pred_label alone' in capsys.readouterr().out
+        [sample] = head._get_predictions(torch.tensor([[1.0]]), None)
+        assert sample.pred_label.item() == 0  # 0.73 < 0.9
+        assert sample.pred_score.argmax().item() == 1
 
 
 class TestWithoutLabels:
