@@ -336,6 +336,15 @@ class TestTrained:
         predict.main(commands[0][4:])
         assert re.fullmatch(r'\S+png: (\w+ [\d.]+ %(, )?){3}\n', capsys.readouterr().out)
 
+    def test_predict_takes_the_images_of_a_folder(self, trained, images, tmp_path, capsys):
+        student = str(trained[0] / 'student' / 'student.pth')
+        predict.main([student, str(images / 'bee'), str(next((images / 'ant').iterdir()))])
+        named = [line.partition(': ')[0] for line in capsys.readouterr().out.splitlines()]
+        assert named[:-1] == sorted(str(path) for path in (images / 'bee').iterdir())
+        assert '/ant/' in named[-1]
+        with pytest.raises(SystemExit, match='there is no image in it or below it'):
+            predict.main([student, str(tmp_path)])
+
     def test_the_next_commands_have_the_options_of_the_training(self, images, monkeypatch):
         monkeypatch.setattr(sys, 'argv', ['mmcls_kd train'])
         words = ['data_preprocessor.mean=[0,0.5,0]', 'model.it.name=a b', 'x.y=true', 'z=[(a,1),none]', 'n=None']
