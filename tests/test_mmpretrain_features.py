@@ -239,6 +239,17 @@ REFUSED = {
         dict(default_hooks=dict(checkpoint=dict(type='CheckpointHook', save_best='acc', rule='greater'))),
         "save_best='acc' is no metric of val_evaluator.*accuracy/top1",
     ),
+    'a metric whose better values are not known': (
+        dict(default_hooks=dict(checkpoint=dict(type='CheckpointHook', save_best='single-label/recall'))),
+        "rule for key single-label/recall.*default_hooks.checkpoint.*rule='greater'",
+    ),
+    'a first metric whose better values are not known': (
+        dict(
+            default_hooks=dict(checkpoint=dict(type='CheckpointHook', save_best='auto')),
+            val_evaluator=dict(type='SingleLabelMetric', items=['recall']),
+        ),
+        "rule for key single-label/recall.*default_hooks.checkpoint.*rule='greater'",
+    ),
     'layers without a depth': (
         dict(optim_wrapper=LAYER_DECAY),
         'does not say how deep its layers are',

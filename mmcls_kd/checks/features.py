@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import copy
 from typing import Any
 
 from mmengine.dist import get_world_size
@@ -15,6 +16,7 @@ from ..engine.first_batch import check_first_batch, without_a_trace
 from ..engine.knn_hook import KNNAgreementHook, NeighbourHook
 from ..engine.models import unwrapped
 from ..engine.quantisation import FakeQuantHook
+from ..engine.runtime import SET_RULE
 from ..errors import close_names, in_one_line, refusals_named
 
 #: Keys of a recipe of SwitchRecipeHook.
@@ -99,7 +101,7 @@ def awaited(runner: Runner) -> Iterator[tuple[str, str]]:
     """Iterate over the metrics that hooks wait for, each with the key that names it."""
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook):
-            yield from (('default_hooks.checkpoint.save_best', name) for name in hook.save_best or [] if name != 'auto')
+            yield from (('default_hooks.checkpoint.save_best', name) for name in hook.save_best or [])
         if isinstance(hook, EarlyStoppingHook):
             yield 'EarlyStoppingHook: monitor', hook.monitor
 
@@ -116,10 +118,22 @@ def check_monitors(runner: Runner) -> None:
         return
     known = [*metrics, *(name for hook in runner.hooks if isinstance(hook, NeighbourHook) for name in hook.names)]
     for key, name in names:
-        if name not in known:
+        if name == 'auto':
+            check_rule(runner, *known[:1])
+        elif name not in known:
             raise ValueError(
                 f'{key}={name!r} is no metric of val_evaluator{close_names(name, known)}; it gives {", ".join(known)}'
             )
+
+
+def check_rule(runner: Runner, name: str = 'auto') -> None:
+    """Refuse ``save_best='auto'`` where the name of the first metric does not tell whether more is better."""
+    for hook in runner.hooks:
+        if isinstance(hook, CheckpointHook) and 'auto' in (hook.save_best or []):
+            try:
+                copy(hook)._init_rule(hook.rules, [name])
+            except ValueError as error:
+                raise ValueError(f'{error} {SET_RULE}') from error
 
 
 def first_metrics(runner: Runner) -> dict[str, float]:

@@ -17,7 +17,10 @@ def parser() -> argparse.ArgumentParser:
         __doc__, usage=f'{new_parser(None).prog} [-h] [--top N] [--trust] [CONFIG] STUDENT IMAGE [IMAGE ...]'
     )
     parser.add_argument(
-        'words', nargs='+', metavar='STUDENT IMAGE', help='student.pth (before it a config, if it has none), and image files'
+        'words',
+        nargs='+',
+        metavar='STUDENT IMAGE',
+        help='student.pth (before it a config, if it has none), and image files or folders',
     )
     parser.add_argument('--top', type=at_least_one, default=5, metavar='N', help='number of classes to print (default: 5)')
     add_trust(parser)
@@ -57,12 +60,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     load_libraries()
     from ..engine.console import hide_platform_warnings
     from ..networks.loading import guard_loading
-    from .from_folder.predictor import Predictor
+    from .from_folder.predictor import Predictor, images_at
 
     with errors_in_one_line():
         hide_platform_warnings()
         guard_loading(args.trust)
+        images = [image for place in args.images for image in images_at(place)]
         predictor = Predictor(args.student, args.config)
-        for image in args.images:
+        for image in images:
             found = predictor(image)[: args.top]
             print(f'{image}: {", ".join(f"{name} {100 * probability:.1f} %" for name, probability in found)}', flush=True)

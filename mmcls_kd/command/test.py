@@ -71,10 +71,12 @@ def add_tta(cfg: Any) -> None:
     """Augment at test time as the config has it, else by a horizontal flip."""
     from mmengine.config import ConfigDict
 
-    pipeline = cfg.test_dataloader.dataset.pipeline
+    from ..networks.trial import leaves
+
     flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
-    augment = dict(type='TestTimeAug', transforms=[flips, [pipeline[-1]]])
-    cfg.test_dataloader.dataset.pipeline = cfg.get('tta_pipeline') or [*deepcopy(pipeline[:-1]), augment]
+    for leaf in leaves(cfg.test_dataloader.dataset):
+        augment = dict(type='TestTimeAug', transforms=[flips, [leaf['pipeline'][-1]]])
+        leaf['pipeline'] = cfg.get('tta_pipeline') or [*deepcopy(leaf['pipeline'][:-1]), augment]  # type: ignore[index]
     wrapper: Mapping = cfg.get('tta_model') or dict(type='mmpretrain.AverageClsScoreTTA')
     cfg.model = ConfigDict(**wrapper, module=cfg.model)
 

@@ -403,7 +403,11 @@ def collate_readable(samples: Sequence[Any], collate: str) -> dict[str, Any]:
 def _refuse_none(unreadable: Sequence[Any], readable: int) -> None:
     """Refuse a batch without one readable image."""
     if not readable:
-        raise TrainingError(f'not one image of a batch can be read; the first: {unreadable[0]}')
+        fault = str(unreadable[0]).partition('; mend or remove it')[0]
+        raise TrainingError(
+            f'not one image of a batch can be read, so nothing is left to train on; the first: {fault}. Mend or remove '
+            'what `python -m mmcls_kd check-data` names'
+        )
 
 
 @FUNCTIONS.register_module()

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel
 from mmengine.runner import Runner
 from mmpretrain.registry import DATASETS, HOOKS
 from torch import Tensor, nn
@@ -128,6 +129,9 @@ class KNNHook(NeighbourHook):
         if metrics is None:
             return
         model = unwrapped(runner)
+        if isinstance(model, BaseTTAModel):
+            runner.logger.warning('KNNHook: embeddings are not measured with test-time augmentation')
+            return
         train, test = self._loaders_of(runner, name)
         given = (*embeddings(model, train), *embeddings(model, test))
         metrics['knn/top1'] = 100 * knn_accuracy(*given, self.k, self.temperature)

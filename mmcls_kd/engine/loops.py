@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
 from mmengine.dataset import InfiniteSampler
-from mmengine.dist import get_rank
+from mmengine.dist import all_reduce, get_rank
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from mmpretrain.registry import LOOPS
 from torch.utils.data import DataLoader
@@ -124,10 +125,12 @@ class _ResumableLoop:
 
     def train_on(self, batch_idx: int, batch: Any) -> None:
         """Run one iteration."""
-        self.count_unreadable(batch)
+        reduced = self.count_unreadable(batch)
         self.seed_for('step', self.view_cycle * len(self.dataloader))
         self.runner.call_hook('before_train_iter', batch_idx=batch_idx, data_batch=batch)
-        outputs = self.step(batch)
+        outputs = None if reduced else self.step(batch)
+        if reduced:
+            self.pass_over('unreadable images leave one image of its batch')
         self.runner.call_hook('after_train_iter', batch_idx=batch_idx, data_batch=batch, outputs=outputs)
         self._iter += 1
 
@@ -168,18 +171,33 @@ class _ResumableLoop:
         self.watch.restore_statistics()
         if error.gradient:
             runner.optim_wrapper.zero_grad()
+        self.pass_over()
+
+    def pass_over(self, reason: str = '') -> None:
+        """Count a step that is left out, and go on with the next one."""
+        runner = self.runner
         total = runner.message_hub.get_info('left_out_steps', 0) + 1
         runner.message_hub.update_info('left_out_steps', total)
-        runner.logger.warning(f'the step is left out ({total} of them so far)')
+        runner.logger.warning(f'the step is left out ({total} of them so far){reason and f": {reason}"}')
         if runner.optim_wrapper._accumulative_counts > 1:
             runner.optim_wrapper.initialize_count_status(runner.model, self._iter + 1, runner.max_iters)
 
-    def count_unreadable(self, batch: Any) -> None:
-        """Log the unreadable images of a batch, and their number so far."""
-        for message in batch.pop('unreadable', []) if isinstance(batch, dict) else []:
+    def count_unreadable(self, batch: Any) -> bool:
+        """Log the unreadable images of a batch, and their number so far.
+
+        Returns:
+            Whether they leave one image of it, in some process: batch norms and losses of pairs need two.
+        """
+        if getattr(self.dataloader.dataset, 'on_unreadable', 'stop') != 'skip' or not isinstance(batch, dict):
+            return False
+        unreadable = batch.pop('unreadable', [])
+        for message in unreadable:
             total = self.runner.message_hub.get_info('unreadable_images', 0) + 1
             self.runner.message_hub.update_info('unreadable_images', total)
             self.runner.logger.warning(f'left out (number {total} in this process): {message}')
+        reduced = torch.tensor(float(bool(unreadable) and len(batch['data_samples']) == 1))
+        all_reduce(reduced, 'max')
+        return bool(reduced)
 
 
 @LOOPS.register_module()

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_reduce, get_world_size
-from mmengine.hooks import EarlyStoppingHook, EMAHook
+from mmengine.hooks import CheckpointHook, EarlyStoppingHook, EMAHook
 from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
@@ -271,7 +271,18 @@ def stopping_counts(runner: Runner) -> list[dict[str, float]]:
 
 
 def restore_stopping(runner: Runner, counts: list[dict[str, float]]) -> None:
-    """Restore the counts of each ``EarlyStoppingHook``."""
+    """Restore the counts of each ``EarlyStoppingHook``; a run that one has stopped stays so."""
     hooks = [hook for hook in runner.hooks if isinstance(hook, EarlyStoppingHook)]
     for hook, count in zip(hooks, counts, strict=False):
         vars(hook).update(count)
+        threshold, better = hook.stopping_threshold, hook.rule_map[hook.rule]
+        if hook.wait_count >= hook.patience or (threshold is not None and better(hook.best_score, threshold)):
+            runner.train_loop.stop_training = True
+
+
+def count_before_saving(runner: Runner) -> None:
+    """Let each ``EarlyStoppingHook`` count a validation before ``CheckpointHook`` saves once more after it."""
+    hooks = runner._hooks
+    place = next((number for number, hook in enumerate(hooks) if isinstance(hook, CheckpointHook)), len(hooks))
+    late = [hook for hook in hooks[place:] if isinstance(hook, EarlyStoppingHook)]
+    hooks[:] = [*hooks[:place], *late, *(hook for hook in hooks[place:] if hook not in late)]

@@ -31,6 +31,7 @@ from ..patches import start_faster
 from .console import ConsoleRunner, hide_platform_warnings
 from .extras import check_backends
 from .labels import has_labels, training_names
+from .resumption import count_before_saving
 
 #: Names of torch.distributed's variables in other launchers.
 VARIABLES = {
@@ -158,6 +159,14 @@ def _join_over_gloo(cfg: Config) -> None:
         ) from error
 
 
+#: What mmengine's hooks say of a metric whose name does not tell whether more is better.
+NO_RULE = 'Cannot infer the rule for'
+SET_RULE = (
+    "Beside the metric (save_best of default_hooks.checkpoint, monitor of EarlyStoppingHook) set rule='greater' if more is "
+    "better, else rule='less'"
+)
+
+
 def build_runner(cfg: Config) -> Runner:
     """Build mmengine's Runner with a short console, or the one named by ``runner_type``.
 
@@ -173,14 +182,18 @@ def build_runner(cfg: Config) -> Runner:
         names = training_names(dataset) if is_distiller(cfg.model) and has_labels(dataset) else None
     try:
         with RunConfig.kept_back(), data_named(names):
-            return RUNNERS.build(cfg) if 'runner_type' in cfg else ConsoleRunner.from_cfg(cfg)
-    except (OSError, ValueError, TrainingError):
-        raise
+            runner = RUNNERS.build(cfg) if 'runner_type' in cfg else ConsoleRunner.from_cfg(cfg)
+    except (OSError, ValueError, TrainingError) as error:
+        if NO_RULE not in str(error):
+            raise
+        raise ValueError(f'{error} {SET_RULE}') from error
     except Exception as error:
         if is_outside(error):
             raise
         text = in_one_line(error)
         raise ValueError(f'the run cannot be built: {"".join(_keys_of(cfg, text))}{text}') from error
+    count_before_saving(runner)
+    return runner
 
 
 def _keys_of(cfg: Any, text: str, path: str = '') -> Iterator[str]:

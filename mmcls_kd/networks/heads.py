@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmpretrain.models.heads import MultiLabelClsHead, MultiLabelLinearClsHead
 from mmpretrain.registry import MODELS
 from mmpretrain.structures import DataSample
@@ -44,7 +46,8 @@ class BinaryClsHead(MultiLabelLinearClsHead):
     Args:
         in_channels: Number of channels of its input.
         num_classes: Number of logits; only 1.
-        thr: Least p for class 1.
+        thr: Least p for the label (``pred_label``) to be class 1; accuracy, precision and recall of two classes go by the
+            likelier one, so that another value than 0.5 is warned of.
         **keywords: Others of mmpretrain's ``MultiLabelLinearClsHead``.
 
     Raises:
@@ -56,6 +59,13 @@ class BinaryClsHead(MultiLabelLinearClsHead):
             raise ValueError(
                 f'BinaryClsHead has one logit for two classes (num_classes=1), not {num_classes}: take LinearClsHead for '
                 'two logits, MultiLabelLinearClsHead for several labels an image'
+            )
+        if thr != 0.5:
+            print_log(
+                f'BinaryClsHead: thr={thr} is that of pred_label alone: accuracy, precision and recall go by the likelier '
+                'class; for others compare the probability of class 1 (pred_score) with it',
+                'current',
+                logging.WARNING,
             )
         super().__init__(num_classes, in_channels, thr=thr, **keywords)
 

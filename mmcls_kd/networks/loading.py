@@ -90,12 +90,31 @@ def load_strictly(network: nn.Module, source: str, role: str, classes: int | Non
         raise ValueError(f'{what}: the file {about_contents(checkpoint)}')
     say_average(checkpoint, what)
     own = network.state_dict()
-    weights = as_in_memory(network, _own_names(student_weights(found) or found, own, what))
+    found = student_weights(found) or found
+    if _has_predictor(found) and not _has_predictor(own):
+        raise ValueError(f'{what} {_about_predictor(role)}')
+    weights = as_in_memory(network, _own_names(found, own, what))
     if infinite := [key for key, value in weights.items() if not value.isfinite().all()]:
         raise ValueError(f'{what} hold NaN or infinite numbers: {listed(infinite)}')
     _load(network, weights, what, role, classes)
     meta = checkpoint.get('meta')
     return dict(meta) if isinstance(meta, Mapping) else {}
+
+
+def _has_predictor(weights: Iterable[str]) -> bool:
+    """Check whether weights are those of a student of SimKD, see :func:`.weights.student_weights`."""
+    return any(key.startswith('predictor.') for key in weights)
+
+
+def _about_predictor(role: str) -> str:
+    """Describe the remedy for weights of a student of SimKD that are given to another network."""
+    mend = "those of its network alone begin with 'student.': save them by themselves, without that beginning"
+    if role == 'teacher':
+        mend = (
+            "give its network as model.teacher_cfg=dict(type='SimKDClassifier', student=..., teacher=...), with the two "
+            'networks of its training'
+        )
+    return f'are those of a student of SimKD, which predicts by a projector and the head of its teacher: {mend}'
 
 
 def _load(network: nn.Module, weights: Mapping[str, Tensor], what: str, role: str, classes: int | None) -> None:
@@ -182,7 +201,7 @@ def _own_names(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], what: s
         return max(forms, key=lambda form: len(form.keys() & needed))
 
     whole = under('')
-    if needed <= whole.keys() or any(key.startswith('predictor.') for key in weights):  # of SimKD, no part predicts alone
+    if needed <= whole.keys() or _has_predictor(weights):  # of SimKD, no part predicts alone
         return whole
     starts = Counter(
         '.'.join(parts[:n]) + '.' for parts in (key.split('.') for key in weights) for n in (1, 2, 3) if n < len(parts)

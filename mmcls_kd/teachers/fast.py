@@ -1,4 +1,4 @@
-"""A frozen network made ready for inference: batch norms folded, convolutions channels-last, unread outputs left out."""
+"""A frozen network made ready for inference: norms folded, channels-last, activations in place, unread outputs left out."""
 
 from __future__ import annotations
 
@@ -21,6 +21,17 @@ from ..features.taps import Tap, record
 from ..patches import left_out_in_eval_mode, no_hooks, share_hooks, without_fast_path
 
 logger = logging.getLogger(__name__)
+#: Activations that can write their output over their input.
+ACTIVATIONS = (
+    nn.ReLU,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.SiLU,
+    nn.Mish,
+    nn.Hardtanh,
+    nn.Hardswish,
+    nn.Hardsigmoid,
+)  # ReLU6 is a Hardtanh
 PRECISIONS = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 #: Largest accepted change of a feature by folding or the memory format, in units of its largest entry if above 1.
 TOLERANCE = 1e-4
@@ -39,7 +50,7 @@ def compile_parts(network: nn.Module, options: Mapping[str, Any]) -> None:
 
 def shared_copy(network: nn.Module) -> nn.Module:
     """Make a frozen copy in eval mode, without hooks, that shares all tensors with the original."""
-    shared = {id(tensor): tensor for tensor in chain(network.parameters(), network.buffers())}
+    shared = {id(tensor): tensor for tensor in _tensors(network)}
     other = copy.deepcopy(network, shared | no_hooks(network))
     other.eval()
     return other
@@ -84,6 +95,32 @@ def gains_from_channels_last(network: nn.Module, device: torch.device) -> bool:
     return device.type == 'cpu' and sum(isinstance(module, nn.Conv2d) for module in network.modules()) > 1
 
 
+def acting(network: nn.Module) -> list[Any]:
+    """List the activations of a network that are modules, could write their output over their input, and do not."""
+    return [module for module in network.modules() if isinstance(module, ACTIVATIONS) and not module.inplace]
+
+
+def act_in_place(network: nn.Module) -> None:
+    """Let the activations of :func:`acting` write their output over their input."""
+    for module in acting(network):
+        module.inplace = True
+
+
+def can_act_in_place(network: nn.Module, images: Tensor, taps: dict[str, Tap]) -> bool:
+    """Check on a copy that :func:`act_in_place` has activations to change, and changes no tap, no weight and no image."""
+    if not acting(network):
+        return False
+    other, given = copy.deepcopy(network), images.clone()
+    act_in_place(other)
+    try:
+        if largest_difference(network, other, given, taps) > TOLERANCE:
+            return False
+        stay = [(images, given), *zip(_tensors(network), _tensors(other), strict=True)]
+        return all(torch.equal(before, after) for before, after in stay)
+    except RuntimeError:  # torch refuses to write over what several entries share
+        return False
+
+
 def foldable(network: nn.Module) -> list[Any]:
     """List the convolutions and batch norms of a network."""
     return [module for module in network.modules() if isinstance(module, nn.Conv2d | _BatchNorm)]
@@ -98,13 +135,16 @@ def can_fold(network: nn.Module) -> bool:
 
 
 class FastNetwork:
-    """Fast form of a frozen network, made anew when the network's weights change.
+    """Fast form of a frozen network, made anew after the network's weights changed.
 
-    Batch norms are folded, and on a CPU several convolutions run channels-last. Each is kept only if every tap's value stays
-    within 1e-4 on the first images. What is read is contiguous if the images are. A change of the weights is noticed by the
-    tensors' version counters and addresses; one through ``.data`` on a CPU alone, by the first entry of each tensor. Hooks
-    of the network's modules are called in the fast passes too; with any at a convolution or a batch norm, nothing is folded.
-    Parts that torch's encoder layers leave out in eval mode, such as adapters, take part.
+    Batch norms are folded, on a CPU several convolutions run channels-last, and activations write over their input. Each is
+    kept only if every tap's value stays within 1e-4 on the first images. What is read is contiguous if the images are.
+
+    In the pass after a change of its weights, the network runs as it is: one that moves in each step is not tried in each.
+    A change is noticed by the tensors' version counters and addresses; one through ``.data`` on a CPU alone, by the first
+    entry of each tensor. Hooks of the network's modules are called in the fast passes too; with any at a convolution or a
+    batch norm, nothing is folded; with any at all, activations keep their input, which a hook may hold. Parts that torch's
+    encoder layers leave out in eval mode, such as adapters, take part.
 
     Args:
         network: The network as loaded; it is not changed.
@@ -118,24 +158,25 @@ class FastNetwork:
         self.network = network
         self.dtype = PRECISIONS[precision] if precision else None
         self.compile_options = compile_options
-        self._foldable = foldable(network)
+        self._foldable, self._modules = foldable(network), list(network.modules())
         self._left_out = left_out_in_eval_mode(network)
         self._made_of: tuple = ()
+        self._tensors_were: list[tuple[int, int]] = []
         self._first: list[Tensor] = []
         self._first_were: list[Any] = []
         self._ready = network
+        self._is_fast = False
         self._channels_last = False
 
     def __call__(self, inputs: Tensor, taps: dict[str, Tap]) -> dict[str, Read]:
         """Read the taps in one forward pass of images (N, 3, H, W), in float32 where the precision is lower."""
         with without_fast_path() if self._left_out else nullcontext():
-            hooked = any(module._forward_hooks or module._forward_pre_hooks for module in self._foldable)
-            made_of = (hooked, *taps, *self._weights())
-            if made_of != self._made_of or [value.item() for value in self._first] != self._first_were:
+            made_of = (_hooked(self._modules), _hooked(self._foldable), *taps)
+            moves = self._has_moved() and self._ready is not self.network
+            if moves or made_of != self._made_of or not self._is_fast:
                 # a trial of a few images is not worth compiling; where no compiler is loaded, it stays so
                 make = torch.compiler.disable(self._make) if 'torch._dynamo' in sys.modules else self._make
-                self._ready, self._made_of, self._first = make(inputs, taps, hooked), made_of, self._values()
-                self._first_were = [value.item() for value in self._first]
+                self._ready, self._made_of, self._is_fast = make(inputs, taps, not moves), made_of, not moves
             stop = self.compile_options is None  # a compiled network runs to its end
             if self.dtype is None:
                 tensors = run(self._ready, inputs, taps, stop)
@@ -151,31 +192,53 @@ class FastNetwork:
         read = read if self.dtype is None else read.float()
         return read.contiguous() if self._channels_last and inputs.is_contiguous() else read
 
-    def _weights(self) -> Iterable[tuple[int, int]]:
-        return ((t.data_ptr(), t._version) for t in chain(self.network.parameters(), self.network.buffers()))
+    def _has_moved(self) -> bool:
+        """Check whether the weights changed since the last call."""
+        tensors = [(t.data_ptr(), t._version) for t in _tensors(self.network)]
+        if tensors == self._tensors_were and [value.item() for value in self._first] == self._first_were:
+            return False
+        self._tensors_were, self._first = tensors, self._values()
+        self._first_were = [value.item() for value in self._first]
+        return True
 
     def _values(self) -> list[Tensor]:
         """Return the first entry of each tensor on a CPU, as a view; to read one of a GPU would wait for its work."""
-        tensors = (t.detach() for t in chain(self.network.parameters(), self.network.buffers()))
+        tensors = (t.detach() for t in _tensors(self.network))
         return [t[(0,) * t.dim()] for t in tensors if t.device.type == 'cpu' and t.numel()]
 
-    def _make(self, inputs: Tensor, taps: dict[str, Tap], hooked: bool) -> nn.Module:
+    def _make(self, inputs: Tensor, taps: dict[str, Tap], fast: bool) -> nn.Module:
         ready = shared_copy(self.network)
         drop_unread_outputs(ready, taps.values())
-        if not hooked and can_fold(self.network):
-            ready, reason = changed(fold_norms, ready, inputs[:8], taps, torch.float64)
-            if reason:
-                logger.warning('the teacher keeps its batch norms: %s', reason)
         self._channels_last = False
-        if gains_from_channels_last(ready, inputs.device):
-            ready, reason = changed(lay_channels_last, ready, inputs[:2], taps)
-            self._channels_last = not reason  # a network that flattens maps by ``view`` takes no others
+        if fast:
+            ready = self._tried(ready, inputs, taps)
         if self.dtype is not None:
             ready = copy.deepcopy(ready).to(self.dtype)
         share_hooks(self.network, ready)
-        if self.compile_options is not None:
+        if self.compile_options is not None and fast:
             compile_parts(ready, self.compile_options)
         return ready
+
+    def _tried(self, ready: nn.Module, inputs: Tensor, taps: dict[str, Tap]) -> nn.Module:
+        """Return a network with all changes that keep what is read."""
+        if not _hooked(self._foldable) and can_fold(ready):
+            ready, reason = changed(fold_norms, ready, inputs[:8], taps, torch.float64)
+            if reason:
+                logger.warning('the teacher keeps its batch norms: %s', reason)
+        if gains_from_channels_last(ready, inputs.device):
+            ready, reason = changed(lay_channels_last, ready, inputs[:2], taps)
+            self._channels_last = not reason  # a network that flattens maps by ``view`` takes no others
+        if not _hooked(self._modules) and can_act_in_place(ready, inputs[:2], taps):
+            act_in_place(ready)
+        return ready
+
+
+def _tensors(network: nn.Module) -> Iterable[Tensor]:
+    return chain(network.parameters(), network.buffers())
+
+
+def _hooked(modules: Iterable[nn.Module]) -> bool:
+    return any(module._forward_hooks or module._forward_pre_hooks for module in modules)
 
 
 def changed(

@@ -11,7 +11,9 @@ from processes import in_child
 from torch import nn
 
 from mmcls_kd.engine.amp import CPUAmpOptimWrapper
-from mmcls_kd.teachers.fast import TOLERANCE, can_fold
+from mmcls_kd.features.taps import Tap
+from mmcls_kd.teachers import fast
+from mmcls_kd.teachers.fast import TOLERANCE, FastNetwork, can_fold
 
 # torch's own, of a part that is compiled with a tensor inside the graph as its input
 pytestmark = [
@@ -159,10 +161,34 @@ class TestFolding:
             inputs = inputs.double()
         with torch.no_grad():
             expected = distiller.teacher(inputs)
-        second = read(distiller, inputs, 'logit')['logit']
-        assert second.dtype == expected.dtype
-        torch.testing.assert_close(second, expected, rtol=0, atol=TOLERANCE)
-        assert not torch.equal(second.float(), first)
+        for is_fast in (False, True):  # the pass after the change runs the network as it is
+            again = read(distiller, inputs, 'logit')['logit']
+            assert again.dtype == expected.dtype
+            torch.testing.assert_close(again, expected, rtol=0, atol=TOLERANCE)
+            assert not torch.equal(again.float(), first)
+            assert bool(norms(ready(distiller))) != is_fast
+
+    @pytest.mark.parametrize('precision', [None, 'bf16'])
+    def test_one_that_moves_in_each_step_is_tried_once(self, precision, monkeypatch):
+        """As a moving average of the student; the trials would take longer than the pass."""
+        trials = []
+        difference = fast.largest_difference
+        monkeypatch.setattr(fast, 'largest_difference', lambda *given: trials.append(1) or difference(*given))
+        distiller = with_statistics(build(NKD, teacher_precision=precision))
+        inputs = images()
+        read(distiller, inputs, 'logit')
+        tried = len(trials)
+        assert tried
+        for _ in range(3):
+            for weight in distiller.teacher.parameters():
+                weight.data.mul_(0.9)
+            logit = read(distiller, inputs, 'logit')['logit']
+            with torch.no_grad():
+                expected = distiller.teacher(inputs)
+            assert (logit - expected).abs().max() < (0.05 if precision else TOLERANCE) * expected.abs().max()
+        assert len(trials) == tried
+        read(distiller, inputs, 'logit')
+        assert len(trials) == 2 * tried
 
     def test_without_change_it_is_made_once(self):
         distiller = build(NKD)
@@ -259,6 +285,101 @@ class TestChannelsLast:
         read(distiller, images(), 'logit')
         path = next(name for name, m in distiller.teacher.named_modules() if isinstance(m, nn.Conv2d))
         assert ready(distiller).get_submodule(path).weight is distiller.teacher.get_submodule(path).weight
+
+
+class Preactivated(nn.Sequential):
+    """A block's sum goes into an activation and into the next sum."""
+
+    def forward(self, x):
+        for conv, act in zip(self[::2], self[1::2], strict=True):
+            x = x + conv(act(x))
+        return x
+
+
+class Gated(nn.Module):
+    """An activation of a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.gate, self.act = nn.Conv2d(3, 3, 1), nn.Parameter(torch.tensor(-1.0)), nn.SiLU()
+
+    def forward(self, x):
+        return self.conv(x) * self.act(self.gate)
+
+
+class TestInPlace:
+    """Activations of the twin write over their input where nothing reads it."""
+
+    @staticmethod
+    def plain(*parts, kind=nn.Sequential):
+        torch.manual_seed(0)
+        return kind(*(nn.Conv2d(3, 3, 3, padding=1) if part == 'conv' else part() for part in parts)).requires_grad_(False)
+
+    @staticmethod
+    def twin(network, *paths):
+        """The twin that reads these modules' outputs from four images, which stay and agree with the network's own."""
+        twin, inputs = FastNetwork(network), images(4)
+        given, expected = inputs.clone(), {}
+        hooks = [
+            network.get_submodule(path).register_forward_hook(
+                lambda *had, path=path: expected.update({path: had[2].clone()})
+            )
+            for path in paths
+        ]
+        network(inputs.clone())
+        for hook in hooks:
+            hook.remove()
+        found = twin(inputs, {path: Tap((path,), lambda output: output[0]) for path in paths})
+        for path, value in expected.items():
+            torch.testing.assert_close(found[path], value, rtol=0, atol=1e-6)
+        assert torch.equal(inputs, given)
+        return twin._ready
+
+    @pytest.mark.parametrize(
+        'kind', [nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Hardsigmoid]
+    )
+    def test_they_are_and_the_networks_own_are_not(self, kind):
+        network = self.plain('conv', kind, 'conv')
+        assert self.twin(network, '2')[1].inplace
+        assert not network[1].inplace
+
+    def test_of_a_distiller_too(self):
+        teacher = dict(type='CifarClassifier', model_name='resnet8', num_classes=10)
+        distiller = build(NKD, teacher=teacher)
+        read(distiller, images(), 'logit')
+        acting = [m for m in ready(distiller).modules() if isinstance(m, nn.ReLU)]
+        assert acting
+        assert all(m.inplace for m in acting)
+
+    @pytest.mark.parametrize(
+        ('parts', 'paths', 'kind'),
+        [
+            (('conv', nn.ReLU, 'conv'), ('0', '2'), nn.Sequential),  # what is read is what goes in
+            (('conv', nn.SiLU, 'conv', nn.SiLU), ('2', '3'), Preactivated),
+            ((nn.LeakyReLU, 'conv', nn.ReLU), ('2',), nn.Sequential),  # the images are what goes in
+        ],
+        ids=['read', 'used twice', 'images'],
+    )
+    def test_they_stay_where_what_goes_in_is_needed(self, parts, paths, kind):
+        ready = self.twin(self.plain(*parts, kind=kind), *paths)
+        assert not any(module.inplace for module in ready.modules() if hasattr(module, 'inplace'))
+
+    def test_a_weight_is_not_written_over(self):
+        network = Gated().requires_grad_(False)
+        assert not self.twin(nn.Sequential(network), '0')[0].act.inplace
+        assert network.gate == -1
+
+    def test_what_a_hook_holds_stays(self):
+        network, held = nn.Sequential(self.plain('conv'), nn.ReLU(), self.plain('conv')), []
+        inputs, taps = images(4), {'last': Tap(('2',), lambda output: output[0])}
+        twin = FastNetwork(network)
+        twin(inputs, taps)
+        handle = network[0].register_forward_hook(lambda _module, _args, output: held.append(output))
+        twin(inputs, taps)
+        handle.remove()
+        assert torch.equal(held[0], network[0](inputs))
+        twin(inputs, taps)
+        assert twin._ready[1].inplace
 
 
 class TestNothingUnread:

@@ -189,6 +189,17 @@ class TestOneLogit:
         with pytest.raises(ValueError, match='BinaryClsHead has one logit for two classes .num_classes=1., not 2'):
             MODELS.build(dict(type='BinaryClsHead', in_channels=4, num_classes=2))
 
+    def test_a_threshold_is_that_of_the_label_alone(self, monkeypatch):
+        told = []
+        monkeypatch.setattr('mmcls_kd.networks.heads.print_log', lambda text, *_: told.append(text))
+        MODELS.build(dict(type='BinaryClsHead', in_channels=4, thr=0.5))
+        assert not told
+        head = MODELS.build(dict(type='BinaryClsHead', in_channels=4, thr=0.9))
+        assert 'thr=0.9 is that of pred_label alone' in told[0]
+        [sample] = head._get_predictions(torch.tensor([[1.0]]), None)
+        assert sample.pred_label.item() == 0  # 0.73 < 0.9
+        assert sample.pred_score.argmax().item() == 1
+
 
 class TestWithoutLabels:
     def test_the_task_loss_is_the_mean_over_the_labelled_ones(self):

@@ -153,8 +153,9 @@ class TestUnreadable:
 
     def test_a_batch_without_one_readable_image_is_an_error(self, broken):
         dataset = loader(broken, on_unreadable='skip')
-        with pytest.raises(TrainingError, match='not one image of a batch'):
+        with pytest.raises(TrainingError, match='not one image of a batch.*first: .*3.JPEG.*check-data') as error:
             dataset.collate_fn([dataset.dataset[3], dataset.dataset[5]])
+        assert 'on_unreadable' not in str(error.value)  # it is set already
 
     def test_no_sample_takes_the_place_of_one_that_the_pipeline_refuses(self, broken):
         dataset = loader(broken).dataset
@@ -177,10 +178,29 @@ class TestUnreadable:
     @pytest.mark.parametrize(('choice', 'code'), [('stop', 1), ('skip', 0)])
     @pytest.mark.parametrize('workers', [0, pytest.param(2, marks=pytest.mark.slow)])
     def test_in_training(self, tmp_path, broken, choice, code, workers):
+        run = self.training(tmp_path, broken, choice, workers)
+        assert run.wait() == [code], run.output()
+        if choice == 'stop':
+            assert ' of the training data cannot be read (' in run.output().splitlines()[-1]
+            assert '.JPEG' in run.output().splitlines()[-1]
+        else:
+            assert 'left out (number 3 in this process)' in run.output()
+
+    @pytest.mark.parametrize('processes', [1, pytest.param(2, marks=pytest.mark.slow)])
+    def test_a_batch_of_which_one_image_is_left_is_passed_over(self, tmp_path, broken, processes):
+        run = self.training(tmp_path, broken, 'skip', 0, processes, batch_size=2, sampler=dict(shuffle=False))
+        assert run.wait() == [0] * processes, run.output()
+        steps = 6 // processes
+        assert f'Epoch(train) [1][{steps}/{steps}]' in run.output()
+        assert 'the step is left out (3 of them so far): unreadable images leave one' in run.output()
+
+    @staticmethod
+    def training(tmp_path, broken, choice, workers, processes=1, **loader):
+        loader = dict(batch_size=4) | loader
         config = tmp_path / 'config.py'
         config.write_text(f"""
 _base_ = '{TOOLBOX}/configs/distillers/imagenet/res18_sd_img.py'
-train_dataloader = dict(batch_size=4, num_workers={workers}, persistent_workers={workers > 0}, dataset=dict(
+train_dataloader = dict(**{loader}, num_workers={workers}, persistent_workers={workers > 0}, dataset=dict(
     data_root='{broken}',
     pipeline=[dict(type='LoadImageFromFile'), dict(type='ResizeEdge', scale=32), dict(type='PackInputs')]))
 train_cfg = dict(max_epochs=1, on_unreadable='{choice}')
@@ -188,13 +208,7 @@ val_cfg, val_dataloader, val_evaluator = None, None, None
 model = dict(student_cfg=dict(_delete_=True, **{tiny_student()}))
 default_hooks = dict(logger=dict(interval=1))
 """)
-        run = Run(config, tmp_path / 'run', '--methods', 'tfnkd')
-        assert run.wait() == [code], run.output()
-        if choice == 'stop':
-            assert ' of the training data cannot be read (' in run.output().splitlines()[-1]
-            assert '.JPEG' in run.output().splitlines()[-1]
-        else:
-            assert 'left out (number 3 in this process)' in run.output()
+        return Run(config, tmp_path / 'run', '--methods', 'tfnkd', processes=processes)
 
 
 def tiny_student():

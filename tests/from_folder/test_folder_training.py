@@ -336,6 +336,15 @@ class TestTrained:
         predict.main(commands[0][4:])
         assert re.fullmatch(r'\S+png: (\w+ [\d.]+ %(, )?){3}\n', capsys.readouterr().out)
 
+    def test_predict_takes_the_images_of_a_folder(self, trained, images, tmp_path, capsys):
+        student = str(trained[0] / 'student' / 'student.pth')
+        predict.main([student, str(images / 'bee'), str(next((images / 'ant').iterdir()))])
+        named = [line.partition(': ')[0] for line in capsys.readouterr().out.splitlines()]
+        assert named[:-1] == sorted(str(path) for path in (images / 'bee').iterdir())
+        assert '/ant/' in named[-1]
+        with pytest.raises(SystemExit, match='there is no image in it or below it'):
+            predict.main([student, str(tmp_path)])
+
     def test_the_next_commands_have_the_options_of_the_training(self, images, monkeypatch):
         monkeypatch.setattr(sys, 'argv', ['mmcls_kd train'])
         words = ['data_preprocessor.mean=[0,0.5,0]', 'model.it.name=a b', 'x.y=true', 'z=[(a,1),none]', 'n=None']
@@ -579,6 +588,19 @@ class TestMeasured:
         log = ''.join(path.read_text() for path in (tmp_path / 'stored' / 'distilled').rglob('*.log'))
         assert 'the table has no row of the teacher: a stored one knows the training images alone' in log
 
+    def test_a_student_of_simkd_costs_what_its_file_holds(self, images, tmp_path):
+        network, result = mmcls_kd.distill(
+            NET, NET, images, 'simkd', epochs=1, size=32, work_dir=tmp_path / 'out',
+            teacher_weights=weights(tmp_path / 'teacher.pth'),
+        )  # fmt: skip
+        row, alone = result.rows['distilled'], TimmClassifier('test_resnet', num_classes=3).eval()
+        image = torch.zeros(1, 3, 32, 32)
+        assert row.parameters == sum(parameter.numel() for parameter in network.parameters())
+        channels, height, width = alone.model.forward_features(image).shape[1:]
+        inside = channels // 2
+        projector = height * width * inside * (channels + 9 * inside + channels)
+        assert row.macs == count_flops(alone, image) // 2 + projector + 3 * channels
+
     def test_the_student_is_written_first(self, images, tmp_path, monkeypatch):
         def fail(*_):
             raise RuntimeError('while it measures')
@@ -605,6 +627,19 @@ def test_from_python(images, tmp_path, monkeypatch):
     assert 0 <= result.rows['teacher'].top1 <= 100
     assert result.test_top1 is None
     assert os.environ == before
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_a_run_that_early_stopping_ended_stays_so(images, tmp_path):
+    options = {
+        'custom_hooks': [dict(type='EarlyStoppingHook', monitor='accuracy/top1', stopping_threshold=-1)],  # at once
+        'default_hooks.checkpoint.save_best': 'accuracy/top1',
+    }
+    for resume in (False, True):
+        _, result = mmcls_kd.distill(
+            NET, None, images, epochs=3, size=32, work_dir=tmp_path / 'out', resume=resume, options=options
+        )
+        assert [epoch for epoch, _ in result.curves['student']] == [1]
 
 
 @pytest.mark.filterwarnings('ignore')

@@ -115,6 +115,16 @@ def test_a_config_of_the_classifier_takes_the_transferred_file(trained, transfer
     assert [int(sample.pred_label) for sample in predicted] == wanted.argmax(dim=1).tolist()
 
 
+@pytest.mark.parametrize(
+    ('role', 'remedy'), [('teacher', r"teacher_cfg=dict\(type='SimKDClassifier'"), ('student', "begin with 'student.'")]
+)
+def test_a_plain_network_does_not_take_its_weights(trained, transferred, role, remedy):
+    student = MODELS.build(network_cfg(model_of(trained[0]).student_cfg))
+    for path in (transferred, trained[1] / 'epoch_2.pth'):
+        with pytest.raises(ValueError, match=f'are those of a student of SimKD, which predicts by .*{remedy}'):
+            load_strictly(student, str(path), role, 10)
+
+
 def test_it_refuses_to_train_alone():
     model = dict(type='SimKDClassifier', student='resnet18_8xb16_cifar10', teacher='resnet34_8xb16_cifar10')
     with pytest.raises(ValueError, match='a ClassificationDistiller trains'):
@@ -136,12 +146,6 @@ def test_an_exported_file_has_the_logits_of_testing(trained, transferred, monkey
     batch = alone.data_preprocessor(dict(inputs=raw.to(torch.uint8)), training=False)
     with torch.no_grad():
         assert_close(torch.jit.load(output)(raw), alone.eval()(batch['inputs'], mode='tensor'))
-
-
-def test_a_plain_student_does_not_take_its_weights(trained, transferred):
-    student = MODELS.build(network_cfg(model_of(trained[0]).student_cfg))
-    with pytest.raises(ValueError, match='do not fit'):
-        load_strictly(student, str(transferred), 'student')
 
 
 def test_a_teacher_that_reads_a_class_token_is_refused(trained):

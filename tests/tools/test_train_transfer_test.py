@@ -119,6 +119,28 @@ class TestTransferAndTest:
         run('tools/test.py', STUDENT, exported.path, *options[2:])
         assert len(list(drawn.iterdir())) == 2
 
+    def test_tta_of_two_data_sets_beside_a_hook_of_embeddings(self, exported, trained, tmp_path):
+        images = f"dict(type='FashionMNIST', data_root={str(trained.data)!r}, split='test', test_mode=True, pipeline=PACK)"
+        (tmp_path / 'two.py').write_text(
+            f'_base_ = [{str(TOOLBOX / STUDENT)!r}]\n'
+            "PACK = [dict(type='PackInputs')]\n"
+            f"test_dataloader = dict(dataset=dict(_delete_=True, type='ConcatDataset', datasets=[{images}] * 2))\n"
+            f'train_dataloader = dict(dataset=dict(data_root={str(trained.data)!r}))\n'
+            "custom_hooks = [dict(type='KNNHook')]\n"
+        )
+        done = run('tools/test.py', tmp_path / 'two.py', exported.path, '--tta', '--work-dir', tmp_path)
+        cfg = Config.fromfile(TOOLBOX / STUDENT)
+        network = MODELS.build(cfg.model).eval()
+        network.load_state_dict(read_checkpoint(exported.path)['state_dict'])
+        raw = {part: (trained.data / f't10k-{part}-ubyte').read_bytes() for part in ('images-idx3', 'labels-idx1')}
+        labels = torch.frombuffer(bytearray(raw['labels-idx1'][8:]), dtype=torch.uint8)
+        images = torch.frombuffer(bytearray(raw['images-idx3'][16:]), dtype=torch.uint8).view(len(labels), 1, 28, 28)
+        images = (images - torch.tensor(cfg.data_preprocessor.mean)) / torch.tensor(cfg.data_preprocessor.std)
+        with torch.no_grad():
+            scores = sum(network(one, mode='tensor').softmax(1) for one in (images, images.flip(3)))
+        assert accuracy(done.output) == pytest.approx(100 * (scores.argmax(1) == labels).float().mean().item(), abs=0.01)
+        assert 'KNNHook: embeddings are not measured with test-time augmentation' in done.output
+
     @pytest.mark.slow
     def test_an_unknown_metric_lists_the_known(self, exported):
         done = run('tools/test.py', STUDENT, exported.path, '--metrics', 'auc', check=False)

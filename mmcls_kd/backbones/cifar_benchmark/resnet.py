@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .base import BenchmarkNetwork, Place, conv1x1, conv3x3, init_by_fan_out, pooled
 
@@ -35,6 +34,7 @@ class BasicBlock(nn.Module):
         super().__init__()
         self.conv1 = conv3x3(in_channels, out_channels, stride)
         self.bn1 = nn.BatchNorm2d(out_channels)
+        self.act1 = nn.ReLU()
         self.conv2 = conv3x3(out_channels, out_channels)
         self.bn2 = nn.BatchNorm2d(out_channels)
         self.add_module(self.shortcut_name, _shortcut(in_channels, out_channels, stride))
@@ -42,7 +42,7 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the map after the ReLU."""
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        out = self.bn2(self.conv2(self.act1(self.bn1(self.conv1(x)))))
         shortcut = getattr(self, self.shortcut_name)
         return self.act(out + (x if shortcut is None else shortcut(x)))
 
@@ -92,8 +92,10 @@ class Bottleneck(nn.Module):
         width = out_channels // 4
         self.conv1 = conv1x1(in_channels, width)
         self.bn1 = nn.BatchNorm2d(width)
+        self.act1 = nn.ReLU()
         self.conv2 = conv3x3(width, width, stride)
         self.bn2 = nn.BatchNorm2d(width)
+        self.act2 = nn.ReLU()
         self.conv3 = conv1x1(width, out_channels)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.shortcut = _shortcut(in_channels, out_channels, stride)
@@ -101,7 +103,7 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the map after the ReLU."""
-        out = F.relu(self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))))
+        out = self.act2(self.bn2(self.conv2(self.act1(self.bn1(self.conv1(x))))))
         return self.act(self.bn3(self.conv3(out)) + (x if self.shortcut is None else self.shortcut(x)))
 
 

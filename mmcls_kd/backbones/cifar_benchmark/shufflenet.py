@@ -24,16 +24,18 @@ class GroupBlock(nn.Module):
         self.stride, self.groups = stride, 1 if in_channels == 24 else groups
         self.conv1 = conv1x1(in_channels, inner, groups=self.groups)
         self.bn1 = nn.BatchNorm2d(inner)
+        self.act1 = nn.ReLU()
         self.conv2 = conv3x3(inner, inner, stride, groups=inner)
         self.bn2 = nn.BatchNorm2d(inner)
+        self.act2 = nn.ReLU()
         self.conv3 = conv1x1(inner, out_channels, groups=groups)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.act = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the map after the ReLU."""
-        out = shuffled(F.relu(self.bn1(self.conv1(x))), self.groups)
-        out = self.bn3(self.conv3(F.relu(self.bn2(self.conv2(out)))))
+        out = shuffled(self.act1(self.bn1(self.conv1(x))), self.groups)
+        out = self.bn3(self.conv3(self.act2(self.bn2(self.conv2(out)))))
         if self.stride == 2:
             return self.act(torch.cat([out, F.avg_pool2d(x, 3, 2, padding=1)], dim=1))
         return self.act(out + x)
@@ -75,6 +77,7 @@ class SplitBlock(nn.Module):
         half = channels // 2
         self.conv1 = conv1x1(half, half)
         self.bn1 = nn.BatchNorm2d(half)
+        self.act1 = nn.ReLU()
         self.conv2 = conv3x3(half, half, groups=half)
         self.bn2 = nn.BatchNorm2d(half)
         self.conv3 = conv1x1(half, half)
@@ -84,7 +87,7 @@ class SplitBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the map; the kept half is activated already, so a ReLU on both halves changes the computed one alone."""
         kept, out = x.chunk(2, dim=1)
-        out = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(out)))))
+        out = self.bn2(self.conv2(self.act1(self.bn1(self.conv1(out)))))
         return shuffled(self.act(torch.cat([kept, self.bn3(self.conv3(out))], dim=1)), 2)
 
 
@@ -98,18 +101,21 @@ class DownBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(in_channels)
         self.conv2 = conv1x1(in_channels, half)
         self.bn2 = nn.BatchNorm2d(half)
+        self.act2 = nn.ReLU()
         self.conv3 = conv1x1(in_channels, half)
         self.bn3 = nn.BatchNorm2d(half)
+        self.act3 = nn.ReLU()
         self.conv4 = conv3x3(half, half, 2, groups=half)
         self.bn4 = nn.BatchNorm2d(half)
         self.conv5 = conv1x1(half, half)
         self.bn5 = nn.BatchNorm2d(half)
+        self.act5 = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the map after the ReLU."""
-        first = F.relu(self.bn2(self.conv2(self.bn1(self.conv1(x)))))
-        second = self.bn4(self.conv4(F.relu(self.bn3(self.conv3(x)))))
-        return shuffled(torch.cat([first, F.relu(self.bn5(self.conv5(second)))], dim=1), 2)
+        first = self.act2(self.bn2(self.conv2(self.bn1(self.conv1(x)))))
+        second = self.bn4(self.conv4(self.act3(self.bn3(self.conv3(x)))))
+        return shuffled(torch.cat([first, self.act5(self.bn5(self.conv5(second)))], dim=1), 2)
 
 
 class ShuffleV2(BenchmarkNetwork):

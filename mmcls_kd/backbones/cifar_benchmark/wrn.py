@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .base import BenchmarkNetwork, Place, conv1x1, conv3x3, init_by_outputs, pooled
 
@@ -14,15 +13,17 @@ class PreactBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_channels)
+        self.act1 = nn.ReLU()
         self.conv1 = conv3x3(in_channels, out_channels, stride)
         self.bn2 = nn.BatchNorm2d(out_channels)
+        self.act2 = nn.ReLU()
         self.conv2 = conv3x3(out_channels, out_channels)
         self.convShortcut = None if in_channels == out_channels else conv1x1(in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the sum; where the width changes, the shortcut begins behind norm and ReLU."""
-        active = F.relu(self.bn1(x))
-        out = self.conv2(F.relu(self.bn2(self.conv1(active))))
+        active = self.act1(self.bn1(x))
+        out = self.conv2(self.act2(self.bn2(self.conv1(active))))
         return out + (x if self.convShortcut is None else self.convShortcut(active))
 
 

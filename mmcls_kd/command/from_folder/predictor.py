@@ -16,11 +16,12 @@ import mmcls_kd.registry  # noqa: F401  (networks by name)
 
 from ...configs.reading import in_scope, read_config
 from ...engine.config import student_only
-from ...engine.image_ends import image_fault
+from ...engine.image_ends import SUFFIXES, image_fault
 from ...export import load_classifier
 from ...export.network import IN_MEMORY, tested_dataset
 from ...features.dry_run import scores
 from ...files.checkpoint import read_checkpoint
+from ...files.listing import files_below
 from ...files.plain_data import plain_config
 from ...networks.classes import names_in
 from ...networks.heads import probabilities
@@ -82,7 +83,8 @@ class Predictor:
         if self._lacks_classes:
             raise ValueError('the student has no classes to predict: train it with a head (train --data ... --then linear)')
         if not Path(image).is_file():
-            raise FileNotFoundError(f'image {image}: no such file')
+            kind = 'a folder, and a Predictor takes one image' if Path(image).is_dir() else 'no such file'
+            raise FileNotFoundError(f'image {image}: {kind}')
         try:
             sample = self.pipeline(dict(img_path=str(image)))
         except Exception as error:
@@ -95,6 +97,20 @@ class Predictor:
             self.classes if self.classes and len(self.classes) == len(probability) else [*map(str, range(len(probability)))]
         )
         return sorted(zip(names, probability.tolist(), strict=True), key=lambda pair: -pair[1])
+
+
+def images_at(place: str) -> list[str]:
+    """Return the images in a folder and those inside, in the order of their names; of another path itself.
+
+    Raises:
+        FileNotFoundError: If a folder has no image.
+    """
+    if not Path(place).is_dir():
+        return [place]
+    found = sorted(str(path) for path in files_below(Path(place)) if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise FileNotFoundError(f'{place}: there is no image in it or below it ({", ".join(SUFFIXES)})')
+    return found
 
 
 def _steps(dataset: Mapping[str, Any]) -> list[Any]:

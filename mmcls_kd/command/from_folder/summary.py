@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from mmengine.runner import Runner
 from mmpretrain.evaluation import Accuracy
+from torch import Tensor, nn
 
 from ...analysis.figures import new_figure, save
 from ...analysis.outputs import TeacherReader, collect
@@ -97,6 +97,23 @@ class Result:
     test_top1: float | None = None
 
 
+class Predicting(nn.Module):
+    """A distiller's student with the loss that predicts (SimKD), as ``student.pth`` holds both.
+
+    Args:
+        distiller: The distiller.
+    """
+
+    def __init__(self, distiller: Any) -> None:
+        super().__init__()
+        self.student, self.loss = distiller.student, distiller.distill_losses[distiller.predictor]
+        self._predict = distiller.predicted_logit
+
+    def forward(self, inputs: Tensor, mode: str = 'tensor') -> Tensor:  # noqa: ARG002
+        """Return the logits, (N, C)."""
+        return self._predict(inputs)
+
+
 def check_measured(runner: Runner, test: bool = False) -> None:
     """Refuse a training whose networks could not be measured at its end.
 
@@ -151,7 +168,7 @@ def measure(runner: Runner, name: str, test: bool = False) -> dict[str, Row]:
     metric = 'knn/top1' if hook else 'accuracy/top1'
     top1 = float(runner.message_hub.get_scalar(f'val/{metric}').current())
     tested = float(runner.test()[metric]) if test else None
-    student = getattr(model, 'student', model)
+    student = Predicting(model) if getattr(model, 'predictor', None) else getattr(model, 'student', model)
     with evaluating(student):
         rows = {name: Row(top1, *_cost([(student, image)]), knn=hook is not None, test=tested)}
     teacher = getattr(model, 'teacher_holder', None)
@@ -163,7 +180,7 @@ def measure(runner: Runner, name: str, test: bool = False) -> dict[str, Row]:
     parts = ('val_dataloader', 'test_dataloader')[: 1 + test]
     accuracies = [hook.teacher_top1(runner, part) if hook else teacher_accuracy(runner, model, part) for part in parts]
     members = getattr(teacher, 'teachers', [teacher])
-    with evaluating(torch.nn.ModuleList(teacher.networks)):
+    with evaluating(nn.ModuleList(teacher.networks)):
         pairs = [(one.network, one.adapt(image)) for one in members]
         row = Row(accuracies[0], *_cost(pairs), knn=hook is not None, test=accuracies[1] if test else None)
     return {'teacher': row, **rows}
@@ -176,7 +193,7 @@ def teacher_accuracy(runner: Runner, model: Any, part: str = 'val_dataloader') -
     return 100 * (found.logit.argmax(1) == found.label).float().mean().item()
 
 
-def _cost(pairs: Sequence[tuple[torch.nn.Module, torch.Tensor]]) -> tuple[int, int, float]:
+def _cost(pairs: Sequence[tuple[nn.Module, Tensor]]) -> tuple[int, int, float]:
     """Return parameters, multiply-adds and ms for an image of networks that run one after the other."""
     return (
         sum(count_parameters(network) for network, _ in pairs),
