@@ -37,7 +37,7 @@ NETWORKS = {
 
 
 def make(name: str) -> nn.Module:
-    """Make a network with random weights; Hugging Face's of the size of its default config, as ResNet-50."""
+    """Make a network with random weights; one of Hugging Face's by its default config."""
     library, _, of_library = name.rpartition('/')
     if library == 'benchmark':
         return cifar_benchmark.build(of_library, num_classes=100)

@@ -21,17 +21,8 @@ from ..features.taps import Tap, record
 from ..patches import left_out_in_eval_mode, no_hooks, share_hooks, without_fast_path
 
 logger = logging.getLogger(__name__)
-#: Activations that can write their output over their input.
-ACTIVATIONS = (
-    nn.ReLU,
-    nn.LeakyReLU,
-    nn.ELU,
-    nn.SiLU,
-    nn.Mish,
-    nn.Hardtanh,
-    nn.Hardswish,
-    nn.Hardsigmoid,
-)  # ReLU6 is a Hardtanh
+#: Activations that can write their output over their input; ReLU6 is a Hardtanh.
+ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ELU, nn.SiLU, nn.Mish, nn.Hardtanh, nn.Hardswish, nn.Hardsigmoid)
 PRECISIONS = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 #: Largest accepted change of a feature by folding or the memory format, in units of its largest entry if above 1.
 TOLERANCE = 1e-4
