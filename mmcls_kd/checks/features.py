@@ -118,16 +118,16 @@ def check_monitors(runner: Runner) -> None:
         return
     known = [*metrics, *(name for hook in runner.hooks if isinstance(hook, NeighbourHook) for name in hook.names)]
     for key, name in names:
-        if name == 'auto':
-            check_rule(runner, *known[:1])
-        elif name not in known:
+        if name == 'auto' and known:
+            check_rule(runner, known[0])
+        elif name not in ('auto', *known):
             raise ValueError(
                 f'{key}={name!r} is no metric of val_evaluator{close_names(name, known)}; it gives {", ".join(known)}'
             )
 
 
-def check_rule(runner: Runner, name: str = 'auto') -> None:
-    """Refuse ``save_best='auto'`` where the name of the first metric does not tell whether more is better."""
+def check_rule(runner: Runner, name: str) -> None:
+    """Refuse ``save_best='auto'`` where the name of the first metric, ``name``, does not tell whether more is better."""
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook) and 'auto' in (hook.save_best or []):
             try:
