@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -72,7 +71,6 @@ def prepare(cfg: Config) -> None:
     if cfg.launcher != 'none':
         raise ValueError(f'--launcher {cfg.launcher}: a look before training takes one process')
     cfg.resume, cfg.visualizer, cfg.log_level = False, None, 'ERROR'
-    cfg.experiment_name = f'preflight_{Path(cfg.work_dir).name}'  # a second one in the same second has its own
 
 
 class ReaderAtSize(TeacherReader):

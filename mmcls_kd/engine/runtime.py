@@ -10,14 +10,17 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.dist import init_dist, is_distributed
+from mmengine.logging import MMLogger
 from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
@@ -159,6 +162,17 @@ def _join_over_gloo(cfg: Config) -> None:
         ) from error
 
 
+def wait_for_new_name(cfg: Config) -> None:
+    """Wait, for a second at most, until no earlier run of this process has the name that mmengine will give to this one.
+
+    The name is that of the experiment or the config with the second. By it mmengine keeps logs and curves for as long as the
+    process lives: a second run of the name would write them into the folder of the first.
+    """
+    own = cfg.get('experiment_name') or (Path(cfg.filename).stem if cfg.filename else '')
+    while MMLogger.check_instance_created('_'.join(filter(None, (own, time.strftime('%Y%m%d_%H%M%S'))))):
+        time.sleep(0.05)
+
+
 #: What mmengine's hooks say of a metric whose name does not tell whether more is better.
 NO_RULE = 'Cannot infer the rule for'
 SET_RULE = (
@@ -177,6 +191,7 @@ def build_runner(cfg: Config) -> Runner:
     """
     check_backends(cfg)
     join_processes(cfg)
+    wait_for_new_name(cfg)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
         dataset = (cfg.get('train_dataloader') or {}).get('dataset')
         names = training_names(dataset) if is_distiller(cfg.model) and has_labels(dataset) else None

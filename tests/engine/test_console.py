@@ -1,7 +1,13 @@
 """What is shown of a run, and what is made for it."""
 
+from pathlib import Path
+
 import numpy as np
+import pytest
 from mmpretrain.visualization import UniversalVisualizer
+from toy_runs import toy_config
+
+from mmcls_kd.engine.runtime import build_runner
 
 
 def test_a_figure_is_made_with_the_first_image():
@@ -15,3 +21,19 @@ def test_a_figure_is_made_with_the_first_image():
     visualizer.set_image(image[:30])
     assert visualizer.fig_save_canvas is canvas
     assert visualizer.get_image().shape == (30, 40, 3)
+
+
+@pytest.mark.parametrize('named', ['experiment_name', 'filename', None])
+def test_runs_of_one_name_keep_their_logs_apart(named, tmp_path):
+    for number in range(3):  # two of them begin within one second
+        cfg = toy_config(tmp_path / str(number), launcher='none', log_level='INFO')
+        cfg.experiment_name = 'mine' if named == 'experiment_name' else None
+        if named == 'filename':
+            cfg.dump(tmp_path / 'mine.py')
+            cfg = type(cfg).fromfile(tmp_path / 'mine.py')
+        runner = build_runner(cfg)
+        runner.logger.info('number %d', number)
+        log = Path(runner.log_dir, f'{runner.timestamp}.log')
+        assert log.is_relative_to(tmp_path / str(number))
+        assert f'number {number}' in log.read_text()
+        assert Path(runner.visualizer.get_backend('LocalVisBackend')._save_dir).is_relative_to(tmp_path / str(number))
