@@ -246,17 +246,24 @@ def changed(
     other = shared_copy(network)
     try:
         change(other)
-        first, second = (form if dtype is None else copy.deepcopy(form).to(dtype) for form in (network, other))
-        moved = largest_difference(first, second, images.to(dtype or images.dtype), taps)
+        moved = largest_difference(network, other, images, taps, dtype)
     except RuntimeError as error:  # a norm that follows another layer than its neighbour in the list of modules
         return network, str(error)
     return (other, '') if moved <= TOLERANCE else (network, f'its outputs would change by {moved:.1e}')
 
 
-def largest_difference(network: nn.Module, other: nn.Module, images: Tensor, taps: dict[str, Tap]) -> float:
-    """Return the largest difference of two networks' tap values, in units of the largest entry where that is above 1."""
+def largest_difference(
+    network: nn.Module, other: nn.Module, images: Tensor, taps: dict[str, Tap], dtype: torch.dtype | None = None
+) -> float:
+    """Return the largest difference of two networks' tap values, in units of the largest entry where that is above 1.
+
+    With a ``dtype``, a copy of each computes in it, of one after the other: a large network is not there twice more.
+    """
     with torch.autocast(images.device.type, enabled=False):
-        expected, tensors = (run(form, images, taps) for form in (network, other))
+        expected, tensors = (
+            run(form if dtype is None else copy.deepcopy(form).to(dtype), images.to(dtype or images.dtype), taps)
+            for form in (network, other)
+        )
     pairs = (pair for name in taps for pair in zip(parts(tensors[name]), parts(expected[name]), strict=True))
     return max(float((tensor - wanted).abs().max() / wanted.abs().max().clamp(min=1)) for tensor, wanted in pairs)
 

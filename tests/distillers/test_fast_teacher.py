@@ -1,6 +1,7 @@
 """The teacher's fast path: the same tensors from a folded twin, from lower precision, channels-last, compiled."""
 
 import copy
+import weakref
 
 import pytest
 import torch
@@ -196,6 +197,21 @@ class TestFolding:
         made = ready(distiller)
         read(distiller, images(seed=1), 'logit')
         assert ready(distiller) is made
+
+    def test_the_trial_holds_one_copy_in_float64_at_a_time(self):
+        in_float64, most = weakref.WeakSet(), []
+
+        class Watched(nn.Sequential):
+            def forward(self, inputs):
+                if inputs.dtype == torch.float64:
+                    in_float64.add(self)
+                    most.append(len(in_float64))
+                return super().forward(inputs)
+
+        network = Watched(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval().requires_grad_(False)
+        with torch.no_grad():
+            FastNetwork(network)(images(), {'last': Tap(('1',), lambda output: output[0])})
+        assert most == [1, 1]
 
     @pytest.mark.parametrize('backbone', [NormFirst, WidthsCrossed])
     def test_folding_that_would_be_wrong_is_left_out(self, backbone):
