@@ -554,6 +554,24 @@ def test_several_labels_an_image_train_and_the_last_line_has_the_map(head, data,
 
 
 @pytest.mark.parametrize(
+    ('name', 'rule', 'best'),
+    [('accuracy/top1', None, max), ('single-label/recall', 'greater', max), ('single-label/precision', 'less', min)],
+)
+def test_the_last_line_has_the_metric_that_chooses_the_best_checkpoint(name, rule, best, built):
+    runner = built(
+        val_evaluator=[dict(type='Accuracy', topk=(1,)), dict(type='SingleLabelMetric', items=('recall', 'precision'))],
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, save_best=name, rule=rule)),
+        **hook('KNNHook', k=2),
+    )
+    values = dict.fromkeys(('knn/top1', 'accuracy/top1', 'single-label/recall', 'single-label/precision'), (1.0, 2.0))
+    for metric, numbers in values.items():
+        for number in numbers:
+            runner.message_hub.update_scalar(f'val/{metric}', number)
+    line = closing_line(runner).split('. Next:')[0]
+    assert line == f'finished: {name} {values[name][-1]:.2f} (best of 2 validations: {best(values[name]):.2f})'
+
+
+@pytest.mark.parametrize(
     ('labels', 'said'),
     [
         ([[0], [1, 3], [2]], 'outside of the network.s 3 classes .0 to 2.; the first is 3, of sample 1'),
