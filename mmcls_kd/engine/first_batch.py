@@ -72,4 +72,5 @@ def check_first_batch(runner: Runner, what: str = 'the model') -> None:
     model = unwrapped(runner)
     with without_a_trace(model), misfits_named(what):
         batch = first_images(runner.train_dataloader)
-        model(**model.data_preprocessor(batch, training=True), mode='loss')
+        with torch.enable_grad():  # losses are asked for theirs
+            model(**model.data_preprocessor(batch, training=True), mode='loss')
