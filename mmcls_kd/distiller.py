@@ -51,6 +51,7 @@ from .recipe.methods import (
     parameters_of,
     weak_name,
 )
+from .recipe.own_losses import check_parts, value_of_loss
 from .recipe.schedules import Progress
 from .recipe.wrappers import CurriculumTemperature
 from .teachers.frozen import FrozenTeacher, check_run
@@ -108,6 +109,7 @@ class BaseDistiller(nn.Module):
             ValueError: If an input is unknown, a size does not fit, or two losses make the predictions.
         """
         self._built_as = id(self)  # that of a deep copy is another
+        self._learned: set[str] = set()  # losses that have had a gradient
         teacher = self.teacher_holder
         shapes = {f'{name}_s': shape for name, shape in shapes_of(taps, found).items()}
         shapes |= {f'{name}_t': shape for name, shape in (teacher.shapes if teacher else {}).items()}
@@ -137,6 +139,9 @@ class BaseDistiller(nn.Module):
         with torch.random.fork_rng(devices=[]):  # the student's weights, drawn later, are the same under every method
             torch.default_generator.manual_seed(int(torch.randint(2**62, ())))  # and no loss's weights are drawn as they are
             self.distill_losses = nn.ModuleDict({m.name: m.build(shapes, facts, self.progress) for m in methods})
+        for name, loss in self.distill_losses.items():
+            if note := check_parts(name, loss):
+                logger.warning(note)
         self.loss_weights = {method.name: method.weight for method in methods}
         self._check_two_classes(found.num_classes)
         self._weigh_task(methods)
@@ -281,7 +286,12 @@ class BaseDistiller(nn.Module):
             tensors[GT_LABEL] = filled(tensors[GT_LABEL], tensors['logit_t'], self.multi_label)
         losses = {}
         for name, loss in self.distill_losses.items():
-            value = loss(**{n: tensors[ALIASES.get(n, n)] for n in self.inputs[name]})
+            inputs = {n: tensors[ALIASES.get(n, n)] for n in self.inputs[name]}
+            if torch.compiler.is_compiling():
+                value = loss(**inputs)
+            else:
+                value = value_of_loss(name, loss, inputs, learns=name not in self._learned)
+                self._learned |= {name} if value.requires_grad else set()
             losses[name] = self.loss_weights[name].now(self.progress) * value
         return losses
 
@@ -554,8 +564,14 @@ class Distiller(BaseDistiller):
         counts = {name: sum(p._version for p in parameters) for name, parameters in learning.items()}
         if not first:
             first.update(counts)
+            self._first_sizes = {name: len(parameters) for name, parameters in learning.items()}
         elif counts[''] != first['']:
             self._first_counts = None
+            if late := [name for name, parameters in learning.items() if len(parameters) > self._first_sizes[name]]:
+                logger.warning(
+                    f'{", ".join(late)}: parameters that are made in forward are unknown to an optimizer from before: make '
+                    'them in __init__, whose sizes a dry run fills in (`sizes` of the loss)'
+                )
             if still := [name for name, parameters in learning.items() if parameters and counts[name] == first.get(name)]:
                 logger.warning(
                     f'{", ".join(still)}: parameters of the loss stay as they are while the student learns: give '

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
 from mmpretrain.models import LabelSmoothLoss
 from mmpretrain.registry import (
     BATCH_AUGMENTS,
@@ -27,6 +28,7 @@ from mmcls_kd.checks.training import check_training
 from mmcls_kd.command.arguments import training_parser
 from mmcls_kd.command.train import closing_line
 from mmcls_kd.configs.reading import RunConfig
+from mmcls_kd.engine.amp import CPUAmpOptimWrapper
 from mmcls_kd.engine.config import count_samples, training_config
 from mmcls_kd.engine.data import images_in
 from mmcls_kd.engine.runtime import build_runner
@@ -195,6 +197,25 @@ def test_it_works(name, trained):
     runner = trained(**WORKS[name])
     assert runner.iter >= 2
     assert all(p.isfinite().all() for p in runner.model.parameters())
+
+
+@pytest.mark.parametrize('keys', [{}, dict(loss_scale=512.0, dtype='float16')])
+def test_on_a_cpu_mixed_precision_of_a_config_is_that_of_a_cpu(keys, trained, monkeypatch):
+    said = []
+    monkeypatch.setattr('mmcls_kd.engine.config.print_log', lambda text, *_: said.append(text))
+    runner = trained(optim_wrapper=dict(type='AmpOptimWrapper', optimizer=dict(type='SGD', lr=0.01), **keys))
+    assert isinstance(runner.optim_wrapper, CPUAmpOptimWrapper)
+    assert said == ['AmpOptimWrapper needs a GPU: CPUAmpOptimWrapper, with bfloat16, takes its place']
+
+
+def test_settings_of_no_parameter_are_told(built, monkeypatch):
+    keys = {'student.head': dict(lr_mult=2.0), '.cls_token': dict(decay_mult=0.0), 'student.bakbone': dict(lr_mult=0.1)}
+    said = []
+    monkeypatch.setattr(MMLogger, 'warning', lambda _, text: said.append(text))
+    built(optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.01, weight_decay=0.1), paramwise_cfg=dict(custom_keys=keys)))
+    [told] = [text for text in said if 'custom_keys' in text]
+    assert told.startswith("optim_wrapper.paramwise_cfg.custom_keys: no parameter has 'student.bakbone' in its name, so")
+    assert "did you mean 'student.backbone'" in told
 
 
 LAYER_DECAY = dict(
@@ -551,6 +572,24 @@ def test_several_labels_an_image_train_and_the_last_line_has_the_map(head, data,
     assert len(values) == 2
     line = closing_line(runner).split('. Next:')[0]
     assert line == f'finished: multi-label/mAP {values[-1]:.2f} (best of 2 validations: {max(values):.2f})'
+
+
+@pytest.mark.parametrize(
+    ('name', 'rule', 'best'),
+    [('accuracy/top1', None, max), ('single-label/recall', 'greater', max), ('single-label/precision', 'less', min)],
+)
+def test_the_last_line_has_the_metric_that_chooses_the_best_checkpoint(name, rule, best, built):
+    runner = built(
+        val_evaluator=[dict(type='Accuracy', topk=(1,)), dict(type='SingleLabelMetric', items=('recall', 'precision'))],
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, save_best=name, rule=rule)),
+        **hook('KNNHook', k=2),
+    )
+    values = dict.fromkeys(('knn/top1', 'accuracy/top1', 'single-label/recall', 'single-label/precision'), (1.0, 2.0))
+    for metric, numbers in values.items():
+        for number in numbers:
+            runner.message_hub.update_scalar(f'val/{metric}', number)
+    line = closing_line(runner).split('. Next:')[0]
+    assert line == f'finished: {name} {values[name][-1]:.2f} (best of 2 validations: {best(values[name]):.2f})'
 
 
 @pytest.mark.parametrize(

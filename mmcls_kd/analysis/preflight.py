@@ -162,7 +162,8 @@ def _told(runner: Runner, batches: int, log: Callable[[str], Any]) -> Iterator[A
     for batch in islice(batches_from(loader, 0), count):
         if hasattr(runner.train_loop, 'count_unreadable'):
             runner.train_loop.count_unreadable(batch)
-        yield batch
+        if len(batch['data_samples']):
+            yield batch
     log(f'gradients: {count}/{count} training batches')
 
 

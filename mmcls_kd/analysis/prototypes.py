@@ -95,6 +95,8 @@ class Prototypes:
         for batch in batches_from(self.loader, 0):
             if hasattr(self.runner.train_loop, 'count_unreadable'):
                 self.runner.train_loop.count_unreadable(batch)
+            if not batch['data_samples']:
+                continue
             vectors, classes = (found[:left] for found in self._vectors(batch))
             self.sums.index_add_(0, classes, vectors)
             self.counts += torch.bincount(classes, minlength=len(self.counts))

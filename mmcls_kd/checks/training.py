@@ -6,7 +6,7 @@ import copy
 import inspect
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -222,10 +222,27 @@ def check_optimizer(runner: Runner, checkpoint: Mapping | None) -> None:
             f'optim_wrapper={dict(given)}, param_scheduler={schedules}'
         ) from error
     else:
+        for text in idle_keys(unwrapped(runner), given.get('paramwise_cfg') or {}):
+            runner.logger.warning(text)
         if checkpoint and 'optimizer' in checkpoint:
             match_by_name(dict(checkpoint), unwrapped(runner), runner.optim_wrapper)
     finally:
         runner.optim_wrapper = given
+
+
+def idle_keys(model: nn.Module, settings: Mapping) -> Iterator[str]:
+    """Tell of the keys of ``paramwise_cfg.custom_keys`` that no parameter has in its name, which mmengine passes over.
+
+    Those that begin with a dot are for some networks of a kind (``.cls_token``).
+    """
+    names = [name for name, _ in model.named_parameters()]
+    modules = {name.rsplit('.', depth)[0] for name in names for depth in range(1, name.count('.') + 1)}
+    for key in settings.get('custom_keys') or {}:
+        if not key.startswith('.') and not any(key in name for name in names):
+            yield (
+                f'optim_wrapper.paramwise_cfg.custom_keys: no parameter has {key!r} in its name, so it changes nothing'
+                f'{close_names(key, modules)}'
+            )
 
 
 def too_short(train_cfg: Mapping, error: Exception) -> str:

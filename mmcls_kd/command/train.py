@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,19 @@ def train(args: argparse.Namespace) -> None:
 MAIN_METRICS = ('accuracy/top1', 'multi-label/mAP', 'knn/top1', 'knn/agreement')
 
 
+def best_by(runner: Any) -> dict[str, Callable]:
+    """Return the metrics that ``save_best`` names, each with ``max`` or ``min``, which picks its best value."""
+    from mmengine.hooks import CheckpointHook
+
+    hooks = [hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and hook.save_best]
+    return {
+        name: min if rule == 'less' else max
+        for hook in hooks
+        for name, rule in zip(hook.key_indicators, hook.rules, strict=False)
+        if name in hook.save_best
+    }
+
+
 def closing_line(runner: Any) -> str:
     """Return the result of a finished training and the commands that come next.
 
@@ -83,13 +96,15 @@ def closing_line(runner: Any) -> str:
 
     scalars = runner.message_hub.log_scalars
     metrics = [name for name in scalars if name.startswith('val/') and not name.endswith('time')]
-    metric = next((name for name in metrics if name.endswith(MAIN_METRICS)), next(iter(metrics), None))
+    better = {f'val/{name}': best for name, best in best_by(runner).items() if f'val/{name}' in metrics}
+    better = better or {name: max for name in metrics if name.endswith(MAIN_METRICS)}
+    metric = next(iter([*better, *metrics]), None)
     result = 'not validated'
     if metric:
         values = scalars[metric].data[0]
         result = f'{metric.removeprefix("val/")} {values[-1]:.2f}'
-        if len(values) > 1 and metric.endswith(MAIN_METRICS):
-            result += f' (best of {len(values)} validations: {max(values):.2f})'
+        if len(values) > 1 and metric in better:
+            result += f' (best of {len(values)} validations: {better[metric](values):.2f})'
     checkpoint = str(runner.message_hub.get_info('last_ckpt', None) or Path(runner.work_dir, 'CHECKPOINT.pth'))
     if (here := Path(runner.work_dir, Path(checkpoint).name)).is_file():  # the folder may have been copied or moved
         checkpoint = str(here)

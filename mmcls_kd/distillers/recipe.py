@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
 
 from ..errors import MissingLibraryError, refusals_named
 from ..files.checkpoint import read_checkpoint
@@ -145,6 +146,9 @@ class Recipe:
             check_several(methods)
         keywords |= dict(mode=mode, precision=self.model.get('teacher_precision'))
         teachers = [Teacher(one, student, **keywords) for one in settings]
+        for teacher in teachers:
+            if teacher.pixels != student.pixels:
+                print_log(f'the teacher gets {teacher.pixels}', 'current')
         return teachers[0] if len(teachers) == 1 else TeacherGroup(teachers, [one.weight for one in settings])
 
     def deployed(self) -> ConfigDict:

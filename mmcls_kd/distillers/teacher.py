@@ -121,6 +121,7 @@ class Teacher(FrozenTeacher):
         compile_options: Keywords of ``torch.compile``; None for no compilation.
 
     Attributes:
+        pixels: Its input preprocessing.
         usual_size: Height and width of its library's images for such networks, if no source states the size of its training
             and it gets images as they come; else None.
         by_name: Class map found by names alone; else None.
@@ -141,10 +142,8 @@ class Teacher(FrozenTeacher):
     ) -> None:
         check_run(mode, precision)
         self.pretrained = settings.pretrained
-        network, pixels, names, published, self.usual_size = load_network(settings, student)
-        if pixels != student.pixels:
-            print_log(f'the teacher gets {pixels}', 'current')
-        super().__init__(network, student.pixels, pixels, None, taps, mode, precision, compile_options, student.size)
+        network, self.pixels, names, published, self.usual_size = load_network(settings, student)
+        super().__init__(network, student.pixels, self.pixels, None, taps, mode, precision, compile_options, student.size)
         count = self.num_classes
         known = (names, class_names(network, count), published)
         names = next((given for given in known if given and len(given) == count), None)

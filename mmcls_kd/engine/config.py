@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
 from mmengine.runner import IterBasedTrainLoop, Runner
@@ -131,6 +132,9 @@ def training_config(args: argparse.Namespace) -> Config:
             recipe.methods.follow(cfg.methods)
     take_switches(cfg, args)
     merge_options(cfg, args.cfg_options)
+    if (cfg.optim_wrapper or {}).get('type') == 'AmpOptimWrapper' and get_device() == 'cpu':
+        take_precision(cfg, 'cpu')
+        print_log('AmpOptimWrapper needs a GPU: CPUAmpOptimWrapper, with bfloat16, takes its place', 'current')
     if getattr(args, 'no_validate', False):
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     methods = args.methods or (args.cfg_options or {}).get('methods')
@@ -187,6 +191,8 @@ def take_precision(cfg: Config, device: str | None = None) -> None:
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     else:
         cfg.optim_wrapper.type = 'CPUAmpOptimWrapper'
+        for key in ('loss_scale', 'dtype', 'use_fsdp'):
+            cfg.optim_wrapper.pop(key, None)
 
 
 def complete_dataloaders(cfg: Config, pin_memory: bool, persistent_workers: bool) -> None:

@@ -20,7 +20,7 @@ from mmpretrain.registry import DATA_SAMPLERS, DATASETS
 from mmpretrain.structures import DataSample
 from torch.utils.data import BatchSampler, DataLoader
 
-from ..errors import ChoiceError, TrainingError, UnreadableImageError
+from ..errors import ChoiceError, UnreadableImageError
 from .fast_transforms import hasten
 from .image_ends import cut_short, decoding_fault, image_fault, loader_of
 from .seeds import own_generators, seed_generators, seed_transforms, states_kept
@@ -380,7 +380,8 @@ class SeededDataset:
             return self._listed(memory.batch(views))
         unreadable = [str(faults[index]) for index in views.indices.tolist() if index in faults]
         whole = ~np.isin(views.indices, list(faults))
-        _refuse_none(unreadable, whole.sum())
+        if not whole.any():
+            return no_images(unreadable)
         return {**self._listed(memory.batch(views[whole])), 'unreadable': unreadable}
 
     def _listed(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -396,18 +397,12 @@ def collate_readable(samples: Sequence[Any], collate: str) -> dict[str, Any]:
     """Collate the readable samples of a :class:`SeededDataset`; messages of the others stand under ``'unreadable'``."""
     unreadable = [str(sample) for sample in samples if isinstance(sample, UnreadableImageError)]
     readable = [sample for sample in samples if not isinstance(sample, UnreadableImageError)]
-    _refuse_none(unreadable, len(readable))
-    return {**FUNCTIONS.get(collate)(readable), 'unreadable': unreadable}
+    return {**FUNCTIONS.get(collate)(readable), 'unreadable': unreadable} if readable else no_images(unreadable)
 
 
-def _refuse_none(unreadable: Sequence[Any], readable: int) -> None:
-    """Refuse a batch without one readable image."""
-    if not readable:
-        fault = str(unreadable[0]).partition('; mend or remove it')[0]
-        raise TrainingError(
-            f'not one image of a batch can be read, so nothing is left to train on; the first: {fault}. Mend or remove '
-            'what `python -m mmcls_kd check-data` names'
-        )
+def no_images(unreadable: list[str]) -> dict[str, Any]:
+    """Return a batch without one readable image."""
+    return dict(inputs=[], data_samples=[], unreadable=unreadable)
 
 
 @FUNCTIONS.register_module()

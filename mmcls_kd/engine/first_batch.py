@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
@@ -12,18 +13,25 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..errors import TrainingError, in_one_line, is_outside
+from ..errors import TrainingError, UnreadableImageError, in_one_line, is_outside
 from .data import SampleIndex
 from .models import unwrapped
 from .seeds import buffers_kept, states_kept
 
 
 def first_images(loader: DataLoader, count: int = 2) -> Any:
-    """Return a batch of two images as in training, but in another order: no sampler is read, since some allow one pass."""
+    """Return a batch of two images as in training, but in another order: no sampler is read, since some allow one pass.
+
+    Where unreadable images are left out, the next ones take their places.
+    """
     rank, world_size = get_dist_info()
     size = len(loader.dataset)  # type: ignore[arg-type]
-    indices = [SampleIndex(k % size, 0, (rank + k * world_size) % size) for k in range(count)]
-    return loader.collate_fn([loader.dataset[index] for index in indices])
+    indices = (SampleIndex(k % size, 0, (rank + k * world_size) % size) for k in range(size + count))
+    samples = (loader.dataset[index] for index in indices)
+    readable = list(islice((sample for sample in samples if not isinstance(sample, UnreadableImageError)), count))
+    if not readable:
+        raise TrainingError('not one image of the training data can be read: `python -m mmcls_kd check-data` tells why')
+    return loader.collate_fn(readable)
 
 
 @contextmanager
@@ -64,4 +72,5 @@ def check_first_batch(runner: Runner, what: str = 'the model') -> None:
     model = unwrapped(runner)
     with without_a_trace(model), misfits_named(what):
         batch = first_images(runner.train_dataloader)
-        model(**model.data_preprocessor(batch, training=True), mode='loss')
+        with torch.enable_grad():  # losses are asked for theirs
+            model(**model.data_preprocessor(batch, training=True), mode='loss')

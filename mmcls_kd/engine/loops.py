@@ -38,7 +38,7 @@ class _ResumableLoop:
         on_nonfinite: Treatment of a step whose loss or gradient is NaN or infinite: ``'stop'`` ends the training with an
             error that names the term and the images, ``'skip'`` skips the step, without a change of weights and batch
             statistics.
-        max_nonfinite: Number of steps in a row that may be skipped.
+        max_nonfinite: Number of steps in a row that may be skipped, for unreadable images too.
         on_unreadable: Treatment of unreadable image files: ``'stop'`` or ``'skip'`` (left out of the batch, and counted).
         in_memory: Whether to keep the training images in memory; None for data sets below 512 MiB. See
             :class:`~mmcls_kd.engine.SeededDataset`.
@@ -130,7 +130,7 @@ class _ResumableLoop:
         self.runner.call_hook('before_train_iter', batch_idx=batch_idx, data_batch=batch)
         outputs = None if reduced else self.step(batch)
         if reduced:
-            self.pass_over('unreadable images leave one image of its batch')
+            self.pass_over_unreadable()
         self.runner.call_hook('after_train_iter', batch_idx=batch_idx, data_batch=batch, outputs=outputs)
         self._iter += 1
 
@@ -173,6 +173,16 @@ class _ResumableLoop:
             runner.optim_wrapper.zero_grad()
         self.pass_over()
 
+    def pass_over_unreadable(self) -> None:
+        """Go on without a step whose images cannot be read, unless too many in a row are such."""
+        self.count_left_out(self.left_out_in_row + 1)
+        if self.left_out_in_row > self.max_nonfinite:
+            raise TrainingError(
+                f'unreadable images leave less than two images of a batch, {self.left_out_in_row} times in a row; the log '
+                'names them. Mend or remove what `python -m mmcls_kd check-data` names'
+            )
+        self.pass_over('unreadable images leave less than two images of its batch')
+
     def pass_over(self, reason: str = '') -> None:
         """Count a step that is left out, and go on with the next one."""
         runner = self.runner
@@ -186,7 +196,7 @@ class _ResumableLoop:
         """Log the unreadable images of a batch, and their number so far.
 
         Returns:
-            Whether they leave one image of it, in some process: batch norms and losses of pairs need two.
+            Whether they leave less than two images of it, in some process: batch norms and losses of pairs need two.
         """
         if getattr(self.dataloader.dataset, 'on_unreadable', 'stop') != 'skip' or not isinstance(batch, dict):
             return False
@@ -195,7 +205,7 @@ class _ResumableLoop:
             total = self.runner.message_hub.get_info('unreadable_images', 0) + 1
             self.runner.message_hub.update_info('unreadable_images', total)
             self.runner.logger.warning(f'left out (number {total} in this process): {message}')
-        reduced = torch.tensor(float(bool(unreadable) and len(batch['data_samples']) == 1))
+        reduced = torch.tensor(float(bool(unreadable) and len(batch['data_samples']) < 2))
         all_reduce(reduced, 'max')
         return bool(reduced)
 

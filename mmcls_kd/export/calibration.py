@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -17,7 +18,7 @@ from PIL import Image
 
 from ..configs.reading import in_scope
 from ..engine.config import datasets_of
-from ..engine.image_ends import SUFFIXES
+from ..engine.image_ends import SUFFIXES, cut_short, decoding_fault, image_fault, loader_of
 from ..errors import refusals_named
 from ..files.listing import files_below
 from .network import ImageFormat, tested_dataset
@@ -79,6 +80,20 @@ def _fitting(inputs: Any, form: ImageFormat, what: str, bgr: bool) -> np.ndarray
     return image[::-1] if bgr else image
 
 
+@contextmanager
+def _readable(what: str, path: str | None, pipeline: Any = None) -> Iterator[None]:
+    """Refuse an image file that cannot be read to its end, or not by a pipeline, with the remedy."""
+    try:
+        if path is not None and cut_short(path):
+            raise ValueError(f'{what} is cut short')
+        with refusals_named(what):
+            yield
+    except Exception as error:
+        if path is None or (fault := image_fault(path) or decoding_fault(path, loader_of(pipeline))) is None:
+            raise
+        raise ValueError(f'{what} cannot be read ({fault}): mend or remove it') from error
+
+
 def of_folder(cfg: Config, folder: str, form: ImageFormat, classes: Sequence[str] | None, most: int | None) -> Images:
     """Read the images in and below a folder by the test pipeline.
 
@@ -111,7 +126,7 @@ def of_folder(cfg: Config, folder: str, form: ImageFormat, classes: Sequence[str
 
     def read() -> Iterator[tuple[np.ndarray, int]]:
         for place, (path, label) in enumerate(zip(paths, labels, strict=True)):
-            with refusals_named(f'calibration image {path}'):
+            with _readable(f'calibration image {path}', str(path), through):
                 inputs = through(dict(img_path=str(path), gt_label=label, sample_idx=place))['inputs']
                 yield _fitting(inputs, form, f'calibration image {path}', bgr), label
 
@@ -122,7 +137,7 @@ def _sizes(paths: Sequence[Path], form: ImageFormat) -> str:
     """Describe the sizes of image files, and the size that the test pipeline makes of them."""
     sizes = set()
     for path in paths:
-        with refusals_named(f'calibration image {path}'), Image.open(path) as image:
+        with _readable(f'calibration image {path}', str(path)), Image.open(path) as image:
             sizes.add(image.size[::-1])
     wanted = f'{form.height} × {form.width}'
     if sizes == {(form.height, form.width)}:
@@ -162,7 +177,9 @@ def of_dataset(cfg: Config, loader: str, form: ImageFormat, most: int | None) ->
 
     def read() -> Iterator[tuple[np.ndarray, int]]:
         for index in indices:
-            sample = dataset[index]
+            path = dataset.get_data_info(index).get('img_path')
+            with _readable(f'image {path} of {loader}', path, dataset.pipeline):
+                sample = dataset[index]
             label = int(sample['data_samples'].gt_label) if labelled else -1
             yield _fitting(sample['inputs'], form, f'image {index} of {loader}', form.order == 'BGR'), label
 

@@ -21,6 +21,8 @@ STUDENT_LINEAR, TEACHER_LINEAR = ('student_weight', 'student_bias'), ('teacher_w
 ALIASES = {'feat_mid': 'feat_mid_s'}
 #: Keys of a method's entry that are no keywords of its loss; the last is mmengine's, in configs of a package.
 NO_KEYWORDS = ('type', 'name', 'use_this', 'loss_weight', 'stages', 'curriculum', 'task_weight', 'task_views', '_scope_')
+#: What a loss may be built with, beside sizes.
+FACTS = ('num_samples', 'batch_size', 'teacher_weight', 'teacher_head', 'teacher_tail', 'teacher_norms')
 #: The views of an image, each with the suffix of its features' names.
 VIEWS = {'weak': '', 'strong': '_strong'}
 #: Why no maps before the ReLU are found.
@@ -192,12 +194,20 @@ class Method:
                 )
         for keyword, fact in getattr(self.kind, 'facts', {}).items():
             name, made = fact if isinstance(fact, tuple) else (fact, None)
+            if name not in FACTS:
+                raise ValueError(
+                    f'{self.kind.__name__}.facts says that {keyword} is {name!r}, which is no fact'
+                    f'{close_names(name, FACTS)}; there are {", ".join(FACTS)}'
+                )
             if keywords.get(keyword) is None and name in facts and (value := facts[name]()) is not None:
                 keywords[keyword] = made(value) if made else value
         for keyword, message in getattr(self.kind, 'needed_facts', {}).items():
             if keywords.get(keyword) is None:
                 raise ValueError(message)
-        return self.kind(**keywords)
+        loss = self.kind(**keywords)
+        if isinstance(loss, nn.Module) and '_modules' not in vars(loss):
+            raise ValueError(f'{self.kind.__name__}.__init__ does not call super().__init__()')
+        return loss
 
     def _given(self, loss: nn.Module, shapes: Mapping[str, Shape]) -> nn.Module:
         """Check the sizes of a given loss."""

@@ -46,7 +46,11 @@ class StudyRunner:
 
     def selected(self) -> list[Run]:
         """Return the planned runs that ``--only`` selects."""
-        return [run for run in self.planned() if any(fnmatch(run.key, pattern) for pattern in self.args.only)]
+        return [run for run in self.planned() if self.is_selected(run.key)]
+
+    def is_selected(self, key: str) -> bool:
+        """Return whether ``--only`` selects a name."""
+        return any(fnmatch(key, pattern) for pattern in self.args.only)
 
     def pending(self) -> list[Run]:
         """Return the selected runs without a result that have not failed just now."""
@@ -174,8 +178,8 @@ class StudyRunner:
         print(f'{len(runs)} of {len(self.planned())} runs to do')
 
     def drop_outdated(self) -> int:
-        """Remove the results of other settings."""
-        gone = {record['key'] for record in self.outdated()}
+        """Remove the results of other settings that ``--only`` selects."""
+        gone = {record['key'] for record in self.outdated() if self.is_selected(record['key'])}
         write_records(self.study.results, [record for record in self.records() if record['key'] not in gone])
         print(f'{len(gone)} results dropped')
         return 0

@@ -41,8 +41,9 @@ class Comparison:
 
     Attributes:
         mean: Mean difference.
-        half: Half the width of its 95% interval, by Student's t.
-        p: Of the paired t-test, two-sided; in a study corrected for the number of comparisons of its family.
+        half: Half the width of its 95% interval, by Student's t; None without a spread.
+        p: Of the paired t-test, two-sided, without a spread of the sign test; in a study corrected for the number of
+            comparisons of its family.
     """
 
     mean: float
@@ -69,8 +70,8 @@ def compare(row: Mapping[int, float], other: Mapping[int, float]) -> Comparison 
     mean = statistics.fmean(differences)
     if len(both) == 1:
         return Comparison(mean)
-    if differences.round(DIGITS).nunique() == 1:  # the test needs a spread
-        return Comparison(mean, 0.0, 0.0 if round(mean, DIGITS) else 1.0)
+    if differences.round(DIGITS).nunique() == 1:  # accuracies have steps: few seeds that differ alike are no certainty
+        return Comparison(mean, None, 2.0 ** (1 - len(both))) if round(mean, DIGITS) else Comparison(mean, 0.0, 1.0)
     test = stats.ttest_rel(both.row, both.other)
     low, high = test.confidence_interval(LEVEL)
     return Comparison(mean, float(high - low) / 2, float(test.pvalue))

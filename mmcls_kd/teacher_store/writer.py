@@ -277,9 +277,9 @@ class StoreWriter:
             self.loop.count_unreadable(batch)
             seed_all(self.loop.seed, 'step', epoch * len(self.loader) + number, self.rank)
             read = [rows[sample.view[1]] for sample in batch['data_samples']]
-            views = self.read(batch)
+            views = self.read(batch) if read else []
             try:
-                for part, view in zip(parts_of(records).values(), views, strict=True):
+                for part, view in zip(parts_of(records).values() if read else [], views, strict=True):
                     part[read] = encoded(view, self.manifest.k)
             except ValueError as error:
                 raise TrainingError(f'{error}; images: {", ".join(images_of(batch)[:3])}, ...') from error

@@ -1,6 +1,7 @@
 """Every loss trains in plain PyTorch, on CNNs and transformers; losses are given in every form; what is wrong is refused."""
 
 import copy
+import logging
 
 import numpy as np
 import pytest
@@ -411,3 +412,98 @@ class TestLabelsAndWeights:
         out, other = distiller(*batch()), parts(*batch())
         torch.testing.assert_close(out['whole'], other['at1'] + other['at2'] + other['at4'])
         torch.testing.assert_close(out['one'], other['at1'])
+
+
+class Own(losses.DistillLoss):
+    """A loss of a user's; ``mistake`` makes something of the difference of the logits."""
+
+    def __init__(self, mistake):
+        super().__init__()
+        self.mistake = mistake
+
+    def forward(self, logit_s, logit_t):
+        return self.mistake(logit_s - logit_t)
+
+
+class TestMistakesInALossOfOnesOwn:
+    @pytest.mark.parametrize(
+        ('mistake', 'said'),
+        [
+            (lambda x: x.abs().mean().item(), 'forward returns a value of type float: return a tensor of floating-point'),
+            (lambda _: None, 'forward returns a value of type NoneType'),
+            (lambda x: dict(a=x.mean()), 'forward returns a value of type dict'),
+            (lambda x: (x > 0).sum(), 'forward returns a tensor of torch.int64'),
+            (lambda x: x.abs().mean().detach(), 'its value has no gradient, so nothing learns from it'),
+            (
+                lambda x: x @ x,
+                r'RuntimeError: mat1 .* cannot be multiplied .*; it got logit_s \(8, \d+\), logit_t \(8, \d+\)',
+            ),
+            (lambda x: x.nothing, "AttributeError: 'Tensor' object has no attribute 'nothing'"),
+        ],
+    )
+    def test_are_refused_by_the_name_of_the_loss(self, mistake, said):
+        distiller = Distiller(*pair(), losses=dict(mine=Own(mistake)))
+        with pytest.raises(ValueError, match=rf'^mine \(Own\): {said}'):
+            distiller(*batch())
+
+    def test_a_loss_that_has_had_a_gradient_may_be_a_constant(self):
+        values = iter([lambda x: x.abs().mean(), lambda _: torch.zeros(())])
+        distiller = Distiller(*pair(), losses=dict(mine=Own(lambda x: next(values)(x))))
+        distiller(*batch())
+        assert distiller(*batch())['mine'] == 0
+        with torch.no_grad():
+            Distiller(*pair(), losses=dict(mine=Own(lambda x: x.mean())))(*batch())
+
+    @pytest.mark.parametrize(
+        'parts', [[nn.Linear(2, 2)], (nn.Parameter(torch.ones(2)),), dict(a=nn.Linear(2, 2))], ids=['list', 'tuple', 'dict']
+    )
+    def test_trainable_parts_outside_of_modules(self, parts):
+        loss = Own(torch.mean)
+        loss.parts = parts
+        with pytest.raises(
+            ValueError, match='mine: Own.parts holds trainable parts in a .* neither trained nor saved: make'
+        ):
+            Distiller(*pair(), losses=dict(mine=loss))
+        loss.parts = [nn.Linear(2, 2).requires_grad_(False)]
+        Distiller(*pair(), losses=dict(mine=loss))
+
+    def test_a_tensor_that_is_no_buffer_is_told(self, monkeypatch):
+        told, loss = [], Own(torch.mean)
+        monkeypatch.setattr(logging.getLogger('mmcls_kd.distiller'), 'warning', told.append)
+        loss.center = torch.zeros(2)
+        Distiller(*pair(), losses=dict(mine=loss))
+        assert told[0].startswith('mine: Own.center is a tensor that is neither saved nor moved to another device: make it')
+
+    def test_parameters_that_forward_makes_are_told(self, monkeypatch):
+        told, made = [], []
+        monkeypatch.setattr(logging.getLogger('mmcls_kd.distiller'), 'warning', told.append)
+        loss = Own(lambda x: loss.layer(x).mean())
+
+        def make(*_):
+            if not made:
+                loss.layer = nn.Linear(CLASSES, 2)
+                made.append(True)
+
+        loss.register_forward_pre_hook(make)
+        distiller = Distiller(*pair(), losses=dict(mine=loss))
+        optimizer = torch.optim.SGD(distiller.parameters(), lr=0.1)
+        for _ in range(3):
+            distiller(*batch())['loss'].backward()
+            optimizer.step()
+        assert told[0].startswith('mine: parameters that are made in forward are unknown to an optimizer from before: make')
+
+    def test_unknown_facts_and_a_constructor_without_super(self):
+        class Unknown(Own):
+            facts = {'mistake': 'num_sample'}
+
+        class Bare(losses.DistillLoss):
+            def __init__(self):
+                self.weight = 1
+
+            def forward(self, logit_s, logit_t):
+                return logit_s.mean()
+
+        with pytest.raises(ValueError, match="Unknown.facts says that mistake is 'num_sample', .*mean 'num_samples'"):
+            Distiller(*pair(), losses=dict(mine=Unknown))
+        with pytest.raises(ValueError, match=r'mine: Bare.__init__ does not call super\(\).__init__\(\)'):
+            Distiller(*pair(), losses=dict(mine=Bare))

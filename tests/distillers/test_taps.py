@@ -48,7 +48,8 @@ def asking():
 
 def seen(distiller, inputs=None):
     """What the asking loss got of a batch."""
-    distiller.loss(images() if inputs is None else inputs, samples())
+    with torch.no_grad():  # a loss of the teacher's tensors alone has no gradient
+        distiller.loss(images() if inputs is None else inputs, samples())
     return distiller.distill_losses['loss_asking'].seen
 
 

@@ -1,5 +1,7 @@
 """Training data: the same draws however they are loaded, and no file that cannot be read is passed over in silence."""
 
+import re
+
 import folders
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from mmpretrain.datasets import FashionMNIST
 from PIL import Image
 
 from mmcls_kd.engine.data import SampleIndex, batches_from, image_fault, reproducible, sample_infos
+from mmcls_kd.engine.first_batch import first_images
 from mmcls_kd.engine.seeds import derive_seed, seed_all
 from mmcls_kd.errors import TrainingError, UnreadableImageError
 from mmcls_kd.files.paths import TOOLBOX
@@ -151,11 +154,21 @@ class TestUnreadable:
         assert {number for number, _ in views(batches)} == set(range(12)) - {2, 3, 5, 8}
         assert sum(len(batch['unreadable']) for batch in batches) == 4
 
-    def test_a_batch_without_one_readable_image_is_an_error(self, broken):
+    def test_a_batch_without_one_readable_image_is_empty(self, broken):
         dataset = loader(broken, on_unreadable='skip')
-        with pytest.raises(TrainingError, match='not one image of a batch.*first: .*3.JPEG.*check-data') as error:
-            dataset.collate_fn([dataset.dataset[3], dataset.dataset[5]])
-        assert 'on_unreadable' not in str(error.value)  # it is set already
+        batch = dataset.collate_fn([dataset.dataset[3], dataset.dataset[5]])
+        assert not batch['inputs']
+        assert not batch['data_samples']
+        assert [re.search(r'\d+\.JPEG', message)[0] for message in batch['unreadable']] == ['3.JPEG', '5.JPEG']
+
+    def test_the_first_images_are_readable_ones(self, broken):
+        for number in (0, 1):
+            (broken / 'train' / f'{number}.JPEG').unlink()
+        assert [number for number, _ in views([first_images(loader(broken, on_unreadable='skip'))])] == [2, 4]
+        for path in (broken / 'train').iterdir():
+            path.write_bytes(b'')
+        with pytest.raises(TrainingError, match='not one image of the training data can be read: .*check-data'):
+            first_images(loader(broken, on_unreadable='skip'))
 
     def test_no_sample_takes_the_place_of_one_that_the_pipeline_refuses(self, broken):
         dataset = loader(broken).dataset
@@ -186,16 +199,25 @@ class TestUnreadable:
         else:
             assert 'left out (number 3 in this process)' in run.output()
 
-    @pytest.mark.parametrize('processes', [1, pytest.param(2, marks=pytest.mark.slow)])
-    def test_a_batch_of_which_one_image_is_left_is_passed_over(self, tmp_path, broken, processes):
+    @pytest.mark.parametrize(('processes', 'beside_5'), [(1, 4), pytest.param(2, 7, marks=pytest.mark.slow)])
+    def test_a_batch_of_which_no_image_or_one_is_left_is_passed_over(self, tmp_path, broken, processes, beside_5):
+        (broken / 'train' / f'{beside_5}.JPEG').write_bytes(b'')
         run = self.training(tmp_path, broken, 'skip', 0, processes, batch_size=2, sampler=dict(shuffle=False))
         assert run.wait() == [0] * processes, run.output()
         steps = 6 // processes
         assert f'Epoch(train) [1][{steps}/{steps}]' in run.output()
-        assert 'the step is left out (3 of them so far): unreadable images leave one' in run.output()
+        assert 'the step is left out (3 of them so far): unreadable images leave less than two' in run.output()
+
+    def test_too_many_such_batches_in_a_row_end_the_training(self, tmp_path, broken):
+        (broken / 'train' / '7.JPEG').write_bytes(b'')
+        loader = dict(batch_size=2, sampler=dict(shuffle=False))
+        run = self.training(tmp_path, broken, 'skip', 0, more='train_cfg.update(max_nonfinite=3)', **loader)
+        assert run.wait() == [1], run.output()
+        last = run.output().splitlines()[-1]
+        assert 'error: unreadable images leave less than two images of a batch, 4 times in a row; the log names them' in last
 
     @staticmethod
-    def training(tmp_path, broken, choice, workers, processes=1, **loader):
+    def training(tmp_path, broken, choice, workers, processes=1, more='', **loader):
         loader = dict(batch_size=4) | loader
         config = tmp_path / 'config.py'
         config.write_text(f"""
@@ -207,6 +229,7 @@ train_cfg = dict(max_epochs=1, on_unreadable='{choice}')
 val_cfg, val_dataloader, val_evaluator = None, None, None
 model = dict(student_cfg=dict(_delete_=True, **{tiny_student()}))
 default_hooks = dict(logger=dict(interval=1))
+{more}
 """)
         return Run(config, tmp_path / 'run', '--methods', 'tfnkd', processes=processes)
 

@@ -35,7 +35,7 @@ def test_own_rows_are_compared_with_any_row_and_what_they_do_not_share_is_said(t
     own.write_text(''.join(f'{json.dumps(record)}\n' for record in mine))
     cells, notes = compare_rows(read_rows([RESULTS, own], ['cnn/nkd', 'cnn/mine']))
     assert cells[1][0] == 'cnn/mine'
-    assert cells[1][4] == '+1.00 [+1.00, +1.00]'
+    assert cells[1][4] == '+1.00'
     assert any("'cpu'" in note for note in notes)
 
 

@@ -263,7 +263,9 @@ def test_results_of_other_settings_are_refused_until_they_are_dropped(folder):
     write_study(folder, FILE.replace('alpha_mgd=0.5', 'alpha_mgd=0.7'))
     message = study(only=['cnn/kd/*'])
     assert '3 results, cnn/mgd/seed0 the first, are of runs that the study file or the configs plan otherwise' in message
-    assert study('--drop-outdated') == 0
+    assert study('--drop-outdated', only=['cnn/mgd/seed[01]']) == 0
+    assert set(numbers()) == {'cnn/mgd/seed2', *(f'cnn/kd/seed{seed}' for seed in range(3))}
+    assert study('--drop-outdated', only=()) == 0
     assert set(numbers()) == {f'cnn/kd/seed{seed}' for seed in range(3)}
     assert study(only=['cnn/kd/*']) == 0
 

@@ -134,7 +134,7 @@ class TestTables:
         brief = write_study(tmp_path, FILE.replace("title = 'Small'", "title = 'Brief'"), 'brief')
         study = read_study(write_study(tmp_path, f"{FILE}\ncompared_with = 'brief.py'"))
         assert blocks(study, records)['cnn compared'] == NOTHING
-        there = dict(baseline=[70, 71, 72], kd=[75, 76, 77], nkd=[74, 75, 77], dkd=[60, 61, 62])
+        there = dict(baseline=[70, 71, 72], kd=[75, 76.1, 76.9], nkd=[74, 75, 77], dkd=[60, 61, 62])
         here = dict(baseline=[80, 81, 82], kd=[80, 81, 82], nkd=[84, 86, 86], dkd=[82, 82, 85], mgd=[81, 81, 83])
         found = [[r for r in constant(records, **rows) if r['kind'] == 'row' and r['row'] in rows] for rows in (there, here)]
         read_study(brief).results.parent.mkdir()
@@ -142,7 +142,7 @@ class TestTables:
         table = blocks(study, found[1])['cnn compared']
         assert table.splitlines()[0] == '|  | minus alone, Brief | minus alone, Small | place there | place here |'
         assert [cells(table, f'`{row}`')[3:] for row in ('nkd', 'dkd')] == [['2', '1'], ['3', '2']]
-        assert cells(table, 'KD') == ['KD', '**+5.00 [+5.00, +5.00]**', '+0.00 [+0.00, +0.00]', '1', '3']
+        assert cells(table, 'KD') == ['KD', '**+5.00 [+4.75, +5.25]**', '+0.00 [+0.00, +0.00]', '1', '3']
         assert cells(table, '`dkd`')[1] == '-10.00 (2 of 3 seeds)'
         assert 'mgd' not in table
         expected = spearmanr([5, 13 / 3, -10], [0, 13 / 3, 2]).statistic
@@ -208,9 +208,9 @@ class TestTables:
 
     def test_an_ablation_is_compared_with_its_row(self, whole):
         study, records = whole
-        values = {'nkd': [80.0, 81.0, 82.0], 'nkd-train': [79.0, 80.0, 81.0]}
+        values = {'nkd': [80.0, 81.0, 82.0], 'nkd-train': [79.0, 79.9, 81.1]}
         table = blocks(study, constant(records, **values))['mode']
-        assert cells(table, '`nkd-train`')[3] == '**-1.00 [-1.00, -1.00]**'
+        assert cells(table, '`nkd-train`')[3] == '**-1.00 [-1.25, -0.75]**'
 
 
 class TestDocument:

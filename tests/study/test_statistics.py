@@ -51,8 +51,11 @@ def test_one_seed_has_a_difference_and_no_interval():
 def test_equal_differences():
     assert compare({0: 1.0, 1: 2.0}, {0: 1.0, 1: 2.0}).p == 1
     assert compare({0: 88.14 + 1e-13, 1: 87.2, 2: 86.0}, {0: 88.14, 1: 87.2, 2: 86.0}).p == 1
-    always = compare({0: 2.0, 1: 3.0}, {0: 1.0, 1: 2.0})
-    assert (always.half, always.p) == (0, 0)
+    two = compare({0: 2.0, 1: 3.0}, {0: 1.0, 1: 2.0})  # as by chance, of accuracies on a few images
+    assert (two.mean, two.half, two.p) == (1, None, 0.5)
+    six = compare(dict.fromkeys(range(6), 1.0), dict.fromkeys(range(6), 2.0))
+    assert (six.mean, six.half) == (-1, None)
+    assert six.p == pytest.approx(stats.binomtest(6, 6).pvalue)
 
 
 def test_holm_by_hand():

@@ -273,11 +273,12 @@ train_cfg = dict(max_epochs=2, on_unreadable='skip')
         return write_config(tmp_path / 'config.py', data, more)
 
     @pytest.mark.slow
-    def test_the_others_keep_their_records(self, config, images, tmp_path, monkeypatch):
+    @pytest.mark.parametrize('batch_size', [8, 1])
+    def test_the_others_keep_their_records(self, config, images, tmp_path, monkeypatch, batch_size):
         make(config, tmp_path / 'whole')
         whole = (images / '11.png').read_bytes()
         (images / '11.png').write_bytes(whole[:100])
-        log = make(config, tmp_path / 'store')
+        log = make(config, tmp_path / 'store', options=[f'train_dataloader.batch_size={batch_size}'])
         assert 'left out (number 2 in this process): the image ' in log
         watched = Watched().install(monkeypatch)
         train(config, tmp_path / 'run', tmp_path / 'store')

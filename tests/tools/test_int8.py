@@ -118,6 +118,14 @@ class TestImages:
         tested, reason = measured_images(cfg, None, form, None, None)
         assert (tested.count, tested.labelled, reason) == (20, True, '')
 
+    def test_of_the_training_data_that_end_early(self, tmp_path):
+        cfg = self.cfg(tmp_path)
+        bad = folders.class_folders(tmp_path / 'images', ant=1, bee=1) / 'bee' / '0.jpg'
+        bad.write_bytes(bad.read_bytes()[:-300])
+        cfg.train_dataloader = dict(dataset=dict(type='CustomDataset', data_root=str(tmp_path / 'images'), pipeline=[]))
+        with pytest.raises(ValueError, match=f'^image {bad} of train_dataloader cannot be read .*: mend or remove it$'):
+            calibration_images(cfg, None, image_format(cfg), None, 7).held()
+
 
 class TestRefusals:
     """One line before any work, and no file."""
@@ -149,8 +157,17 @@ class TestRefusals:
 
     def test_a_damaged_image(self, at, main):
         (at.folder / 'images').mkdir()
-        (at.folder / 'images' / 'bad.png').write_bytes(b'nothing')
-        assert 'calibration image ' in self.refused(main, at, '--calibrate', at.folder / 'images')
+        bad = at.folder / 'images' / 'bad.png'
+        bad.write_bytes(b'nothing')
+        said = self.refused(main, at, '--calibrate', bad.parent)
+        assert f'calibration image {bad} cannot be read (no image that can be identified): mend or remove it' in said
+
+    def test_an_image_that_ends_early(self, at, main):
+        bad = folders.class_folders(at.folder / 'images', ant=2) / 'ant' / '1.jpg'
+        bad.write_bytes(bad.read_bytes()[:-300])
+        said = self.refused(main, at, '--calibrate', at.folder / 'images')
+        assert f'calibration image {bad} cannot be read (image file is truncated' in said
+        assert said.endswith('mend or remove it')
 
     def test_images_that_the_pipeline_does_not_resize(self, tmp_path, main):
         at = write(tmp_path, resnet(), [PIPELINE[0], dict(type='PackInputs')])

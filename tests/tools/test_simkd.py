@@ -125,6 +125,18 @@ def test_a_plain_network_does_not_take_its_weights(trained, transferred, role, r
             load_strictly(student, str(path), role, 10)
 
 
+def test_only_the_distiller_tells_of_the_teachers_images(trained, monkeypatch):
+    said = []
+    for module in ('recipe', 'teacher'):
+        monkeypatch.setattr(f'mmcls_kd.distillers.{module}.print_log', lambda text, *_: said.append(text), raising=False)
+    model = dict(model_of(trained[0]), teacher_pixels=dict(mean=[1.0]))
+    MODELS.build(model)
+    assert [text.split(' images')[0] for text in said] == ['the teacher gets']
+    said.clear()
+    MODELS.build(Recipe(model).deployed())
+    assert not said
+
+
 def test_it_refuses_to_train_alone():
     model = dict(type='SimKDClassifier', student='resnet18_8xb16_cifar10', teacher='resnet34_8xb16_cifar10')
     with pytest.raises(ValueError, match='a ClassificationDistiller trains'):
