@@ -51,7 +51,7 @@ from .recipe.methods import (
     parameters_of,
     weak_name,
 )
-from .recipe.own_losses import check_parts, value_of_loss
+from .recipe.own_losses import stray_parts, value_of_loss
 from .recipe.schedules import Progress
 from .recipe.wrappers import CurriculumTemperature
 from .teachers.frozen import FrozenTeacher, check_run
@@ -140,7 +140,7 @@ class BaseDistiller(nn.Module):
             torch.default_generator.manual_seed(int(torch.randint(2**62, ())))  # and no loss's weights are drawn as they are
             self.distill_losses = nn.ModuleDict({m.name: m.build(shapes, facts, self.progress) for m in methods})
         for name, loss in self.distill_losses.items():
-            if note := check_parts(name, loss):
+            for note in stray_parts(name, loss):
                 logger.warning(note)
         self.loss_weights = {method.name: method.weight for method in methods}
         self._check_two_classes(found.num_classes)

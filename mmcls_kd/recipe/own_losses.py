@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -15,34 +15,34 @@ TOOLBOX = __name__.partition('.')[0]
 UNNAMED = (RuntimeError, TypeError, IndexError, KeyError, AttributeError)
 
 
-def check_parts(name: str, loss: nn.Module) -> str | None:
-    """Refuse trainable parts in a list or dict of a loss, which torch neither trains nor saves; tell of plain tensors.
-
-    Raises:
-        ValueError: Names the attribute and the remedy.
-    """
+def stray_parts(name: str, loss: nn.Module) -> Iterator[str]:
+    """Tell of tensors that are no buffers of a loss, and of trainable parts in a list or dict: torch does not know them."""
+    known = {id(parameter) for parameter in loss.parameters()}
     for part in loss.modules():
         for key, value in vars(part).items():
             if isinstance(value, Tensor):
-                return (
+                yield (
                     f'{name}: {type(part).__name__}.{key} is a tensor that is neither saved nor moved to another device: '
                     f'make it a buffer by self.register_buffer({key!r}, ...)'
                 )
-            if not key.startswith('_') and isinstance(value, (list, tuple, dict)) and _trains(value):
-                raise ValueError(
+            elif not key.startswith('_') and any(p.requires_grad and id(p) not in known for p in _parameters_in(value)):
+                yield (
                     f'{name}: {type(part).__name__}.{key} holds trainable parts in a {type(value).__name__}, where they are '
                     'neither trained nor saved: make it an nn.ModuleList, nn.ModuleDict or nn.ParameterList'
                 )
-    return None
 
 
-def _trains(values: Any) -> bool:
-    inner: Iterable[Any] = values.values() if isinstance(values, dict) else values
-    for one in inner:
-        parameters = one.parameters() if isinstance(one, nn.Module) else [one] if isinstance(one, nn.Parameter) else []
-        if any(parameter.requires_grad for parameter in parameters):
-            return True
-    return False
+def _parameters_in(value: Any) -> Iterator[nn.Parameter]:
+    """Iterate over the parameters in a list, tuple or dict, and in those inside of it."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    for one in value if isinstance(value, list | tuple) else ():
+        if isinstance(one, nn.Module):
+            yield from one.parameters()
+        elif isinstance(one, nn.Parameter):
+            yield one
+        else:
+            yield from _parameters_in(one)
 
 
 def value_of_loss(name: str, loss: nn.Module, inputs: Mapping[str, Any], learns: bool) -> Tensor:
@@ -52,7 +52,7 @@ def value_of_loss(name: str, loss: nn.Module, inputs: Mapping[str, Any], learns:
         name: Its name.
         loss: The loss.
         inputs: Its inputs, by name.
-        learns: Whether the value has to have a gradient.
+        learns: Whether the value has to have a gradient, unless it is 0, as before a loss begins.
 
     Raises:
         ValueError: If it fails, or its value is no tensor of floating-point numbers or has no gradient; names the loss.
@@ -68,7 +68,7 @@ def value_of_loss(name: str, loss: nn.Module, inputs: Mapping[str, Any], learns:
     if not isinstance(value, Tensor) or not value.is_floating_point():
         given = f'a tensor of {value.dtype}' if isinstance(value, Tensor) else f'a value of type {type(value).__name__}'
         raise ValueError(f'{kind}: forward returns {given}: return a tensor of floating-point numbers, such as their mean')
-    if learns and torch.is_grad_enabled() and not value.requires_grad:
+    if learns and torch.is_grad_enabled() and not value.requires_grad and value.any():
         raise ValueError(
             f'{kind}: its value has no gradient, so nothing learns from it: compute it from the inputs of the student '
             'without detach(), item(), argmax and the like'

@@ -446,26 +446,36 @@ class TestMistakesInALossOfOnesOwn:
         with pytest.raises(ValueError, match=rf'^mine \(Own\): {said}'):
             distiller(*batch())
 
-    def test_a_loss_that_has_had_a_gradient_may_be_a_constant(self):
-        values = iter([lambda x: x.abs().mean(), lambda _: torch.zeros(())])
+    def test_a_loss_may_be_0_before_it_begins_and_a_constant_after(self):
+        values = iter([lambda _: torch.zeros(()), lambda x: x.abs().mean(), lambda _: torch.ones(())])
         distiller = Distiller(*pair(), losses=dict(mine=Own(lambda x: next(values)(x))))
-        distiller(*batch())
         assert distiller(*batch())['mine'] == 0
+        distiller(*batch())
+        assert distiller(*batch())['mine'] == 1
         with torch.no_grad():
             Distiller(*pair(), losses=dict(mine=Own(lambda x: x.mean())))(*batch())
 
     @pytest.mark.parametrize(
-        'parts', [[nn.Linear(2, 2)], (nn.Parameter(torch.ones(2)),), dict(a=nn.Linear(2, 2))], ids=['list', 'tuple', 'dict']
+        'parts',
+        [[nn.Linear(2, 2)], (nn.Parameter(torch.ones(2)),), dict(a=nn.Linear(2, 2)), [(nn.Linear(2, 2),)]],
+        ids=['list', 'tuple', 'dict', 'nested'],
     )
-    def test_trainable_parts_outside_of_modules(self, parts):
-        loss = Own(torch.mean)
+    def test_trainable_parts_outside_of_modules_are_told(self, parts, monkeypatch):
+        told, loss = [], Own(torch.mean)
+        monkeypatch.setattr(logging.getLogger('mmcls_kd.distiller'), 'warning', told.append)
         loss.parts = parts
-        with pytest.raises(
-            ValueError, match='mine: Own.parts holds trainable parts in a .* neither trained nor saved: make'
-        ):
-            Distiller(*pair(), losses=dict(mine=loss))
-        loss.parts = [nn.Linear(2, 2).requires_grad_(False)]
         Distiller(*pair(), losses=dict(mine=loss))
+        assert len(told) == 1
+        assert told[0].startswith('mine: Own.parts holds trainable parts in a ')
+        assert told[0].endswith('neither trained nor saved: make it an nn.ModuleList, nn.ModuleDict or nn.ParameterList')
+
+    def test_frozen_parts_and_second_names_of_known_ones_are_not(self, monkeypatch):
+        told, loss = [], Own(torch.mean)
+        monkeypatch.setattr(logging.getLogger('mmcls_kd.distiller'), 'warning', told.append)
+        loss.layers = nn.ModuleList([nn.Linear(2, 2)])
+        loss.pairs = [(loss.layers[0], nn.Linear(2, 2).requires_grad_(False))]
+        Distiller(*pair(), losses=dict(mine=loss))
+        assert not told
 
     def test_a_tensor_that_is_no_buffer_is_told(self, monkeypatch):
         told, loss = [], Own(torch.mean)
