@@ -41,7 +41,7 @@ def _parameters_in(value: Any) -> Iterator[nn.Parameter]:
             yield from one.parameters()
         elif isinstance(one, nn.Parameter):
             yield one
-        else:
+        elif isinstance(one, dict | list | tuple):
             yield from _parameters_in(one)
 
 
