@@ -5,6 +5,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from .command.exits import errors_in_one_line
+
 VERBS = (
     'train',
     'test',
@@ -35,7 +37,8 @@ def main() -> None:
     """Run the command of the first word with the other words."""
     verb = sys.argv[1] if len(sys.argv) > 1 else '--help'
     if verb in ('-h', '--help'):
-        print(USAGE, *(f'{verb:10}  {module_of(verb).__doc__.splitlines()[0]}' for verb in VERBS), sep='\n')
+        with errors_in_one_line():
+            print(USAGE, *(f'{verb:10}  {module_of(verb).__doc__.splitlines()[0]}' for verb in VERBS), sep='\n')
         return
     if verb not in VERBS:
         from .errors import close_names

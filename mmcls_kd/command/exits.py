@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import select
 import signal
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ STATUS = 'MMCLS_KD_STATUS'
 RESUMES = 'the same command with --resume resumes'
 #: Exit code after Ctrl-C: 128 and the number of SIGINT.
 INTERRUPTED = 130
+#: Exit code where nobody reads the output any more: 128 and the number of SIGPIPE.
+UNREAD = 141
 
 
 def _is_distributed() -> bool:
@@ -70,6 +73,15 @@ def _end_interrupted(then: str) -> NoReturn:
     sys.exit(INTERRUPTED)
 
 
+def _end_if_unread(error: OSError) -> None:
+    """End the program without a word, with the code that shells give to such an end, if nobody reads its output (``| head``)."""
+    output = select.poll()
+    output.register(1, 0)
+    if isinstance(error, BrokenPipeError) and output.poll(0):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what Python has not written yet
+        _end_at_once(code=UNREAD) if _is_distributed() else sys.exit(UNREAD)
+
+
 def _note_termination() -> None:
     """Tell the launcher that the run was asked to end."""
     if status := os.environ.get(STATUS):
@@ -105,9 +117,12 @@ def errors_in_one_line(interrupted: str = 'the same command starts again') -> It
     """
     try:
         yield
+        sys.stdout.flush()
     except KeyboardInterrupt:
         _end_interrupted(interrupted)
     except (OSError, ValueError, TypeError, LookupError, ImportError, AssertionError, TrainingError) as error:
+        if isinstance(error, OSError):
+            _end_if_unread(error)
         _end(in_one_line(error))
     except AttributeError as error:
         if 'ConfigDict' not in str(error):
@@ -156,6 +171,7 @@ def ended_in_order(again: str = 'with --resume') -> Iterator[None]:
         message = str(error).splitlines()[-1].removeprefix(f'{type(error).__module__}.{type(error).__name__}: ')
         _end(message, code=error.exit_code)
     except OSError as error:
+        _end_if_unread(error)
         _end(f'{error}; what is saved stays as it is: see to the cause and go on {again}')
     except RuntimeError as error:
         _end_if_known(error, again)

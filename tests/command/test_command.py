@@ -1,5 +1,7 @@
 """``python -m mmcls_kd VERB``: verbs and tools, names of the program, and imports that wait for the command line."""
 
+import errno
+import os
 import runpy
 import subprocess
 import sys
@@ -46,6 +48,23 @@ def test_help_and_errors_of_the_command_line_import_no_library():
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == ''
     assert 'unknown verb' not in done.stdout
+
+
+@pytest.mark.parametrize('buffered', ['', '1'])
+@pytest.mark.parametrize('words', [['--help'], ['study', 'studies/glyphs.py', '--list']], ids=' '.join)
+def test_closed_output_ends_a_command_without_a_word(words, buffered):
+    reader, output = os.pipe()
+    os.close(reader)
+    command = [sys.executable, '-m', 'mmcls_kd', *words]
+    env = dict(os.environ, PYTHONUNBUFFERED=buffered)
+    done = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, text=True, cwd=TOOLBOX, env=env)
+    os.close(output)
+    assert (done.returncode, done.stderr) == (exits.UNREAD, '')
+
+
+def test_broken_pipe_of_another_process_is_told():
+    with pytest.raises(SystemExit, match='error: .*Broken pipe'), exits.errors_in_one_line():
+        raise BrokenPipeError(errno.EPIPE, 'Broken pipe')
 
 
 def test_options_may_stand_among_files():
