@@ -74,7 +74,7 @@ def _end_interrupted(then: str) -> NoReturn:
 
 
 def _end_if_unread(error: OSError) -> None:
-    """End the program without a word, with the code that shells give to such an end, if nobody reads its output (``| head``)."""
+    """End the program without a word, with the code that shells give, if nobody reads its output any more (``| head``)."""
     output = select.poll()
     output.register(1, 0)
     if isinstance(error, BrokenPipeError) and output.poll(0):

@@ -73,7 +73,7 @@ def calibration(args: argparse.Namespace, cfg: Any, form: Any, about: Mapping[st
 
 
 def write_int8(
-    args: argparse.Namespace, cfg: Any, form: Any, about: Mapping[str, Any], path: Path, calibration: Any
+    args: argparse.Namespace, cfg: Any, form: Any, about: Mapping[str, Any], path: Path, calibration: Any, sigmoid: bool
 ) -> None:
     """Quantise an exported file, and print both side by side.
 
@@ -84,6 +84,7 @@ def write_int8(
         about: Metadata of the file.
         path: The file in float.
         calibration: Calibration images.
+        sigmoid: Whether each logit is a label of its own.
     """
     from .. import export
 
@@ -92,7 +93,7 @@ def write_int8(
     kind = 'symmetric' if args.symmetric else 'asymmetric'
     print(f'{target}: {layers} layers in 8 bits; weights per channel, activations {kind}, ranges by {args.calibrate_method}')
     images, reason = export.measured_images(cfg, args.calibrate, form, about['classes'], args.test_images)
-    rows = export.compare({'float': path, 'int8': target}, images or calibration)
+    rows = export.compare({'float': path, 'int8': target}, images or calibration, sigmoid)
     print(export.table(rows))
     measured = images or calibration
     print(f'measured on {measured.count} images of {measured.source}, in onnxruntime on one thread')
@@ -132,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for name, path in paths.items():
             print(export.export(network, path, export.FORMATS[name], about, args.batch_size, args.opset), flush=True)
         if images is not None:
-            write_int8(args, cfg, network.images, about, paths['onnx'], images)
+            write_int8(args, cfg, network.images, about, paths['onnx'], images, is_multi_label(classifier))
     shape = ', '.join(map(str, about['input_shape']))
     print(f'input: `images`, float32 (N, {shape}), {about["input_order"]}, values from 0 to 255; normalised inside')
     following = ', before sigmoid' if is_multi_label(classifier) else ', before softmax' if about['num_classes'] else ''

@@ -163,9 +163,9 @@ class Row:
 
     Attributes:
         name: ``'float'`` or ``'int8'``.
-        top1: Accuracy in percent; None without labels or classes.
-        agreement: Share of images, in percent, with the class that the file in float predicts; of embeddings the mean cosine
-            similarity to those in float, in percent.
+        top1: Accuracy in percent; None without labels or classes, and with several labels an image.
+        agreement: Share of images, in percent, with the class, or with all the labels, that the file in float predicts; of
+            embeddings the mean cosine similarity to those in float, in percent.
         size: Size of the file in bytes.
         milliseconds: Time of one image.
     """
@@ -177,12 +177,13 @@ class Row:
     milliseconds: float
 
 
-def compare(files: Mapping[str, Path], images: Images) -> list[Row]:
+def compare(files: Mapping[str, Path], images: Images, sigmoid: bool = False) -> list[Row]:
     """Run files over images, and time them on single ones.
 
     Args:
         files: Paths by name, the file in float first.
         images: The images, with labels or without.
+        sigmoid: Whether each logit is a label of its own, predicted above 0: several labels an image, or one logit.
 
     Raises:
         ExportError: If a file gives logits that are no numbers.
@@ -201,14 +202,18 @@ def compare(files: Mapping[str, Path], images: Images) -> list[Row]:
         reference = outputs[next(iter(files))]
         total += len(batch)
         for name, values in outputs.items():
-            hits[name] += int((values.argmax(1) == labels).sum())
-            same[name] += alike(values, reference, output)
+            if output == 'logits':
+                predicted = predictions(values, sigmoid)
+                hits[name] += int((predicted == labels[:, None]).all(1).sum())
+                same[name] += int((predicted == predictions(reference, sigmoid)).all(1).sum())
+            else:
+                same[name] += similarity(values, reference)
     assert first is not None
     times = _milliseconds(sessions, first[: pinned or 1])
     return [
         Row(
             name,
-            100 * hits[name] / total if images.labelled and output == 'logits' else None,
+            100 * hits[name] / total if images.labelled and output == 'logits' and predicted.shape[1] == 1 else None,
             100 * same[name] / total,
             path.stat().st_size,
             times[name],
@@ -217,10 +222,13 @@ def compare(files: Mapping[str, Path], images: Images) -> list[Row]:
     ]
 
 
-def alike(values: np.ndarray, reference: np.ndarray, output: str) -> float:
-    """Return the number of images with the same class; of embeddings the sum of the cosine similarities."""
-    if output == 'logits':
-        return int((values.argmax(1) == reference.argmax(1)).sum())
+def predictions(logits: np.ndarray, sigmoid: bool) -> np.ndarray:
+    """Return the class of each image, (N, 1), or whether each of its labels is predicted, (N, labels)."""
+    return logits > 0 if sigmoid else logits.argmax(1, keepdims=True)
+
+
+def similarity(values: np.ndarray, reference: np.ndarray) -> float:
+    """Return the sum of the cosine similarities of embeddings."""
     lengths = np.linalg.norm(values, axis=1) * np.linalg.norm(reference, axis=1)
     return float(((values * reference).sum(1) / lengths.clip(1e-12)).sum())
 

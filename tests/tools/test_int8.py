@@ -17,7 +17,7 @@ from test_export_student import NETWORKS, PIPELINE, SWIN, classifier, pictures, 
 
 from mmcls_kd.export import calibration_images, image_format, measured_images
 from mmcls_kd.export.calibration import Images
-from mmcls_kd.export.int8 import Row, lost, table
+from mmcls_kd.export.int8 import Row, compare, lost, table
 from mmcls_kd.recipe.fake_quant import quantised_weight
 
 pytestmark = pytest.mark.filterwarnings('ignore:Fail to import')
@@ -189,6 +189,50 @@ def test_the_table_and_the_loss():
     assert lost(rows) == 1.25
     assert lost([Row('float', None, 100.0, 1, 1.0), Row('int8', None, 97.5, 1, 1.0)]) == 2.5
     assert table(rows).splitlines()[2].split() == ['int8', '91.75', '97.00', '100.0', '0.500']
+
+
+def mean_plus(path, shifts):
+    """An ONNX file whose logits are the means of an image's channels, each with a shift."""
+    import onnx
+    from onnx import helper
+
+    images, logits = (
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ['n', len(shifts), *size])
+        for name, size in (('images', (2, 2)), ('logits', ()))
+    )
+    constants = [
+        onnx.numpy_helper.from_array(np.array(shifts, np.float32), 'shifts'),
+        onnx.numpy_helper.from_array(np.array([2, 3]), 'axes'),
+    ]
+    nodes = [
+        helper.make_node('ReduceMean', ['images', 'axes'], ['means'], keepdims=0),
+        helper.make_node('Add', ['means', 'shifts'], ['logits']),
+    ]
+    graph = helper.make_graph(nodes, 'means', [images], [logits], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)], ir_version=9), str(path))
+    return path
+
+
+@pytest.mark.parametrize(
+    ('sigmoid', 'means', 'labels', 'shifts', 'top1', 'agreement'),
+    [
+        # one logit, on above 0: float says 0, 0, 1, 1; int8, half a unit lower, 0, 0, 0, 1
+        (True, [[-2.0], [-0.6], [0.3], [1.0]], [0, 1, 1, 1], [-0.5], (75, 50), 75),
+        # two labels an image: the third's second label is lost, the largest logits stay
+        (True, [[1.0, -1.0], [2.0, 1.0], [3.0, 0.2], [-1.0, -2.0]], [0, 0, 0, 0], [0.0, -0.5], (None, None), 75),
+        # two classes, of which an image has one
+        (False, [[1.0, -1.0], [2.0, 1.0], [3.0, 3.2], [-1.0, -2.0]], [0, 1, 1, 0], [0.0, -0.5], (75, 50), 75),
+    ],
+)
+def test_one_logit_and_several_labels_are_predicted_above_0(tmp_path, sigmoid, means, labels, shifts, top1, agreement):
+    pixels = np.broadcast_to(np.array(means, np.float32)[:, :, None, None], (4, len(shifts), 2, 2))
+    images = Images('a test', 4, True, lambda: iter(zip(pixels, labels, strict=True)))
+    files = dict(
+        float=mean_plus(tmp_path / 'float.onnx', [0.0] * len(shifts)), int8=mean_plus(tmp_path / 'int8.onnx', shifts)
+    )
+    rows = compare(files, images, sigmoid)
+    assert tuple(row.top1 for row in rows) == top1
+    assert [row.agreement for row in rows] == [100, agreement]
 
 
 @pytest.mark.slow
