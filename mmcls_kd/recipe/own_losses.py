@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import is_outside
+from ..features.layouts import tensors_in
 
 TOOLBOX = __name__.partition('.')[0]
 #: Errors of torch and Python in a loss, which do not name it.
@@ -55,9 +56,11 @@ def value_of_loss(name: str, loss: nn.Module, inputs: Mapping[str, Any], learns:
         learns: Whether the value has to have a gradient, unless it is 0, as before a loss begins.
 
     Raises:
-        ValueError: If it fails, or its value is no tensor of floating-point numbers or has no gradient; names the loss.
+        ValueError: If it fails or changes an input in place, or its value is no tensor of floating-point numbers or has no
+            gradient; names the loss.
     """
     kind = f'{name} ({type(loss).__name__})'
+    before = _versions(inputs)
     try:
         value = loss(**inputs)
     except UNNAMED as error:
@@ -65,6 +68,11 @@ def value_of_loss(name: str, loss: nn.Module, inputs: Mapping[str, Any], learns:
             raise  # the toolbox's losses name themselves
         read = ', '.join(f'{key} {tuple(tensor.shape)}' for key, tensor in inputs.items() if isinstance(tensor, Tensor))
         raise ValueError(f'{kind}: {type(error).__name__}: {error}; it got {read or "no tensors"}') from error
+    if changed := [key for key, versions in _versions(inputs).items() if versions != before[key]]:
+        raise ValueError(
+            f'{kind}: forward changes its input {changed[0]} in place, which other losses read too: compute a new '
+            f'tensor, such as {changed[0]} / 4 instead of {changed[0]} /= 4'
+        )
     if not isinstance(value, Tensor) or not value.is_floating_point():
         given = f'a tensor of {value.dtype}' if isinstance(value, Tensor) else f'a value of type {type(value).__name__}'
         raise ValueError(f'{kind}: forward returns {given}: return a tensor of floating-point numbers, such as their mean')
@@ -74,3 +82,8 @@ def value_of_loss(name: str, loss: nn.Module, inputs: Mapping[str, Any], learns:
             'without detach(), item(), argmax and the like'
         )
     return value
+
+
+def _versions(inputs: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Return torch's counts of the changes in place of the inputs' tensors."""
+    return {key: [one._version for one in tensors_in(value) if not one.is_inference()] for key, value in inputs.items()}

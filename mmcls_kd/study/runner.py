@@ -45,8 +45,10 @@ class StudyRunner:
         return self.planner.runs(sweep_results(self.records()))
 
     def selected(self) -> list[Run]:
-        """Return the planned runs that ``--only`` selects."""
-        return [run for run in self.planned() if self.is_selected(run.key)]
+        """Return the planned runs that ``--only`` selects; refuse names of which there are none."""
+        if not (runs := [run for run in self.planned() if self.is_selected(run.key)]):
+            raise ValueError(f'--only {" ".join(self.args.only)}: no planned run has such a name; --list shows them')
+        return runs
 
     def is_selected(self, key: str) -> bool:
         """Return whether ``--only`` selects a name."""
@@ -97,8 +99,6 @@ class StudyRunner:
         self.refuse_outdated()
         if self.args.only == ['*']:
             self.document()  # a missing place is an error before the runs
-        if not self.selected():
-            raise ValueError(f'--only {" ".join(self.args.only)}: no planned run has such a name; --list shows them')
         if runs := self.pending():
             print(f'{len(runs)} of {len(self.selected())} runs to do', flush=True)
         while runs := self.pending():
@@ -175,7 +175,7 @@ class StudyRunner:
         """Print the pending runs."""
         for run in (runs := self.pending()):
             print(run.key, *run.methods)
-        print(f'{len(runs)} of {len(self.planned())} runs to do')
+        print(f'{len(runs)} of {len(self.selected())} runs to do')
 
     def drop_outdated(self) -> int:
         """Remove the results of other settings that ``--only`` selects."""

@@ -446,6 +446,18 @@ class TestMistakesInALossOfOnesOwn:
         with pytest.raises(ValueError, match=rf'^mine \(Own\): {said}'):
             distiller(*batch())
 
+    @pytest.mark.parametrize('changed', ['logit_t', 'logit_s', 'stages_t'])
+    def test_a_change_of_an_input_in_place_is_refused(self, changed):
+        class Changing(losses.DistillLoss):
+            def forward(self, logit_s, logit_t, stages_t):
+                given = dict(logit_s=logit_s, logit_t=logit_t, stages_t=stages_t[-1])
+                given[changed].div_(4)
+                return (logit_s - logit_t).abs().mean()
+
+        distiller = Distiller(*pair(), losses=dict(mine=Changing(), kd='kd'))
+        with pytest.raises(ValueError, match=rf'^mine \(Changing\): forward changes its input {changed} in place, which'):
+            distiller(*batch())
+
     def test_a_loss_may_be_0_before_it_begins_and_a_constant_after(self):
         values = iter([lambda _: torch.zeros(()), lambda x: x.abs().mean(), lambda _: torch.ones(())])
         distiller = Distiller(*pair(), losses=dict(mine=Own(lambda x: next(values)(x))))

@@ -288,8 +288,16 @@ def test_check_compares_with_a_fresh_run(folder, capsys):
     assert 'has no result of that name' in study('--check', 'cnn/kd/seed9', only=())
 
 
-def test_an_unknown_name_is_refused(folder):
-    assert 'no planned run has such a name' in study(only=['cnn/kdd/*'])
+@pytest.mark.parametrize('words', [[], ['--list'], ['--commands', 'runs.sh']], ids=['run', 'list', 'commands'])
+def test_an_unknown_name_is_refused(folder, words):
+    assert 'no planned run has such a name' in study(*words, only=['cnn/kdd/*'])
+
+
+def test_the_list_counts_among_the_selected_runs(folder, capsys):
+    assert study(only=['cnn/kd/seed0']) == 0
+    capsys.readouterr()
+    assert study('--list', only=['cnn/kd/seed[01]']) == 0
+    assert capsys.readouterr().out.splitlines() == ['cnn/kd/seed1 kd', '1 of 2 runs to do']
 
 
 def test_where_it_ran_is_not_in_what_is_kept(tmp_path, monkeypatch):
