@@ -16,6 +16,7 @@ from mmpretrain.registry import (
     DATA_SAMPLERS,
     HOOKS,
     LOOPS,
+    MODELS,
     OPTIM_WRAPPER_CONSTRUCTORS,
     OPTIM_WRAPPERS,
     RUNNERS,
@@ -31,6 +32,8 @@ from mmcls_kd.configs.reading import RunConfig
 from mmcls_kd.engine.amp import CPUAmpOptimWrapper
 from mmcls_kd.engine.config import count_samples, training_config
 from mmcls_kd.engine.data import images_in
+from mmcls_kd.engine.first_batch import first_images
+from mmcls_kd.engine.models import fill_in_classes
 from mmcls_kd.engine.runtime import build_runner
 from mmcls_kd.engine.views import views_of
 from mmcls_kd.errors import TrainingError
@@ -197,6 +200,22 @@ def test_it_works(name, trained):
     runner = trained(**WORKS[name])
     assert runner.iter >= 2
     assert all(p.isfinite().all() for p in runner.model.parameters())
+
+
+@pytest.mark.parametrize('keys', [dict(train_cfg=dict(augments=MIXUP)), dict(data_preprocessor=dict(to_onehot=True))])
+def test_one_hot_labels_have_the_classes_of_the_student(keys, built):
+    runner = built(model=dict(dict(data_preprocessor={}), **keys))
+    data = runner.model.data_preprocessor(first_images(runner.train_dataloader, 4), training=True)
+    assert [len(sample.gt_score) for sample in data['data_samples']] == [3] * 4
+
+
+@pytest.mark.parametrize('name', ['ImageClassifier', 'TimmClassifier'])
+def test_one_hot_labels_have_the_classes_of_a_network(name):
+    network = resnet(2, 3) if name == 'ImageClassifier' else dict(type=name, model_name='resnet10t', num_classes=3)
+    model = MODELS.build(dict(network, train_cfg=dict(augments=MIXUP)))
+    assert model.data_preprocessor.num_classes is None
+    fill_in_classes(model)
+    assert model.data_preprocessor.num_classes == 3
 
 
 @pytest.mark.parametrize('keys', [{}, dict(loss_scale=512.0, dtype='float16')])

@@ -7,7 +7,6 @@ import inspect
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -29,18 +28,16 @@ from ..engine.folders import LAYOUTS
 from ..engine.knn_hook import KNNAgreementHook
 from ..engine.labels import check_names, ways_of
 from ..engine.loss_watch import value_of
-from ..engine.models import unwrapped
+from ..engine.models import classes_of, unwrapped
 from ..engine.optimizer_state import match_by_name
 from ..engine.rates import scale_rates
 from ..engine.resumption import flattened
 from ..engine.unlabelled import all_unlabelled, has_unlabelled, labelled_datasets
 from ..engine.views import check_store
 from ..errors import ChoiceError, TrainingError, close_names, in_one_line, listed, refusals_named, registered
-from ..features.dry_run import dry_run
 from ..files.checkpoint import read_start
 from ..files.packed_list import PackedList
 from ..networks.classes import compare_order, names_in
-from ..networks.heads import label_count
 from ..networks.loading import fetch
 from ..networks.weights import student_weights, weights_of
 from ..recipe.labels import check_unlabelled
@@ -342,15 +339,6 @@ def check_resumed(model: nn.Module, source: str, checkpoint: Mapping) -> None:
                 'resume with the settings and images that the run had, or start from its weights alone (load_from, without '
                 '--resume)'
             )
-
-
-def classes_of(model: Any) -> int | None:
-    """Return the number of classes of a model, two for one logit; None if unknown."""
-    found = getattr(model, 'num_classes', getattr(getattr(model, 'head', None), 'num_classes', None))
-    if found is None:
-        with suppress(ValueError):
-            return dry_run(model, 'model').num_classes
-    return label_count(model, found)
 
 
 def check_data(runner: Runner, loaders: Mapping[str, DataLoader]) -> None:

@@ -34,6 +34,7 @@ from ..patches import start_faster
 from .console import ConsoleRunner, hide_platform_warnings
 from .extras import check_backends
 from .labels import has_labels, training_names
+from .models import fill_in_classes, unwrapped
 from .resumption import count_before_saving
 
 #: Names of torch.distributed's variables in other launchers.
@@ -207,6 +208,7 @@ def build_runner(cfg: Config) -> Runner:
             raise
         text = in_one_line(error)
         raise ValueError(f'the run cannot be built: {"".join(_keys_of(cfg, text))}{text}') from error
+    fill_in_classes(unwrapped(runner))
     count_before_saving(runner)
     return runner
 
