@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from mmengine.dataset import pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel
 from mmengine.runner import Runner
@@ -83,7 +84,7 @@ class NeighbourHook(Hook):
                 Subset(dataset, chosen),
                 batch_size=other.get('batch_size', 32),
                 num_workers=other.get('num_workers', 0),
-                collate_fn=_together,
+                collate_fn=pseudo_collate,
                 generator=torch.Generator(),  # else it would draw from the run's
             )
         return self._loaders[key]
@@ -148,11 +149,6 @@ class KNNHook(NeighbourHook):
         with evaluating(nn.ModuleList(model.teacher_holder.networks)):
             pairs = [_labelled(model, loader, embed) for loader in self._loaders_of(runner, part)]
         return 100 * knn_accuracy(*pairs[0], *pairs[1], self.k, self.temperature)
-
-
-def _together(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Collect samples in lists, as data preprocessors take them."""
-    return {key: [sample[key] for sample in samples] for key in samples[0]}
 
 
 @HOOKS.register_module()
