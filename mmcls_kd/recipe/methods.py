@@ -301,7 +301,7 @@ class MethodList:
 
     def need(self, fact: str) -> bool:
         """Check whether a method that is switched on has a keyword that a fact fills in, such as ``num_samples``."""
-        return any(fact in getattr(loss_class(entry), 'facts', {}).values() for entry in self.active)
+        return any(fact in facts_of(loss_class(entry)) for entry in self.active)
 
     def parsed(self) -> list[Method]:
         """Parse the methods that are switched on.
