@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .dis_losses.common import HALF
+from .dis_losses.common import at_least_float32
 from .errors import close_names, need_library, refusals_named
 from .features.classifier import linear_classifier, weight_and_bias
 from .features.dry_run import DryRun, dry_run, evaluating, scores
@@ -306,7 +306,7 @@ class BaseDistiller(nn.Module):
         names = {name.removesuffix('_s'): name for name in parameters_of(predict_logit.__func__)}
         with record(self.student, {name: self.student_taps[name] for name in names}) as seen:
             self.student(inputs)
-        return predict_logit(**{names[name]: _at_least_float32(tensor) for name, tensor in seen.items()})
+        return predict_logit(**{names[name]: at_least_float32(tensor) for name, tensor in seen.items()})
 
     def _apply(self, fn: Any, recurse: bool = True) -> BaseDistiller:
         """Move the teachers along to another device or type; the losses stay in float32 at least, in which they compute.
@@ -321,7 +321,7 @@ class BaseDistiller(nn.Module):
         for network in self.teachers:
             network._apply(fn, recurse)
         super()._apply(fn, recurse)
-        self.distill_losses._apply(_at_least_float32)
+        self.distill_losses._apply(at_least_float32)
         return self
 
 
@@ -508,7 +508,7 @@ class Distiller(BaseDistiller):
             with without_reentry(), record(self.student, self.student_taps) as features[view]:
                 logit = scores(self.student(seen_images))
             if self.num_classes and view in self.task_views:
-                tasks.append(self._task(_at_least_float32(logit), None if absent else labels))
+                tasks.append(self._task(at_least_float32(logit), None if absent else labels))
         terms = {'task': self.task_weight * sum(tasks[1:], tasks[0])} if tasks else {}
         terms |= self.distill(views, places, features, {GT_LABEL: labels, SAMPLE_IDX: indices})
         return {'loss': torch.stack([term.mean() for term in terms.values()]).sum(), **terms}
@@ -600,11 +600,6 @@ class Distiller(BaseDistiller):
         """
         with evaluating(self):
             return scores(self.student(images)) if self.predictor is None else self.predicted_logit(images)
-
-
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    """Raise half precision to float32."""
-    return tensor.float() if tensor.dtype in HALF else tensor
 
 
 def _as_indices(indices: Any, count: int, device: torch.device) -> Tensor:
