@@ -662,7 +662,7 @@ def _teacher(given: Any, student: nn.Module, inputs: Mapping[str, Any] | None, k
         return TeacherGroup(several, [spec.weight for spec in specs])
     spec = given if isinstance(given, TeacherSpec) else TeacherSpec(given)
     network = load_network(spec.network) if isinstance(spec.network, str) else spec.network
-    if isinstance(network, FrozenTeacher | TeacherGroup | StoredTeacher):
+    if isinstance(network, TeacherLike):
         _check_apart(student, network.networks)
         _check_unset(type(network).__name__, spec, keywords)
         return network
