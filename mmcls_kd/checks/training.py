@@ -318,7 +318,10 @@ def check_start(student: nn.Module, source: str, checkpoint: Mapping) -> None:
     own = {k: tuple(v.shape) for k, v in student.state_dict().items()}
     other = sorted(own.items() ^ {(k, tuple(v.shape)) for k, v in weights.items()})
     if other:
-        raise ValueError(f'load_from {source} holds another student: {other[0][0]} and {len(other) - 1} more differ')
+        raise ValueError(
+            f'load_from {source} holds another student: {other[0][0]} and {len(other) - 1} more differ: set '
+            'model.student_cfg to the network of that file'
+        )
 
 
 def check_some_fit(network: nn.Module, source: str, checkpoint: Mapping) -> None:
