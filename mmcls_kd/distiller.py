@@ -520,7 +520,7 @@ class Distiller(BaseDistiller):
         return task_loss(logit, labels, self.multi_label, self.task_loss, self._missing)
 
     def _check_images(self, images: Tensor, count: int) -> None:
-        """Refuse what is no batch of images, and another ratio than that for which tokens were laid out."""
+        """Refuse anything but a batch of images, and another aspect ratio than that for which tokens were laid out."""
         if images.dim() != 4 or not len(images) or len(images) != count:
             raise ValueError(
                 f'images of shape {tuple(images.shape)}: give a batch of at least one image, (N, C, H, W), and two views of '
@@ -534,7 +534,7 @@ class Distiller(BaseDistiller):
             )
 
     def _check_batch(self, labels: Tensor | None) -> None:
-        """Refuse labels outside of the classes (on a GPU in the first batch alone); warn once of what is forgotten."""
+        """Refuse labels outside of the classes (on a GPU in the first batch alone); warn once of forgotten calls."""
         if torch.compiler.is_compiling():
             return
         if labels is not None and len(labels) and (labels.device.type == 'cpu' or not self._seen_batch):
@@ -603,7 +603,7 @@ class Distiller(BaseDistiller):
 
 
 def _as_indices(indices: Any, count: int, device: torch.device) -> Tensor:
-    """Return the index of each sample, (N,), on a device; refuse what is none."""
+    """Return the index of each sample, (N,), on a device; refuse anything but integers of that shape."""
     indices = torch.as_tensor(indices, device=device)
     if indices.shape != (count,) or indices.dtype == torch.bool or indices.is_floating_point():
         raise ValueError(
@@ -636,7 +636,7 @@ def _methods(losses: Any) -> list[Method]:
 
 
 def _check_plain(role: str, network: Any) -> None:
-    """Refuse what is no module, or wraps one and so hides its features."""
+    """Refuse anything but a module, and wrappers, which hide the features of one."""
     if not isinstance(network, nn.Module):
         raise ValueError(f'{role}: give a module, not {network!r}')
     if hasattr(network, '_orig_mod'):

@@ -359,7 +359,7 @@ def classes_of(model: Any) -> int | None:
 def check_data(runner: Runner, loaders: Mapping[str, DataLoader]) -> None:
     """Check labels, class names, metrics and images of the data of a run, whose dataloaders are given by name."""
     model = unwrapped(runner)
-    inner = getattr(model, 'module', model)  # of what test-time augmentation wraps
+    inner = getattr(model, 'module', model)  # the model that test-time augmentation wraps
     num_classes, several = classes_of(inner), getattr(inner, 'multi_label', not hasattr(inner, 'student'))
     loops = dict(val_dataloader=('val_loop', 'val_evaluator'), test_dataloader=('test_loop', 'test_evaluator'))
     for text in check_names({name: list(plain_datasets(loader.dataset)) for name, loader in loaders.items()}):

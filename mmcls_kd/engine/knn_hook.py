@@ -142,7 +142,7 @@ class KNNHook(NeighbourHook):
     def teacher_top1(self, runner: Runner, part: str = 'val_dataloader') -> float:
         """Measure the embeddings of a distiller's teacher on the images of a dataloader: as ``knn/top1``.
 
-        Those of several teachers are normalized and joined.
+        Those of several teachers are normalised and joined.
         """
         model = unwrapped(runner)
         embed = teacher_embedding(model.teacher_holder)

@@ -159,7 +159,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def uncompiled(network: nn.Module) -> Iterator[None]:
-    """Run without what ``Module.compile`` made: it would be made anew for each hook.
+    """Run uncompiled: parts that ``Module.compile`` has compiled would be compiled anew for each hook.
 
     ``torch.compiler.set_stance`` imports torch's compiler, for seconds, and holds in all threads.
     """

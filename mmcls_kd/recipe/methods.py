@@ -21,7 +21,7 @@ STUDENT_LINEAR, TEACHER_LINEAR = ('student_weight', 'student_bias'), ('teacher_w
 ALIASES = {'feat_mid': 'feat_mid_s'}
 #: Keys of a method's entry that are no keywords of its loss; the last is mmengine's, in configs of a package.
 NO_KEYWORDS = ('type', 'name', 'use_this', 'loss_weight', 'stages', 'curriculum', 'task_weight', 'task_views', '_scope_')
-#: What a loss may be built with, beside sizes.
+#: Facts that a loss may be built with, beside sizes.
 FACTS = ('num_samples', 'batch_size', 'teacher_weight', 'teacher_head', 'teacher_tail', 'teacher_norms')
 #: The views of an image, each with the suffix of its features' names.
 VIEWS = {'weak': '', 'strong': '_strong'}
