@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .dis_losses.common import HALF
+from .dis_losses.common import at_least_float32
 from .errors import close_names, need_library, refusals_named
 from .features.classifier import linear_classifier, weight_and_bias
 from .features.dry_run import DryRun, dry_run, evaluating, scores
@@ -306,7 +306,7 @@ class BaseDistiller(nn.Module):
         names = {name.removesuffix('_s'): name for name in parameters_of(predict_logit.__func__)}
         with record(self.student, {name: self.student_taps[name] for name in names}) as seen:
             self.student(inputs)
-        return predict_logit(**{names[name]: _at_least_float32(tensor) for name, tensor in seen.items()})
+        return predict_logit(**{names[name]: at_least_float32(tensor) for name, tensor in seen.items()})
 
     def _apply(self, fn: Any, recurse: bool = True) -> BaseDistiller:
         """Move the teachers along to another device or type; the losses stay in float32 at least, in which they compute.
@@ -321,7 +321,7 @@ class BaseDistiller(nn.Module):
         for network in self.teachers:
             network._apply(fn, recurse)
         super()._apply(fn, recurse)
-        self.distill_losses._apply(_at_least_float32)
+        self.distill_losses._apply(at_least_float32)
         return self
 
 
@@ -508,7 +508,7 @@ class Distiller(BaseDistiller):
             with without_reentry(), record(self.student, self.student_taps) as features[view]:
                 logit = scores(self.student(seen_images))
             if self.num_classes and view in self.task_views:
-                tasks.append(self._task(_at_least_float32(logit), None if absent else labels))
+                tasks.append(self._task(at_least_float32(logit), None if absent else labels))
         terms = {'task': self.task_weight * sum(tasks[1:], tasks[0])} if tasks else {}
         terms |= self.distill(views, places, features, {GT_LABEL: labels, SAMPLE_IDX: indices})
         return {'loss': torch.stack([term.mean() for term in terms.values()]).sum(), **terms}
@@ -520,7 +520,7 @@ class Distiller(BaseDistiller):
         return task_loss(logit, labels, self.multi_label, self.task_loss, self._missing)
 
     def _check_images(self, images: Tensor, count: int) -> None:
-        """Refuse what is no batch of images, and another ratio than that for which tokens were laid out."""
+        """Refuse anything but a batch of images, and another aspect ratio than that for which tokens were laid out."""
         if images.dim() != 4 or not len(images) or len(images) != count:
             raise ValueError(
                 f'images of shape {tuple(images.shape)}: give a batch of at least one image, (N, C, H, W), and two views of '
@@ -534,7 +534,7 @@ class Distiller(BaseDistiller):
             )
 
     def _check_batch(self, labels: Tensor | None) -> None:
-        """Refuse labels outside of the classes (on a GPU in the first batch alone); warn once of what is forgotten."""
+        """Refuse labels outside of the classes (on a GPU in the first batch alone); warn once of forgotten calls."""
         if torch.compiler.is_compiling():
             return
         if labels is not None and len(labels) and (labels.device.type == 'cpu' or not self._seen_batch):
@@ -602,13 +602,8 @@ class Distiller(BaseDistiller):
             return scores(self.student(images)) if self.predictor is None else self.predicted_logit(images)
 
 
-def _at_least_float32(tensor: Tensor) -> Tensor:
-    """Raise half precision to float32."""
-    return tensor.float() if tensor.dtype in HALF else tensor
-
-
 def _as_indices(indices: Any, count: int, device: torch.device) -> Tensor:
-    """Return the index of each sample, (N,), on a device; refuse what is none."""
+    """Return the index of each sample, (N,), on a device; refuse anything but integers of that shape."""
     indices = torch.as_tensor(indices, device=device)
     if indices.shape != (count,) or indices.dtype == torch.bool or indices.is_floating_point():
         raise ValueError(
@@ -641,7 +636,7 @@ def _methods(losses: Any) -> list[Method]:
 
 
 def _check_plain(role: str, network: Any) -> None:
-    """Refuse what is no module, or wraps one and so hides its features."""
+    """Refuse anything but a module, and wrappers, which hide the features of one."""
     if not isinstance(network, nn.Module):
         raise ValueError(f'{role}: give a module, not {network!r}')
     if hasattr(network, '_orig_mod'):
@@ -667,7 +662,7 @@ def _teacher(given: Any, student: nn.Module, inputs: Mapping[str, Any] | None, k
         return TeacherGroup(several, [spec.weight for spec in specs])
     spec = given if isinstance(given, TeacherSpec) else TeacherSpec(given)
     network = load_network(spec.network) if isinstance(spec.network, str) else spec.network
-    if isinstance(network, FrozenTeacher | TeacherGroup | StoredTeacher):
+    if isinstance(network, TeacherLike):
         _check_apart(student, network.networks)
         _check_unset(type(network).__name__, spec, keywords)
         return network

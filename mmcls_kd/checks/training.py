@@ -315,7 +315,10 @@ def check_start(student: nn.Module, source: str, checkpoint: Mapping) -> None:
     own = {k: tuple(v.shape) for k, v in student.state_dict().items()}
     other = sorted(own.items() ^ {(k, tuple(v.shape)) for k, v in weights.items()})
     if other:
-        raise ValueError(f'load_from {source} holds another student: {other[0][0]} and {len(other) - 1} more differ')
+        raise ValueError(
+            f'load_from {source} holds another student: {other[0][0]} and {len(other) - 1} more differ: set '
+            'model.student_cfg to the network of that file'
+        )
 
 
 def check_some_fit(network: nn.Module, source: str, checkpoint: Mapping) -> None:
@@ -344,7 +347,7 @@ def check_resumed(model: nn.Module, source: str, checkpoint: Mapping) -> None:
 def check_data(runner: Runner, loaders: Mapping[str, DataLoader]) -> None:
     """Check labels, class names, metrics and images of the data of a run, whose dataloaders are given by name."""
     model = unwrapped(runner)
-    inner = getattr(model, 'module', model)  # of what test-time augmentation wraps
+    inner = getattr(model, 'module', model)  # the model that test-time augmentation wraps
     num_classes, several = classes_of(inner), getattr(inner, 'multi_label', not hasattr(inner, 'student'))
     loops = dict(val_dataloader=('val_loop', 'val_evaluator'), test_dataloader=('test_loop', 'test_evaluator'))
     for text in check_names({name: list(plain_datasets(loader.dataset)) for name, loader in loaders.items()}):

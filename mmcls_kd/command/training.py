@@ -1,4 +1,4 @@
-"""What every training by a command shares: its options, and its runner with all checked."""
+"""The common part of all trainings by a command: options, and a runner after all checks."""
 
 from __future__ import annotations
 

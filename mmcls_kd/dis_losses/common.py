@@ -37,6 +37,11 @@ def all_gather(values: Tensor) -> list[Tensor]:
     return gathered
 
 
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Raise half precision to float32."""
+    return tensor.float() if tensor.dtype in HALF else tensor
+
+
 def full_precision(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Run a loss's ``forward`` outside of autocast, with half-precision inputs raised to float32.
 
@@ -53,7 +58,7 @@ def full_precision(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     def raised(value: Any) -> Any:
         if isinstance(value, (tuple, list)):
             return type(value)(map(raised, value))
-        return value.float() if isinstance(value, Tensor) and value.dtype in HALF else value
+        return at_least_float32(value) if isinstance(value, Tensor) else value
 
     @functools.wraps(forward)
     def wrapped(self: nn.Module, *args: Any, **kwargs: Any) -> Tensor:

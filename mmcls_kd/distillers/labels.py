@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -51,7 +52,7 @@ def compare_heads(student: nn.Module, teachers: Sequence[nn.Module]) -> None:
                 f'the teacher’s {part} ({type(head).__name__}) is for {kinds[ours]} an image, and the student’s for '
                 f'{kinds[not ours]}: are its logits to be learnt so?',
                 'current',
-                30,
+                logging.WARNING,
             )
 
 

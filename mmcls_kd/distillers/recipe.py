@@ -133,9 +133,8 @@ class Recipe:
                 or the mode is one whose logits are not stored.
             FileNotFoundError: If config, weights or store are missing.
         """
-        read = [(method, name) for method in methods for name in method.inputs if needs_teacher(name)]
         settings = self.teachers
-        if not read:
+        if not any(needs_teacher(name) for method in methods for name in method.inputs):
             return None
         mode, store = self.model.get('teacher_mode', 'eval'), self.model.get('teacher_store')
         if store and mode == 'train':

@@ -285,9 +285,9 @@ class SeededDataset:
                 data_sample.set_field((index.epoch, index.place), 'view', field_type='metainfo')
         return sample
 
-    def draws_again(self, count: int = 8) -> bool:
+    def draws_again(self) -> bool:
         """Check with some samples that one drawn twice at one place in the training is the same: all draws are seeded."""
-        count = min(count, len(self))
+        count = min(8, len(self))
         indices = [SampleIndex(k * len(self) // count, 0, k) for k in range(count)]
         with states_kept():
             pairs = [(self[index], self[index]) for index in indices]

@@ -14,8 +14,8 @@ import numpy as np
 
 #: Words of 32 bits that are made for each sample by themselves; those beyond are drawn one sample at a time.
 WORDS = 24
-#: MT19937: size of its state, distance of the word that is mixed in, and its constants.
-STATE, MIDDLE = 624, 397
+#: MT19937: distance of the word that is mixed in, and its constants.
+MIDDLE = 397
 FACTOR, MATRIX, UPPER, LOWER = (np.uint32(n) for n in (1812433253, 0x9908B0DF, 0x80000000, 0x7FFFFFFF))
 
 

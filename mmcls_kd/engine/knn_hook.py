@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from mmengine.dataset import pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel
 from mmengine.runner import Runner
@@ -83,7 +84,7 @@ class NeighbourHook(Hook):
                 Subset(dataset, chosen),
                 batch_size=other.get('batch_size', 32),
                 num_workers=other.get('num_workers', 0),
-                collate_fn=_together,
+                collate_fn=pseudo_collate,
                 generator=torch.Generator(),  # else it would draw from the run's
             )
         return self._loaders[key]
@@ -141,23 +142,13 @@ class KNNHook(NeighbourHook):
     def teacher_top1(self, runner: Runner, part: str = 'val_dataloader') -> float:
         """Measure the embeddings of a distiller's teacher on the images of a dataloader: as ``knn/top1``.
 
-        Those of several teachers are normalized and joined.
+        Those of several teachers are normalised and joined.
         """
         model = unwrapped(runner)
-        holder = model.teacher_holder
-
-        def embed(images: Tensor) -> Tensor:
-            vectors = [one(images, None, ['vector'])['vector'].float() for one in getattr(holder, 'teachers', [holder])]
-            return torch.cat([nn.functional.normalize(vector, dim=1) for vector in vectors], 1)
-
-        with evaluating(nn.ModuleList(holder.networks)):
+        embed = teacher_embedding(model.teacher_holder)
+        with evaluating(nn.ModuleList(model.teacher_holder.networks)):
             pairs = [_labelled(model, loader, embed) for loader in self._loaders_of(runner, part)]
         return 100 * knn_accuracy(*pairs[0], *pairs[1], self.k, self.temperature)
-
-
-def _together(samples: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Collect samples in lists, as data preprocessors take them."""
-    return {key: [sample[key] for sample in samples] for key in samples[0]}
 
 
 @HOOKS.register_module()
@@ -210,20 +201,26 @@ class KNNAgreementHook(NeighbourHook):
 def taught(model: Any, loader: DataLoader) -> tuple[Tensor, Tensor | None]:
     """Compute the teacher's embeddings, (N, D), and classes, (N,), of all images; None if its classes are not exclusive."""
     holder = model.teacher_holder
-    members = getattr(holder, 'teachers', [holder])
     exclusive = holder.num_classes > 1 and not getattr(model, 'multi_label', False)
-
-    def embed(images: Tensor) -> Tensor:
-        names = ['vector' if 'vector' in one.shapes else 'logit' for one in members]
-        vectors = [one(images, None, [name])[name].float() for one, name in zip(members, names, strict=True)]
-        return torch.cat([nn.functional.normalize(vector, dim=1) for vector in vectors], 1)
 
     def classify(images: Tensor) -> Tensor:
         return holder(images, None, ['logit'])['logit'].argmax(dim=1)
 
     with evaluating(nn.ModuleList(holder.networks)):
-        vectors, _ = read_all(model, loader, embed)
+        vectors, _ = read_all(model, loader, teacher_embedding(holder))
         return vectors, read_all(model, loader, classify)[0].long() if exclusive else None
+
+
+def teacher_embedding(holder: Any) -> Callable[[Tensor], Tensor]:
+    """Return the function from images to a teacher's embeddings, else its logits; several teachers' are joined."""
+    members = getattr(holder, 'teachers', [holder])
+    names = ['vector' if 'vector' in one.shapes else 'logit' for one in members]
+
+    def embed(images: Tensor) -> Tensor:
+        vectors = [one(images, None, [name])[name].float() for one, name in zip(members, names, strict=True)]
+        return torch.cat([nn.functional.normalize(vector, dim=1) for vector in vectors], 1)
+
+    return embed
 
 
 @torch.no_grad()

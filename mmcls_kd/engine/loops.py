@@ -51,7 +51,7 @@ class _ResumableLoop:
         TrainingError: During training, see ``on_nonfinite`` and ``on_unreadable``.
     """
 
-    # what mmengine's loop, the other base, has
+    # attributes of the other base, mmengine's loop
     runner: Runner
     dataloader: DataLoader
     _iter: int

@@ -40,7 +40,7 @@ FIXED = {LoadImageFromFile, Resize, CenterCrop, Pad, transforms.ResizeEdge, tran
 FIXED_OF_TORCHVISION = {vision.Resize, vision.CenterCrop, vision.Pad, vision.Grayscale}
 #: Number of samples whose draws are made at once; the more, the less a draw costs.
 AT_ONCE = 4096
-#: What stands in a label's place for an image without one.
+#: Placeholder of a missing label.
 NO_LABEL = np.iinfo(np.int64).min
 #: Labels beside the class, some of which a transform changes with the image.
 OTHERS = {'gt_score', 'mask', 'gt_bboxes', 'gt_keypoints', 'gt_seg_map'}

@@ -1,4 +1,4 @@
-"""The process of a run: what it needs before anything is built, its launcher, and its runner."""
+"""The process of a run: its preparation, its launcher, and its runner."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def wait_for_new_name(cfg: Config) -> None:
         time.sleep(0.05)
 
 
-#: What mmengine's hooks say of a metric whose name does not tell whether more is better.
+#: Part of mmengine's message for a metric whose name does not tell whether more is better.
 NO_RULE = 'Cannot infer the rule for'
 SET_RULE = (
     "Beside the metric (save_best of default_hooks.checkpoint, monitor of EarlyStoppingHook) set rule='greater' if more is "

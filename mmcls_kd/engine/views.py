@@ -94,7 +94,10 @@ def loop_of(runner: Runner) -> ResumableEpochLoop:
     """Return a run's training loop; one without epochs, or whose random numbers differ from run to run, is refused."""
     loop = runner.train_loop
     if not isinstance(loop, ResumableEpochLoop):
-        raise ValueError(f'a teacher store is for training by epochs, and train_cfg.type is {type(loop).__name__}')
+        raise ValueError(
+            f'a teacher store is for training by epochs, and train_cfg.type is {type(loop).__name__}: set '
+            'train_cfg=dict(by_epoch=True, max_epochs=...)'
+        )
     if runner.cfg.get('randomness', {}).get('seed') is None:
         raise ValueError('a teacher store needs a fixed seed: set randomness=dict(seed=0, diff_rank_seed=True)')
     return loop

@@ -159,7 +159,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def uncompiled(network: nn.Module) -> Iterator[None]:
-    """Run without what ``Module.compile`` made: it would be made anew for each hook.
+    """Run uncompiled: parts that ``Module.compile`` has compiled would be compiled anew for each hook.
 
     ``torch.compiler.set_stance`` imports torch's compiler, for seconds, and holds in all threads.
     """
@@ -201,7 +201,7 @@ def dry_run(network: nn.Module, role: str, size: tuple[int, int] | None = None, 
                     return found if role == 'student' else replace(found, without_graph=frozenset())
             reasons[channels].setdefault(reason, f'{height} × {width}')
     first = next((module.in_channels for module in network.modules() if isinstance(module, nn.Conv2d)), 3)
-    shown = first if first in (1, 3) and first in counts else counts[0]  # the reason that is not its first convolution's
+    shown = first if first in (1, 3) else counts[0]  # the reason that is not its first convolution's
     tried = '; '.join(f'{place}: {reason}' for reason, place in [*reasons[shown].items()][:4])
     key = 'TeacherSpec(inputs=dict(size=...)), or model.teacher_pixels=dict(size=...) in a config'
     if role == 'student':

@@ -129,7 +129,7 @@ def _extra_tokens(network: nn.Module) -> int | None:
     found = (getattr(module, name, None) for module in network.modules() for name in EXTRA_TOKENS)
     configs = (getattr(module, 'config', None) for module in network.modules())  # Hugging Face's, beside the class token
     registers = (getattr(config, 'num_register_tokens', None) for config in configs)
-    stated = (count for count in chain(found, (r + 1 if isinstance(r, int) else None for r in registers)))
+    stated = chain(found, (count + 1 for count in registers if isinstance(count, int)))
     return next((count for count in stated if isinstance(count, int)), None)
 
 

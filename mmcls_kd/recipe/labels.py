@@ -20,7 +20,7 @@ UNKNOWN = (
     'samples without a label, and task_loss returns a mean that would include them: let it return the loss of each sample '
     "(reduction='none')"
 )
-#: What takes the place of a missing label, in the methods that need one.
+#: Substitutes for a missing label, in the methods that need one; None for none.
 SUBSTITUTES = (None, 'teacher')
 
 
@@ -97,7 +97,7 @@ def as_labels(labels: Any, count: int, num_classes: int, device: torch.device) -
         labels: Class indices of any type of integers, or scores; a tensor, an array or a list.
         count: Number of samples.
         num_classes: Number of the student's logits.
-        device: Device for what is no tensor.
+        device: Device for arrays and lists.
 
     Raises:
         ValueError: If they are neither; names the form to give.

@@ -21,7 +21,7 @@ STUDENT_LINEAR, TEACHER_LINEAR = ('student_weight', 'student_bias'), ('teacher_w
 ALIASES = {'feat_mid': 'feat_mid_s'}
 #: Keys of a method's entry that are no keywords of its loss; the last is mmengine's, in configs of a package.
 NO_KEYWORDS = ('type', 'name', 'use_this', 'loss_weight', 'stages', 'curriculum', 'task_weight', 'task_views', '_scope_')
-#: What a loss may be built with, beside sizes.
+#: Facts that a loss may be built with, beside sizes.
 FACTS = ('num_samples', 'batch_size', 'teacher_weight', 'teacher_head', 'teacher_tail', 'teacher_norms')
 #: The views of an image, each with the suffix of its features' names.
 VIEWS = {'weak': '', 'strong': '_strong'}
@@ -301,7 +301,7 @@ class MethodList:
 
     def need(self, fact: str) -> bool:
         """Check whether a method that is switched on has a keyword that a fact fills in, such as ``num_samples``."""
-        return any(fact in getattr(loss_class(entry), 'facts', {}).values() for entry in self.active)
+        return any(fact in facts_of(loss_class(entry)) for entry in self.active)
 
     def parsed(self) -> list[Method]:
         """Parse the methods that are switched on.

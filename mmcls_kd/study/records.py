@@ -14,7 +14,7 @@ Record = dict[str, Any]
 RESULT = 'result.json'
 #: Reason for refusing a second study, see :func:`~mmcls_kd.files.locks.locked`.
 RUNNING = 'this study is running already'
-#: What a line has at least.
+#: Required keys of a line.
 KEYS = (
     *('key', 'kind', 'pair', 'row', 'seed', 'digest', 'methods', 'changed', 'factor'),
     *('last', 'best', 'best_epoch', 'held_out', 'held_out_accuracy', 'diverged', 'seconds'),

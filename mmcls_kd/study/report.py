@@ -212,11 +212,8 @@ def _compared(here: Results, there: Results, pair: str) -> str:
     rows = [row for row in sides[1] if row in sides[0]]
     if not rows:
         return ''
-    means = (
-        pd.DataFrame({side: [lines[row].against[BASELINE].mean for row in rows] for side, lines in enumerate(sides)}, rows)
-        .round(DIGITS)
-        .round(DIGITS)
-    )
+    found = {side: [lines[row].against[BASELINE].mean for row in rows] for side, lines in enumerate(sides)}
+    means = pd.DataFrame(found, rows).round(DIGITS)
     ranks = means.rank(ascending=False, method='min').astype(int)
     cells = [
         [

@@ -19,7 +19,7 @@ BASELINE, KD, TEACHER = 'baseline', 'kd', 'teacher'
 BEST_MINUS_LAST = 0.3
 #: A name becomes a folder and a part of a key.
 NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9_+.=-]*')
-#: What pydantic's types of errors say of the value.
+#: The expected value in words, by pydantic's type of error.
 EXPECTED = {
     **dict.fromkeys(('string_type', 'string_too_short', 'path_type', 'is_instance_of'), 'a text'),
     **dict.fromkeys(('tuple_type', 'list_type'), 'a list'),

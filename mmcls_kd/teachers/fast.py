@@ -177,7 +177,7 @@ class FastNetwork:
         return {name: self._as_given(read, inputs) for name, read in tensors.items()}
 
     def _as_given(self, read: Read, inputs: Tensor) -> Read:
-        """Return what was read in float32 where the precision is lower, and in the memory format of the images."""
+        """Return a feature in float32 where the precision is lower, and in the memory format of the images."""
         if not isinstance(read, Tensor):
             return tuple(self._as_given(part, inputs) for part in read)
         read = read if self.dtype is None else read.float()
@@ -211,7 +211,7 @@ class FastNetwork:
         return ready
 
     def _tried(self, ready: nn.Module, inputs: Tensor, taps: dict[str, Tap]) -> nn.Module:
-        """Return a network with all changes that keep what is read."""
+        """Return a network with all changes that keep the features."""
         if not _hooked(self._foldable) and can_fold(ready):
             ready, reason = changed(fold_norms, ready, inputs[:8], taps, torch.float64)
             if reason:

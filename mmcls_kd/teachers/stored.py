@@ -221,9 +221,7 @@ def _reader(teacher: nn.Module, features: Sequence[str], size: Sequence[int]) ->
         found = fast(images, {name: taps[name] for name in (*names, *(['logit'] if run.num_classes else []))})
         return found.pop('logit', None), found
 
-    if not features:
-        return read, ()
-    if run.linear_path is None:
+    if not features or run.linear_path is None:
         return read, ()
     parts = weight_and_bias(teacher.get_submodule(run.linear_path))
     return read, parts if linear_classifier(teacher, run, taps) else parts[:1]

@@ -68,7 +68,7 @@ def load_tower(transformers: Any, name: str, pretrained: bool = True, **keywords
 
 
 def make_trainable(model: Any) -> nn.Module:
-    """Set what a training needs otherwise than transformers makes it, in place.
+    """Prepare a model of transformers for training, in place.
 
     The network computes in float32: transformers 5 keeps the precision of its file. Batch norms with TensorFlow's momentum
     (of EfficientNet 0.99, MobileNet 0.997 and 0.9997) get torch's, 0.1: in torch it is the weight of the last batch, of

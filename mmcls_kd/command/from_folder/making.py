@@ -28,7 +28,7 @@ from ...networks.classes import names_in
 from ...networks.loading import fetch, load_strictly
 from ...networks.sources import OWN_WEIGHTS, Source, check_to_be_had, find_network, is_weights, kind_of, own_weights
 from ...networks.towers import find_teacher, lacks_classes, without_classes
-from ...recipe.methods import Method, MethodList, needs_teacher, offer
+from ...recipe.methods import MethodList, needs_teacher, offer
 from ..arguments import command_line
 from .choices import Choices, choose, size_of
 from .images import FolderImages, find_images
@@ -281,7 +281,7 @@ def chosen_methods(order: Order, default: str = DEFAULT) -> list[dict]:
             raise ValueError('--baseline: without --teacher, the student is trained alone anyway: leave it out')
         return []
     entries = offer(offered, names)
-    needy = [m.name for m in MethodList(entries).parsed() if _needs_teacher(m)]
+    needy = [m.name for m in MethodList(entries).parsed() if any(map(needs_teacher, m.inputs))]
     if needy and not order.teachers:
         raise ValueError(f'--method {needy[0].removeprefix("loss_")} needs --teacher NAME')
     if order.teachers and not needy:
@@ -294,10 +294,6 @@ def set_queue(entries: Sequence[Mapping], images: int, batch_size: int) -> None:
     size = min(QUEUE, 2 ** (max(2, images).bit_length() - 2))
     for entry in (method for group in entries for method in group['methods'] if method['type'] == 'QueueLoss'):
         entry['queue_size'] = max(size, batch_size)
-
-
-def _needs_teacher(method: Method) -> bool:
-    return any(needs_teacher(name) for name in method.inputs)
 
 
 def _teachers(order: Order) -> list[tuple[Source, str | bool]]:

@@ -98,7 +98,8 @@ def run(made: Made, args: argparse.Namespace, building: Context = nullcontext, g
         building: Context of the checks before a training.
         going: Context of a training.
     """
-    from .summary import Result, check_measured, draw_curves, measure, read_runs
+    from ...analysis.runs import read_run
+    from .summary import Result, check_measured, draw_curves, measure
 
     rows: dict[str, Any] = {}
     tested, student = bool(made.images.test), made.folder / 'student.pth'
@@ -113,18 +114,17 @@ def run(made: Made, args: argparse.Namespace, building: Context = nullcontext, g
                 runner.train()
             if name != 'alone':
                 with building():
-                    run_of = read_runs({name: made.run_folder(name)})[name]
-                    last = run_of.checkpoints[run_of.last]
+                    log = read_run(made.run_folder(name), name)
+                    last = log.checkpoints[log.last]
                     write_student(last, student if name == made.final else made.backbone)  # a head starts from that
             with going():
                 rows |= measure(runner, name, tested)
+    figure, row = made.folder / 'curves.png', rows[made.final]
     with building():
-        name = made.final
-        runs = read_runs({name: made.run_folder(name) for name in made.configs})
-        draw_curves(runs, rows, made.folder / 'curves.png')
+        runs = {name: read_run(made.run_folder(name), name) for name in made.configs}
+        draw_curves(runs, rows, figure)
     curves = {name: one.accuracies() for name, one in runs.items()}
-    figure, row = made.folder / 'curves.png', rows[name]
-    return Result(row.top1, student, made.configs[name], figure, curves, rows, row.test)
+    return Result(row.top1, student, made.configs[made.final], figure, curves, rows, row.test)
 
 
 def _prepared(args: argparse.Namespace, held: ExitStack) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...analysis.figures import new_figure, save
 from ...analysis.outputs import TeacherReader, collect
-from ...analysis.runs import Run, read_run
+from ...analysis.runs import Run
 from ...checks.training import check_batches, check_data
 from ...engine.knn_hook import KNNHook
 from ...engine.models import unwrapped
@@ -200,11 +200,6 @@ def _cost(pairs: Sequence[tuple[nn.Module, Tensor]]) -> tuple[int, int, float]:
         sum(count_flops(network, image) // 2 for network, image in pairs),
         sum(milliseconds(network, image) for network, image in pairs),
     )
-
-
-def read_runs(folders: Mapping[str, Path]) -> dict[str, Run]:
-    """Read the logs of trainings by name."""
-    return {name: read_run(folder, name) for name, folder in folders.items()}
 
 
 def draw_curves(runs: Mapping[str, Run], rows: Mapping[str, Row], path: Path) -> None:
