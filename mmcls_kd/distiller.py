@@ -644,6 +644,12 @@ def _check_plain(role: str, network: Any) -> None:
     """Refuse what is no module, or wraps one and so hides its features."""
     if not isinstance(network, nn.Module):
         raise ValueError(f'{role}: give a module, not {network!r}')
+    exported = isinstance(network, torch.fx.GraphModule) and 'train' in vars(network)  # torch.export refuses its call
+    if isinstance(network, torch.jit.ScriptModule) or exported:
+        raise ValueError(
+            f'{role}: {"torch.export" if exported else "TorchScript"} hides the parts of a network: give the module that it '
+            'was made from; for losses on logits, TorchScript may stand inside of a module whose forward calls it'
+        )
     if hasattr(network, '_orig_mod'):
         raise ValueError(f'{role}: torch.compile wraps it: give the module itself, and compile that: module.compile()')
     if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):

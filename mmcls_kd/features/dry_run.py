@@ -215,7 +215,7 @@ def _watching(network: nn.Module, before: Any, after: Any) -> Iterator[None]:
     """Call ``before(path, module, args)`` and ``after(path, output)`` for each module that runs in the ``with`` block."""
     handles = []
     for path, module in network.named_modules():
-        if path:
+        if path and not isinstance(module, torch.jit.ScriptModule):  # takes no hooks
             handles.append(module.register_forward_pre_hook(lambda module, args, path=path: before(path, module, args)))
             handles.append(module.register_forward_hook(lambda _module, _args, output, path=path: after(path, output)))
     try:

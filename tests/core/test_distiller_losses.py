@@ -213,6 +213,22 @@ class TestRefusals:
         with pytest.raises(ValueError, match=reason):
             Distiller(CNN(), given, 'kd', **keywords)
 
+    @pytest.mark.filterwarnings('ignore:.torch.jit:DeprecationWarning')
+    @pytest.mark.filterwarnings('ignore:.torch.jit:FutureWarning')
+    def test_networks_without_parts(self):
+        network, images = CNN().eval(), batch()[0]
+        traced = torch.jit.trace(network, images)
+        inside = nn.Sequential(traced)
+        exported = torch.export.export(network, (images,)).module()
+        for given, name in ((traced, 'TorchScript'), (exported, 'torch.export')):
+            with pytest.raises(ValueError, match=f'teacher: {name} hides the parts of a network: give'):
+                Distiller(CNN(), given, 'kd')
+        distiller = Distiller(CNN(), inside, 'kd')
+        logit = distiller.teacher(images, None, ['logit'])['logit']
+        torch.testing.assert_close(logit, network(images))
+        with pytest.raises(ValueError, match="mgd .MGDLoss.: unknown input 'feat_t'"):
+            Distiller(CNN(), inside, 'mgd')
+
     def test_several_teachers_have_no_features(self):
         with pytest.raises(ValueError, match="mgd .MGDLoss.: unknown input 'feat_t'"):
             Distiller(CNN(), [CNN(), CNN()], 'mgd')
