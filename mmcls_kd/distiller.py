@@ -559,6 +559,9 @@ class Distiller(BaseDistiller):
 
     def _watch_optimizer(self, first: dict[str, int]) -> None:
         """Warn once, after the student's first step, of losses whose parameters the optimizer lacks."""
+        if any(hasattr(module, 'unshard') for module in self.modules()):  # of fully_shard: a pass sees copies, which stay
+            self._first_counts = None
+            return
         parts = {'': self.student, **self.distill_losses}
         learning = {name: [p for p in part.parameters() if p.requires_grad] for name, part in parts.items()}
         counts = {name: sum(p._version for p in parameters) for name, parameters in learning.items()}
