@@ -449,7 +449,10 @@ class TestMistakesInALossOfOnesOwn:
             (lambda _: None, 'forward returns a value of type NoneType'),
             (lambda x: dict(a=x.mean()), 'forward returns a value of type dict'),
             (lambda x: (x > 0).sum(), 'forward returns a tensor of torch.int64'),
-            (lambda x: x.abs().mean().detach(), 'its value has no gradient, so nothing learns from it'),
+            (
+                lambda x: x.abs().mean().detach(),
+                'its value has no gradient, so nothing learns from it: .*, and let layers before them be trainable',
+            ),
             (
                 lambda x: x @ x,
                 r'RuntimeError: mat1 .* cannot be multiplied .*; it got logit_s \(8, \d+\), logit_t \(8, \d+\)',
