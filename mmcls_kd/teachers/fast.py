@@ -272,6 +272,15 @@ def largest_difference(
     return max(float((tensor - wanted).abs().max() / wanted.abs().max().clamp(min=1)) for tensor, wanted in pairs)
 
 
+def in_own_type(network: nn.Module, inputs: Tensor) -> Tensor:
+    """Convert images to the floating-point type of a network, unless autocast sees to it."""
+    kind = inputs.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):  # no other type may be asked about
+        return inputs
+    own = next((p.dtype for p in network.parameters() if p.is_floating_point()), inputs.dtype)
+    return inputs.to(own)
+
+
 def run(network: nn.Module, inputs: Tensor, taps: dict[str, Tap], stop: bool = True) -> dict[str, Read]:
     """Run one forward pass and read the taps; if ``stop``, it ends as soon as all is read."""
     if not taps:
