@@ -111,6 +111,8 @@ class BaseDistiller(nn.Module):
         self._built_as = id(self)  # that of a deep copy is another
         self._learned: set[str] = set()  # losses that have had a gradient
         teacher = self.teacher_holder
+        if self.teachers:
+            found.check_images_stay('student')
         shapes = {f'{name}_s': shape for name, shape in shapes_of(taps, found).items()}
         shapes |= {f'{name}_t': shape for name, shape in (teacher.shapes if teacher else {}).items()}
         shapes |= {alias: shapes[name] for alias, name in ALIASES.items() if name in shapes}

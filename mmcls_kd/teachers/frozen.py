@@ -51,7 +51,7 @@ class FrozenTeacher:
         num_classes: Number of classes of its logits: the student's, where there is a class map; 0 without classes.
 
     Raises:
-        ValueError: If mode or precision are unknown, the network does not run, or a tap does not fit.
+        ValueError: If mode or precision are unknown, the network does not run or changes its images, or a tap does not fit.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class FrozenTeacher:
         self.network, self.mode = network.requires_grad_(False), mode
         network.train(mode == 'train')  # some networks' train() and eval() return nothing
         self.dry_run = dry_run(network, 'teacher', wanted.size or size, whole=True)
+        self.dry_run.check_images_stay('teacher')
         self.adapt = InputAdapter(given, wanted, self.dry_run.channels)
         self.taps = default_taps(network, self.dry_run) | given_taps(taps or {}, '_t', self.dry_run)
         self.fast = FastNetwork(network, precision, compile_options)

@@ -229,6 +229,18 @@ class TestRefusals:
         with pytest.raises(ValueError, match="mgd .MGDLoss.: unknown input 'feat_t'"):
             Distiller(CNN(), inside, 'mgd')
 
+    def test_networks_that_change_the_images(self):
+        class Normalising(CNN):
+            def forward(self, images):
+                return super().forward(images.sub_(0.5))
+
+        said = ' changes the images in place, which the other network sees, too: .* images = images.clone'
+        with pytest.raises(ValueError, match=f'the student{said}'):
+            Distiller(Normalising(), CNN(), 'kd')
+        with pytest.raises(ValueError, match=f'the teacher{said}'):
+            Distiller(CNN(), Normalising(), 'kd')
+        Distiller(Normalising(), losses='tfnkd')(*batch())
+
     def test_several_teachers_have_no_features(self):
         with pytest.raises(ValueError, match="mgd .MGDLoss.: unknown input 'feat_t'"):
             Distiller(CNN(), [CNN(), CNN()], 'mgd')
