@@ -115,5 +115,5 @@ def closing_line(runner: Any) -> str:
         commands.append(command_line('transfer', 'pth_transfer.py', '--dis_path', checkpoint, '--output_path', tested))
     if runner.cfg.get('test_dataloader'):
         commands.append(command_line('test', 'test.py', config, tested))
-    lines = [f'finished: {result}. Next:' if commands else f'finished: {result}']
+    lines = [f'finished: {result}. Next:' if commands else f'finished: {result}; checkpoint: {checkpoint}']
     return '\n'.join([*lines, *(f'  {shlex.join(command)}' for command in commands)])
