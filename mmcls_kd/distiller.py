@@ -111,6 +111,8 @@ class BaseDistiller(nn.Module):
         self._built_as = id(self)  # that of a deep copy is another
         self._learned: set[str] = set()  # losses that have had a gradient
         teacher = self.teacher_holder
+        if self.teachers:
+            found.check_images_stay('student')
         shapes = {f'{name}_s': shape for name, shape in shapes_of(taps, found).items()}
         shapes |= {f'{name}_t': shape for name, shape in (teacher.shapes if teacher else {}).items()}
         shapes |= {alias: shapes[name] for alias, name in ALIASES.items() if name in shapes}
@@ -559,6 +561,9 @@ class Distiller(BaseDistiller):
 
     def _watch_optimizer(self, first: dict[str, int]) -> None:
         """Warn once, after the student's first step, of losses whose parameters the optimizer lacks."""
+        if any(hasattr(module, 'unshard') for module in self.modules()):  # of fully_shard: a pass sees copies, which stay
+            self._first_counts = None
+            return
         parts = {'': self.student, **self.distill_losses}
         learning = {name: [p for p in part.parameters() if p.requires_grad] for name, part in parts.items()}
         counts = {name: sum(p._version for p in parameters) for name, parameters in learning.items()}
@@ -639,6 +644,12 @@ def _check_plain(role: str, network: Any) -> None:
     """Refuse anything but a module, and wrappers, which hide the features of one."""
     if not isinstance(network, nn.Module):
         raise ValueError(f'{role}: give a module, not {network!r}')
+    exported = isinstance(network, torch.fx.GraphModule) and 'train' in vars(network)  # torch.export refuses its call
+    if isinstance(network, torch.jit.ScriptModule) or exported:
+        raise ValueError(
+            f'{role}: {"torch.export" if exported else "TorchScript"} hides the parts of a network: give the module that it '
+            'was made from; for losses on logits, TorchScript may stand inside of a module whose forward calls it'
+        )
     if hasattr(network, '_orig_mod'):
         raise ValueError(f'{role}: torch.compile wraps it: give the module itself, and compile that: module.compile()')
     if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):

@@ -17,6 +17,7 @@ from networks import batch
 import mmcls_kd.dis_losses as losses
 from mmcls_kd.configs.reading import RunConfig, read_config
 from mmcls_kd.dis_losses.wkd_logit import class_cost
+from mmcls_kd.engine.config import check_loops
 from mmcls_kd.errors import close_names
 from mmcls_kd.files.paths import TOOLBOX, find_file
 from mmcls_kd.networks.sources import network_cfg, zoo_weights
@@ -447,3 +448,20 @@ class TestPaths:
 def test_close_names_ignore_case():
     assert close_names('nkdloss', ['NKDLoss', 'VGG']) == "; did you mean 'NKDLoss'?"
     assert close_names('zzz', ['NKDLoss']) == ''
+
+
+@pytest.mark.parametrize(
+    ('lacking', 'said'),
+    [
+        ('val_cfg', 'has val_dataloader and val_evaluator, but no val_cfg: give all three, .* without validation'),
+        ('test_evaluator', 'has test_dataloader and test_cfg, but no test_evaluator: .* for a training without test'),
+    ],
+)
+def test_parts_of_a_validation_or_test_are_refused(lacking, said):
+    cfg = read_config('configs/distillers/fashion_mnist/res18-w16_distill_res18-w4_fmnist.py')
+    check_loops(cfg)
+    cfg[lacking] = None
+    with pytest.raises(ValueError, match=said):
+        check_loops(cfg)
+    cfg.update(dict.fromkeys([f'{lacking.partition("_")[0]}_{part}' for part in ('dataloader', 'cfg', 'evaluator')]))
+    check_loops(cfg)

@@ -255,6 +255,14 @@ class TestData:
         with pytest.raises(ValueError, match=f'val: other classes than train: {message}'):
             list(check_names({'train': [train], 'val': [dataset(class_folders(tmp_path / 'val', **val))]}))
 
+    def test_data_sets_of_one_loader_are_told_apart(self, tmp_path):
+        parts = [
+            dataset(class_folders(tmp_path / name, **counts)) for name, counts in dict(a=dict(x=1, y=1), b=dict(y=1)).items()
+        ]
+        told = r"^train \(data set 2\): .*'y' is class 0 of train \(data set 2\) and 1 of train \(data set 1\)"
+        with pytest.raises(ValueError, match=told):
+            list(check_names({'train': parts}))
+
     def test_what_keeps_the_labels(self, tmp_path):
         train = dataset(class_folders(tmp_path / 'train', ant=1, bee=1, cat=1))
         empty = dataset(class_folders(tmp_path / 'empty', ant=0, bee=1, cat=1))

@@ -611,6 +611,16 @@ def test_the_last_line_has_the_metric_that_chooses_the_best_checkpoint(name, rul
     assert line == f'finished: {name} {values[name][-1]:.2f} (best of 2 validations: {best(values[name]):.2f})'
 
 
+def test_the_last_lines_have_the_command_of_a_test_if_there_are_test_data(built):
+    runner = built()
+    runner.cfg.test_dataloader = None
+    (transfer,) = closing_line(runner).splitlines()[1:]
+    assert '--dis_path' in transfer
+    runner.cfg.test_dataloader = runner.cfg.train_dataloader
+    assert closing_line(runner).splitlines()[1] == transfer
+    assert closing_line(runner).splitlines()[2].endswith('student.pth')
+
+
 @pytest.mark.parametrize(
     ('labels', 'said'),
     [

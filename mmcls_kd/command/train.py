@@ -109,9 +109,11 @@ def closing_line(runner: Any) -> str:
     if (here := Path(runner.work_dir, Path(checkpoint).name)).is_file():  # the folder may have been copied or moved
         checkpoint = str(here)
     config = str(Path(runner.work_dir, Path(runner.cfg.filename).name)) if runner.cfg.filename else 'CONFIG'
-    commands = [command_line('test', 'test.py', config, checkpoint)]
+    commands, tested = [], checkpoint
     if is_distiller(runner.cfg.model):
-        student = str(Path(checkpoint).with_name('student.pth'))
-        transfer = command_line('transfer', 'pth_transfer.py', '--dis_path', checkpoint, '--output_path', student)
-        commands = [transfer, command_line('test', 'test.py', config, student)]
-    return '\n'.join([f'finished: {result}. Next:', *(f'  {shlex.join(command)}' for command in commands)])
+        tested = str(Path(checkpoint).with_name('student.pth'))
+        commands.append(command_line('transfer', 'pth_transfer.py', '--dis_path', checkpoint, '--output_path', tested))
+    if runner.cfg.get('test_dataloader'):
+        commands.append(command_line('test', 'test.py', config, tested))
+    lines = [f'finished: {result}. Next:' if commands else f'finished: {result}; checkpoint: {checkpoint}']
+    return '\n'.join([*lines, *(f'  {shlex.join(command)}' for command in commands)])

@@ -87,6 +87,22 @@ def need(cfg: Config, *keys: str) -> None:
             raise ValueError(f'config {cfg.filename} has no `{key}`')
 
 
+def check_loops(cfg: Config) -> None:
+    """Refuse a config that has some parts of a validation or a test, and lacks others.
+
+    Raises:
+        ValueError: Names them.
+    """
+    for loop, name in (('val', 'validation'), ('test', 'test')):
+        keys = [f'{loop}_dataloader', f'{loop}_cfg', f'{loop}_evaluator']
+        lacking = [key for key in keys if cfg.get(key) is None]
+        if lacking and (given := [key for key in keys if key not in lacking]):
+            raise ValueError(
+                f'config {cfg.filename} has {" and ".join(given)}, but no {" and no ".join(lacking)}: give all three, or '
+                f'set all to None for a training without {name}'
+            )
+
+
 def merge_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
     """Merge ``--cfg-options`` into a config, in place.
 
@@ -122,8 +138,8 @@ def training_config(args: argparse.Namespace) -> Config:
 
     Raises:
         FileNotFoundError: If there is no such config.
-        ValueError: If it is not one of a training, a method is unknown, or a method counts epochs in a training without
-            them.
+        ValueError: If it is not one of a training, parts of a validation or test are missing, a method is unknown, or a
+            method counts epochs in a training without them.
     """
     cfg = load_config(args, 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     if recipe := Recipe.of(cfg):
@@ -137,6 +153,7 @@ def training_config(args: argparse.Namespace) -> Config:
         print_log('AmpOptimWrapper needs a GPU: CPUAmpOptimWrapper, with bfloat16, takes its place', 'current')
     if getattr(args, 'no_validate', False):
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    check_loops(cfg)
     methods = args.methods or (args.cfg_options or {}).get('methods')
     if recipe := Recipe.of(cfg):
         if methods is not None:

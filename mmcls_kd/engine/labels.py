@@ -163,7 +163,12 @@ def check_names(parts: Mapping[str, Sequence[Any]]) -> Iterator[str]:
         ValueError: If labels contradict the names.
     """
     first: tuple[str, tuple[Names, Names]] | None = None
-    for name, dataset in ((name, dataset) for name, datasets in parts.items() for dataset in datasets):
+    numbered = (
+        (f'{name} (data set {number})' if len(datasets) > 1 else name, dataset)
+        for name, datasets in parts.items()
+        for number, dataset in enumerate(datasets, 1)
+    )
+    for name, dataset in numbered:
         declared, folders = own = namings(dataset)
         if fault := name_fault(declared, folders):
             raise ValueError(f'{name}: {fault}')

@@ -62,6 +62,7 @@ class DryRun:
         mixing: Layout of maps by the dimension that a layer mixes, by path; only where shapes do not decide.
         has_classes: Whether its output is logits.
         relus: The ReLU of which a module returns the (last) output, by the module's path.
+        changes_images: Whether the network changes the images in place, which another one may see.
     """
 
     size: tuple[int, int]
@@ -82,6 +83,15 @@ class DryRun:
     mixing: Mapping[str, str] = field(default_factory=dict)
     has_classes: bool = True
     relus: Mapping[str, str] = field(default_factory=dict)
+    changes_images: bool = False
+
+    def check_images_stay(self, role: str) -> None:
+        """Refuse a network that changes the images in place; ``role`` is its name in the message."""
+        if self.changes_images:
+            raise ValueError(
+                f'the {role} changes the images in place, which the other network sees, too: let its forward begin with '
+                'images = images.clone()'
+            )
 
     @property
     def num_classes(self) -> int:
@@ -215,7 +225,7 @@ def _watching(network: nn.Module, before: Any, after: Any) -> Iterator[None]:
     """Call ``before(path, module, args)`` and ``after(path, output)`` for each module that runs in the ``with`` block."""
     handles = []
     for path, module in network.named_modules():
-        if path:
+        if path and not isinstance(module, torch.jit.ScriptModule):  # takes no hooks
             handles.append(module.register_forward_pre_hook(lambda module, args, path=path: before(path, module, args)))
             handles.append(module.register_forward_hook(lambda _module, _args, output, path=path: after(path, output)))
     try:
@@ -301,6 +311,7 @@ def _run(network: nn.Module, images: Tensor, graph: bool, whole: bool) -> DryRun
     ):
         warnings.simplefilter('ignore')  # of how networks call checkpointing, which is none of the dry run's business
         given = images.clone().requires_grad_(graph).clone()  # no leaf, so a network may change it in place
+        version = given._version
         output = network(given)
         logit = scores(output)
         if whole and not any(tensor is logit for tensors in watch.outputs.values() for tensor in tensors):
@@ -338,6 +349,7 @@ def _run(network: nn.Module, images: Tensor, graph: bool, whole: bool) -> DryRun
         mixing=_mixing(network, watch, (height, width)),
         has_classes=classes,
         relus=_relus(network, outputs),
+        changes_images=given._version > version,
     )
 
 

@@ -34,7 +34,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         unfinished.replace(path)
     except OSError as error:
-        if error.errno and error.filename is None:
+        if error.errno and error.filename in (None, str(unfinished)):
             error.filename = str(path)
         raise
     finally:

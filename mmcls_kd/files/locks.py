@@ -18,8 +18,15 @@ def locked(folder: Path, running: str, shared: bool = False) -> Iterator[None]:
 
     Shared ones exclude only others. ``running`` describes the other process for the message. In the block, the folder may
     be removed.
+
+    Raises:
+        ValueError: If another process excludes this one, or the folder cannot be written.
     """
-    with _lock(folder, running, shared) as file:
+    try:
+        lock = _lock(folder, running, shared)
+    except OSError as error:
+        raise ValueError(f'{folder} cannot be written ({error.strerror}): name another folder') from error
+    with lock as file:
         os.register_at_fork(after_in_child=file.close)  # a data worker that outlives this process would keep the lock
         yield
 

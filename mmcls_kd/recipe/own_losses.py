@@ -79,7 +79,7 @@ def value_of_loss(name: str, loss: nn.Module, inputs: Mapping[str, Any], learns:
     if learns and torch.is_grad_enabled() and not value.requires_grad and value.any():
         raise ValueError(
             f'{kind}: its value has no gradient, so nothing learns from it: compute it from the inputs of the student '
-            'without detach(), item(), argmax and the like'
+            'without detach(), item(), argmax and the like, and let layers before them be trainable (requires_grad)'
         )
     return value
 

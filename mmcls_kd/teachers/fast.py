@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils.parametrize import is_parametrized
 
 from ..features.families import drop_unread_outputs
 from ..features.layouts import Read, parts
@@ -74,10 +73,15 @@ def _fold(conv: nn.Conv2d, norm: Any) -> None:
     conv.bias = nn.Parameter((bias - norm.running_mean) * factor + norm.bias, requires_grad=False)
 
 
+def is_plain(module: nn.Module) -> bool:
+    """Check that a layer's weight is a parameter: weight norm, spectral norm and pruning compute it in each pass."""
+    return 'weight' in module._parameters
+
+
 def lay_channels_last(network: nn.Module) -> None:
     """Give each convolution a weight in the channels-last memory format, in place."""
     for module in network.modules():
-        if isinstance(module, nn.Conv2d) and not is_parametrized(module):
+        if isinstance(module, nn.Conv2d) and is_plain(module):
             module.weight = nn.Parameter(module.weight.contiguous(memory_format=torch.channels_last), requires_grad=False)
 
 
@@ -122,7 +126,7 @@ def can_fold(network: nn.Module) -> bool:
     modules = foldable(network)
     norms = [module for module in modules if isinstance(module, _BatchNorm)]
     whole = all(norm.track_running_stats and norm.affine for norm in norms)
-    return bool(norms) and whole and not any(map(is_parametrized, modules))
+    return bool(norms) and whole and all(map(is_plain, modules))
 
 
 class FastNetwork:
@@ -266,6 +270,15 @@ def largest_difference(
         )
     pairs = (pair for name in taps for pair in zip(parts(tensors[name]), parts(expected[name]), strict=True))
     return max(float((tensor - wanted).abs().max() / wanted.abs().max().clamp(min=1)) for tensor, wanted in pairs)
+
+
+def in_own_type(network: nn.Module, inputs: Tensor) -> Tensor:
+    """Convert images to the floating-point type of a network, unless autocast sees to it."""
+    kind = inputs.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):  # no other type may be asked about
+        return inputs
+    own = next((p.dtype for p in network.parameters() if p.is_floating_point()), inputs.dtype)
+    return inputs.to(own)
 
 
 def run(network: nn.Module, inputs: Tensor, taps: dict[str, Tap], stop: bool = True) -> dict[str, Read]:

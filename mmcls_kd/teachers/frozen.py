@@ -16,7 +16,7 @@ from ..features.families import default_taps
 from ..features.layouts import Read
 from ..features.norms import norms_before_relu
 from ..features.taps import given_taps, shapes_of
-from .fast import PRECISIONS, FastNetwork, run
+from .fast import PRECISIONS, FastNetwork, in_own_type, run
 from .head import Head, find_head
 from .inputs import InputAdapter, InputSpec
 from .tail import Tail, find_tail
@@ -51,7 +51,7 @@ class FrozenTeacher:
         num_classes: Number of classes of its logits: the student's, where there is a class map; 0 without classes.
 
     Raises:
-        ValueError: If mode or precision are unknown, the network does not run, or a tap does not fit.
+        ValueError: If mode or precision are unknown, the network does not run or changes its images, or a tap does not fit.
     """
 
     def __init__(
@@ -72,6 +72,7 @@ class FrozenTeacher:
         self.network, self.mode = network.requires_grad_(False), mode
         network.train(mode == 'train')  # some networks' train() and eval() return nothing
         self.dry_run = dry_run(network, 'teacher', wanted.size or size, whole=True)
+        self.dry_run.check_images_stay('teacher')
         self.adapt = InputAdapter(given, wanted, self.dry_run.channels)
         self.taps = default_taps(network, self.dry_run) | given_taps(taps or {}, '_t', self.dry_run)
         self.fast = FastNetwork(network, precision, compile_options)
@@ -187,7 +188,7 @@ class FrozenTeacher:
             The features by name, without gradient.
         """
         taps = {name: self.taps[name] for name in names}
-        inputs = self._in_own_type(self.adapt(inputs))
+        inputs = in_own_type(self.network, self.adapt(inputs))
         if self.mode == 'eval' and self.network.training:  # set by a module, or another distiller, that holds it too
             self.network.eval()
         tensors = run(self.network, inputs, taps, stop=False) if self.network.training else self.fast(inputs, taps)
@@ -195,14 +196,6 @@ class FrozenTeacher:
             self._index = self._index.to(tensors['logit'].device)
             tensors['logit'] = tensors['logit'][:, self._index]
         return tensors
-
-    def _in_own_type(self, inputs: Tensor) -> Tensor:
-        """Convert images to the floating-point type of the network, unless autocast sees to it."""
-        kind = inputs.device.type
-        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):  # no other type may be asked about
-            return inputs
-        own = next((p.dtype for p in self.network.parameters() if p.is_floating_point()), inputs.dtype)
-        return inputs.to(own)
 
 
 def check_run(mode: str, precision: str | None) -> None:

@@ -18,7 +18,7 @@ from ..features.dry_run import dry_run, evaluating
 from ..features.families import default_taps
 from ..features.layouts import Read
 from ..features.taps import Shape, shapes_of
-from .fast import FastNetwork
+from .fast import FastNetwork, in_own_type
 from .records import decode, decode_feature, encode, fields_of, missing_rows, parts_of, sizes_of, type_of_views
 from .store import MANIFEST, Manifest, Shard, TeacherStore, save, save_fact
 
@@ -155,9 +155,13 @@ def store_logits(
         The stored teacher.
 
     Raises:
-        ValueError: If the folder holds a store, a sample is missing, the teacher has no such feature, or a number is not
-            finite in float16.
+        ValueError: If the folder holds a store, the teacher is no module or has no such feature, the number of samples is
+            unknown, a sample is missing, or a number is not finite in float16.
     """
+    if not isinstance(teacher, nn.Module):
+        raise ValueError(f'teacher: give the module itself, not {type(teacher).__name__}')
+    if not hasattr(getattr(loader, 'dataset', None), '__len__'):
+        raise ValueError('loader: give a DataLoader of a data set that has a length')
     folder = Path(folder)
     if (folder / MANIFEST).exists():
         raise ValueError(f'{folder} holds a store already: choose another folder, or delete it')
@@ -203,7 +207,7 @@ def _read(
     for batch in loader:
         views = [batch[0]] if isinstance(batch[0], Tensor) else list(batch[0])
         read, linear = reader = reader or _reader(teacher, features, views[0].shape[2:])
-        yield np.asarray(batch[-1]), [read(one.to(device)) for one in views], linear
+        yield np.asarray(batch[-1]), [read(in_own_type(teacher, one.to(device))) for one in views], linear
 
 
 def _reader(teacher: nn.Module, features: Sequence[str], size: Sequence[int]) -> tuple[Any, tuple[Tensor, ...]]:
@@ -213,6 +217,7 @@ def _reader(teacher: nn.Module, features: Sequence[str], size: Sequence[int]) ->
     """
     height, width = size
     run = dry_run(teacher, 'teacher', (height, width), whole=True)
+    run.check_images_stay('teacher')
     taps = default_taps(teacher, run)
     names = names_to_store(features, shapes_of(taps, run), 'features')
     fast = FastNetwork(teacher)  # as under a live teacher

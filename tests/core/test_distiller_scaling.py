@@ -1,12 +1,15 @@
 """The distiller under DistributedDataParallel, autocast, gradient accumulation and torch.compile."""
 
 import copy
+import logging
 import warnings
 
 import pytest
 import torch
-from processes import run_in_two
+from processes import in_child, run_in_two
 from small_networks import CNN, ViT, batch, pair
+from torch.distributed import HashStore, init_device_mesh, init_process_group
+from torch.distributed.fsdp import fully_shard
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
@@ -204,3 +207,22 @@ class TestCompile:
             Distiller(torch.compile(student), teacher, losses.KDLoss())
         with pytest.raises(ValueError, match='teacher: torch.compile wraps it'):
             Distiller(student, torch.compile(copy.deepcopy(teacher)), losses.KDLoss())
+
+
+@in_child
+def test_sharded_losses_are_not_taken_for_forgotten_ones():
+    init_process_group('gloo', store=HashStore(), rank=0, world_size=1)
+    told, sums, (images, labels) = [], [], batch()
+    logging.getLogger('mmcls_kd.distiller').warning = told.append
+    for shards in (False, True):
+        distiller = Distiller(*pair(), 'mgd')
+        for module in (*distiller.student.children(), distiller) if shards else ():
+            fully_shard(module, mesh=init_device_mesh('cpu', (1,)))
+        optimizer = torch.optim.SGD(distiller.parameters(), lr=0.1)
+        torch.manual_seed(0)
+        for _ in range(3):
+            distiller(images, labels)['loss'].backward()
+            optimizer.step()
+        sums.append(sum(float(parameter.detach().abs().sum()) for parameter in distiller.parameters()))
+    assert told == []
+    assert sums[0] == pytest.approx(sums[1])

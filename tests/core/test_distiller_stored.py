@@ -59,6 +59,21 @@ def test_the_logits_are_the_live_teachers(tmp_path, data):
     assert sum(path.stat().st_size for path in (tmp_path / 'store').rglob('*.npy')) < 2 * COUNT * CLASSES + 200
 
 
+@pytest.mark.parametrize('kind', [torch.float16, torch.bfloat16, torch.float64])
+def test_a_teacher_of_another_type_is_stored_as_it_is_used(kind, tmp_path, data):
+    teacher = CNN(8).to(kind)
+    stored = store_logits(teacher, DataLoader(data, 5), tmp_path / 'store', features=['vector'])
+    indices = torch.arange(9)
+    torch.testing.assert_close(seen(stored, data, indices), seen(teacher, data, indices).float(), rtol=2**-7, atol=1e-2)
+
+
+def test_what_is_no_teacher_or_no_loader(tmp_path, data):
+    with pytest.raises(ValueError, match='teacher: give the module itself, not TeacherSpec'):
+        store_logits(TeacherSpec(CNN(8)), DataLoader(data, 5), tmp_path)
+    with pytest.raises(ValueError, match='loader: give a DataLoader of a data set that has a length'):
+        store_logits(CNN(8), [data[:5]], tmp_path)
+
+
 def test_epochs_repeat_and_images_do_not_matter(tmp_path, data):
     stored = store_logits(CNN(8), DataLoader(data, 5), tmp_path / 'store')
     probe = Probe()

@@ -10,6 +10,7 @@ from mmpretrain.registry import MODELS
 from networks import batch, build, images, method, resnet, samples, vit
 from processes import in_child
 from torch import nn
+from torch.nn.utils import prune
 
 from mmcls_kd.engine.amp import CPUAmpOptimWrapper
 from mmcls_kd.features.taps import Tap
@@ -229,9 +230,26 @@ class TestFolding:
         assert not can_fold(nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1, affine=False)))
         assert not can_fold(nn.Linear(1, 1))
 
-    def test_nor_a_convolution_that_computes_its_weight(self):
-        computed = nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 1, 1))
-        assert not can_fold(nn.Sequential(computed, nn.BatchNorm2d(1)))
+    @pytest.mark.filterwarnings('ignore:.*weight_norm. is deprecated')
+    @pytest.mark.parametrize(
+        'computes',
+        [
+            nn.utils.parametrizations.weight_norm,
+            nn.utils.weight_norm,
+            nn.utils.spectral_norm,
+            lambda layer: prune.l1_unstructured(layer, 'weight', 0.5),
+        ],
+    )
+    def test_nor_a_convolution_that_computes_its_weight(self, computes):
+        network = nn.Sequential(*(computes(nn.Conv2d(1, 1, 1)) for _ in range(2)), nn.BatchNorm2d(1)).eval()
+        assert not can_fold(network)
+        with torch.no_grad():
+            network(torch.ones(1, 1, 2, 2))
+            ready = FastNetwork(network)
+            for scale in (1, 2):  # the first pass, and that after a change of the weights
+                [*network.parameters()][-1].mul_(scale)
+                read = ready(torch.ones(1, 1, 2, 2), {'last': Tap(('2',), lambda tensors: tensors[0])})
+                torch.testing.assert_close(read['last'], network(torch.ones(1, 1, 2, 2)))
 
     @pytest.mark.parametrize('before', [True, False])
     @pytest.mark.parametrize('kind', ['register_forward_hook', 'register_forward_pre_hook'])

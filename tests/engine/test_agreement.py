@@ -175,6 +175,14 @@ class TestOneInAFolder:
                 pass
         assert before
 
+    def test_one_that_cannot_be_written_is_named(self, tmp_path, monkeypatch):
+        (tmp_path / 'file').touch()
+        with pytest.raises(ValueError, match=r'/file cannot be written \(File exists\): name another folder'):
+            locked(tmp_path / 'file', 'busy').__enter__()
+        monkeypatch.setattr(Path, 'open', lambda path, *_: (_ for _ in ()).throw(PermissionError(13, 'No', str(path))))
+        with pytest.raises(ValueError, match=rf'^{tmp_path} cannot be written \(No\)'):
+            locked(tmp_path, 'busy').__enter__()
+
     def test_a_child_that_lives_on_does_not_hold_the_folder(self, tmp_path):
         (ended, end), (began, begin) = os.pipe(), os.pipe()
         with locked(tmp_path, 'busy'):

@@ -169,6 +169,10 @@ class TestWriting:
         assert (tmp_path / 'a.pth').read_text() == 'before'
         assert [p.name for p in tmp_path.iterdir()] == ['a.pth']
 
+    def test_an_error_names_the_file_and_not_the_one_aside(self):
+        with pytest.raises(OSError, match="'/proc/a.pth'"), atomic_path(Path('/proc/a.pth')) as unfinished:
+            unfinished.write_text('half')
+
     @pytest.fixture
     def small_disk(self, finished, tmp_path):
         """A file system with room for one checkpoint and not for two."""
