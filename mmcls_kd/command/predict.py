@@ -59,14 +59,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     load_libraries()
     from ..engine.console import hide_platform_warnings
+    from ..errors import listed
     from ..networks.loading import guard_loading
-    from .from_folder.predictor import Predictor, images_at
+    from .from_folder.predictor import Predictor, UndecodedImageError, images_at
 
     with errors_in_one_line():
         hide_platform_warnings()
         guard_loading(args.trust)
         images = [image for place in args.images for image in images_at(place)]
         predictor = Predictor(args.student, args.config)
+        broken = []
         for image in images:
-            found = predictor(image)[: args.top]
+            try:
+                found = predictor(image)[: args.top]
+            except UndecodedImageError as error:
+                broken.append(str(error))
+                continue
             print(f'{image}: {", ".join(f"{name} {100 * probability:.1f} %" for name, probability in found)}', flush=True)
+        if broken:
+            raise ValueError(f'{len(broken)} of {len(images)} images: ' * (len(images) > 1) + listed(broken))

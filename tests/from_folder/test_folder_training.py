@@ -435,6 +435,17 @@ class TestTrained:
         with pytest.raises(SystemExit, match=message):
             predict.main(words)
 
+    def test_predict_goes_on_after_a_broken_image(self, trained, monkeypatch, tmp_path, capsys):
+        monkeypatch.setattr(sys, 'argv', ['mmcls_kd predict'])
+        for name in 'ac':
+            Image.new('RGB', (40, 40), 'red').save(tmp_path / f'{name}.png')
+        (tmp_path / 'b.png').write_bytes(b'x')
+        with pytest.raises(SystemExit, match=rf'error: 1 of 3 images: image {tmp_path}/b.png cannot be read: no image'):
+            predict.main([str(trained[0] / 'student' / 'student.pth'), str(tmp_path)])
+        assert [line.partition(':')[0] for line in capsys.readouterr().out.splitlines()] == [
+            f'{tmp_path}/{name}.png' for name in 'ac'
+        ]
+
 
 def same_weights(*paths):
     first, *others = [torch.load(path, weights_only=True)['state_dict'] for path in paths]

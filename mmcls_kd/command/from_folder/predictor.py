@@ -30,6 +30,10 @@ from ...networks.sources import find_network
 from ...networks.towers import lacks_classes
 
 
+class UndecodedImageError(ValueError):
+    """An image file cannot be decoded; the message names it."""
+
+
 class Predictor:
     """Classify images by a student.
 
@@ -73,7 +77,8 @@ class Predictor:
         Raises:
             FileNotFoundError: If there is no such file.
             TypeError: If it is no path, but an image in memory or several paths.
-            ValueError: If it cannot be decoded, or the student has no classes.
+            UndecodedImageError: If it cannot be decoded, a ValueError.
+            ValueError: If the student has no classes.
         """
         if not isinstance(image, (str, PathLike)):
             raise TypeError(
@@ -89,7 +94,7 @@ class Predictor:
             sample = self.pipeline(dict(img_path=str(image)))
         except Exception as error:
             fault = image_fault(str(image)) or 'OpenCV does not decode it'
-            raise ValueError(f'image {image} cannot be read: {fault}') from error
+            raise UndecodedImageError(f'image {image} cannot be read: {fault}') from error
         data = self.classifier.data_preprocessor(pseudo_collate([sample]), False)
         logit = scores(self.classifier(data['inputs'], mode='tensor'))
         probability = probabilities(self.classifier, logit)[0]
