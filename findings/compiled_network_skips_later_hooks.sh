@@ -7,7 +7,7 @@
 # backend do the same; removing a hook is noticed. Register before the first call, or set torch._dynamo.config.skip_nnmodule_hook_guards = False.
 # (PyTorch's page on modules says that hooks must not change later.) Why it matters: a compiled teacher that was evaluated before it distils gives
 # no features, or stale ones from the last batch of an epoch, which no error shows where sizes fit or are averaged.
-# Packages: torch 2.14.1.
+# Packages: torch 2.14.1, numpy 2.4.6.
 # Seen on 2026-11-30, number of images of the kept feature after each batch:
 #   after batches of [8, 3, 8, 8] images with the hook:
 #   not compiled, hook after a batch of 8:        feature of [8, 3, 8, 8] images, last output times 2
@@ -20,7 +20,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install -q torch==2.14.1 numpy
+"$folder/venv/bin/pip" install -q torch==2.14.1 numpy==2.4.6
 cat > "$folder/look.py" <<'END'
 import sys
 

@@ -7,7 +7,7 @@
 # left out, and a quarter comes twice. No warning. A test in the first epoch does not show it: there, the program's seed gives the old order.
 # Why it matters: balanced sampling and training on a split go by these samplers. A resumed run is another one than the uninterrupted,
 # and sees some images more often, though the loader was chosen to prevent it.
-# Packages: torchdata 0.11.0, torch 2.14.1.
+# Packages: torchdata 0.11.0, torch 2.14.1, numpy 2.4.6.
 # Seen on 2026-11-30, epochs of 1,000 images interrupted after 500; images left out of the whole epoch, with each program seeded alike:
 #   shuffle=True                  first epoch: the same rest,   0 left out  second: the same rest,   0 left out
 #   DistributedSampler            first epoch: the same rest,   0 left out  second: the same rest,   0 left out
@@ -19,7 +19,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install -q torch==2.14.1 torchdata==0.11.0 numpy
+"$folder/venv/bin/pip" install -q torch==2.14.1 torchdata==0.11.0 numpy==2.4.6
 cat > "$folder/look.py" <<'END'
 import sys
 
