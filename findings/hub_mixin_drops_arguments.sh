@@ -5,7 +5,7 @@
 # and loading takes the class's default in their place. Where the argument has no weights of its own, an activation, say, or a function
 # that normalises, all weights load strictly and the outputs differ. Why it matters: a distilled student is published with another
 # activation than it was trained with; its accuracy falls, and nothing says why.
-# Packages: huggingface_hub 2.4.0, safetensors 0.8.0, torch 2.14.1.
+# Packages: huggingface_hub 2.4.0, safetensors 0.8.0, torch 2.14.1, numpy 2.4.6.
 # Seen on 2026-11-29:
 #   config.json: {'width': 16}
 #   saved: GELU, loaded: ReLU; weights equal: True; largest difference of outputs: 0.13
@@ -14,7 +14,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install -q torch==2.14.1 huggingface_hub==2.4.0 safetensors==0.8.0 numpy
+"$folder/venv/bin/pip" install -q torch==2.14.1 huggingface_hub==2.4.0 safetensors==0.8.0 numpy==2.4.6
 cat > "$folder/look.py" <<'END'
 import json
 import logging

@@ -7,7 +7,7 @@
 # the first rate, begins at its least size and stands all but still. No warning, and the weights are untouched. (pytorch/pytorch#164929, for AdamW.)
 # SGD without dampening is not affected. Why it matters: whether a first checkpoint is saved, or a run is
 # looked for to resume, changes the training that follows, so that two runs of one seed and recipe differ, or one of them learns nothing.
-# Packages: torch 2.14.1.
+# Packages: torch 2.14.1, numpy 2.4.6.
 # Seen on 2026-11-30, lengths of the first three steps as shares of those without the call, loss without it and with it:
 #   SGD            steps 1.000 1.000 1.000  loss after 20 steps 1.1495, with the call 1.1495
 #   SGD_dampening  steps 0.100 0.190 0.272  loss after 20 steps 1.4434, with the call 1.5646
@@ -19,7 +19,7 @@ set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 python3 -m venv "$folder/venv"
-"$folder/venv/bin/pip" install -q torch==2.14.1 numpy
+"$folder/venv/bin/pip" install -q torch==2.14.1 numpy==2.4.6
 cat > "$folder/look.py" <<'END'
 import sys
 
