@@ -31,8 +31,8 @@ COLOUR = (210, 90, 60)
 SIDE = 320
 #: The data sets whose images are arrays (red, green, blue; grey), and their sides; the others' are files.
 IN_MEMORY = {CIFAR10: 32, MNIST: 28}
-#: Number of trials of a transform that may draw numbers.
-TRIALS = 12
+#: Number of trials of a transform that may draw numbers; of one that has reversed the channels, as a shuffle may.
+TRIALS, MORE_TRIALS = 12, 120
 #: Rounding error of values, in levels of 255.
 ROUNDED = 2.0
 #: Results for pipelines in this process, which are needed several times.
@@ -309,7 +309,7 @@ class Walk:
         """Pass through a transform, unless its effect on the values is unclear."""
         outcomes: dict[tuple[int, ...], list[np.ndarray]] = {colour: [] for colour in (*GREYS, COLOUR)}
         after = None
-        for trial in range(TRIALS):
+        for trial in range(MORE_TRIALS):
             for colour, seen in outcomes.items():
                 self.seed(trial)
                 if (image := self.through(transform, colour)) is not None:
@@ -318,6 +318,8 @@ class Walk:
             if after is None and self.image is None:
                 return  # it has nothing to do with the image
             if after is not None and self.settled(outcomes, after):
+                break
+            if trial + 1 == TRIALS and not (after is not None and _as_given(outcomes, self.reversed, after)):
                 break
         if after is None:
             raise UnclearError('gives no image')
@@ -371,12 +373,17 @@ class Walk:
             len(seen) >= 3 and all(np.array_equal(values, seen[0]) for values in seen) for seen in outcomes.values()
         )
 
+    @property
+    def reversed(self) -> Values:
+        """Meaning of the image's values in the other order of channels."""
+        return replace(self.values, to_rgb=not self.values.to_rgb)
+
     def made_of(self, outcomes: Mapping[tuple[int, ...], list[np.ndarray]], before: Any, after: Any) -> Values:
         """Find the meaning of the values after a transform: unchanged, reversed, or another one.
 
         Random changes are augmentation, and ignored.
         """
-        for values in (self.values, replace(self.values, to_rgb=not self.values.to_rgb)):
+        for values in (self.values, self.reversed):
             if _as_given(outcomes, values, after):
                 return values
         fractions = before is not None and _has_fractions(before)

@@ -176,7 +176,9 @@ def test_a_random_teacher_looks_off(preflight):
 
 class TestRefusals:
     def test_without_validation(self, refusal):
-        assert 'has no `val_dataloader`' in refusal(DISTILLER, options=['val_dataloader=None'])
+        assert 'but no val_dataloader: give all three' in refusal(DISTILLER, options=['val_dataloader=None'])
+        options = [f'{key}=None' for key in ('val_dataloader', 'val_cfg', 'val_evaluator')]
+        assert 'has no `val_dataloader`' in refusal(DISTILLER, options=options)
 
     def test_missing_data(self, refusal):
         message = refusal(DISTILLER, options=['val_dataloader.dataset.data_root=nowhere'])

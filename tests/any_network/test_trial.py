@@ -49,6 +49,20 @@ class LoadRGB(LoadImageFromFile):
 
 
 @TRANSFORMS.register_module()
+class UnluckyShuffle(BaseTransform):
+    """It shuffles the channels with a generator of its own, which leaves them alone for the first time in the 15th trial."""
+
+    def __init__(self):
+        self.count = 0
+
+    def transform(self, results):
+        trial, self.count = self.count // 4, self.count + 1  # four colours a trial
+        order = [0, 1, 2] if trial >= 14 else [2, 1, 0] if trial % 2 else [1, 2, 0]
+        results['img'] = results['img'][..., order].copy()
+        return results
+
+
+@TRANSFORMS.register_module()
 class LoadByOwnKey(BaseTransform):
     """It reads a file under a key that nobody else knows."""
 
@@ -106,6 +120,7 @@ class TestOrder:
         [
             (files(), False),
             (files(*AUGMENTED), False),
+            (files(dict(type='UnluckyShuffle')), False),
             (files(TO_PIL), True),
             (files(TO_PIL, dict(type='PILToNumpy', to_bgr=True)), False),
             (files(TO_PIL, dict(type='PILToNumpy')), True),

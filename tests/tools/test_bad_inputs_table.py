@@ -661,22 +661,22 @@ def no_room_to_transfer(at):
 
 environment(
     'a file in the place of the work directory',
-    r"train.py: error: .*File exists: '.*file'",
+    r'train.py: error: .*/file cannot be written \(File exists\): name another folder',
     lambda at: at.train(SELF, work_dir=at.text('file', '')),
 )
 environment(
     'work directory below a file',
-    r"train.py: error: .*Not a directory: '.*file/run'",
+    r'train.py: error: .*/file/run cannot be written \(Not a directory\): name another folder',
     lambda at: at.train(SELF, work_dir=at.text('file', '') / 'run'),
 )
 environment(
     'work directory where nobody may write',
-    r"train.py: error: .*'/proc/nowhere.*'",
+    r'train.py: error: /proc/nowhere/run cannot be written \(No such file or directory\): name another folder',
     lambda at: at.train(SELF, work_dir='/proc/nowhere/run'),
 )
 environment(
     'work directory on a read-only file system',
-    r"train.py: error: .*Read-only file system: '.*disk/run'",
+    r'train.py: error: .*/disk/run cannot be written \(Read-only file system\): name another folder',
     lambda at: at.train(SELF, work_dir=at.disk('-o', 'ro') / 'run'),
 )
 environment(
