@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..teachers.inputs import TWICE, VALUES, InputAdapter, InputSpec, _long, _round, changed, on_scale_of_one
+from ..teachers.inputs import resized as resized
 from ..teachers.resizing import INTERPOLATIONS, PILLOW_NUMBERS
 from .classifiers import CifarClassifier, TorchvisionClassifier
 from .trial import COLOUR, GREYS, KERNEL, UnclearError, kernel_of, preprocessing, solved

@@ -114,6 +114,11 @@ def _long(values: Sequence[float], length: int) -> tuple[float, ...]:
     return tuple(values) * length if len(values) == 1 else tuple(values)
 
 
+def resized(values: Tensor, wanted: InputSpec) -> Tensor:
+    """Resize images with values from 0 to 255 as a network's own pipeline would, see :func:`.resizing.resize`."""
+    return values if wanted.size is None else resize(values, wanted.size, wanted.interpolation, wanted.backend)
+
+
 def _same(one: Any, other: Any) -> bool:
     """Compare two settings; numbers of a preprocessor are known in float32."""
     if isinstance(one, bool):
@@ -136,14 +141,14 @@ class InputAdapter:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Convert images with the given input preprocessing, (N, C, H, W)."""
-        size = self.wanted.size if tuple(inputs.shape[2:]) != self.wanted.size else None
-        if self.same_values and size is None and inputs.shape[1] == self.channels:
+        resize = self.wanted.size is not None and tuple(inputs.shape[2:]) != self.wanted.size
+        if self.same_values and not resize and inputs.shape[1] == self.channels:
             return inputs
         values = inputs.to(torch.promote_types(inputs.dtype, torch.float32))  # 0 to 255 are too many for bfloat16
         mean_given, std_given, mean, std, luma = self._on(values)
         values = values * std_given + mean_given
-        if size is not None:
-            values = resize(values, size, self.wanted.interpolation, self.wanted.backend)
+        if resize:
+            values = resized(values, self.wanted)
         if values.shape[1] == 3:
             to_rgb = self.wanted.to_rgb or self.channels == 1
             values = values if self.given.to_rgb == to_rgb else values.flip(1)

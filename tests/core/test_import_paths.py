@@ -9,6 +9,8 @@ import pytest
 import mmcls_kd
 from mmcls_kd import MOVED, RENAMED
 from mmcls_kd.dis_losses import common
+from mmcls_kd.networks import pixels
+from mmcls_kd.teachers import inputs
 
 ORDERS = [
     'import mmcls_kd\nimport mmpretrain',
@@ -55,6 +57,10 @@ def test_an_earlier_path_leads_to_all_of_its_homes(old):
 def test_an_earlier_name_is_found_at_an_earlier_path(old):
     modules = [importlib.import_module(f'mmcls_kd.{path}') for path in MOVED]
     assert any(hasattr(module, old) for module in modules)
+
+
+def test_resizing_is_found_where_it_was():
+    assert pixels.resized is inputs.resized
 
 
 def test_what_losses_of_users_import():
