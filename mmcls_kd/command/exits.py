@@ -73,7 +73,7 @@ def _end_interrupted(then: str) -> NoReturn:
     sys.exit(INTERRUPTED)
 
 
-def _end_if_unread(error: OSError) -> None:
+def _end_if_unread(error: Exception) -> None:
     """End the program without a word, with the code that shells give, if nobody reads its output any more (``| head``)."""
     output = select.poll()
     output.register(1, 0)
@@ -113,7 +113,7 @@ def ended_when_asked(again: str) -> Iterator[None]:
 def errors_in_one_line(interrupted: str = 'the same command starts again') -> Iterator[None]:
     """End the program with ``PROGRAM: error: MESSAGE`` and exit code 1 on errors that bad input causes.
 
-    After Ctrl-C it ends with the message ``interrupted``.
+    After Ctrl-C it ends with the message ``interrupted``, and without one if nobody reads its output any more.
     """
     try:
         yield
@@ -121,8 +121,7 @@ def errors_in_one_line(interrupted: str = 'the same command starts again') -> It
     except KeyboardInterrupt:
         _end_interrupted(interrupted)
     except (OSError, ValueError, TypeError, LookupError, ImportError, AssertionError, TrainingError) as error:
-        if isinstance(error, OSError):
-            _end_if_unread(error)
+        _end_if_unread(error)
         _end(in_one_line(error))
     except AttributeError as error:
         if 'ConfigDict' not in str(error):

@@ -209,11 +209,12 @@ def compare(files: Mapping[str, Path], images: Images, sigmoid: bool = False) ->
             else:
                 same[name] += similarity(values, reference)
     assert first is not None
+    one_class = output == 'logits' and not (sigmoid and reference.shape[1] > 1)
     times = _milliseconds(sessions, first[: pinned or 1])
     return [
         Row(
             name,
-            100 * hits[name] / total if images.labelled and output == 'logits' and predicted.shape[1] == 1 else None,
+            100 * hits[name] / total if images.labelled and one_class else None,
             100 * same[name] / total,
             path.stat().st_size,
             times[name],
