@@ -19,7 +19,7 @@ __version__ = '0.2.0'
 #: The names for users, and their modules.
 NAMES = {
     'Distiller': 'distiller',
-    'TeacherSpec': 'distiller',
+    'TeacherSpec': 'teachers.specs',
     'StoredTeacher': 'teachers',
     'DistillLoss': 'dis_losses',
     'distill': 'command.from_folder.runs',  # with mmengine and mmpretrain, as the next

@@ -5,15 +5,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .dis_losses.common import at_least_float32
-from .errors import close_names, need_library, refusals_named
 from .features.classifier import linear_classifier, weight_and_bias
 from .features.dry_run import DryRun, dry_run, evaluating, scores
 from .features.families import default_taps
@@ -55,13 +52,13 @@ from .recipe.own_losses import stray_parts, value_of_loss
 from .recipe.schedules import Progress
 from .recipe.wrappers import CurriculumTemperature
 from .teachers.frozen import FrozenTeacher, check_run
-from .teachers.inputs import InputSpec, changed
 from .teachers.several import TeacherGroup
+from .teachers.specs import TeacherLike, TeacherSpec, build_teacher, check_plain, load_network
 from .teachers.stored import StoredTeacher
-from .teachers.towers import Tower, is_tower, load_tower, make_trainable, of_the_last_batch
+from .teachers.towers import of_the_last_batch
 
 logger = logging.getLogger(__name__)
-TeacherLike = FrozenTeacher | TeacherGroup | StoredTeacher
+__all__ = ['BaseDistiller', 'Distiller', 'TeacherLike', 'TeacherSpec', 'load_network']
 
 
 class BaseDistiller(nn.Module):
@@ -327,25 +324,6 @@ class BaseDistiller(nn.Module):
         return self
 
 
-@dataclass
-class TeacherSpec:
-    """A teacher and its settings.
-
-    Attributes:
-        network: A classifier, or a network without classes (:class:`~mmcls_kd.EmbeddingNetwork`); its name, see
-            :func:`load_network`; or a teacher that is built, such as a stored one.
-        inputs: Input preprocessing that it was trained with: ``mean`` and ``std`` (of values from 0 to 255 or 0 to 1),
-            ``size``, ``to_rgb``, ``interpolation``, ``backend``; None for that of the student.
-        class_map: Index of the teacher's class for each class of the student; None if the label spaces are identical.
-        weight: Weight of its probabilities in the mean of several teachers.
-    """
-
-    network: nn.Module | str | TeacherLike
-    inputs: Mapping[str, Any] | None = None
-    class_map: Sequence[int] | None = None
-    weight: float = 1.0
-
-
 class Distiller(BaseDistiller):
     """A student that learns from labels and from a frozen teacher.
 
@@ -413,7 +391,7 @@ class Distiller(BaseDistiller):
         label: str | None = None,
     ) -> None:
         super().__init__()
-        _check_plain('student', student)
+        check_plain('student', student)
         check_run(teacher_mode, teacher_precision)
         methods = _methods(losses)
         if teacher is not None and not methods:
@@ -443,7 +421,7 @@ class Distiller(BaseDistiller):
         self.teacher_holder = None
         if teacher is not None:
             keywords = dict(taps=given, mode=teacher_mode, precision=teacher_precision, size=found.size)
-            self.teacher_holder = _teacher(teacher, student, inputs, keywords)
+            self.teacher_holder = build_teacher(teacher, student, inputs, keywords)
             remedy = 'give both the same classes, or say by TeacherSpec(network, class_map=[...])'
             check_classes(self.num_classes, self.teacher_holder.num_classes, remedy)
         self.connect(methods, default_taps(student, found) | given_taps(given, '_s', found), found)
@@ -638,102 +616,3 @@ def _methods(losses: Any) -> list[Method]:
         if names.count(name) > 1 or name in ('loss', 'task'):
             raise ValueError(f'losses: the name {name!r} is taken; give each loss its own, as in losses=dict(NAME=...)')
     return methods
-
-
-def _check_plain(role: str, network: Any) -> None:
-    """Refuse anything but a module, and wrappers, which hide the features of one."""
-    if not isinstance(network, nn.Module):
-        raise ValueError(f'{role}: give a module, not {network!r}')
-    exported = isinstance(network, torch.fx.GraphModule) and 'train' in vars(network)  # torch.export refuses its call
-    if isinstance(network, torch.jit.ScriptModule) or exported:
-        raise ValueError(
-            f'{role}: {"torch.export" if exported else "TorchScript"} hides the parts of a network: give the module that it '
-            'was made from; for losses on logits, TorchScript may stand inside of a module whose forward calls it'
-        )
-    if hasattr(network, '_orig_mod'):
-        raise ValueError(f'{role}: torch.compile wraps it: give the module itself, and compile that: module.compile()')
-    if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):
-        raise ValueError(f'{role}: {type(network).__name__} wraps it: give the module itself, and wrap the distiller')
-
-
-def _check_apart(student: nn.Module, networks: Sequence[nn.Module]) -> None:
-    """Refuse a teacher that shares parameters with the student."""
-    own = {id(parameter) for parameter in student.parameters()}
-    if any(id(parameter) in own for network in networks for parameter in network.parameters()):
-        raise ValueError('teacher: it shares parameters with the student, and is frozen: give copy.deepcopy(teacher)')
-
-
-def _teacher(given: Any, student: nn.Module, inputs: Mapping[str, Any] | None, keywords: Mapping[str, Any]) -> TeacherLike:
-    """Build a distiller's teacher."""
-    if isinstance(given, list | tuple):
-        specs = [one if isinstance(one, TeacherSpec) else TeacherSpec(one) for one in given]
-        if not specs:
-            raise ValueError('teacher: the list is empty: give at least one teacher')
-        several: list[Any] = [_teacher(spec, student, inputs, keywords) for spec in specs]
-        return TeacherGroup(several, [spec.weight for spec in specs])
-    spec = given if isinstance(given, TeacherSpec) else TeacherSpec(given)
-    network = load_network(spec.network) if isinstance(spec.network, str) else spec.network
-    if isinstance(network, TeacherLike):
-        _check_apart(student, network.networks)
-        _check_unset(type(network).__name__, spec, keywords)
-        return network
-    if not isinstance(network, nn.Module):
-        raise ValueError(f'teacher: give a module, a name, a TeacherSpec, a StoredTeacher or a list, not {network!r}')
-    if spec.inputs and not inputs:
-        raise ValueError(
-            'the input preprocessing of the teacher is given, and that of the images is not: '
-            'Distiller(..., inputs=dict(mean=..., std=...))'
-        )
-    _check_plain('teacher', network)
-    _check_apart(student, [network])
-    ours = changed(InputSpec(), inputs or {}, 'inputs')
-    return FrozenTeacher(network, ours, changed(ours, spec.inputs or {}, 'TeacherSpec.inputs'), spec.class_map, **keywords)
-
-
-def _check_unset(kind: str, spec: TeacherSpec, keywords: Mapping[str, Any]) -> None:
-    """Refuse settings of a teacher that is built already, and would not heed them."""
-    settings = {
-        'inputs': spec.inputs,
-        'class_map': spec.class_map is not None,
-        'teacher_mode': keywords['mode'] != 'eval',
-        'teacher_precision': keywords['precision'],
-        **{f'taps[{name!r}]': name.endswith('_t') for name in keywords['taps']},
-    }
-    if given := [name for name, value in settings.items() if value]:
-        raise ValueError(f'teacher: a {kind} does not heed {", ".join(given)}: build it with that, or leave it out')
-
-
-def hugging_face(transformers: Any, name: str) -> nn.Module:
-    """Load a classifier or an image tower of Hugging Face."""
-    if is_tower(transformers, name):
-        return Tower(load_tower(transformers, name))
-    return make_trainable(transformers.AutoModelForImageClassification.from_pretrained(name))
-
-
-def load_network(name: str) -> nn.Module:
-    """Build a network of a library, with the weights that the library has for it.
-
-    A network that was published without classes (timm's with 0 classes, an image tower of Hugging Face) returns embeddings.
-
-    Args:
-        name: ``timm:NAME``, ``torchvision:NAME``, or ``hf:NAME_OR_FOLDER`` (Hugging Face).
-
-    Raises:
-        ValueError: If the library is unknown, or cannot build the classifier.
-        MissingLibraryError: If it is not installed.
-    """
-    library, _, model = name.partition(':')
-    if library not in LIBRARIES or not model:
-        known = ', '.join(f'{known}:NAME' for known in LIBRARIES)
-        raise ValueError(f'teacher={name!r}: give a module, or a name such as {known}{close_names(library, LIBRARIES)}')
-    module, build = LIBRARIES[library]
-    need_library(module, f'teacher={name!r}', extra=library)
-    with refusals_named(f'teacher={name!r}'):
-        return build(import_module(module), model)
-
-
-LIBRARIES: dict[str, tuple[str, Callable[[Any, str], nn.Module]]] = {
-    'timm': ('timm', lambda timm, name: timm.create_model(name, pretrained=True)),
-    'torchvision': ('torchvision', lambda torchvision, name: torchvision.models.get_model(name, weights='DEFAULT')),
-    'hf': ('transformers', hugging_face),
-}
