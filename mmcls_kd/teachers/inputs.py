@@ -130,6 +130,9 @@ class InputAdapter:
     """Conversion of images from one network's input preprocessing to another's, on their device.
 
     The result has 1 or 3 channels. A grey one takes the mean of three numbers for red, green, blue.
+
+    Raises:
+        ValueError: In a call, if the images are to be changed and one of both has another number of channels.
     """
 
     def __init__(self, given: InputSpec, wanted: InputSpec, channels: int) -> None:
@@ -144,6 +147,11 @@ class InputAdapter:
         resize = self.wanted.size is not None and tuple(inputs.shape[2:]) != self.wanted.size
         if self.same_values and not resize and inputs.shape[1] == self.channels:
             return inputs
+        if len({inputs.shape[1], self.channels, 1, 3}) > 2:
+            raise ValueError(
+                f'the teacher takes images of {self.channels} channels, and the student’s have {inputs.shape[1]}: only '
+                'grey and RGB images are changed into each other; give a teacher of as many channels, without `inputs`'
+            )
         values = inputs.to(torch.promote_types(inputs.dtype, torch.float32))  # 0 to 255 are too many for bfloat16
         mean_given, std_given, mean, std, luma = self._on(values)
         values = values * std_given + mean_given

@@ -83,6 +83,13 @@ class TestValues:
         assert made.dtype == dtype
         torch.testing.assert_close(made.float(), exact, rtol=0, atol={torch.float64: 1e-5}.get(dtype, 0.02))
 
+    @pytest.mark.parametrize(('given', 'wanted'), [(4, 3), (4, 1), (3, 4), (2, 3)])
+    def test_other_channels_than_grey_and_rgb_are_refused(self, given, wanted):
+        adapter = InputAdapter(InputSpec(), InputSpec(), wanted)
+        with pytest.raises(ValueError, match=f'images of {wanted} channels, and the student’s have {given}'):
+            adapter(torch.zeros(2, given, 8, 8))
+        assert InputAdapter(InputSpec(), InputSpec(), given)(images := torch.zeros(2, given, 8, 8)) is images
+
     def test_it_goes_where_the_images_go(self):
         adapter = InputAdapter(KINDS['normalised'], KINDS['BGR normalised'], 3)
         adapter(normalised(raw(), KINDS['normalised']))
