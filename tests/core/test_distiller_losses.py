@@ -194,6 +194,7 @@ class TestRefusals:
             (TeacherSpec(CNN(), class_map=list('abcdefghij')), {}, 'class_map=.*: give'),
             (TeacherSpec(CNN(), class_map=[True] * 10), {}, 'class_map=.*: give'),
             (TeacherSpec(CNN(), class_map=3), {}, 'class_map=3: give'),
+            (TeacherSpec(CNN(), class_map=[*range(9), 3]), {}, 'class_map gives the teacher’s class 3 to two classes'),
             (TeacherSpec(CNN(), class_map=[0, 1, 2]), {}, 'student has 10 classes and the teacher 3'),
             (TeacherSpec(CNN(), inputs=dict(mean=1, std=2)), {}, r'that of the images is not: Distiller\(..., inputs='),
             (
