@@ -113,6 +113,8 @@ class BaseDistiller(nn.Module):
         teacher = self.teacher_holder
         if self.teachers:
             found.check_images_stay('student')
+        if getattr(self, 'task_loss', None) is None:  # one of the user's may be of probabilities
+            found.check_logits('student')
         shapes = {f'{name}_s': shape for name, shape in shapes_of(taps, found).items()}
         shapes |= {f'{name}_t': shape for name, shape in (teacher.shapes if teacher else {}).items()}
         shapes |= {alias: shapes[name] for alias, name in ALIASES.items() if name in shapes}
@@ -132,6 +134,9 @@ class BaseDistiller(nn.Module):
         check_inputs(methods, available)
         self.student_taps = {n: tap for n, tap in taps.items() if f'{n}_s' in wanted}
         self.teacher_names = [n for n in (teacher.shapes if teacher else ()) if f'{n}_t' in wanted]
+        for one in getattr(teacher, 'teachers', [teacher]) if 'logit' in self.teacher_names else ():
+            if isinstance(one, FrozenTeacher):
+                one.dry_run.check_logits('teacher')
         shapes |= {f'{name}{VIEWS["strong"]}': shape for name, shape in shapes.items()}
         facts = {
             'num_samples': lambda: self.num_samples,

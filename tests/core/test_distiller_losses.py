@@ -195,6 +195,8 @@ class TestRefusals:
             (TeacherSpec(CNN(), class_map=[True] * 10), {}, 'class_map=.*: give'),
             (TeacherSpec(CNN(), class_map=3), {}, 'class_map=3: give'),
             (TeacherSpec(CNN(), class_map=[*range(9), 3]), {}, 'class_map gives the teacher’s class 3 to two classes'),
+            (nn.Sequential(CNN(), nn.Softmax(1)), {}, 'the teacher returns probabilities .*: leave out the softmax at its'),
+            ([CNN(), nn.Sequential(CNN(), nn.Softmax(1))], {}, 'the teacher returns probabilities'),
             (TeacherSpec(CNN(), class_map=[0, 1, 2]), {}, 'student has 10 classes and the teacher 3'),
             (TeacherSpec(CNN(), inputs=dict(mean=1, std=2)), {}, r'that of the images is not: Distiller\(..., inputs='),
             (
@@ -241,6 +243,14 @@ class TestRefusals:
         with pytest.raises(ValueError, match=f'the teacher{said}'):
             Distiller(CNN(), Normalising(), 'kd')
         Distiller(Normalising(), losses='tfnkd')(*batch())
+
+    def test_a_student_that_returns_probabilities_is_refused(self):
+        ending = nn.Sequential(CNN(), nn.Softmax(1))
+        with pytest.raises(ValueError, match='the student returns probabilities .*: leave out the softmax at its end'):
+            Distiller(ending, CNN(), 'dist')
+        own = Distiller(ending, nn.Sequential(CNN(), nn.Softmax(1)), 'mgd', task_loss=lambda p, y: F.nll_loss(p.log(), y))
+        assert own(*batch())['loss'].isfinite()  # a loss of probabilities, and a teacher of features
+        assert Distiller(nn.Sequential(CNN(), nn.LogSoftmax(1)), CNN(), 'dist')(*batch())['loss'].isfinite()
 
     def test_several_teachers_have_no_features(self):
         with pytest.raises(ValueError, match="mgd .MGDLoss.: unknown input 'feat_t'"):
