@@ -414,6 +414,23 @@ class TestLabelsAndWeights:
         other(*batch())
         assert len(caplog.records) == len(told)
 
+    def test_a_schedule_of_iterations_that_stands_still_is_told_of_once(self, caplog):
+        weight = dict(value=4.0, warmup=4, by_epoch=False)
+        distiller = Distiller(*pair(), dict(warm=dict(type='dist', loss_weight=weight)))
+        for epoch in range(2):
+            distiller.set_epoch(epoch)
+            distiller(*batch())
+        (told,) = [record.getMessage() for record in caplog.records]
+        assert told.startswith('warm: the schedule of the weight counts iterations')
+        assert 'distiller.set_epoch(epoch, iteration) before each step' in told
+        other = Distiller(*pair(), dict(warm=dict(type='dist', loss_weight=weight)))
+        for iteration in range(2):
+            other.set_epoch(0, iteration)
+            other(*batch())
+        other.set_epoch(1)  # the count of iterations stays
+        assert other.progress.iteration == 1
+        assert len(caplog.records) == 1
+
     @pytest.mark.parametrize('entry', [dict(type='KDLoss', alpha=1.5), dict(type='dist', task_weight=-0.5)])
     def test_a_task_loss_that_would_be_maximised_is_refused(self, entry):
         with pytest.raises(ValueError, match=r'the task loss has the weight -0\.5 .*: give an alpha from 0 to 1, or'):
