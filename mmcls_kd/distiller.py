@@ -110,6 +110,8 @@ class BaseDistiller(nn.Module):
         teacher = self.teacher_holder
         if self.teachers:
             found.check_images_stay('student')
+        if getattr(self, 'task_loss', None) is None:  # one of the user's may be of probabilities
+            found.check_logits('student')
         shapes = {f'{name}_s': shape for name, shape in shapes_of(taps, found).items()}
         shapes |= {f'{name}_t': shape for name, shape in (teacher.shapes if teacher else {}).items()}
         shapes |= {alias: shapes[name] for alias, name in ALIASES.items() if name in shapes}
@@ -129,6 +131,9 @@ class BaseDistiller(nn.Module):
         check_inputs(methods, available)
         self.student_taps = {n: tap for n, tap in taps.items() if f'{n}_s' in wanted}
         self.teacher_names = [n for n in (teacher.shapes if teacher else ()) if f'{n}_t' in wanted]
+        for one in getattr(teacher, 'teachers', [teacher]) if 'logit' in self.teacher_names else ():
+            if isinstance(one, FrozenTeacher):
+                one.dry_run.check_logits('teacher')
         shapes |= {f'{name}{VIEWS["strong"]}': shape for name, shape in shapes.items()}
         facts = {
             'num_samples': lambda: self.num_samples,
@@ -400,7 +405,7 @@ class Distiller(BaseDistiller):
         size = (input_size, input_size) if isinstance(input_size, int) else input_size
         self.student, self.task_loss = student, task_loss
         self.num_samples, self.batch_size, self.progress = num_samples, batch_size, Progress()
-        self._seen_batch = self._told_of_eval = self._missing = self._knows_epoch = False
+        self._seen_batch = self._told_of_eval = self._missing = self._knows_epoch = self._knows_iteration = False
         self._first_counts: dict[str, int] | None = {}
         found = dry_run(student, 'student', size, whole=True)
         self.num_classes, self.label = found.num_classes, label
@@ -437,15 +442,16 @@ class Distiller(BaseDistiller):
         """The teacher; None where there is none."""
         return self.teacher_holder
 
-    def set_epoch(self, epoch: int, iteration: int = 0) -> None:
+    def set_epoch(self, epoch: int, iteration: int | None = None) -> None:
         """Set the place in the training, for losses whose weight or temperature has a schedule.
 
         Args:
             epoch: Number of finished epochs.
-            iteration: Number of finished iterations, for schedules with ``by_epoch=False``.
+            iteration: Number of finished iterations, for schedules with ``by_epoch=False``; None to leave it.
         """
-        self.progress.epoch, self.progress.iteration = epoch, iteration
-        self._knows_epoch = True
+        self.progress.epoch, self._knows_epoch = epoch, True
+        if iteration is not None:
+            self.progress.iteration, self._knows_iteration = iteration, True
 
     def forward(
         self, images: Tensor | Sequence[Tensor], labels: Tensor | None = None, indices: Tensor | None = None
@@ -528,10 +534,18 @@ class Distiller(BaseDistiller):
         if torch.is_grad_enabled() and self.student.training and not self._knows_epoch:
             self._knows_epoch = True
             curricula = {name for name, loss in self.distill_losses.items() if hasattr(loss, 'progress')}
-            if names := [name for name, weight in self.loss_weights.items() if not weight.fixed or name in curricula]:
+            by_epoch = {name for name, weight in self.loss_weights.items() if weight.by_epoch and not weight.fixed}
+            if names := [name for name in self.loss_weights if name in by_epoch | curricula]:
                 logger.warning(
                     f'{", ".join(names)}: the schedule of the weight or of the temperature stands at its beginning: call '
                     'distiller.set_epoch(epoch) at the start of each epoch'
+                )
+        if torch.is_grad_enabled() and self.student.training and not self._knows_iteration:
+            self._knows_iteration = True
+            if names := [name for name, weight in self.loss_weights.items() if not (weight.fixed or weight.by_epoch)]:
+                logger.warning(
+                    f'{", ".join(names)}: the schedule of the weight counts iterations (by_epoch=False) and stands at its '
+                    'beginning: call distiller.set_epoch(epoch, iteration) before each step'
                 )
         if torch.is_grad_enabled() and self.student.training and self._first_counts is not None:
             self._watch_optimizer(self._first_counts)

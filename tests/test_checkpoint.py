@@ -395,9 +395,10 @@ class TestTransfer:
         distiller = build(SRRL)
         state = {f'module.{k}': v for k, v in distiller.state_dict().items()}
         state |= {f'module.teacher.{k}': v for k, v in distiller.teacher.state_dict().items()}
-        done, content = self.export(dict(state_dict=state), tmp_path)  # neither meta nor optimizer
-        assert content['state_dict'].keys() == distiller.student.state_dict().keys()
-        assert done.left_out == ['distill_losses', 'teacher']
+        for saved in (dict(state_dict=state), dict(state, n_averaged=torch.tensor(3))):  # neither meta nor optimizer
+            done, content = self.export(saved, tmp_path)
+            assert content['state_dict'].keys() == distiller.student.state_dict().keys()
+            assert done.left_out == ['distill_losses', 'teacher']
 
     def test_the_moving_average_is_taken(self, tmp_path):
         distiller = build(SRRL)
@@ -440,6 +441,14 @@ class TestTransfer:
         assert not (tmp_path / 'folder').exists()
         with pytest.raises(ValueError, match="has no weights by name .* is under 'mine'"):
             self.export(dict(epoch=3, mine=weights), tmp_path)
+
+    def test_no_file_of_torch_is_named_as_one_of_safetensors(self, tmp_path):
+        torch.save(training_checkpoint(build(SRRL)), tmp_path / 'in.pth')
+        with pytest.raises(
+            ValueError, match=r'out\.safetensors: a checkpoint of PyTorch is written: let the name end in \.pth'
+        ):
+            transfer(tmp_path / 'in.pth', tmp_path / 'out.safetensors')
+        assert not (tmp_path / 'out.safetensors').exists()
 
     def test_the_checkpoint_itself_is_not_overwritten(self, tmp_path):
         path = tmp_path / 'epoch_1.pth'

@@ -6,6 +6,7 @@ import argparse
 import inspect
 import re
 from collections.abc import Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,22 @@ def merge_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
     cfg.merge_from_dict(options)
 
 
+def _check_method_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
+    """Refuse options for a method that is not in use, and name the places of those that are."""
+    places = {
+        f'model.distill_cfg.{i}.methods.{j}.': entry
+        for i, group in enumerate(cfg.model.get('distill_cfg') or ())
+        for j, entry in enumerate(group['methods'])
+    }
+    used = [f'{entry["name"]} is {place[:-1]}' for place, entry in places.items() if entry.get('use_this', True)]
+    for key, place in product(options or (), places):
+        entry = places[place]
+        if key.startswith(place) and key != f'{place}use_this' and not entry.get('use_this', True):
+            raise ValueError(
+                f'--cfg-options {key}: {entry["name"]} is not in use, so nothing would change; {", ".join(used)}'
+            )
+
+
 def training_config(args: argparse.Namespace) -> Config:
     """Build the config of a training from file and command line, with defaults filled in.
 
@@ -159,6 +176,7 @@ def training_config(args: argparse.Namespace) -> Config:
         if methods is not None:
             cfg.methods = methods
             recipe.methods.select([methods] if isinstance(methods, str) else methods)
+        _check_method_options(cfg, args.cfg_options)
         recipe.complete(cfg.train_dataloader.get('dataset', {}))
         validate_by_agreement(cfg)
     elif methods is not None:

@@ -63,6 +63,7 @@ class DryRun:
         has_classes: Whether its output is logits.
         relus: The ReLU of which a module returns the (last) output, by the module's path.
         changes_images: Whether the network changes the images in place, which another one may see.
+        ends_in_softmax: Whether its output is probabilities instead of logits.
     """
 
     size: tuple[int, int]
@@ -84,6 +85,15 @@ class DryRun:
     has_classes: bool = True
     relus: Mapping[str, str] = field(default_factory=dict)
     changes_images: bool = False
+    ends_in_softmax: bool = False
+
+    def check_logits(self, role: str) -> None:
+        """Refuse a network that returns probabilities; ``role`` is its name in the message."""
+        if self.ends_in_softmax:
+            raise ValueError(
+                f'the {role} returns probabilities (none is negative, and those of an image add up to 1), and the losses '
+                'take logits: leave out the softmax at its end'
+            )
 
     def check_images_stay(self, role: str) -> None:
         """Refuse a network that changes the images in place; ``role`` is its name in the message."""
@@ -342,6 +352,7 @@ def _run(network: nn.Module, images: Tensor, graph: bool, whole: bool) -> DryRun
         logit_paths=sorted(giving, key=lambda path: path.count('.')),
         classifier_paths=classifiers,
         linear_path=linear,
+        ends_in_softmax=classes and _are_probabilities(logit.detach()),
         vector_place=_vector_place(network.get_submodule(linear), linear, watch, without_graph) if linear else None,
         stem=next(iter(outputs)),
         ways=_counted(count, watch, logit) if count else {},
@@ -427,6 +438,13 @@ def _mixed(module: nn.Module, images: Tensor) -> str:
     moved = (one != other).any(dim=0)
     second, last = bool(moved[1:, 0, 0].any()), bool(moved[0, 0, 1:].any())
     return '' if second == last else 'map' if second else 'map_last'
+
+
+def _are_probabilities(logit: Tensor) -> bool:
+    """Check whether class scores, (N, C), are probabilities: none is negative, and those of each image add up to 1."""
+    if logit.device.type == 'meta' or logit.shape[1] < 2:
+        return False
+    return bool((logit >= 0).all() and (logit.sum(dim=1) - 1).abs().max() < 1e-5)
 
 
 def scores(output: Any) -> Tensor:

@@ -49,11 +49,14 @@ def transfer(dis_path: str | Path, output_path: str | Path, trust: bool | None =
         trust: See :func:`read_checkpoint`.
 
     Raises:
-        ValueError: If there is no student in it, or ``output_path`` is the checkpoint itself or a folder.
+        ValueError: If there is no student in it, or ``output_path`` is the checkpoint itself, a folder, or named as a file
+            of safetensors.
     """
     checkpoint = read_checkpoint(dis_path, trust)
     if Path(output_path).is_dir():
         raise ValueError(f'{output_path} is a folder: name a file in it')
+    if Path(output_path).suffix == '.safetensors':  # no program could read it under this name
+        raise ValueError(f'{output_path}: a checkpoint of PyTorch is written: let the name end in .pth')
     if Path(output_path).exists() and Path(output_path).samefile(dis_path):
         raise ValueError(f'{output_path} is the checkpoint itself, from which no run could resume then: name another file')
     weights = weights_of(checkpoint)
@@ -68,7 +71,7 @@ def transfer(dis_path: str | Path, output_path: str | Path, trust: bool | None =
     dropped = _distillation_only(student)
     kept = OrderedDict((k, v) for k, v in student.items() if k not in dropped)
     place, _ = find_weights(checkpoint)
-    others = set(checkpoint) - {place or 'state_dict', 'meta'} - ({*weights} if not place else set())
+    others = {k for k, part in checkpoint.items() if not isinstance(part, Tensor)} - {place or 'state_dict', 'meta'}
     parts = {k.split('.', 1)[0] for k in weights} - {'student'} | others
     save_atomically({'meta': plain(checkpoint.get('meta', {})), 'state_dict': kept}, Path(output_path))
     simkd = any(k.startswith('predictor.') for k in kept)

@@ -98,6 +98,9 @@ class FrozenTeacher:
             isinstance(indices, list | tuple) and all(type(index) is int and 0 <= index < count for index in indices)
         ):
             raise ValueError(f'class_map={class_map!r}: give the teacher’s class of each class, a list of 0 to {count - 1}')
+        if indices is not None and len({*indices}) < len(indices):
+            twice = next(index for place, index in enumerate(indices) if index in indices[:place])
+            raise ValueError(f'class_map gives the teacher’s class {twice} to two classes of the student')
         self._index = None if indices is None else torch.tensor(indices)
         self.num_classes = count if indices is None else len(indices)
         self.shapes['logit'] = (2, self.num_classes)

@@ -218,6 +218,7 @@ def _reader(teacher: nn.Module, features: Sequence[str], size: Sequence[int]) ->
     height, width = size
     run = dry_run(teacher, 'teacher', (height, width), whole=True)
     run.check_images_stay('teacher')
+    run.check_logits('teacher')
     taps = default_taps(teacher, run)
     names = names_to_store(features, shapes_of(taps, run), 'features')
     fast = FastNetwork(teacher)  # as under a live teacher

@@ -194,6 +194,9 @@ class TestRefusals:
             (TeacherSpec(CNN(), class_map=list('abcdefghij')), {}, 'class_map=.*: give'),
             (TeacherSpec(CNN(), class_map=[True] * 10), {}, 'class_map=.*: give'),
             (TeacherSpec(CNN(), class_map=3), {}, 'class_map=3: give'),
+            (TeacherSpec(CNN(), class_map=[*range(9), 3]), {}, 'class_map gives the teacher’s class 3 to two classes'),
+            (nn.Sequential(CNN(), nn.Softmax(1)), {}, 'the teacher returns probabilities .*: leave out the softmax at its'),
+            ([CNN(), nn.Sequential(CNN(), nn.Softmax(1))], {}, 'the teacher returns probabilities'),
             (TeacherSpec(CNN(), class_map=[0, 1, 2]), {}, 'student has 10 classes and the teacher 3'),
             (TeacherSpec(CNN(), inputs=dict(mean=1, std=2)), {}, r'that of the images is not: Distiller\(..., inputs='),
             (
@@ -240,6 +243,14 @@ class TestRefusals:
         with pytest.raises(ValueError, match=f'the teacher{said}'):
             Distiller(CNN(), Normalising(), 'kd')
         Distiller(Normalising(), losses='tfnkd')(*batch())
+
+    def test_a_student_that_returns_probabilities_is_refused(self):
+        ending = nn.Sequential(CNN(), nn.Softmax(1))
+        with pytest.raises(ValueError, match='the student returns probabilities .*: leave out the softmax at its end'):
+            Distiller(ending, CNN(), 'dist')
+        own = Distiller(ending, nn.Sequential(CNN(), nn.Softmax(1)), 'mgd', task_loss=lambda p, y: F.nll_loss(p.log(), y))
+        assert own(*batch())['loss'].isfinite()  # a loss of probabilities, and a teacher of features
+        assert Distiller(nn.Sequential(CNN(), nn.LogSoftmax(1)), CNN(), 'dist')(*batch())['loss'].isfinite()
 
     def test_several_teachers_have_no_features(self):
         with pytest.raises(ValueError, match="mgd .MGDLoss.: unknown input 'feat_t'"):
@@ -402,6 +413,23 @@ class TestLabelsAndWeights:
         other.set_epoch(0)
         other(*batch())
         assert len(caplog.records) == len(told)
+
+    def test_a_schedule_of_iterations_that_stands_still_is_told_of_once(self, caplog):
+        weight = dict(value=4.0, warmup=4, by_epoch=False)
+        distiller = Distiller(*pair(), dict(warm=dict(type='dist', loss_weight=weight)))
+        for epoch in range(2):
+            distiller.set_epoch(epoch)
+            distiller(*batch())
+        (told,) = [record.getMessage() for record in caplog.records]
+        assert told.startswith('warm: the schedule of the weight counts iterations')
+        assert 'distiller.set_epoch(epoch, iteration) before each step' in told
+        other = Distiller(*pair(), dict(warm=dict(type='dist', loss_weight=weight)))
+        for iteration in range(2):
+            other.set_epoch(0, iteration)
+            other(*batch())
+        other.set_epoch(1)  # the count of iterations stays
+        assert other.progress.iteration == 1
+        assert len(caplog.records) == 1
 
     @pytest.mark.parametrize('entry', [dict(type='KDLoss', alpha=1.5), dict(type='dist', task_weight=-0.5)])
     def test_a_task_loss_that_would_be_maximised_is_refused(self, entry):

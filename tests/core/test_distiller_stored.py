@@ -39,6 +39,11 @@ def seen(teacher, data, indices):
     return probe.logit_t
 
 
+def test_a_teacher_that_returns_probabilities_is_refused(tmp_path, data):
+    with pytest.raises(ValueError, match='the teacher returns probabilities'):
+        store_logits(torch.nn.Sequential(CNN(), torch.nn.Softmax(1)), DataLoader(data, 5), tmp_path / 'store')
+
+
 def test_the_logits_are_the_live_teachers(tmp_path, data):
     teacher = CNN(8)
     for module in teacher.modules():

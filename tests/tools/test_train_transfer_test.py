@@ -220,3 +220,6 @@ def test_a_config_that_inherits_chooses_its_own_methods(tmp_path, monkeypatch):
         training_config(plain)
     assert active('--methods', 'mgd', 'nkd') == ['loss_mgd', 'loss_nkd']
     assert active('--cfg-options', 'model.distill_cfg.5.methods.0.use_this=True') == ['loss_kd', 'loss_nkd']
+    with pytest.raises(ValueError, match=r'temp: loss_nkd is not in use, .*; loss_kd is model\.distill_cfg\.4\.'):
+        active('--cfg-options', 'model.distill_cfg.5.methods.0.temp=2')
+    assert active('--cfg-options', 'model.distill_cfg.5.methods.0.temp=2', 'methods=nkd') == ['loss_nkd']
