@@ -214,6 +214,11 @@ def dry_run(network: nn.Module, role: str, size: tuple[int, int] | None = None, 
             for graph in (True, False):  # some change in place what torch keeps a graph of
                 try:
                     found = _run(network, images, graph, whole)
+                except _InferenceModeError:
+                    raise ValueError(
+                        f'the {role} runs under torch.inference_mode(), whose tensors no loss can use: leave that out, in '
+                        'the network and around the distiller; a teacher runs without gradients anyway'
+                    ) from None
                 except MISFITS as error:
                     reason = f'{type(error).__name__}: {error}'
                 else:
@@ -274,6 +279,10 @@ def _grown(network: nn.Module, images: Tensor) -> Shapes | None:
     return None
 
 
+class _InferenceModeError(Exception):
+    """Tensors that autograd does not know."""
+
+
 class _Watch:
     """The record of a forward pass; tensors are as in :class:`DryRun`, with values."""
 
@@ -288,6 +297,8 @@ class _Watch:
 
     def see(self, path: str, tensors: list[Tensor], goes_in: bool) -> None:
         """Keep the tensors at a place."""
+        if any(tensor.is_inference() for tensor in tensors):
+            raise _InferenceModeError
         for number, tensor in enumerate(tensors, -len(tensors)):  # from the last, as earlier outputs may be left out
             self.seen.append((Place(path, number, goes_in), tensor, tensor._version))
 
@@ -320,6 +331,8 @@ def _run(network: nn.Module, images: Tensor, graph: bool, whole: bool) -> DryRun
         _watching(network, watch.before, watch.after),
     ):
         warnings.simplefilter('ignore')  # of how networks call checkpointing, which is none of the dry run's business
+        if torch.is_inference_mode_enabled():
+            raise _InferenceModeError
         given = images.clone().requires_grad_(graph).clone()  # no leaf, so a network may change it in place
         version = given._version
         output = network(given)

@@ -374,6 +374,16 @@ class TestOutputs:
         with pytest.raises(ValueError, match='student does not run .* returns .*tuple'):
             Distiller(Tuple(), CNN(), 'kd')
 
+    def test_inference_mode_is_named(self):
+        class Alone(CNN):
+            forward = torch.inference_mode()(CNN.forward)
+
+        with pytest.raises(ValueError, match=r'^the teacher runs under torch\.inference_mode\(\), .*leave that out'):
+            Distiller(CNN(), Alone(), 'kd')
+        student, teacher = CNN(), CNN(8)
+        with torch.inference_mode(), pytest.raises(ValueError, match=r'^the student runs under torch\.inference_mode\(\)'):
+            Distiller(student, teacher, 'kd')
+
     def test_taps_of_ones_own(self):
         student, teacher = pair()
         taps = dict(feat_s='layer3', feat_t=dict(path='layer2'))
