@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Guess: Distiller of Keras is fitted like any model: class_weight and sample_weight of fit() weight the student's loss of the labels, and what
-# the student adds to its loss (kernel_regularizer=L2, add_loss, activity regularizers) is added. With student_loss_weight=1, which leaves the
+# Guess: Distiller of Keras is fitted like any model: class_weight and sample_weight of fit() weight the student's loss of the labels, and the
+# penalties of the student's layers (kernel_regularizer=L2) are added to its loss. With student_loss_weight=1, which leaves the
 # distillation out, the student is trained as by its own fit().
 # Behaviour: all of them are dropped. The Distiller's loss is made of the labels' loss without weights and of the distillation losses, and nothing
 # else: the student becomes bit for bit the one of a training without weights and penalties. fit() takes them without a word; only the
