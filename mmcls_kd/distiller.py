@@ -52,8 +52,9 @@ from .recipe.own_losses import stray_parts, value_of_loss
 from .recipe.schedules import Progress
 from .recipe.wrappers import CurriculumTemperature
 from .teachers.frozen import FrozenTeacher, check_run
+from .teachers.libraries import load_network
 from .teachers.several import TeacherGroup
-from .teachers.specs import TeacherLike, TeacherSpec, build_teacher, check_plain, load_network
+from .teachers.specs import TeacherLike, TeacherSpec, build_teacher, check_plain
 from .teachers.stored import StoredTeacher
 from .teachers.towers import of_the_last_batch
 

@@ -150,7 +150,7 @@ class InputAdapter:
         if len({inputs.shape[1], self.channels, 1, 3}) > 2:
             raise ValueError(
                 f'the teacher takes images of {self.channels} channels, and the student’s have {inputs.shape[1]}: only '
-                'grey and RGB images are changed into each other; give a teacher of as many channels, without `inputs`'
+                'grey and RGB images are changed into each other; correct mean and std, or give a teacher of as many'
             )
         values = inputs.to(torch.promote_types(inputs.dtype, torch.float32))  # 0 to 255 are too many for bfloat16
         mean_given, std_given, mean, std, luma = self._on(values)

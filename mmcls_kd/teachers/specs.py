@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..errors import close_names, need_library, refusals_named
 from .frozen import FrozenTeacher
 from .inputs import InputSpec, changed
+from .libraries import load_network
 from .several import TeacherGroup
 from .stored import StoredTeacher
-from .towers import Tower, is_tower, load_tower, make_trainable
 
 TeacherLike = FrozenTeacher | TeacherGroup | StoredTeacher
 
@@ -26,7 +24,7 @@ class TeacherSpec:
 
     Attributes:
         network: A classifier, or a network without classes (:class:`~mmcls_kd.EmbeddingNetwork`); its name, see
-            :func:`load_network`; or a teacher that is built, such as a stored one.
+            :func:`~mmcls_kd.teachers.libraries.load_network`; or a teacher that is built, such as a stored one.
         inputs: Input preprocessing that it was trained with: ``mean`` and ``std`` (of values from 0 to 255 or 0 to 1),
             ``size``, ``to_rgb``, ``interpolation``, ``backend``; None for that of the student.
         class_map: Index of the teacher's class for each class of the student; None if the label spaces are identical.
@@ -102,39 +100,3 @@ def _check_unset(kind: str, spec: TeacherSpec, keywords: Mapping[str, Any]) -> N
     }
     if given := [name for name, value in settings.items() if value]:
         raise ValueError(f'teacher: a {kind} does not heed {", ".join(given)}: build it with that, or leave it out')
-
-
-def hugging_face(transformers: Any, name: str) -> nn.Module:
-    """Load a classifier or an image tower of Hugging Face."""
-    if is_tower(transformers, name):
-        return Tower(load_tower(transformers, name))
-    return make_trainable(transformers.AutoModelForImageClassification.from_pretrained(name))
-
-
-def load_network(name: str) -> nn.Module:
-    """Build a network of a library, with the weights that the library has for it.
-
-    A network that was published without classes (timm's with 0 classes, an image tower of Hugging Face) returns embeddings.
-
-    Args:
-        name: ``timm:NAME``, ``torchvision:NAME``, or ``hf:NAME_OR_FOLDER`` (Hugging Face).
-
-    Raises:
-        ValueError: If the library is unknown, or cannot build the classifier.
-        MissingLibraryError: If it is not installed.
-    """
-    library, _, model = name.partition(':')
-    if library not in LIBRARIES or not model:
-        known = ', '.join(f'{known}:NAME' for known in LIBRARIES)
-        raise ValueError(f'teacher={name!r}: give a module, or a name such as {known}{close_names(library, LIBRARIES)}')
-    module, build = LIBRARIES[library]
-    need_library(module, f'teacher={name!r}', extra=library)
-    with refusals_named(f'teacher={name!r}'):
-        return build(import_module(module), model)
-
-
-LIBRARIES: dict[str, tuple[str, Callable[[Any, str], nn.Module]]] = {
-    'timm': ('timm', lambda timm, name: timm.create_model(name, pretrained=True)),
-    'torchvision': ('torchvision', lambda torchvision, name: torchvision.models.get_model(name, weights='DEFAULT')),
-    'hf': ('transformers', hugging_face),
-}

@@ -455,8 +455,8 @@ class TestNames:
         for function in ('timm.create_model', 'torchvision.models.get_model'):
             monkeypatch.setattr(function, lambda name, **keywords: (name, keywords))
         monkeypatch.setattr('transformers.AutoModelForImageClassification.from_pretrained', lambda name: name)
-        monkeypatch.setattr('mmcls_kd.teachers.specs.is_tower', lambda *_: False)  # its config is not here
-        monkeypatch.setattr('mmcls_kd.teachers.specs.make_trainable', lambda network: network)
+        monkeypatch.setattr('mmcls_kd.teachers.libraries.is_tower', lambda *_: False)  # its config is not here
+        monkeypatch.setattr('mmcls_kd.teachers.libraries.make_trainable', lambda network: network)
         assert load_network('timm:resnet18.a1_in1k') == ('resnet18.a1_in1k', dict(pretrained=True))
         assert load_network('torchvision:resnet18') == ('resnet18', dict(weights='DEFAULT'))
         assert load_network('hf:owner/name') == 'owner/name'

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import mmcls_kd.dis_losses
+import mmcls_kd.distiller
 import mmcls_kd.distillers
 import mmcls_kd.features
 import mmcls_kd.recipe
@@ -19,16 +20,16 @@ NAMED = re.compile(
     r'goog_?le_?net\w*|inception\w*|vgg\w*|squeeze_?net\w*|dino\w*|eva)(?![a-z])',
     re.IGNORECASE,
 )
-#: The table of families, those of the libraries' ways to resize, of their image towers and of their models of images and
-#: texts, and of their hub; the original's keyword, and the names of a method.
-TABLES = ('families.py', 'resizing.py', 'towers.py', 'zero_shot.py', 'hub.py')
+#: The tables of families, and of the libraries' networks by name, ways to resize, image towers, models of images and texts,
+#: and hub; the original's keyword, and the names of a method.
+TABLES = ('families.py', 'libraries.py', 'resizing.py', 'towers.py', 'zero_shot.py', 'hub.py')
 LEGACY = re.compile('is_vit|DeiTTokenLoss|deit_token(_loss)?')
 FILES = [
     path
     for package in (mmcls_kd.distillers, mmcls_kd.dis_losses, mmcls_kd.features, mmcls_kd.recipe, mmcls_kd.teachers)
     for path in sorted(Path(package.__file__).parent.glob('*.py'))
     if path.name not in TABLES
-]
+] + [Path(mmcls_kd.distiller.__file__)]
 
 
 def words(tree):

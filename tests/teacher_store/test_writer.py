@@ -372,7 +372,7 @@ class TestRefusals:
 
     def test_a_first_batch_that_does_not_fit(self, data, tmp_path):
         config = write_config(tmp_path / 'config.py', data, 'data_preprocessor = dict(mean=[1, 2], std=[1, 1])')
-        assert 'a first batch does not go through the teacher: ' in self.refused(config, tmp_path)
+        assert 'the teacher takes images of 1 channels, and the student’s have 2' in self.refused(config, tmp_path)
 
     def test_a_disk_that_is_too_small(self, config, tmp_path, monkeypatch):
         whole = SimpleNamespace(free=IMAGES * 20)
