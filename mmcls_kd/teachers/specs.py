@@ -63,7 +63,17 @@ def _check_apart(student: nn.Module, networks: Sequence[nn.Module]) -> None:
 def build_teacher(
     given: Any, student: nn.Module, inputs: Mapping[str, Any] | None, keywords: Mapping[str, Any]
 ) -> TeacherLike:
-    """Build a distiller's teacher."""
+    """Build a distiller's teacher.
+
+    Args:
+        given: A network, its name, a :class:`TeacherSpec`, a teacher that is built, or a list of these.
+        student: The student, with which it must share no parameters.
+        inputs: Input preprocessing of the images; None if unknown.
+        keywords: Keywords of each :class:`~mmcls_kd.teachers.FrozenTeacher`.
+
+    Raises:
+        ValueError: If ``given`` is something else, hides its parts, or has settings that it would not heed.
+    """
     if isinstance(given, list | tuple):
         specs = [one if isinstance(one, TeacherSpec) else TeacherSpec(one) for one in given]
         if not specs:
