@@ -529,10 +529,11 @@ class Distiller(BaseDistiller):
             if not is_labelled(labels).all():
                 self._missing = True
                 check_unlabelled(self.inputs, self.label)
+        learns = torch.is_grad_enabled() and self.student.training
         if torch.is_grad_enabled() and not self.student.training and not self._told_of_eval:
             self._told_of_eval = True
             logger.warning('the student is in eval mode: call distiller.train() before each epoch of training')
-        if torch.is_grad_enabled() and self.student.training and not self._knows_epoch:
+        if learns and not self._knows_epoch:
             self._knows_epoch = True
             curricula = {name for name, loss in self.distill_losses.items() if hasattr(loss, 'progress')}
             by_epoch = {name for name, weight in self.loss_weights.items() if weight.by_epoch and not weight.fixed}
@@ -541,14 +542,14 @@ class Distiller(BaseDistiller):
                     f'{", ".join(names)}: the schedule of the weight or of the temperature stands at its beginning: call '
                     'distiller.set_epoch(epoch) at the start of each epoch'
                 )
-        if torch.is_grad_enabled() and self.student.training and not self._knows_iteration:
+        if learns and not self._knows_iteration:
             self._knows_iteration = True
             if names := [name for name, weight in self.loss_weights.items() if not (weight.fixed or weight.by_epoch)]:
                 logger.warning(
                     f'{", ".join(names)}: the schedule of the weight counts iterations (by_epoch=False) and stands at its '
                     'beginning: call distiller.set_epoch(epoch, iteration) before each step'
                 )
-        if torch.is_grad_enabled() and self.student.training and self._first_counts is not None:
+        if learns and self._first_counts is not None:
             self._watch_optimizer(self._first_counts)
         self._seen_batch = True
 

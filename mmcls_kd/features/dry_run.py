@@ -63,7 +63,7 @@ class DryRun:
         has_classes: Whether its output is logits.
         relus: The ReLU of which a module returns the (last) output, by the module's path.
         changes_images: Whether the network changes the images in place, which another one may see.
-        ends_in_softmax: Whether its output is probabilities instead of logits.
+        ends_in_softmax: Whether its output is probabilities of exclusive classes instead of logits.
     """
 
     size: tuple[int, int]
@@ -203,7 +203,7 @@ def dry_run(network: nn.Module, role: str, size: tuple[int, int] | None = None, 
         whole: Accept the logits of the network itself, where no module inside returns them.
 
     Raises:
-        ValueError: If it does not run, or returns no logits.
+        ValueError: If it does not run, runs in inference mode, or returns no logits.
     """
     counts, sizes = channel_counts(network), [size] if size else [*own_sizes(network), *((n, n) for n in SIZES)]
     parameter = next(chain(network.parameters(), [torch.empty(0)]))

@@ -132,7 +132,7 @@ class InputAdapter:
     The result has 1 or 3 channels. A grey one takes the mean of three numbers for red, green, blue.
 
     Raises:
-        ValueError: In a call, if the images are to be changed and one of both has another number of channels.
+        ValueError: In a call, if the images are to be changed, and have, or are to have, other than 1 or 3 channels.
     """
 
     def __init__(self, given: InputSpec, wanted: InputSpec, channels: int) -> None:
@@ -147,7 +147,7 @@ class InputAdapter:
         resize = self.wanted.size is not None and tuple(inputs.shape[2:]) != self.wanted.size
         if self.same_values and not resize and inputs.shape[1] == self.channels:
             return inputs
-        if len({inputs.shape[1], self.channels, 1, 3}) > 2:
+        if not {inputs.shape[1], self.channels} <= {1, 3}:
             raise ValueError(
                 f'the teacher takes images of {self.channels} channels, and the student’s have {inputs.shape[1]}: only '
                 'grey and RGB images are changed into each other; correct mean and std, or give a teacher of as many'
