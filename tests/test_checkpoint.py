@@ -442,6 +442,13 @@ class TestTransfer:
         with pytest.raises(ValueError, match="has no weights by name .* is under 'mine'"):
             self.export(dict(epoch=3, mine=weights), tmp_path)
 
+    def test_weights_that_no_network_would_load(self, tmp_path):
+        state = build(SRRL).state_dict()
+        state['student.head.fc.bias'][0] = float('inf')
+        with pytest.raises(ValueError, match=r'in\.pth holds NaN or infinite numbers: head\.fc\.bias$'):
+            self.export(dict(state_dict=state), tmp_path)
+        assert not (tmp_path / 'folder').exists()
+
     def test_no_file_of_torch_is_named_as_one_of_safetensors(self, tmp_path):
         torch.save(training_checkpoint(build(SRRL)), tmp_path / 'in.pth')
         with pytest.raises(

@@ -23,7 +23,15 @@ from ..errors import listed
 from ..files import plain_data
 from ..files.checkpoint import FORCE_SAFE, _allowed_globals, read_checkpoint, take_start
 from ..files.paths import find_file
-from .weights import _distillation_only, about_contents, as_in_memory, say_average, student_weights, weights_of
+from .weights import (
+    _distillation_only,
+    about_contents,
+    as_in_memory,
+    refuse_infinite,
+    say_average,
+    student_weights,
+    weights_of,
+)
 
 #: Names of the file of weights in a folder of Hugging Face's; the first one that exists counts.
 WEIGHTS_FILES = tuple(
@@ -94,8 +102,7 @@ def load_strictly(network: nn.Module, source: str, role: str, classes: int | Non
     if _has_predictor(found) and not _has_predictor(own):
         raise ValueError(f'{what} {_about_predictor(role)}')
     weights = as_in_memory(network, _own_names(found, own, what))
-    if infinite := [key for key, value in weights.items() if not value.isfinite().all()]:
-        raise ValueError(f'{what} hold NaN or infinite numbers: {listed(infinite)}')
+    refuse_infinite(weights, f'{what} hold')
     _load(network, weights, what, role, classes)
     meta = checkpoint.get('meta')
     return dict(meta) if isinstance(meta, Mapping) else {}

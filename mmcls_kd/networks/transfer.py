@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import listed
 from ..files.atomic import save_atomically
 from ..files.checkpoint import plain, read_checkpoint
-from .weights import AVERAGES, _distillation_only, about_contents, find_weights, student_weights, weights_of
+from .weights import AVERAGES, _distillation_only, about_contents, find_weights, refuse_infinite, student_weights, weights_of
 
 
 @dataclass
@@ -49,8 +49,8 @@ def transfer(dis_path: str | Path, output_path: str | Path, trust: bool | None =
         trust: See :func:`read_checkpoint`.
 
     Raises:
-        ValueError: If there is no student in it, or ``output_path`` is the checkpoint itself, a folder, or named as a file
-            of safetensors.
+        ValueError: If there is no student in it, or one with NaN or infinite weights; or if ``output_path`` is the
+            checkpoint itself, a folder, or named as a file of safetensors.
     """
     checkpoint = read_checkpoint(dis_path, trust)
     if Path(output_path).is_dir():
@@ -68,6 +68,7 @@ def transfer(dis_path: str | Path, output_path: str | Path, trust: bool | None =
             f'checkpoint {dis_path} has no student weights (names that start with "student."), but '
             f'{listed(list(weights), 3)}; give a checkpoint that a distiller wrote in training'
         )
+    refuse_infinite(student, f'the student of checkpoint {dis_path} holds')
     dropped = _distillation_only(student)
     kept = OrderedDict((k, v) for k, v in student.items() if k not in dropped)
     place, _ = find_weights(checkpoint)

@@ -51,6 +51,12 @@ def find_weights(checkpoint: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]
     return '', checkpoint
 
 
+def refuse_infinite(weights: Mapping[str, Tensor], what: str) -> None:
+    """Refuse weights with NaN or infinite numbers; ``what`` begins the message, with its verb."""
+    if infinite := [key for key, value in weights.items() if not value.isfinite().all()]:
+        raise ValueError(f'{what} NaN or infinite numbers: {listed(infinite)}')
+
+
 def stated_accuracy(checkpoint: Mapping[str, Any]) -> float | None:
     """Return the accuracy that a training script wrote beside the weights, from 0 to 1; None if there is none.
 
