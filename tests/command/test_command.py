@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -154,6 +155,12 @@ class TestVerbs:
         assert usage.startswith('usage: python -m mmcls_kd VERB ...')
         assert [line.split()[0] for line in lines] == list(command.VERBS)
         assert all(len(line) <= 140 for line in lines)
+
+    @pytest.mark.parametrize('document', ['README.md', 'docs/commands.md'])
+    def test_documents_list_all(self, document):
+        text = (TOOLBOX / document).read_text().split('## Commands')[-1].split('# Commands')[-1]
+        first = [line.split('|')[1] for line in text.split('\n## ')[0].splitlines() if line.startswith('| `')]
+        assert sorted(re.findall(r'`([a-z-]+)`', ''.join(first))) == sorted(command.VERBS)
 
     def test_an_unknown_one_is_refused_with_close_ones(self, monkeypatch):
         monkeypatch.setattr(sys, 'argv', ['mmcls_kd', 'trian'])
