@@ -20,6 +20,8 @@ from ..files.checkpoint import read_checkpoint
 from ..recipe.methods import MethodList
 
 CHECKPOINT = re.compile(r'(epoch|iter)_(\d+)\.pth')
+#: The line of a config that was resumed.
+RESUMED = re.compile(r'^resume = True$', re.MULTILINE)
 #: Keys of a validation's log that are no metrics.
 NO_METRICS = ('data_time', 'time', 'step')
 MEND = 'name the --work-dir of a training by `python -m mmcls_kd train`'
@@ -98,7 +100,7 @@ def read_run(folder: Path, name: str) -> Run:
     config = [*trainings][-1] / 'config.py'
     if not config.is_file():
         raise FileNotFoundError(f'{config}: no such file, and the config of the training should be there; {MEND}')
-    training, validation = joined([*trainings.values()])
+    training, validation = joined(of_one_run(trainings))
     cfg = read_left_config(config)
     if 'model' not in cfg:
         raise ValueError(f'{config} has no `model`; {MEND}')
@@ -120,11 +122,21 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
+def of_one_run(trainings: Mapping[Path, list[dict[str, Any]]]) -> list[list[dict[str, Any]]]:
+    """Return the logs of the last run among trainings by their places: from the last one that was started afresh."""
+    parts: list[list[dict[str, Any]]] = []
+    for place, lines in trainings.items():
+        config = place / 'config.py'
+        if config.is_file() and not RESUMED.search(config.read_text()):
+            parts = []
+        parts.append(lines)
+    return parts
+
+
 def joined(parts: Sequence[Sequence[dict[str, Any]]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Join the records of the parts of a run, in order: those of training, and those of validation.
 
-    Records of a later part replace those of earlier ones from its first step on; so a run that was started afresh in the
-    same folder replaces all.
+    Records of a later part replace those of earlier ones from its first step on.
     """
     both: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     for part in parts:
@@ -139,13 +151,14 @@ def joined(parts: Sequence[Sequence[dict[str, Any]]]) -> tuple[list[dict[str, An
 def last_logged(training: Sequence[Mapping[str, Any]], interval: int) -> dict[str, int]:
     """Return the last epoch and iteration of a run according to its log, which skips up to ``interval - 1`` iterations.
 
+    A training by iterations logs no epoch: 0.
+
     Example:
         >>> last_logged([dict(epoch=1, step=50), dict(epoch=2, step=100)], 50)
         {'epoch': 2, 'iter': 149}
     """
-    epochs = [record['epoch'] for record in training if 'epoch' in record]
-    found = {'iter': max(record['step'] for record in training) + interval - 1}
-    return {'epoch': max(epochs), **found} if epochs else found
+    epoch = max((record['epoch'] for record in training if 'epoch' in record), default=0)
+    return {'epoch': epoch, 'iter': max(record['step'] for record in training) + interval - 1}
 
 
 def find_checkpoints(folder: Path, logged: Mapping[str, int]) -> tuple[str, dict[int, Path]]:

@@ -41,6 +41,7 @@ from ..networks.classes import compare_order, names_in
 from ..networks.loading import fetch
 from ..networks.weights import student_weights, weights_of
 from ..recipe.labels import check_unlabelled
+from ..recipe.wrappers import CurriculumTemperature
 from .features import check_features
 from .images import check_images
 
@@ -266,6 +267,25 @@ def check_cycles(schedules: Any, steps: int) -> None:
             print_log(f'{text}: its cycle is cut off; without total_steps it has as many', 'current', logging.WARNING)
 
 
+def check_phases(runner: Runner) -> None:
+    """Refuse a loss whose first phase is as long as the training; warn of schedules that the training's end cuts off."""
+    model, epochs, steps = unwrapped(runner), runner.max_epochs, runner.max_iters
+    for name, loss in getattr(model, 'distill_losses', {}).items():
+        if (first := max(getattr(part, 'first_phase', 0) for part in loss.modules())) >= steps:
+            raise ValueError(
+                f'{name}: in its first {first} steps the student learns nothing from it, and the training has {steps}: '
+                f'shorten that phase, for FTLoss by paraphraser_steps={steps // 4}'
+            )
+        weight = model.loss_weights[name]
+        unit, total = ('epoch', epochs) if weight.by_epoch else ('iteration', steps)
+        cut = [f'loss_weight changes until {unit} {weight.settled}'] * (not weight.fixed and weight.settled > total)
+        curricula = [part.epochs for part in loss.modules() if isinstance(part, CurriculumTemperature)]
+        cut += [f'curriculum has {number} epochs' for number in curricula if number > epochs]
+        for text in cut:
+            end = f', with {weight.at(total):g} for {weight.value:g}' if 'weight' in text else ''
+            runner.logger.warning(f'{name}: its {text}, and the training ends after {unit} {total}{end}')
+
+
 def check_loop_keys(loop_cfg: Mapping, key: str, text: str) -> None:
     """Refuse the config of a loop, at ``key``, if the message of a TypeError says that the loop does not take its keys."""
     kind = loop_cfg.get('type', ValLoop)
@@ -391,6 +411,7 @@ def check_training(runner: Runner) -> None:
         known, data = names_in(checkpoint.get('meta')), ways_of(loaders['train_dataloader'].dataset)
         compare_order(known, data, source, refuse=bool(runner.cfg.get('resume')))
     check_batches(runner, loaders)
+    check_phases(runner)
     scale_rates(runner)
     check_optimizer(runner, checkpoint if runner.cfg.get('resume') else None)
     check_store(runner)

@@ -34,6 +34,7 @@ class DistillLoss(nn.Module):
             with several labels an image, or with one logit, refuses it. None for a loss that fits all.
         memories: Names of buffers that remember samples; a moving average of the model shares them.
         several_teachers: Whether ``vector_t`` may be a tuple, one embedding for each of several teachers.
+        first_phase: Number of steps at the start of a training in which the student learns nothing from the loss.
         masks_target: Whether the temperature softens the classes other than the target alone.
         temp: Temperature; only losses that have one have this attribute, and only they can learn it (``curriculum``).
 
@@ -61,6 +62,7 @@ class DistillLoss(nn.Module):
     task_views: Sequence[str] = ('weak',)
     needs: str | None = None
     memories: tuple[str, ...] = ()
+    first_phase: int = 0
     masks_target: bool = False
     several_teachers: bool = False
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .base import DistillLoss
-from .common import full_precision, unit
+from .common import check_places, full_precision, unit
 
 
 def cat_loss(cam_s: Tensor, cam_t: Tensor, resolution: int = 2, normalize: bool = True) -> Tensor:
@@ -56,7 +56,7 @@ class CATKDLoss(DistillLoss):
         loss_weight: Weight of this loss.
 
     Raises:
-        ValueError: If ``resolution`` is below 1, or a map has other channels than its classifier reads.
+        ValueError: If ``resolution`` is below 1, or a map has other channels than its classifier reads, or a single place.
     """
 
     def __init__(self, resolution: int = 2, normalize: bool = True, loss_weight: float = 1.0) -> None:
@@ -71,6 +71,8 @@ class CATKDLoss(DistillLoss):
     def forward(self, feat_s: Tensor, feat_t: Tensor, student_weight: Tensor, teacher_weight: Tensor) -> Tensor:
         check_classifier(self, 'student', feat_s, student_weight)
         check_classifier(self, 'teacher', feat_t, teacher_weight)
+        if self.normalize:
+            check_places(self, feat_s, feat_t)
         cam_s, cam_t = (
             torch.einsum('kd,ndhw->nkhw', weight, F.adaptive_avg_pool2d(feat, self.resolution))
             for feat, weight in ((feat_s, student_weight), (feat_t, teacher_weight))

@@ -373,3 +373,15 @@ def check_statistics(loss: nn.Module, feat: Tensor) -> None:
     """Refuse maps in training, (N, c, H, W), of one value a channel, of which batch norms have no statistics."""
     if feat[:, 0].numel() == 1:
         check_several(loss, feat)
+
+
+def check_places(loss: nn.Module, feat_s: Tensor, feat_t: Tensor) -> None:
+    """Refuse maps, (N, c, H, W), that have one place in common, for a loss that compares how values lie over the places."""
+    height, width = (min(feat_s.shape[dim], feat_t.shape[dim]) for dim in (2, 3))
+    if height * width == 1:
+        sizes = (f'{feat.shape[2]}×{feat.shape[3]}' for feat in (feat_s, feat_t))
+        raise ValueError(
+            f'{type(loss).__name__} compares the places of maps, and {" and ".join(sizes)} have one in common, so that the '
+            'student would learn nothing from it: take larger images, an earlier stage (stages=[-2]) where the method '
+            'permits one, or a method on vectors'
+        )

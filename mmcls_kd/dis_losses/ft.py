@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from .base import DistillLoss
-from .common import check_statistics, check_widths, full_precision, smaller_maps, unit
+from .common import check_places, check_statistics, check_widths, full_precision, smaller_maps, unit
 
 #: Slope of the activations below 0.
 SLOPE = 0.1
@@ -97,7 +97,8 @@ class FTLoss(DistillLoss):
         loss_weight: Weight of this loss.
 
     Raises:
-        ValueError: If the features have other channels, or the batch has one value a channel, which has no statistics.
+        ValueError: If the features have other channels, or the batch has one value a channel, which has no statistics,
+            or the maps have a single place.
     """
 
     sizes = {'student_channels': ('feat_s', 1), 'teacher_channels': ('feat_t', 1)}
@@ -122,6 +123,7 @@ class FTLoss(DistillLoss):
         self.p1 = p1
         self.p2 = p2
         self.paraphraser_steps = paraphraser_steps
+        self.first_phase = paraphraser_steps if paraphraser is None else 0
         self.reconstruction = reconstruction
         self.loss_weight = loss_weight
         self.translator = coder((student_channels, student_channels, factors, factors))
@@ -153,6 +155,7 @@ class FTLoss(DistillLoss):
     @full_precision
     def forward(self, feat_s: Tensor, feat_t: Tensor) -> Tensor:
         check_widths(self, 'channels', feat_s, feat_t)
+        check_places(self, feat_s, feat_t)
         check_statistics(self, feat_s)
         check_statistics(self, feat_t)
         factor_s = self.translator(feat_s)

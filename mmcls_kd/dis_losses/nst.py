@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from .base import DistillLoss
-from .common import full_precision, smaller_maps, unit
+from .common import check_places, full_precision, smaller_maps, unit
 
 
 def kernel_mean(a: Tensor, b: Tensor) -> Tensor:
@@ -51,6 +51,9 @@ class NSTLoss(DistillLoss):
 
     Args:
         loss_weight: Weight of this loss.
+
+    Raises:
+        ValueError: If the maps have a single place.
     """
 
     def __init__(self, loss_weight: float = 1.0) -> None:
@@ -59,4 +62,5 @@ class NSTLoss(DistillLoss):
 
     @full_precision
     def forward(self, feat_s: Tensor, feat_t: Tensor) -> Tensor:
+        check_places(self, feat_s, feat_t)
         return self.loss_weight * nst_loss(feat_s, feat_t)

@@ -264,6 +264,9 @@ def make_resumable(cfg: Config) -> None:
     checkpoint = dict(hooks.get('checkpoint') or dict(type='CheckpointHook', interval=1))
     checkpoint['type'] = INSTEAD.get(checkpoint['type'], checkpoint['type'])
     cfg.default_hooks = {**hooks, 'checkpoint': checkpoint}
+    logger = hooks.get('logger', {})
+    if counts_iterations(kind) and logger is not None:  # else mmengine logs each validation as that of step 0
+        cfg.default_hooks['logger'] = {'type': 'LoggerHook', 'log_metric_by_epoch': False, **logger}
     own = list(cfg.get('custom_hooks') or [])
     if (given := cfg.pop('fake_quant', None)) and 'FakeQuantHook' not in [hook.get('type') for hook in own]:
         if given is not True and not isinstance(given, Mapping):
@@ -306,8 +309,7 @@ def check_schedules(recipe: Recipe, kind: Any) -> None:
     Raises:
         ValueError: Names the method, and the key to set.
     """
-    loop = kind if isinstance(kind, type) else LOOPS.get(kind)
-    if not (isinstance(loop, type) and issubclass(loop, IterBasedTrainLoop)):
+    if not counts_iterations(kind):
         return
     for method in recipe.methods.parsed():
         if method.weight.by_epoch and not method.weight.fixed:
@@ -320,6 +322,12 @@ def check_schedules(recipe: Recipe, kind: Any) -> None:
                 f'{method.name}: its curriculum is counted in epochs, which a training by iterations does not count: train '
                 'by epochs (train_cfg: by_epoch=True, max_epochs), or leave curriculum out'
             )
+
+
+def counts_iterations(kind: Any) -> bool:
+    """Check whether a training loop, a class or its name, counts iterations, and no epochs."""
+    loop = kind if isinstance(kind, type) else LOOPS.get(kind)
+    return isinstance(loop, type) and issubclass(loop, IterBasedTrainLoop)
 
 
 def datasets_of(cfg: Config) -> Iterator[tuple[str, dict]]:

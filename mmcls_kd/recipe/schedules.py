@@ -93,6 +93,11 @@ class LossWeight:
         return self.value + share * (self.final - self.value)
 
     @property
+    def settled(self) -> int:
+        """The epoch (or iteration) from which the weight stays as it is."""
+        return self.warmup if self.decay is None else self.decay[1]
+
+    @property
     def fixed(self) -> bool:
         """Whether the weight is the same in every step."""
         return self.warmup <= 1 and self.decay is None

@@ -56,6 +56,27 @@ def test_a_run_started_afresh_takes_the_place_of_all():
     assert steps(validation) == [1]
 
 
+@pytest.mark.parametrize(('resume', 'steps_kept', 'epochs_kept'), [(False, [6], [2]), (True, [2, 4, 6], [1, 2])])
+def test_a_fresh_start_that_logs_less_often_takes_the_place_of_all(data, tmp_path, resume, steps_kept, epochs_kept):
+    folder = write_run(tmp_path / 'kd', data, ['kd'])
+    later = [line for line in records((2,)) if line['step'] in (2, 6)]
+    write_lines(folder / '20300102_000000' / 'vis_data', later)
+    (folder / '20300102_000000' / 'vis_data' / 'config.py').write_text(f'model = dict()\nresume = {resume}\n')
+    run = read_run(folder, 'kd')
+    assert steps(run.training) == steps_kept
+    assert steps(run.validation) == epochs_kept
+
+
+def test_checkpoints_of_epochs_are_not_those_of_a_later_training_by_iterations(data, tmp_path):
+    folder = write_run(tmp_path / 'kd', data, ['kd'])
+    lines = [{'loss': 1.0, 'iter': step, 'step': step} for step in (2, 4)] + [{'accuracy/top1': 30.0, 'step': 4}]
+    write_lines(folder / '20300102_000000' / 'vis_data', lines)
+    (folder / '20300102_000000' / 'vis_data' / 'config.py').write_text('model = dict()\n')
+    (folder / 'epoch_1.pth').rename(folder / 'iter_4.pth')
+    run = read_run(folder, 'kd')
+    assert (run.unit, [*run.checkpoints], run.accuracies()) == ('iter', [4], [(4, 30.0)])
+
+
 def test_the_config_is_that_of_the_last_training_not_of_a_test(folder, data, tmp_path):
     again = write_run(tmp_path / 'kd', data, ['kd'])
     write_lines(again / '20300102_000000' / 'vis_data', [{'accuracy/top1': 99.0, 'step': 0}])
@@ -100,7 +121,7 @@ def test_later_checkpoints_of_an_earlier_run_do_not_count(data, tmp_path):
 
 
 def test_iterations_after_the_last_record_count():
-    assert last_logged([dict(step=100), dict(step=200)], 100) == {'iter': 299}
+    assert last_logged([dict(step=100), dict(step=200)], 100) == {'epoch': 0, 'iter': 299}
 
 
 def test_a_method_without_loss_in_its_name_is_a_term(folder):

@@ -146,7 +146,28 @@ def test_relations(loss_type, keywords, n, width_s, width_t, scale):
 def test_maps(loss_type, shape_s, shape_t):
     feat_s, feat_t = 3 * normal(3, *shape_s, seed=1), normal(3, *shape_t, seed=2)
     expected = ON_MAPS[loss_type](feat_s.requires_grad_(), feat_t)
-    assert_same(build(loss_type)(feat_s, feat_t), expected, [feat_s], [feat_s])
+    loss = nst_loss if loss_type == 'NSTLoss' else build(loss_type)  # the class refuses a single place
+    assert_same(loss(feat_s, feat_t), expected, [feat_s], [feat_s])
+
+
+@pytest.mark.parametrize(
+    ('loss_type', 'keywords', 'further'),
+    [
+        ('NSTLoss', {}, ()),
+        ('FTLoss', dict(student_channels=5, teacher_channels=3, paraphraser_steps=0), ()),
+        ('CATKDLoss', {}, (normal(4, 5, seed=3), normal(4, 3, seed=4))),
+    ],
+)
+@pytest.mark.parametrize(
+    ('places_s', 'places_t', 'text'), [((1, 1), (4, 4), '1×1 and 4×4'), ((3, 1), (1, 2), '3×1 and 1×2')]
+)
+def test_maps_of_one_place_teach_nothing_and_are_refused(loss_type, keywords, further, places_s, places_t, text):
+    loss = build(loss_type, **keywords)
+    with pytest.raises(ValueError, match=f'{loss_type} compares the places of maps, and {text} have one in common'):
+        loss(normal(2, 5, *places_s), normal(2, 3, *places_t), *further)
+    feat_s = normal(2, 5, 2, 1).requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(feat_s, normal(2, 3, 3, 2), *further), feat_s)
+    assert gradient.abs().max() > 1e-6
 
 
 def map_case(loss_type, oracle, shape_s=(2, 3, 4), shape_t=(3, 3, 4), n=3, **keywords):

@@ -97,11 +97,10 @@ def test_stages_of_one_sample_are_refused_in_training(case):
     assert loss.eval()(**student, **teacher).isfinite()
 
 
-@pytest.mark.parametrize('loss_type', ['ICKDLoss', 'FTLoss'])
-def test_one_place_of_one_sample_is_refused_in_training(loss_type):
-    loss = build(loss_type, student_channels=2, teacher_channels=4)
+def test_one_place_of_one_sample_is_refused_in_training():
+    loss = build('ICKDLoss', student_channels=2, teacher_channels=4)
     maps = normal(1, 2, 1, 1), normal(1, 4, 1, 1)
-    with pytest.raises(ValueError, match=f'{loss_type} has batch norms: it needs two samples or more'):
+    with pytest.raises(ValueError, match='ICKDLoss has batch norms: it needs two samples or more'):
         loss(*maps)
     assert loss.eval()(*maps).isfinite()
     assert loss.train()(normal(1, 2, 2, 2), normal(1, 4, 2, 2)).isfinite()

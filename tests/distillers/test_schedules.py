@@ -1,5 +1,7 @@
 """Weights of losses that change while a training goes on."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from interruption import logged
@@ -8,6 +10,7 @@ from mmengine.runner import IterBasedTrainLoop
 from networks import build, images, method, resnet, samples
 from stores import refused, train, write_config
 
+from mmcls_kd.checks.training import check_phases
 from mmcls_kd.distillers.classification import RunnerProgress
 from mmcls_kd.distillers.recipe import Recipe
 from mmcls_kd.engine.config import check_schedules
@@ -147,6 +150,52 @@ class TestByIterations:
         config = write_config(tmp_path / 'config.py', data, TestTraining.MORE, images=16)
         loop = ['train_cfg.by_epoch=False', 'train_cfg.max_iters=4', 'train_cfg.max_epochs=None']
         assert 'loss_epochs: its loss_weight changes with the epochs' in refused('train', config, tmp_path, options=loop)
+
+
+class TestLength:
+    """A training may be too short for what a method does in its course."""
+
+    @staticmethod
+    def check(kind='KDLoss', epochs=3, steps=12, **entry):
+        logged = []
+        logger = SimpleNamespace(warning=logged.append)
+        model = build(method(kind, 'loss_x', **entry))
+        check_phases(SimpleNamespace(model=model, max_epochs=epochs, max_iters=steps, logger=logger))
+        return logged
+
+    @pytest.mark.parametrize(
+        ('entry', 'said'),
+        [
+            (
+                dict(loss_weight=dict(value=8.0, warmup=4)),
+                'loss_x: its loss_weight changes until epoch 4, and the training ends after epoch 3, with 6 for 8',
+            ),
+            (
+                dict(loss_weight=dict(value=8.0, decay=(2, 4))),
+                'loss_x: its loss_weight changes until epoch 4, and the training ends after epoch 3, with 4 for 8',
+            ),
+            (
+                dict(loss_weight=dict(value=8.0, warmup=16, by_epoch=False)),
+                'loss_x: its loss_weight changes until iteration 16, and the training ends after iteration 12, with 6 for 8',
+            ),
+            (dict(curriculum={}), 'loss_x: its curriculum has 10 epochs, and the training ends after epoch 3'),
+        ],
+    )
+    def test_a_schedule_that_is_cut_off_is_told(self, entry, said):
+        assert self.check(**entry) == [said]
+        assert self.check(epochs=10, steps=40, **entry) == []
+
+    def test_a_loss_that_would_never_teach_is_refused(self):
+        entry = dict(kind='FTLoss', paraphraser_steps=12)
+        with pytest.raises(ValueError, match='loss_x: in its first 12 steps .* has 12: .* paraphraser_steps=3$'):
+            self.check(**entry)
+        with pytest.raises(ValueError, match='loss_x: in its first 12 steps'):
+            self.check(stages=[3, 4], **entry)
+        assert self.check(steps=13, **entry) == []
+
+    def test_the_training_of_a_config_checks_it(self, data, tmp_path):
+        config = write_config(tmp_path / 'config.py', data, TestTraining.MORE.replace('NKDLoss', 'FTLoss', 1), images=16)
+        assert 'loss_plain: in its first 1000 steps the student learns nothing' in refused('train', config, tmp_path)
 
 
 class TestTraining:

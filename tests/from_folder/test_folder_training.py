@@ -21,7 +21,7 @@ from PIL import Image
 
 import mmcls_kd
 from mmcls_kd.command import predict, store, test, train
-from mmcls_kd.command.from_folder.making import Order, _gone, chosen_methods, make, set_queue
+from mmcls_kd.command.from_folder.making import Order, _gone, chosen_methods, fit_methods, make
 from mmcls_kd.command.from_folder.runs import next_commands
 from mmcls_kd.command.training import parser
 from mmcls_kd.distillers.classification import ClassificationDistiller
@@ -263,10 +263,26 @@ def test_words_in_another_order(words, message, capsys):
 @pytest.mark.parametrize(('images', 'size'), [(2, 2), (24, 8), (100, 32), (4095, 1024), (4096, 2048), (10**6, 8192)])
 def test_the_queue_has_a_quarter_to_half_of_the_images(images, size):
     entries = chosen_methods(Order('folder', NET, teachers=[NET], methods=['queue', 'dist']))
-    set_queue(entries, images, 2)
+    fit_methods(entries, images, 2, 10)
     (queue,) = [e['methods'][0] for e in entries if e['methods'][0]['type'] == 'QueueLoss']
     assert queue['queue_size'] == size
     assert 'queue_size' not in next(e['methods'][0] for e in entries if e['methods'][0]['type'] == 'DISTLoss')
+
+
+@pytest.mark.parametrize(
+    ('images', 'epochs', 'steps', 'warmup'), [(8, 3, 3, 1), (100, 30, 375, 2), (400, 100, None, 8), (400, 240, None, 20)]
+)
+def test_phases_and_warm_ups_are_shares_of_a_short_training(images, epochs, steps, warmup):
+    entries = chosen_methods(Order('folder', NET, teachers=[NET], methods=['ft', 'luminet', 'dist', 'rld']))
+    fit_methods(entries, images, 2, epochs)
+    ft, luminet, dist, rld = (
+        next(e['methods'][0] for e in entries if e['methods'][0]['type'] == f'{kind}Loss')
+        for kind in ('FT', 'LumiNet', 'DIST', 'RLD')
+    )
+    assert ft.get('paraphraser_steps') == steps
+    assert luminet['loss_weight'] == dict(value=0.5, warmup=warmup)
+    assert rld['loss_weight'] == dict(value=1.0, warmup=1)
+    assert 'loss_weight' not in dist or not isinstance(dist['loss_weight'], dict)
 
 
 def test_self_distillation_needs_no_teacher():

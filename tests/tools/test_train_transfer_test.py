@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmpretrain.registry import MODELS
 from processes import free_port
 
+from mmcls_kd.analysis.runs import read_run
 from mmcls_kd.command.arguments import training_parser
 from mmcls_kd.engine.config import training_config
 from mmcls_kd.files.checkpoint import read_checkpoint
@@ -200,6 +201,7 @@ def test_training_by_iterations_with_an_endless_sampler(data, tmp_path):
     options = [option for option in data_options(data) if 'max_epochs' not in option]
     run('tools/train.py', tmp_path / 'config.py', '--work-dir', tmp_path / 'run', '--cfg-options', *options)
     assert torch.load(tmp_path / 'run' / 'iter_12.pth', weights_only=False)['meta']['iter'] == 12
+    assert [step for step, _ in read_run(tmp_path / 'run', 'run').accuracies()] == [12]
 
 
 def test_a_config_that_inherits_chooses_its_own_methods(tmp_path, monkeypatch):

@@ -58,6 +58,8 @@ PARTS = ('train', 'val', 'test')
 DEFAULT, DEFAULT_BARE = 'dist', 'embedding'
 #: Largest queue of ``QueueLoss``.
 QUEUE = 8192
+#: Steps of factor transfer's first phase in a long training; warm-ups take at most this part of the epochs.
+FT_STEPS, WARMUP_SHARE = 1000, 12
 #: Trainings of a head on such a student.
 THEN = ('linear', 'finetune')
 
@@ -170,7 +172,7 @@ def make(order: Order) -> Made:
     with refusals_named('--size' if order.size else '--student'):
         dry_run(network, 'student', (size, size))
     choices = choose(len(images.train), size, network, bool(order.student_weights), order.epochs)
-    set_queue(entries, len(images.train), choices.batch_size)
+    fit_methods(entries, len(images.train), choices.batch_size, choices.epochs)
     folder = Path(
         order.work_dir or Path('work_dirs', f'{_plain(images.root.name)}-{_plain(_named(order.student))}')
     ).resolve()
@@ -289,11 +291,22 @@ def chosen_methods(order: Order, default: str = DEFAULT) -> list[dict]:
     return entries
 
 
-def set_queue(entries: Sequence[Mapping], images: int, batch_size: int) -> None:
-    """Set the size of a queue, in place: the power of two from a quarter to half of the images, at most 8,192."""
-    size = min(QUEUE, 2 ** (max(2, images).bit_length() - 2))
-    for entry in (method for group in entries for method in group['methods'] if method['type'] == 'QueueLoss'):
-        entry['queue_size'] = max(size, batch_size)
+def fit_methods(entries: Sequence[Mapping], images: int, batch_size: int, epochs: int) -> None:
+    """Fit methods to a training, in place.
+
+    A queue has the power of two from a quarter to half of the images, at most 8,192. Factor transfer's first phase takes at
+    most a quarter of the steps, a warm-up at most a twelfth of the epochs, as the benchmark's 20 of 240.
+    """
+    queue = min(QUEUE, 2 ** (max(2, images).bit_length() - 2))
+    steps = -(-images // batch_size) * epochs
+    for entry in (method for group in entries for method in group['methods']):
+        if entry['type'] == 'QueueLoss':
+            entry['queue_size'] = max(queue, batch_size)
+        if entry['type'] == 'FTLoss' and steps // 4 < FT_STEPS:
+            entry['paraphraser_steps'] = steps // 4
+        weight = entry.get('loss_weight')
+        if isinstance(weight, Mapping) and weight.get('warmup', 0) > epochs / WARMUP_SHARE:
+            entry['loss_weight'] = {**weight, 'warmup': max(1, epochs // WARMUP_SHARE)}
 
 
 def _teachers(order: Order) -> list[tuple[Source, str | bool]]:
