@@ -49,7 +49,7 @@ from .recipe.methods import (
     weak_name,
 )
 from .recipe.own_losses import stray_parts, value_of_loss
-from .recipe.schedules import Progress
+from .recipe.schedules import LossWeights, Progress
 from .recipe.wrappers import CurriculumTemperature
 from .teachers.frozen import FrozenTeacher, check_run
 from .teachers.libraries import load_network
@@ -68,7 +68,7 @@ class BaseDistiller(nn.Module):
     Attributes:
         student: The student.
         distill_losses: The losses by name.
-        loss_weights: Their weights by name.
+        loss_weights: Their weights by name; one may be set to a number in a training.
         inputs: The names of their inputs, by the name of the loss.
         student_taps: Taps of the student that some loss reads.
         teacher_names: Names of the teacher's taps that some loss reads.
@@ -147,7 +147,7 @@ class BaseDistiller(nn.Module):
         for name, loss in self.distill_losses.items():
             for note in stray_parts(name, loss):
                 logger.warning(note)
-        self.loss_weights = {method.name: method.weight for method in methods}
+        self.loss_weights = LossWeights({method.name: method.weight for method in methods})
         self._check_two_classes(found.num_classes)
         self._weigh_task(methods)
         self._find_views(methods, read)

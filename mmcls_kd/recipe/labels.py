@@ -166,7 +166,7 @@ def filled(labels: Tensor, logit_t: Tensor, multi_label: bool = False) -> Tensor
     Args:
         labels: Class indices (N,), or scores (N, C).
         logit_t: Teacher logits, (N, C).
-        multi_label: Whether samples have several labels.
+        multi_label: Whether samples have several labels, or there is one logit.
 
     Example:
         >>> filled(torch.tensor([2, -1]), torch.tensor([[9.0, 0.0, 0.0], [0.0, 5.0, 0.0]]))
@@ -174,7 +174,8 @@ def filled(labels: Tensor, logit_t: Tensor, multi_label: bool = False) -> Tensor
     """
     known = is_labelled(labels)
     if labels.dim() == 1:
-        return torch.where(known, labels, logit_t.argmax(dim=1))
+        taught = logit_t[:, 0] > 0 if multi_label else logit_t.argmax(dim=1)  # several labels without classes: one logit
+        return torch.where(known, labels, taught.to(labels.dtype))
     taught = logit_t > 0 if multi_label else F.one_hot(logit_t.argmax(dim=1), logit_t.shape[1])
     return torch.where(known[:, None], labels, taught.to(labels.dtype))
 

@@ -105,3 +105,17 @@ class LossWeight:
     def now(self, progress: Progress) -> float:
         """Return the weight at a place in a training."""
         return self.value if self.fixed else self.at(progress.done(self.by_epoch) + 1)
+
+
+class LossWeights(dict[str, LossWeight]):
+    """Weights of losses by name; what is set may be a number or a config's dict.
+
+    Example:
+        >>> weights = LossWeights(kd=LossWeight())
+        >>> weights['kd'] = 0.5
+        >>> weights['kd'].value
+        0.5
+    """
+
+    def __setitem__(self, name: str, weight: LossWeight | float | Mapping[str, Any]) -> None:
+        super().__setitem__(name, weight if isinstance(weight, LossWeight) else LossWeight.of(weight))

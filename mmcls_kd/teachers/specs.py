@@ -47,6 +47,8 @@ def check_plain(role: str, network: Any) -> None:
             f'{role}: {"torch.export" if exported else "TorchScript"} hides the parts of a network: give the module that it '
             'was made from; for losses on logits, TorchScript may stand inside of a module whose forward calls it'
         )
+    if any(parameter.is_meta for parameter in network.parameters()):
+        raise ValueError(f'{role}: its parameters are on the meta device, without values: load its weights first')
     if hasattr(network, '_orig_mod'):
         raise ValueError(f'{role}: torch.compile wraps it: give the module itself, and compile that: module.compile()')
     if isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel):

@@ -232,6 +232,15 @@ class TestRefusals:
         with pytest.raises(ValueError, match="mgd .MGDLoss.: unknown input 'feat_t'"):
             Distiller(CNN(), inside, 'mgd')
 
+    @pytest.mark.parametrize('role', ['student', 'teacher'])
+    def test_networks_without_values(self, role):
+        student, teacher = CNN(), CNN()
+        dict(student=student, teacher=teacher)[role].to('meta')
+        with pytest.raises(ValueError, match=f'{role}: its parameters are on the meta device, without values: load its'):
+            Distiller(student, teacher, 'kd')
+        devices = {part.device.type for network in (student, teacher) for part in network.parameters()}
+        assert devices == {'cpu', 'meta'}  # the other network stays where it is
+
     def test_networks_that_change_the_images(self):
         class Normalising(CNN):
             def forward(self, images):
@@ -393,6 +402,9 @@ class TestLabelsAndWeights:
         by_iteration.set_epoch(3, iteration=1)
         out = by_iteration(*batch())
         torch.testing.assert_close(out['b'], 2 * out['a'])
+        by_iteration.loss_weights['b'] = 3.0
+        out = copy.deepcopy(by_iteration)(*batch())
+        torch.testing.assert_close(out['b'], 3 * out['a'])
 
     @pytest.mark.parametrize(
         ('losses', 'scheduled'),

@@ -13,6 +13,7 @@ from small_networks import CNN
 from mmcls_kd.analysis.outputs import ClassifierReader
 from mmcls_kd.dis_losses import DistillLoss, nkd_loss, sigmoid_kd_loss
 from mmcls_kd.networks.heads import is_multi_label, probabilities
+from mmcls_kd.recipe.labels import filled
 
 LABELS = [[0, 3], [], [1], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]]
 SIGMOID, KD, NKD = method('SigmoidKDLoss'), method('KDLoss'), method('NKDLoss')
@@ -276,6 +277,11 @@ class TestWithoutLabels:
         model = build(method('LabelAndMap', 'loss_lm'), label='teacher').eval()
         model.loss(images(), without_label(range(4)))
         assert torch.equal(model.distill_losses['loss_lm'].gt_label, model.teacher(images()).argmax(dim=1))
+
+    def test_the_teachers_class_of_one_logit_is_its_sign(self):
+        logit_t = torch.tensor([[2.0], [-3.0], [1.0], [-1.0]])
+        labels = filled(torch.tensor([-1, -1, 0, 1]), logit_t, multi_label=True)
+        assert torch.equal(labels, torch.tensor([1, 0, 0, 1]))
 
     def test_another_substitute_is_refused(self):
         with pytest.raises(ValueError, match="label='student': choose 'teacher'"):
