@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import listed
+
 #: Kinds of layers whose weight and input an int8 file holds in 8 bits.
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 #: Smallest scale, for tensors of zeros.
@@ -79,7 +81,7 @@ class FakeQuantisation:
         layers: The quantised layers by name.
 
     Raises:
-        ValueError: If the network has none.
+        ValueError: If the network has none, or computes a weight in each pass.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(2, 2, bias=False))
@@ -103,6 +105,11 @@ class FakeQuantisation:
         }
         if not self.layers:
             raise ValueError(f'{type(network).__name__} has no convolution and no linear layer to quantise')
+        if computed := [name for name, layer in self.layers.items() if 'weight' not in layer._parameters]:
+            raise ValueError(
+                f'the weight of {listed(computed)} is computed in each pass (weight norm, spectral norm, pruning), and '
+                'cannot be rounded: remove that from the network, or train it without fake quantisation'
+            )
         self.network, self.symmetric = network, symmetric
         self.handles: list[Any] = []
         for layer in self.layers.values():

@@ -129,6 +129,12 @@ class TestNetwork:
 
         assert [*FakeQuantisation(Attention(8, 2)).layers] == ['out_proj']
 
+    def test_a_weight_that_is_computed_in_each_pass_is_refused(self):
+        normed = network()
+        torch.nn.utils.parametrizations.weight_norm(normed[0])
+        with pytest.raises(ValueError, match=r'the weight of 0 is computed in each pass .weight norm'):
+            FakeQuantisation(normed)
+
     def test_without_a_layer_is_refused(self):
         with pytest.raises(ValueError, match='ReLU has no convolution and no linear layer to quantise'):
             FakeQuantisation(nn.ReLU())
