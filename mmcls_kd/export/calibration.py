@@ -41,7 +41,7 @@ class Images:
     read: Callable[[], Iterator[tuple[np.ndarray, int]]]
 
     def batches(self, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Iterate over full batches, (N, C, H, W) in float32, and their labels, (N,); the last one may be smaller."""
+        """Iterate over batches, (N, C, H, W) in float32, and their labels, (N,); the last one may be smaller."""
         samples = self.read()
         while part := list(islice(samples, size)):
             images, labels = zip(*part, strict=True)

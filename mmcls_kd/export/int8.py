@@ -56,8 +56,20 @@ def _silent() -> Iterator[None]:
         logging.disable(before)
 
 
+def filled(batch: np.ndarray, size: int) -> np.ndarray:
+    """Fill a batch up to a fixed size: the images of a smaller one are repeated.
+
+    Example:
+        >>> filled(np.array([3, 4]), 5)
+        array([3, 4, 3, 4, 3])
+    """
+    return np.resize(batch, (size, *batch.shape[1:]))
+
+
 class Reader:
     """Reader of calibration data, of the kind that onnxruntime asks for: full batches, in ranges one after another.
+
+    The last batch is filled up, so that every image is read.
 
     Args:
         images: The images.
@@ -65,8 +77,8 @@ class Reader:
     """
 
     def __init__(self, images: Images, size: int) -> None:
-        self.batches, self.count = images.batches(size), images.count // size
-        self.left = self.count
+        self.batches, self.size = images.batches(size), size
+        self.left = self.count = -(-images.count // size)
 
     def __len__(self) -> int:
         return self.count
@@ -80,7 +92,7 @@ class Reader:
         if self.left == 0:
             return None
         self.left -= 1
-        return {'images': next(self.batches)[0]}
+        return {'images': filled(next(self.batches)[0], self.size)}
 
 
 def _batch_of(path: Path) -> int | None:
@@ -113,9 +125,7 @@ def quantise(path: Path, target: Path, images: Images, method: str = 'minmax', s
 
     form = dict(per_channel=True, activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, quant_format=QuantFormat.QDQ)
     options: dict[str, Any] = dict(ActivationSymmetric=symmetric, WeightSymmetric=True)
-    reader = Reader(images, size := _batch_of(path) or 1)
-    if not len(reader):
-        raise ExportError(f'{images.count} calibration images are too few for a file that takes batches of {size}')
+    reader = Reader(images, _batch_of(path) or 1)
     if method == 'percentile':  # it holds all activations of a range, which by default is all images
         options['CalibStridedMinMax'] = next(part for part in range(RANGE, 0, -1) if len(reader) % part == 0)
     with atomic_path(target) as unfinished, TemporaryDirectory() as folder, _silent():
@@ -178,7 +188,7 @@ class Row:
 
 
 def compare(files: Mapping[str, Path], images: Images, sigmoid: bool = False) -> list[Row]:
-    """Run files over images, and time them on single ones.
+    """Run files over images, and time them on single ones, or on a batch of the size that they are pinned to.
 
     Args:
         files: Paths by name, the file in float first.
@@ -192,10 +202,9 @@ def compare(files: Mapping[str, Path], images: Images, sigmoid: bool = False) ->
     pinned, output = _batch_of(next(iter(files.values()))), next(iter(sessions.values())).get_outputs()[0].name
     hits, same, first, total = dict.fromkeys(files, 0), dict.fromkeys(files, 0.0), None, 0
     for batch, labels in images.batches(pinned or BATCH):
-        if len(batch) < (pinned or 1):
-            break
-        first = batch if first is None else first
-        outputs = {name: opened.run(None, {'images': batch})[0] for name, opened in sessions.items()}
+        given = filled(batch, pinned or len(batch))
+        first = given if first is None else first
+        outputs = {name: opened.run(None, {'images': given})[0][: len(batch)] for name, opened in sessions.items()}
         for name, values in outputs.items():
             if not np.isfinite(values).all():
                 raise ExportError(f'{files[name]} gives {output} that are no numbers')

@@ -17,7 +17,7 @@ from test_export_student import NETWORKS, PIPELINE, SWIN, classifier, pictures, 
 
 from mmcls_kd.export import calibration_images, image_format, measured_images
 from mmcls_kd.export.calibration import Images
-from mmcls_kd.export.int8 import Row, compare, lost, table
+from mmcls_kd.export.int8 import Reader, Row, compare, lost, table
 from mmcls_kd.recipe.fake_quant import quantised_weight
 
 pytestmark = pytest.mark.filterwarnings('ignore:Fail to import')
@@ -191,13 +191,13 @@ def test_the_table_and_the_loss():
     assert table(rows).splitlines()[2].split() == ['int8', '91.75', '97.00', '100.0', '0.500']
 
 
-def mean_plus(path, shifts):
-    """An ONNX file whose logits are the means of an image's channels, each with a shift."""
+def mean_plus(path, shifts, batch='n'):
+    """An ONNX file whose logits are the means of an image's channels, each with a shift; of a fixed batch size, or any."""
     import onnx
     from onnx import helper
 
     images, logits = (
-        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ['n', len(shifts), *size])
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [batch, len(shifts), *size])
         for name, size in (('images', (2, 2)), ('logits', ()))
     )
     constants = [
@@ -233,6 +233,26 @@ def test_one_logit_and_several_labels_are_predicted_above_0(tmp_path, sigmoid, m
     rows = compare(files, images, sigmoid)
     assert tuple(row.top1 for row in rows) == top1
     assert [row.agreement for row in rows] == [100, agreement]
+
+
+@pytest.mark.parametrize(('count', 'top1'), [(13, 100 * 9 / 13), (5, 60)])
+def test_a_fixed_batch_size_measures_every_image_once(tmp_path, count, top1):
+    pixels = np.ones((count, 2, 2, 2), np.float32) * np.array([1, 0], np.float32)[:, None, None]
+    labels = [0, 1, 0, 1, 0] + [0] * 6 + [1, 1]  # class 0 is predicted for each
+    images = Images('a test', count, True, lambda: iter(zip(pixels, labels[:count], strict=True)))
+    shifts = dict(float=[0.0, 0.0], int8=[0.0, 2.0])
+    files = {name: mean_plus(tmp_path / f'{name}.onnx', each, 7) for name, each in shifts.items()}
+    in_float, in_int8 = compare(files, images)
+    assert (in_float.top1, in_float.agreement) == (pytest.approx(top1), 100)
+    assert (in_int8.top1, in_int8.agreement) == (pytest.approx(100 - top1), 0)
+
+
+def test_a_fixed_batch_size_calibrates_with_every_image():
+    pixels = np.arange(13, dtype=np.float32)[:, None, None, None]
+    reader = Reader(Images('a test', 13, True, lambda: iter((image, 0) for image in pixels)), 7)
+    read = [reader.get_next()['images'].flatten().tolist() for _ in range(len(reader))]
+    assert read == [list(range(7)), [*range(7, 13), 7]]
+    assert reader.get_next() is None
 
 
 @pytest.mark.slow
