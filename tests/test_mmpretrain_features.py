@@ -3,6 +3,8 @@
 import itertools
 import json
 import random
+import re
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,10 +12,12 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
+from mmpretrain.evaluation import Accuracy, AveragePrecision, ConfusionMatrix, MultiLabelMetric, SingleLabelMetric
 from mmpretrain.models import LabelSmoothLoss
 from mmpretrain.registry import (
     BATCH_AUGMENTS,
     DATA_SAMPLERS,
+    DATASETS,
     HOOKS,
     LOOPS,
     MODELS,
@@ -25,7 +29,7 @@ from mmpretrain.registry import (
 from networks import resnet, vit
 from PIL import Image
 
-from mmcls_kd.checks.training import check_training
+from mmcls_kd.checks.training import check_one_label, check_training
 from mmcls_kd.command.arguments import training_parser
 from mmcls_kd.command.train import closing_line
 from mmcls_kd.configs.reading import RunConfig
@@ -572,6 +576,34 @@ SIGMOID_KD = dict(type='SigmoidKDLoss', name='loss_sigmoid_kd')
 def test_several_labels_an_image_need_a_head_for_them(data, built):
     with pytest.raises(ValueError, match='train_dataloader: the samples have several labels each .MultiLabelDataset.*head='):
         built(train_dataloader=dict(dataset=several_labels(data)))
+
+
+def test_a_metric_of_one_label_is_refused_for_several(data, built):
+    loader = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False))
+    with pytest.raises(
+        ValueError, match=r"^val_evaluator: Accuracy is for one .*set val_evaluator=\[dict\(type='MultiLabelM"
+    ):
+        built(
+            student=several_students(),
+            methods=(SIGMOID_KD,),
+            model=dict(teacher_cfg=several_students(), data_preprocessor=dict(PREPROCESSOR, to_onehot=False)),
+            train_dataloader=dict(dataset=several_labels(data)),
+            val_dataloader=dict(loader, dataset=several_labels(data, 'val')),
+        )
+
+
+@pytest.mark.parametrize('kind', [Accuracy, SingleLabelMetric, ConfusionMatrix])
+@pytest.mark.parametrize(
+    ('labels', 'sample'), [([[0], [0, 1], []], 1), ([[0], [1], [1, 2]], 2), ([[0], [2], [1]], None)]
+)  # as many as images, more, and one each
+def test_metrics_of_one_label_take_one_for_each_image(kind, labels, sample, data):
+    validation = DATASETS.build({**several_labels(data, 'val', labels), '_scope_': 'mmpretrain'})
+    said = (
+        rf'^test_evaluator: {kind.__name__} is .* sample {sample} has {re.escape(repr(labels[sample or 0]))}.*without --metr'
+    )
+    with pytest.raises(ValueError, match=said) if sample else nullcontext():
+        check_one_label([kind()], validation, 'test_evaluator')
+    check_one_label([MultiLabelMetric(thr=0.5), AveragePrecision()], validation, 'test_evaluator')
 
 
 @pytest.mark.parametrize('head', ['MultiLabelLinearClsHead', 'CSRAClsHead'])

@@ -16,7 +16,7 @@ from mmengine.logging import print_log
 from mmengine.optim.scheduler.param_scheduler import INF
 from mmengine.runner import Runner, ValLoop
 from mmpretrain.datasets import BaseDataset
-from mmpretrain.evaluation import Accuracy, MultiLabelMetric
+from mmpretrain.evaluation import Accuracy, ConfusionMatrix, MultiLabelMetric, SingleLabelMetric
 from mmpretrain.registry import LOOPS, OPTIMIZERS
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
@@ -193,6 +193,24 @@ def check_top_k(metrics: Iterable[Any], num_classes: int, name: str) -> None:
             raise ValueError(
                 f'{name}: {type(metric).__name__} with topk={top}, but there are {num_classes} classes: set '
                 f'{name}.topk={fit[0] if isinstance(top, int) else str(fit).replace(" ", "")}'
+            )
+
+
+def check_one_label(metrics: Iterable[Any], dataset: Dataset, name: str) -> None:
+    """Refuse metrics of one label an image where a sample has several, none, or scores; ``name`` is that of their evaluator.
+
+    They join the labels of all samples, and compare the i-th label with the i-th prediction.
+    """
+    single = [m for m in metrics if isinstance(m, (Accuracy, SingleLabelMetric, ConfusionMatrix))]
+    for plain in labelled_datasets(dataset) if single else ():
+        if not hasattr(plain, 'get_gt_labels') or not len(plain) or np.ndim(plain.get_data_info(0).get('gt_label', ())) == 0:
+            continue
+        labels = (info.get('gt_label', ()) for info in sample_infos(plain))
+        if other := next((pair for pair in enumerate(labels) if len(pair[1]) != 1), None):
+            raise ValueError(
+                f'{name}: {type(single[0]).__name__} is for one label an image, and sample {other[0]} has {list(other[1])} '
+                f"({type(plain).__name__}): set {name}=[dict(type='MultiLabelMetric'), dict(type='AveragePrecision')]"
+                f'{", without --metrics" if name == "test_evaluator" else ""}'
             )
 
 
@@ -380,6 +398,7 @@ def check_data(runner: Runner, loaders: Mapping[str, DataLoader]) -> None:
         if name in loops and num_classes is not None:
             loop, evaluator = loops[name]
             metrics = getattr(runner, loop).evaluator.metrics
+            check_one_label(metrics, loader.dataset, evaluator)
             if metrics and not num_classes:
                 raise ValueError(
                     f'{evaluator}: {type(metrics[0]).__name__} needs predictions, and the student has no classes: set '
