@@ -294,6 +294,38 @@ REFUSED = {
         ),
         "rule for key single-label/recall.*default_hooks.checkpoint.*rule='greater'",
     ),
+    'a metric that is a list': (
+        dict(
+            default_hooks=dict(checkpoint=dict(type='CheckpointHook', save_best='single-label/precision_classwise')),
+            val_evaluator=dict(type='SingleLabelMetric', average=None),
+        ),
+        "checkpoint.save_best='single-label/precision_classwise' is a list, and one number is needed: name another metric",
+    ),
+    'a first metric that is a matrix': (
+        dict(
+            default_hooks=dict(checkpoint=dict(type='CheckpointHook', save_best='auto', rule='greater')),
+            val_evaluator=[dict(type='ConfusionMatrix'), dict(type='Accuracy')],
+        ),
+        "save_best='auto': confusion_matrix/result is a Tensor, and one number.*; it gives accuracy/top1",
+    ),
+    'a list that stops the training': (
+        dict(
+            val_evaluator=dict(type='SingleLabelMetric', average=None),
+            **hook('EarlyStoppingHook', monitor='single-label/recall_classwise', rule='greater'),
+        ),
+        "EarlyStoppingHook: monitor='single-label/recall_classwise' is a list",
+    ),
+    'a schedule that follows a metric that there is not': (
+        dict(param_scheduler=dict(type='ReduceOnPlateauLR', rule='less')),
+        "param_scheduler: monitor='loss' is no metric of val_evaluator; it gives accuracy/top1",
+    ),
+    'a schedule that follows a list': (
+        dict(
+            val_evaluator=dict(type='SingleLabelMetric', average=None, items=['recall']),
+            param_scheduler=[dict(type='ReduceOnPlateauLR', monitor='single-label/recall_classwise', rule='greater')],
+        ),
+        "param_scheduler: monitor='single-label/recall_classwise' is a list",
+    ),
     'layers without a depth': (
         dict(optim_wrapper=LAYER_DECAY),
         'does not say how deep its layers are',

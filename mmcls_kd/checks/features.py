@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from copy import copy
+from numbers import Real
 from typing import Any
 
+import numpy as np
 from mmengine.dist import get_world_size
 from mmengine.hooks import CheckpointHook, EarlyStoppingHook
 from mmengine.runner import IterBasedTrainLoop, Runner, ValLoop
 from mmpretrain.engine import ClassNumCheckHook, SwitchRecipeHook
+from torch import Tensor
 
 from ..engine.data import SeededDataset, plain_datasets
 from ..engine.first_batch import check_first_batch, without_a_trace
@@ -98,16 +101,38 @@ def check_draws(runner: Runner) -> None:
 
 
 def awaited(runner: Runner) -> Iterator[tuple[str, str]]:
-    """Iterate over the metrics that hooks wait for, each with the key that names it."""
+    """Iterate over the metrics that hooks and schedules wait for, each with the key that names it."""
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook):
             yield from (('default_hooks.checkpoint.save_best', name) for name in hook.save_best or [])
         if isinstance(hook, EarlyStoppingHook):
             yield 'EarlyStoppingHook: monitor', hook.monitor
+    for schedule in schedules_of(runner.param_schedulers):
+        if str(schedule['type']).startswith('ReduceOnPlateau'):
+            yield 'param_scheduler: monitor', schedule.get('monitor', 'loss')
+
+
+def schedules_of(given: Any) -> Iterator[Mapping[str, Any]]:
+    """Iterate over the configs of schedules: one, several, or those of several optimizers by name."""
+    if isinstance(given, Mapping) and 'type' in given:
+        yield given
+    elif isinstance(given, (Mapping, list, tuple)):
+        for part in given.values() if isinstance(given, Mapping) else given:
+            yield from schedules_of(part)
+
+
+def is_number(value: Any) -> bool:
+    """Check whether a metric is one number, which can be compared with another.
+
+    Example:
+        >>> is_number(np.float32(1)), is_number(Tensor([1])), is_number([0.5])
+        (True, True, False)
+    """
+    return value.reshape(-1).shape == (1,) if isinstance(value, (Tensor, np.ndarray)) else isinstance(value, Real)
 
 
 def check_monitors(runner: Runner) -> None:
-    """Validate two images, and refuse hooks that wait for a metric that validation lacks."""
+    """Validate two images, and refuse hooks and schedules that wait for a metric that validation lacks, or for no number."""
     names = list(awaited(runner))
     if not names or type(runner.val_loop) is not ValLoop:
         return
@@ -117,13 +142,17 @@ def check_monitors(runner: Runner) -> None:
         runner.logger.warning(f'the names of the metrics are not known: of two images there are none ({in_one_line(error)})')
         return
     known = [*metrics, *(name for hook in runner.hooks if isinstance(hook, NeighbourHook) for name in hook.names)]
+    single = [name for name in known if is_number(metrics.get(name, 0))]
+    gives = f'it gives {", ".join(single)}'
     for key, name in names:
+        if name not in ('auto', *known):
+            raise ValueError(f'{key}={name!r} is no metric of val_evaluator{close_names(name, single)}; {gives}')
+        first = known[0] if name == 'auto' and known else name
+        if first in known and first not in single:
+            what = f'{key}={name!r}{f": {first}" * (name == "auto")} is a {type(metrics[first]).__name__}'
+            raise ValueError(f'{what}, and one number is needed: name another metric; {gives}')
         if name == 'auto' and known:
-            check_rule(runner, known[0])
-        elif name not in ('auto', *known):
-            raise ValueError(
-                f'{key}={name!r} is no metric of val_evaluator{close_names(name, known)}; it gives {", ".join(known)}'
-            )
+            check_rule(runner, first)
 
 
 def check_rule(runner: Runner, name: str) -> None:
