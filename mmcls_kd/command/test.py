@@ -52,6 +52,21 @@ def evaluators(metrics: Sequence[str], configured: Any, num_classes: int | None 
     return chosen + ([dict(type='SingleLabelMetric', items=single)] if single else [])
 
 
+def plain(value: Any) -> Any:
+    """Return metrics with numbers and lists in place of arrays and tensors, as each kind of file can hold them.
+
+    Example:
+        >>> import numpy as np
+        >>> plain({'confusion_matrix/result': np.eye(2, dtype=int), 'accuracy/top1': np.float64(50)})
+        {'confusion_matrix/result': [[1, 0], [0, 1]], 'accuracy/top1': 50.0}
+    """
+    if isinstance(value, Mapping):
+        return {name: plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    return value.tolist() if hasattr(value, 'tolist') else value
+
+
 def add_drawing(cfg: Any, args: argparse.Namespace) -> None:
     """Draw predictions through mmpretrain's VisualizationHook; names of classes are text, no formulas."""
     import matplotlib
@@ -144,4 +159,4 @@ def main(argv: Sequence[str] | None = None) -> None:
     with ended_in_order(again='by the same command'):
         metrics = runner.test()
         if args.out and args.out_item == 'metrics':
-            mmengine.dump(metrics, args.out)
+            mmengine.dump(plain(metrics), args.out)

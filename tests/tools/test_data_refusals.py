@@ -1,11 +1,13 @@
 """Data that a training cannot use as it is: refused in one line before the first step, or put right and said."""
 
+import json
 from contextlib import nullcontext
 from types import SimpleNamespace
 
 import libraries
 import pytest
 import torch
+import yaml
 from commands import tool
 from containers import files_of, write_parquet
 from folders import class_folders
@@ -300,3 +302,20 @@ class TestImages:
         check._check_lists()
         check._check_sizes()
         assert sum('images of 2 sizes do not go into one batch' in line for line in lines) == check.faults == 1
+
+
+class TestFilesOfATest:
+    @pytest.fixture
+    def weights(self, tmp_path):
+        torch.save(MODELS.build(resnet(4, 3)).state_dict(), tmp_path / 'student.pth')
+        return tmp_path / 'student.pth'
+
+    @pytest.mark.parametrize(('ending', 'read'), [('json', json.loads), ('yaml', yaml.safe_load)])
+    def test_a_matrix_among_the_metrics(self, ending, read, weights, run, tmp_path):
+        out = tmp_path / f'metrics.{ending}'
+        both = "test_evaluator = [dict(type='ConfusionMatrix'), dict(type='Accuracy')]\n"
+        run(more=both, name='test', words=[weights, '--out', out, '--out-item', 'metrics'])
+        found = read(out.read_text())
+        matrix = found['confusion_matrix/result']
+        assert [sum(row) for row in matrix] == [4, 4, 4]
+        assert found['accuracy/top1'] == pytest.approx(100 * sum(matrix[i][i] for i in range(3)) / 12)
