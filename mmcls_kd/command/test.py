@@ -72,7 +72,7 @@ def add_drawing(cfg: Any, args: argparse.Namespace) -> None:
     import matplotlib
 
     matplotlib.rcParams['text.parse_math'] = False
-    cfg.default_hooks['visualization'] = dict(
+    hook = dict(
         type='VisualizationHook',
         enable=True,
         show=args.show,
@@ -80,6 +80,7 @@ def add_drawing(cfg: Any, args: argparse.Namespace) -> None:
         out_dir=args.show_dir,
         interval=args.interval,
     )
+    cfg.default_hooks = {**(cfg.get('default_hooks') or {}), 'visualization': hook}
 
 
 def add_tta(cfg: Any) -> None:

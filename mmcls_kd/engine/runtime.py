@@ -24,6 +24,7 @@ from mmengine.logging import MMLogger
 from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
+from mmpretrain.registry import VISUALIZERS
 
 from ..configs.reading import RunConfig
 from ..distillers.recipe import is_distiller
@@ -182,6 +183,16 @@ SET_RULE = (
 )
 
 
+def set_visualizer(cfg: Config) -> None:
+    """Set mmpretrain's visualizer, in place, where a hook draws predictions and the config's visualizer cannot."""
+    hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or [])]
+    draws = any(hook and str(hook.get('type')).endswith('VisualizationHook') and hook.get('enable') for hook in hooks)
+    given = cfg.get('visualizer') or dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
+    kind = VISUALIZERS.get(given['type']) if isinstance(given.get('type'), str) else given.get('type')
+    if draws and isinstance(kind, type) and not hasattr(kind, 'visualize_cls'):
+        cfg.visualizer = {**given, 'type': 'UniversalVisualizer'}
+
+
 def build_runner(cfg: Config) -> Runner:
     """Build mmengine's Runner with a short console, or the one named by ``runner_type``.
 
@@ -191,6 +202,7 @@ def build_runner(cfg: Config) -> Runner:
         ValueError: If a library of a logging backend is not installed, or a library refuses a part of the config.
     """
     check_backends(cfg)
+    set_visualizer(cfg)
     join_processes(cfg)
     wait_for_new_name(cfg)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):

@@ -319,3 +319,8 @@ class TestFilesOfATest:
         matrix = found['confusion_matrix/result']
         assert [sum(row) for row in matrix] == [4, 4, 4]
         assert found['accuracy/top1'] == pytest.approx(100 * sum(matrix[i][i] for i in range(3)) / 12)
+
+    @pytest.mark.parametrize('given', ['', "visualizer = dict(type='Visualizer', vis_backends=[])\n"])
+    def test_predictions_are_drawn_whatever_the_configs_visualizer(self, given, weights, run, tmp_path):
+        run(more=given, name='test', words=[weights, '--show-dir', tmp_path / 'drawn', '--interval', 5])
+        assert len(list((tmp_path / 'drawn').iterdir())) == 3
