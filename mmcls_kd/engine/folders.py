@@ -10,6 +10,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmpretrain.datasets.utils import check_md5
 from mmpretrain.registry import DATASETS
+from torch.utils.data import Dataset
 
 from .config import datasets_of
 
@@ -47,6 +48,7 @@ def check_data_folders(cfg: Config, loaders: tuple[str, ...], contents: bool = T
         kind, root = dataset.get('type'), dataset.get('data_root')
         if loader not in loaders:
             continue
+        refuse_streams(loader, dataset)
         refuse_other_split(loader, dataset)
         if not isinstance(root, str) or '://' in root:
             continue
@@ -61,6 +63,20 @@ def check_data_folders(cfg: Config, loaders: tuple[str, ...], contents: bool = T
         if contents and (mend := IDX_SETS.get(str(kind))):
             for name, dimensions in IDX_FILES.items():
                 check_idx_file(Path(root, name), dimensions, mend)
+
+
+def refuse_streams(loader: str, dataset: Mapping) -> None:
+    """Refuse a data set that cannot be read by number, such as an ``IterableDataset``."""
+    given = dataset.get('type')
+    kind = DATASETS.get(given) if isinstance(given, str) else given
+    if not isinstance(kind, type):
+        return
+    inherited = Dataset.__getitem__  # which raises
+    if not hasattr(kind, '__len__') or getattr(kind, '__getitem__', inherited) is inherited:
+        raise ValueError(
+            f'{loader}: {kind.__name__} is not supported: a data set needs `__getitem__` and `__len__`, so that each image '
+            'can be read by its number'
+        )
 
 
 def refuse_other_split(loader: str, dataset: Mapping) -> None:

@@ -13,10 +13,11 @@ from containers import files_of, write_parquet
 from folders import class_folders
 from mmengine.registry import init_default_scope
 from mmpretrain.evaluation import Accuracy, MultiLabelMetric
-from mmpretrain.registry import MODELS
+from mmpretrain.registry import DATASETS, MODELS
 from networks import resnet
 from PIL import Image
 from torch import nn
+from torch.utils.data import Dataset, IterableDataset
 
 from mmcls_kd.checks.data import DataCheck
 from mmcls_kd.checks.images import check_images, opened
@@ -324,3 +325,34 @@ class TestFilesOfATest:
     def test_predictions_are_drawn_whatever_the_configs_visualizer(self, given, weights, run, tmp_path):
         run(more=given, name='test', words=[weights, '--show-dir', tmp_path / 'drawn', '--interval', 5])
         assert len(list((tmp_path / 'drawn').iterdir())) == 3
+
+
+@DATASETS.register_module()
+class Streamed(IterableDataset):
+    """Images one after another."""
+
+    def __iter__(self):
+        return iter(())
+
+
+@DATASETS.register_module()
+class Uncounted(Dataset):
+    """Images by their number, without the number of all."""
+
+    def __getitem__(self, index):
+        raise IndexError(index)
+
+
+class TestKinds:
+    @pytest.mark.parametrize('kind', ['Streamed', 'Uncounted'])
+    @pytest.mark.parametrize('sampler', ['DefaultSampler', 'InfiniteSampler'])
+    def test_a_data_set_without_access_by_number(self, kind, sampler, run):
+        given = f"dict(type='RepeatDataset', times=2, dataset=dict(type='{kind}'))"
+        message = run(more=f"train_dataloader.update(dataset={given}, sampler=dict(type='{sampler}'))\n")
+        assert message.startswith(f'train_dataloader: {kind} is not supported: a data set needs `__getitem__` and `__len__`')
+
+    def test_one_of_validation_and_of_a_test(self, run):
+        for name in ('train', 'test'):
+            more = "val_dataloader['dataset'] = test_dataloader['dataset'] = dict(type='Streamed')\n"
+            message = run(more=more, name=name, words=['student.pth'] * (name == 'test'))
+            assert message.startswith(f'{"val" if name == "train" else "test"}_dataloader: Streamed is not supported')
