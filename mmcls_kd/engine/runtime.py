@@ -183,6 +183,17 @@ SET_RULE = (
 )
 
 
+def check_runner_type(cfg: Config) -> None:
+    """Refuse a runner that does not derive from mmengine's ``Runner``; an unknown name is told when it is built."""
+    given = cfg.get('runner_type', 'Runner')
+    kind = RUNNERS.get(given) if isinstance(given, str) else given
+    if isinstance(kind, type) and not issubclass(kind, Runner):
+        raise ValueError(
+            f"runner_type={kind.__name__!r}: only mmengine's Runner, and classes derived from it, are supported: leave "
+            'runner_type out'
+        )
+
+
 def set_visualizer(cfg: Config) -> None:
     """Set mmpretrain's visualizer, in place, where a hook draws predictions and the config's visualizer cannot."""
     hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or [])]
@@ -199,9 +210,11 @@ def build_runner(cfg: Config) -> Runner:
     The config of an earlier run stays in the work directory; ``dump_config()`` of the runner replaces it, after the checks.
 
     Raises:
-        ValueError: If a library of a logging backend is not installed, or a library refuses a part of the config.
+        ValueError: If a library of a logging backend is not installed, a library refuses a part of the config, or the runner
+            is of another kind.
     """
     check_backends(cfg)
+    check_runner_type(cfg)
     set_visualizer(cfg)
     join_processes(cfg)
     wait_for_new_name(cfg)

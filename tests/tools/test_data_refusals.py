@@ -356,3 +356,10 @@ class TestKinds:
             more = "val_dataloader['dataset'] = test_dataloader['dataset'] = dict(type='Streamed')\n"
             message = run(more=more, name=name, words=['student.pth'] * (name == 'test'))
             assert message.startswith(f'{"val" if name == "train" else "test"}_dataloader: Streamed is not supported')
+
+    def test_a_runner_of_another_kind(self, run):
+        message = run('runner_type=FlexibleRunner')
+        assert message == (
+            "runner_type='FlexibleRunner': only mmengine's Runner, and classes derived from it, are supported: leave "
+            'runner_type out'
+        )
