@@ -384,6 +384,9 @@ class Ramp:
     def __len__(self):
         return self.size
 
+    def __getitem__(self, i):
+        raise NotImplementedError
+
 
 class LabelledRamp(Ramp):
     def get_data_info(self, i):
