@@ -54,8 +54,8 @@ def on_terms(terms: Iterable[Term]) -> Iterator[Advice]:
         elif term.weight is None:  # the task loss
             continue
         elif term.norm == 0:
-            mend = 'does it read what is trained, does it teach later (FTLoss), and is there something left to learn?'
-            mend = mend if term.weight else 'set it above 0'
+            asked = 'does it read what is trained, does it teach later (FTLoss), and is there something left to learn?'
+            mend = asked if term.weight else 'set it above 0'
             yield Advice(
                 term.name, 'its gradient does not reach the student', f'loss_weight={two_digits(term.weight)}: {mend}'
             )

@@ -19,6 +19,7 @@ from ..engine.first_batch import check_first_batch, without_a_trace
 from ..engine.knn_hook import KNNAgreementHook, NeighbourHook
 from ..engine.models import unwrapped
 from ..engine.quantisation import FakeQuantHook
+from ..engine.rates import schedules_of
 from ..engine.runtime import SET_RULE
 from ..errors import close_names, in_one_line, refusals_named
 
@@ -110,15 +111,6 @@ def awaited(runner: Runner) -> Iterator[tuple[str, str]]:
     for schedule in schedules_of(runner.param_schedulers):
         if str(schedule['type']).startswith('ReduceOnPlateau'):
             yield 'param_scheduler: monitor', schedule.get('monitor', 'loss')
-
-
-def schedules_of(given: Any) -> Iterator[Mapping[str, Any]]:
-    """Iterate over the configs of schedules: one, several, or those of several optimizers by name."""
-    if isinstance(given, Mapping) and 'type' in given:
-        yield given
-    elif isinstance(given, (Mapping, list, tuple)):
-        for part in given.values() if isinstance(given, Mapping) else given:
-            yield from schedules_of(part)
 
 
 def is_number(value: Any) -> bool:

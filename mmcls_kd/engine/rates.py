@@ -14,10 +14,10 @@ from mmengine.runner import Runner
 ABSOLUTE = ('eta_max', 'eta_min', 'min_value')
 
 
-def _schedules(given: Any) -> list[dict]:
+def schedules_of(given: Any) -> list[dict]:
     """List the configs of all schedules: one, several, or several for each of several optimizers."""
     if isinstance(given, Mapping) and 'type' not in given:
-        return [one for part in given.values() for one in _schedules(part)]
+        return [one for part in given.values() for one in schedules_of(part)]
     return [one for one in ([given] if isinstance(given, Mapping) else given or []) if isinstance(one, dict)]
 
 
@@ -44,7 +44,7 @@ def scale_rates(runner: Runner) -> None:
     ratio, steps = images / base, runner.max_iters
     runner.auto_scale_lr = {**given, 'base_batch_size': base / gathered}
     runner.param_schedulers = copy.deepcopy(runner.param_schedulers)
-    for schedule in _schedules(runner.param_schedulers):
+    for schedule in schedules_of(runner.param_schedulers):
         if str(schedule['type']).endswith('LR') or schedule.get('param_name') == 'lr':
             schedule.update({key: _times(schedule[key], ratio) for key in ABSOLUTE if schedule.get(key)})
         total = schedule.get('total_steps')
