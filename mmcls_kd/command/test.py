@@ -68,12 +68,12 @@ def plain(value: Any) -> Any:
 
 
 def add_drawing(cfg: Any, args: argparse.Namespace) -> None:
-    """Draw predictions through mmpretrain's VisualizationHook; names of classes are text, no formulas."""
+    """Draw predictions through mmpretrain's visualizer; names of classes are text, no formulas."""
     import matplotlib
 
     matplotlib.rcParams['text.parse_math'] = False
     hook = dict(
-        type='VisualizationHook',
+        type='DrawingHook',
         enable=True,
         show=args.show,
         wait_time=args.wait_time,

@@ -5,6 +5,7 @@ from .checkpoint_hook import ResumableCheckpointHook, last_whole_checkpoint
 from .console import ConsoleRunner
 from .data import PlacedSampler, SeededDataset, reproducible
 from .dot import DOT, DOTWrapper
+from .drawing import DrawingHook
 from .knn_hook import KNNAgreementHook, KNNHook
 from .live import LiveProgressHook
 from .loops import ResumableEpochLoop, ResumableIterLoop
@@ -19,6 +20,7 @@ __all__ = [
     'CPUAmpOptimWrapper',
     'ConsoleRunner',
     'DOTWrapper',
+    'DrawingHook',
     'FakeQuantHook',
     'KNNAgreementHook',
     'KNNHook',

@@ -21,10 +21,11 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import init_dist, is_distributed
 from mmengine.logging import MMLogger
-from mmengine.registry import RUNNERS, DefaultScope
+from mmengine.registry import RUNNERS, DefaultScope, Registry
 from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
-from mmpretrain.registry import VISUALIZERS
+from mmpretrain.engine.hooks import VisualizationHook
+from mmpretrain.registry import HOOKS, VISUALIZERS
 
 from ..configs.reading import RunConfig
 from ..distillers.recipe import is_distiller
@@ -33,6 +34,7 @@ from ..networks.classes import data_named
 from ..networks.loading import guard_loading
 from ..patches import start_faster
 from .console import ConsoleRunner, hide_platform_warnings
+from .drawing import DrawingHook
 from .extras import check_backends
 from .labels import has_labels, training_names
 from .models import fill_in_classes, unwrapped
@@ -183,10 +185,14 @@ SET_RULE = (
 )
 
 
+def _class_of(kind: Any, registry: Registry) -> Any:
+    """Return the class of a config's ``type``, None if it is unknown."""
+    return registry.get(kind) if isinstance(kind, str) else kind
+
+
 def check_runner_type(cfg: Config) -> None:
     """Refuse a runner that does not derive from mmengine's ``Runner``; an unknown name is told when it is built."""
-    given = cfg.get('runner_type', 'Runner')
-    kind = RUNNERS.get(given) if isinstance(given, str) else given
+    kind = _class_of(cfg.get('runner_type', 'Runner'), RUNNERS)
     if isinstance(kind, type) and not issubclass(kind, Runner):
         raise ValueError(
             f"runner_type={kind.__name__!r}: only mmengine's Runner, and classes derived from it, are supported: leave "
@@ -194,13 +200,16 @@ def check_runner_type(cfg: Config) -> None:
         )
 
 
-def set_visualizer(cfg: Config) -> None:
-    """Set mmpretrain's visualizer, in place, where a hook draws predictions and the config's visualizer cannot."""
+def set_drawing(cfg: Config) -> None:
+    """Set what draws predictions, in place: :class:`.DrawingHook` for mmpretrain's hook, and a visualizer that can."""
     hooks = [*(cfg.get('default_hooks') or {}).values(), *(cfg.get('custom_hooks') or [])]
-    draws = any(hook and str(hook.get('type')).endswith('VisualizationHook') and hook.get('enable') for hook in hooks)
+    drawing = [hook for hook in hooks if hook and hook.get('enable')]
+    drawing = [hook for hook in drawing if _class_of(hook.get('type'), HOOKS) in (VisualizationHook, DrawingHook)]
+    for hook in drawing:
+        hook['type'] = 'mmpretrain.DrawingHook'
     given = cfg.get('visualizer') or dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')])
-    kind = VISUALIZERS.get(given['type']) if isinstance(given.get('type'), str) else given.get('type')
-    if draws and isinstance(kind, type) and not hasattr(kind, 'visualize_cls'):
+    kind = _class_of(given.get('type'), VISUALIZERS)
+    if drawing and isinstance(kind, type) and not hasattr(kind, 'visualize_cls'):
         cfg.visualizer = {**given, 'type': 'UniversalVisualizer'}
 
 
@@ -215,10 +224,11 @@ def build_runner(cfg: Config) -> Runner:
     """
     check_backends(cfg)
     check_runner_type(cfg)
-    set_visualizer(cfg)
+    set_drawing(cfg)
     join_processes(cfg)
     wait_for_new_name(cfg)
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmpretrain')):
+    cfg.setdefault('default_scope', 'mmpretrain')
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
         dataset = (cfg.get('train_dataloader') or {}).get('dataset')
         names = training_names(dataset) if is_distiller(cfg.model) and has_labels(dataset) else None
     try:
