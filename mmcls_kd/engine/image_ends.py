@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -14,6 +16,7 @@ from mmengine.fileio import get
 from PIL import Image
 
 from ..files.held_images import is_held
+from ..files.listing import files_below
 
 #: Suffixes of image files in a folder of the user's; other files are ignored.
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.pgm', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.avif')
@@ -22,6 +25,11 @@ STARTS = {'.jpg': b'\xff\xd8\xff', '.png': b'\x89PNG\r\n\x1a\n'}
 ENDS = {'.jpg': b'\xff\xd9', '.jpeg': b'\xff\xd9', '.png': b'IEND\xaeB`\x82'}
 #: Suffix of files whose size stands in them.
 SIZED = '.webp'
+
+
+def images_below(folder: Path) -> Iterator[Path]:
+    """Iterate over the images in a folder and the folders inside, see :func:`~mmcls_kd.files.listing.files_below`."""
+    return (path for path in files_below(folder) if path.suffix.lower() in SUFFIXES)
 
 
 def image_fault(path: str, content: bytes | None = None) -> str | None:

@@ -18,9 +18,8 @@ from PIL import Image
 
 from ..configs.reading import in_scope
 from ..engine.config import datasets_of
-from ..engine.image_ends import SUFFIXES, cut_short, decoding_fault, image_fault, loader_of
+from ..engine.image_ends import SUFFIXES, cut_short, decoding_fault, image_fault, images_below, loader_of
 from ..errors import refusals_named
-from ..files.listing import files_below
 from .network import ImageFormat, tested_dataset
 
 
@@ -110,7 +109,7 @@ def of_folder(cfg: Config, folder: str, form: ImageFormat, classes: Sequence[str
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise ValueError(f'--calibrate {folder}: {"a file, not a folder" if root.exists() else "there is no such folder"}')
-    every = sorted(path for path in files_below(root) if path.suffix.lower() in SUFFIXES)
+    every = sorted(images_below(root))
     if not every:
         raise ValueError(f'--calibrate {folder}: there is no image in it or below it ({", ".join(SUFFIXES)})')
     paths = [every[i] for i in spread(len(every), most)]

@@ -16,9 +16,8 @@ from typing import NamedTuple
 import mmcv
 from PIL import Image
 
-from ...engine.image_ends import SUFFIXES
+from ...engine.image_ends import SUFFIXES, images_below
 from ...errors import close_names, listed
-from ...files.listing import files_below
 
 #: Names of the folder of validation images beside ``train``; the first one that exists counts.
 VALIDATION = ('val', 'valid', 'validation', 'test')
@@ -146,13 +145,13 @@ def _is_left_out(folder: Path) -> bool:
 
 def _about_left_out(folder: Path) -> list[str]:
     """Return a remark on the folders with images that are no classes because of their names."""
-    found = [path.name for path in _subfolders(folder) if _is_left_out(path) and any(_images_below(path))]
+    found = [path.name for path in _subfolders(folder) if _is_left_out(path) and any(images_below(path))]
     return [f'{folder}: left out, as hidden or made by programs, though with images: {listed(found)}'] if found else []
 
 
 def _class_files(folder: Path, root: Path) -> dict[str, list[str]]:
     """Return the images of each class folder, relative to ``root``; a class folder may have folders inside."""
-    found = {path.name: sorted(_images_below(path)) for path in _folders(folder)}
+    found = {path.name: sorted(images_below(path)) for path in _folders(folder)}
     if not found:
         loose = any(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
         has = 'images, but no class folders' if loose else 'no class folders'
@@ -181,11 +180,6 @@ def _check_text(paths: Sequence[Path], folder: Path) -> None:
             f'--data: {shown} has no name in UTF-8{more}, as the list of images needs: rename it; names in Latin-1 are '
             f'renamed by `convmv -r -f latin1 -t utf8 --notest {place}`'
         )
-
-
-def _images_below(folder: Path) -> Iterable[Path]:
-    """Return the images in a folder and the folders inside, without hidden files and folders."""
-    return (path for path in files_below(folder) if path.suffix.lower() in SUFFIXES)
 
 
 def _check_classes(names: Sequence[str], root: Path) -> None:

@@ -16,12 +16,11 @@ import mmcls_kd.registry  # noqa: F401  (networks by name)
 
 from ...configs.reading import in_scope, read_config
 from ...engine.config import student_only
-from ...engine.image_ends import SUFFIXES, image_fault
+from ...engine.image_ends import SUFFIXES, image_fault, images_below
 from ...export import load_classifier
 from ...export.network import IN_MEMORY, tested_dataset
 from ...features.dry_run import scores
 from ...files.checkpoint import read_checkpoint
-from ...files.listing import files_below
 from ...files.plain_data import plain_config
 from ...networks.classes import names_in
 from ...networks.heads import probabilities
@@ -112,7 +111,7 @@ def images_at(place: str) -> list[str]:
     """
     if not Path(place).is_dir():
         return [place]
-    found = sorted(str(path) for path in files_below(Path(place)) if path.suffix.lower() in SUFFIXES)
+    found = sorted(map(str, images_below(Path(place))))
     if not found:
         raise FileNotFoundError(f'{place}: there is no image in it or below it ({", ".join(SUFFIXES)})')
     return found
