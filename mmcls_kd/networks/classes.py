@@ -292,6 +292,11 @@ def _index_of(chosen: int | str, place: int, names: Sequence[str] | None, count:
     )
 
 
+def best_match(names: Sequence[Names], others: Names) -> tuple[Names, dict[int, int]]:
+    """Return the form of some classes' names that matches others most often, and its pairs, see :func:`match`."""
+    return max(((form, match(form, identified(form, others))) for form in names), key=lambda found: len(found[1]))
+
+
 def index_by_name(names: Sequence[Names] | None, known: Sequence[str] | None, count: int, wanted: int) -> list[int] | None:
     """Find the class map by names where they differ in order, and log it; the data's names are in one or more forms.
 
@@ -307,7 +312,7 @@ def index_by_name(names: Sequence[Names] | None, known: Sequence[str] | None, co
         )
     if not names or any(len(of) > wanted for of in names):  # more than the student's are refused by their labels
         return None
-    ours, pairs = max(((of, match(of, identified(of, theirs))) for of in names), key=lambda found: len(found[1]))
+    ours, pairs = best_match(names, theirs)
     if not pairs or len(theirs) != count:
         _warn_of_unnamed(names, {} if len(theirs) != count or are_numbers(theirs) else theirs)
         return None
@@ -339,7 +344,7 @@ def compare_order(known: Sequence[str] | None, names: Sequence[Names] | None, so
     theirs = dict(enumerate(known or ()))
     if not theirs or not names:
         return
-    ours, pairs = max(((of, match(of, identified(of, theirs))) for of in names), key=lambda found: len(found[1]))
+    ours, pairs = best_match(names, theirs)
     other = moved(pairs, ours, 'the data', 'the file')
     if other and refuse:
         raise ValueError(
