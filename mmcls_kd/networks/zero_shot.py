@@ -7,7 +7,8 @@ from typing import Any
 
 from mmpretrain.registry import MODELS
 
-from ..teachers.zero_shot import NUMBER, TEMPLATES, parse_model, read_classes, read_templates, zero_shot_classifier
+from ..teachers.image_text import parse_model
+from ..teachers.zero_shot import NUMBER, TEMPLATES, read_classes, read_templates, zero_shot_classifier
 from .classes import data_names
 from .classifiers import ModuleClassifier
 

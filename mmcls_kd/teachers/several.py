@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .fast import PRECISIONS
+from ..dis_losses.common import at_least_float32
 from .frozen import FrozenTeacher
 
 
@@ -78,7 +78,7 @@ class TeacherGroup:
 
     def _mean(self, logits: Sequence[Tensor]) -> Tensor:
         """Return the joint logits of the teachers'."""
-        logits = [z.float() if z.dtype in PRECISIONS.values() else z for z in logits]  # what autocast may have left
+        logits = [at_least_float32(z) for z in logits]  # autocast may have left others
         if self.multi_label:
             present, absent = (self._log_mean([F.logsigmoid(sign * z) for z in logits]) for sign in (1, -1))
             return present - absent

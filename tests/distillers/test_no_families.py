@@ -22,7 +22,7 @@ NAMED = re.compile(
 )
 #: The tables of families, and of the libraries' networks by name, ways to resize, image towers, models of images and texts,
 #: and hub; the original's keyword, and the names of a method.
-TABLES = ('families.py', 'libraries.py', 'resizing.py', 'towers.py', 'zero_shot.py', 'hub.py')
+TABLES = ('families.py', 'libraries.py', 'resizing.py', 'towers.py', 'zero_shot.py', 'image_text.py', 'hub.py')
 LEGACY = re.compile('is_vit|DeiTTokenLoss|deit_token(_loss)?')
 FILES = [
     path
