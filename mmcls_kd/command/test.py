@@ -52,18 +52,18 @@ def evaluators(metrics: Sequence[str], configured: Any, num_classes: int | None 
     return chosen + ([dict(type='SingleLabelMetric', items=single)] if single else [])
 
 
-def plain(value: Any) -> Any:
+def as_lists(value: Any) -> Any:
     """Return metrics with numbers and lists in place of arrays and tensors, as each kind of file can hold them.
 
     Example:
         >>> import numpy as np
-        >>> plain({'confusion_matrix/result': np.eye(2, dtype=int), 'accuracy/top1': np.float64(50)})
+        >>> as_lists({'confusion_matrix/result': np.eye(2, dtype=int), 'accuracy/top1': np.float64(50)})
         {'confusion_matrix/result': [[1, 0], [0, 1]], 'accuracy/top1': 50.0}
     """
     if isinstance(value, Mapping):
-        return {name: plain(one) for name, one in value.items()}
+        return {name: as_lists(one) for name, one in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(one) for one in value]
+        return [as_lists(one) for one in value]
     return value.tolist() if hasattr(value, 'tolist') else value
 
 
@@ -160,4 +160,4 @@ def main(argv: Sequence[str] | None = None) -> None:
     with ended_in_order(again='by the same command'):
         metrics = runner.test()
         if args.out and args.out_item == 'metrics':
-            mmengine.dump(plain(metrics), args.out)
+            mmengine.dump(as_lists(metrics), args.out)

@@ -102,11 +102,11 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f'{text[:57]}...'
 
 
-def differences(before: Any, now: Any, name: str = '') -> list[str]:
+def changes(before: Any, now: Any, name: str = '') -> list[str]:
     """List the settings that differ between two fingerprints, with the old and the new value.
 
     Example:
-        >>> differences({'processes': 2, 'model': {'methods': {}}}, {'processes': 1, 'model': {'methods': {}, 'taps': [1]}})
+        >>> changes({'processes': 2, 'model': {'methods': {}}}, {'processes': 1, 'model': {'methods': {}, 'taps': [1]}})
         ['processes: 2 → 1', 'model.taps: none → [1]']
     """
     if name.rsplit('.', 1)[-1] in SILENT or before == now:
@@ -115,10 +115,10 @@ def differences(before: Any, now: Any, name: str = '') -> list[str]:
         return [
             text
             for key in {**before, **now}
-            for text in differences(before.get(key), now.get(key), f'{name}.{key}' if name else key)
+            for text in changes(before.get(key), now.get(key), f'{name}.{key}' if name else key)
         ]
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        return [text for i, pair in enumerate(zip(before, now, strict=True)) for text in differences(*pair, f'{name}[{i}]')]
+        return [text for i, pair in enumerate(zip(before, now, strict=True)) for text in changes(*pair, f'{name}[{i}]')]
     return [f'{name}: {_short(before)} → {_short(now)}']
 
 
@@ -135,7 +135,7 @@ def go_on(runner: Runner, checkpoint: dict[str, Any], now: Mapping[str, Any]) ->
     """
     meta, hub = checkpoint['meta'], checkpoint.get('message_hub')
     info = hub.get('runtime_info', {}) if isinstance(hub, Mapping) else {}
-    changed = differences(meta['run'], dict(now)) if 'run' in meta else []
+    changed = changes(meta['run'], dict(now)) if 'run' in meta else []
     _check_memories(runner, changed)
     notes, place = [], meta['iter']
     length = len(runner.train_loop.dataloader)

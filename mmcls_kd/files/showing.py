@@ -40,23 +40,23 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]], note
         console.print(Text(note))
 
 
-def plain(value: Any) -> Any:
+def for_json(value: Any) -> Any:
     """Replace numbers that are not finite by None, as JSON has none, and dataclasses by dicts.
 
     Example:
-        >>> plain(dict(a=[1.0, float('nan')], b='x'))
+        >>> for_json(dict(a=[1.0, float('nan')], b='x'))
         {'a': [1.0, None], 'b': 'x'}
     """
     if is_dataclass(value) and not isinstance(value, type):
         value = asdict(value)
     if isinstance(value, dict):
-        return {key: plain(of) for key, of in value.items()}
+        return {key: for_json(of) for key, of in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(of) for of in value]
+        return [for_json(of) for of in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(content: Any, path: Path) -> None:
     """Write a dict or dataclass as JSON, atomically; numbers that are not finite as null, other objects as text."""
     with atomic_path(path) as file:
-        file.write_text(json.dumps(plain(content), indent=1, allow_nan=False, default=str) + '\n')
+        file.write_text(json.dumps(for_json(content), indent=1, allow_nan=False, default=str) + '\n')

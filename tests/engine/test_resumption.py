@@ -24,7 +24,6 @@ from mmcls_kd.engine.checkpoint_hook import _save_once
 from mmcls_kd.engine.loss_watch import LossWatch, not_finite
 from mmcls_kd.engine.models import share_memories
 from mmcls_kd.engine.rates import scale_rates
-from mmcls_kd.engine.resumption import differences
 from mmcls_kd.errors import DivergenceError, TrainingError
 from mmcls_kd.files.checkpoint import read_checkpoint
 
@@ -175,7 +174,7 @@ class TestWhatIsSaid:
     def test_old_and_new(self, changes, said, short):
         before = read_checkpoint(short / 'epoch_2.pth')['meta']['run']
         now = resumption.record_of(toy_runner(short, **{'train_cfg.max_epochs': 2, **changes}))
-        assert any(text.startswith(said) for text in differences(before, now))
+        assert any(text.startswith(said) for text in resumption.changes(before, now))
 
     def test_the_number_of_processes_with_as_many_batches(self, short, tmp_path, warned):
         checkpoint = read_checkpoint(short / 'epoch_2.pth')
@@ -190,7 +189,7 @@ class TestWhatIsSaid:
             resumption.record_of(SimpleNamespace(cfg=dict(model=cfg), train_dataloader=SimpleNamespace(dataset=[]), model=m))
             for cfg, m in ((dict(distill_cfg=[kd]), build(kd)), (dict(distill_cfg=[kd, mgd]), build(kd, mgd)))
         ]
-        assert [text.split(': ')[0] for text in differences(*records)] == [
+        assert [text.split(': ')[0] for text in resumption.changes(*records)] == [
             'weights of the teacher',
             'model.methods.loss_mgd',
         ]
