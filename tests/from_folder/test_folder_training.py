@@ -21,8 +21,9 @@ from PIL import Image
 
 import mmcls_kd
 from mmcls_kd.command import predict, store, test, train
-from mmcls_kd.command.from_folder.making import Order, _gone, chosen_methods, fit_methods, make
+from mmcls_kd.command.from_folder.making import Order, chosen_methods, fit_methods, make
 from mmcls_kd.command.from_folder.runs import next_commands
+from mmcls_kd.command.from_folder.writing import folder_gone
 from mmcls_kd.command.training import parser
 from mmcls_kd.distillers.classification import ClassificationDistiller
 from mmcls_kd.files.paths import TOOLBOX
@@ -221,7 +222,7 @@ def test_a_folder_of_results_that_cannot_be_written_is_named(images, tmp_path, m
     def refuse(*_, **__):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr('mmcls_kd.command.from_folder.making.atomic_path', refuse)
+    monkeypatch.setattr('mmcls_kd.command.from_folder.writing.atomic_path', refuse)
     with pytest.raises(ValueError, match=rf'--work-dir .*out cannot be written .*{os.strerror(number)}.*: name a folder'):
         make(order(images, tmp_path))
 
@@ -739,8 +740,8 @@ def test_the_folder_of_an_edited_config_is_found(wrapped, tmp_path):
     dataset = dict(type='CustomDataset', data_root=str(tmp_path / 'gone'))
     dataset = dict(type='RepeatDataset', dataset=dataset, times=2) if wrapped else dataset
     Config(dict(train_dataloader=dict(dataset=dataset))).dump(tmp_path / 'made.py')
-    assert _gone(tmp_path / 'made.py') == str(tmp_path / 'gone')
+    assert folder_gone(tmp_path / 'made.py') == str(tmp_path / 'gone')
     (tmp_path / 'gone').mkdir()
-    assert _gone(tmp_path / 'made.py') is None
+    assert folder_gone(tmp_path / 'made.py') is None
     Config(dict(train_dataloader=dict(dataset=dict(type='Other')))).dump(tmp_path / 'made.py')
-    assert _gone(tmp_path / 'made.py') is None
+    assert folder_gone(tmp_path / 'made.py') is None

@@ -1,10 +1,9 @@
-"""The config of a training on a folder of images: made, written as a whole, and checked against the networks."""
+"""The configs of trainings on a folder of images: made of the user's order, and checked against the networks."""
 
 from __future__ import annotations
 
 import copy
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +15,11 @@ from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 from torch import nn
 
-from ...configs.reading import as_python, read_config
+from ...configs.reading import read_config
 from ...distillers.teacher import network_pixels
-from ...engine.config import datasets_of
 from ...errors import close_names, refusals_named
 from ...features.dry_run import dry_run, own_sizes
-from ...files.atomic import atomic_path, save_atomically
+from ...files.atomic import save_atomically
 from ...files.checkpoint import read_checkpoint
 from ...files.paths import absolute
 from ...networks.classes import names_in
@@ -29,9 +27,9 @@ from ...networks.loading import fetch, load_strictly
 from ...networks.sources import OWN_WEIGHTS, Source, check_to_be_had, find_network, is_weights, kind_of, own_weights
 from ...networks.towers import find_teacher, lacks_classes, without_classes
 from ...recipe.methods import MethodList, needs_teacher, offer
-from ..arguments import command_line
 from .choices import Choices, choose, size_of
 from .images import FolderImages, find_images
+from .writing import PARTS, Name, assignments, config_text, list_text, write_files
 
 #: The word for the weights that a library or zoo publishes with a network.
 PUBLISHED = 'pretrained'
@@ -46,14 +44,10 @@ COUNTS = dict(
 )
 #: Settings of a training of a student without classes: no metric of predictions, but nearest neighbours.
 EMBEDDED = dict(val_evaluator=[], test_evaluator=[], custom_hooks=[dict(type='LiveProgressHook'), dict(type='KNNHook')])
-#: The last checkpoint of a run is named in this file.
-BEGUN = 'last_checkpoint'
 #: File of the weights that a student without a teacher starts from, under its own names.
 START = 'start.pth'
 #: File of the weights of a student without classes on which a head is put.
 BACKBONE = 'backbone.pth'
-#: Parts of the images, each with a list of its own.
-PARTS = ('train', 'val', 'test')
 #: The method under a teacher with classes, and under one without.
 DEFAULT, DEFAULT_BARE = 'dist', 'embedding'
 #: Largest queue of ``QueueLoss``.
@@ -62,16 +56,6 @@ QUEUE = 8192
 FT_STEPS, WARMUP_SHARE = 1000, 12
 #: Trainings of a head on such a student.
 THEN = ('linear', 'finetune')
-
-
-@dataclass(frozen=True)
-class Name:
-    """A value of a made config that is another key's."""
-
-    name: str
-
-    def __str__(self) -> str:
-        return self.name
 
 
 @dataclass
@@ -189,19 +173,15 @@ def make(order: Order) -> Made:
         **({} if entries else start),
         **(EMBEDDED if bare else {}),
     )
-    files = {
-        folder / f'{folder.name}.py': _text(values, order, images, choices),
-        **{folder / f'{part}.txt': _lines(found) for part in PARTS if (found := getattr(images, part))},
-    }
-    configs = {name: folder / f'{folder.name}.py'}
-    for later, (inner, chosen) in (on_labels(order, student, network, images, choices, folder) if bare else {}).items():
-        configs[later] = folder / f'{folder.name}_{later}.py'
-        files[configs[later]] = _text(inner, order, images, chosen)
+    made = {name: (values, choices)} | (on_labels(order, student, network, images, choices, folder) if bare else {})
+    texts = {run: config_text(own, order.command, chosen(images, its)) for run, (own, its) in made.items()}
     if order.baseline and entries and not bare:
-        configs['alone'] = folder / f'{folder.name}_alone.py'
         values = dict(_base_=f'./{folder.name}.py', work_dir=str(folder / 'alone'), **start)
-        files[configs['alone']] = _assigned(values | dict(model=dict(_delete_=True, **_alone(student, order))))
-    _write(files, folder, images.root)
+        texts['alone'] = assignments(values | dict(model=dict(_delete_=True, **_alone(student, order))))
+    configs = {run: folder / f'{folder.name}{"" if run == name else f"_{run}"}.py' for run in texts}
+    lists = {folder / f'{part}.txt': list_text(found) for part in PARTS if (found := getattr(images, part))}
+    rest = {configs[run]: text for run, text in texts.items() if run != name}
+    write_files({configs[name]: texts[name], **lists, **rest}, folder, images.root)
     if started:
         save_atomically({'state_dict': network.state_dict()}, folder / START)
     return Made(folder, configs, images, choices, images.notes, bare and not order.then)
@@ -249,7 +229,7 @@ def on_labels(
     made: dict[str, tuple[dict[str, Any], Choices]] = {}
 
     def add(name: str, epochs: int, pretrained: str | bool | None, low_rate: bool) -> None:
-        chosen = choose(len(images.train), choices.size, network, low_rate, epochs)
+        own = choose(len(images.train), choices.size, network, low_rate, epochs)
         model = dict(
             type='LinearHeadClassifier',
             network=student.in_full,
@@ -258,7 +238,7 @@ def on_labels(
             frozen=name == 'linear',
         )
         around = dict(data_preprocessor=preprocessor(network, student), model=model, work_dir=str(folder / name))
-        made[name] = settings(images, chosen, folder, order.seed) | around, chosen
+        made[name] = settings(images, own, folder, order.seed) | around, own
 
     epochs = (order.then_epochs or choices.epochs) if order.then else 0
     if order.then:
@@ -485,28 +465,6 @@ def settings(images: FolderImages, choices: Choices, folder: Path, seed: int) ->
     )
 
 
-def _assigned(values: Mapping[str, Any]) -> str:
-    return ''.join(f'{key} = {as_python(_plain_values(value), 100 - len(key))}\n' for key, value in values.items())
-
-
-def _plain_values(value: Any) -> Any:
-    """Return a value whose dicts are plain ones."""
-    if isinstance(value, Mapping):
-        return {key: _plain_values(inner) for key, inner in value.items()}
-    return type(value)(_plain_values(inner) for inner in value) if type(value) in (list, tuple) else value
-
-
-def _text(values: Mapping[str, Any], order: Order, images: FolderImages, choices: Choices) -> str:
-    """Return the config as Python source, with a head that names its origin and the choices."""
-    but = ' but for --cfg-options' if '--cfg-options' in order.command else ''
-    head = [
-        f'made by: {" ".join(order.command.split())}' if order.command else 'made by mmcls_kd.distill',
-        f'It is complete{but}: edit it, and train it by: python -m mmcls_kd train THIS_FILE',
-        f'{chosen(images, choices)} (docs/own_images.md has the table)',
-    ]
-    return ''.join(f'# {line}\n' for line in head) + _assigned(values)
-
-
 def chosen(images: FolderImages, choices: Choices) -> str:
     """Return the images and the chosen settings in one line."""
     parts = dict(training=images.train, validation=images.val, test=images.test)
@@ -516,54 +474,6 @@ def chosen(images: FolderImages, choices: Choices) -> str:
         f'shorter side {images.side} pixels: size {choices.size}, batches of {choices.batch_size}, {choices.epochs} epochs, '
         f'{choices.optimizer["type"]} with learning rate {choices.optimizer["lr"]:g}'
     )
-
-
-def _lines(images: Sequence[tuple[str, int]]) -> str:
-    return ''.join(f'{path} {label}\n' for path, label in images)
-
-
-def _write(files: Mapping[Path, str], folder: Path, root: Path) -> None:
-    """Write files; refuse to replace one that differs where a training has begun; ``root`` is the folder of images."""
-    begun = any((folder / run / BEGUN).exists() for run in ('distilled', 'student', 'alone', *THEN))
-    for path, text in files.items():
-        if begun and path.is_file() and _body(path.read_text()) != _body(text):
-            config = next(iter(files))
-            if gone := _gone(config):
-                raise ValueError(
-                    f'{path} belongs to a training that has begun, on the images of {gone}, which is no longer there: if '
-                    f'--data has the same images, go on by `{_going_on(config, root)}`, or name another --work-dir'
-                )
-            raise ValueError(
-                f'{path} belongs to a training that has begun, and differs from what this command makes: train it as it is '
-                f'(train {config}), or name another --work-dir'
-            )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path, text in files.items():
-            with atomic_path(path) as unfinished:
-                unfinished.write_text(text)
-    except OSError as error:
-        raise ValueError(f'--work-dir {folder} cannot be written ({error}): name a folder of yours') from error
-
-
-def _gone(config: Path) -> str | None:
-    """Return the folder of images of a made config if it no longer exists."""
-    if not config.is_file():
-        return None
-    roots = (part.get('data_root') for _, part in datasets_of(read_config(str(config))))
-    root = next(filter(None, roots), None)
-    return None if root is None or Path(root).is_dir() else root
-
-
-def _going_on(config: Path, root: Path) -> str:
-    """Return the command that resumes a made training whose folder of images has moved."""
-    options = [f'{part}_dataloader.dataset.data_root={root}' for part in PARTS]
-    return shlex.join(command_line('train', 'train.py', str(config), '--resume', '--cfg-options', *options))
-
-
-def _body(text: str) -> str:
-    """Return a config's text without its head."""
-    return re.sub(r'\A(#.*\n)*', '', text)
 
 
 def _named(network: str | Mapping) -> str:
