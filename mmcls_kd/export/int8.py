@@ -25,18 +25,8 @@ CALIBRATIONS = dict(minmax='MinMax', percentile='Percentile')
 #: Operators in 8 bits. Normalisation of layers, softmax and gating functions stay in float.
 OPERATORS = (
     *('Conv', 'Gemm', 'MatMul', 'Add', 'Mul', 'Relu', 'Clip', 'LeakyRelu', 'Concat', 'Pad', 'Resize'),
-    *(
-        'MaxPool',
-        'AveragePool',
-        'GlobalAveragePool',
-        'Reshape',
-        'Flatten',
-        'Transpose',
-        'Squeeze',
-        'Unsqueeze',
-        'Slice',
-        'Split',
-    ),
+    *('MaxPool', 'AveragePool', 'GlobalAveragePool'),
+    *('Reshape', 'Flatten', 'Transpose', 'Squeeze', 'Unsqueeze', 'Slice', 'Split'),
 )
 #: Accepted loss of accuracy, in points.
 ACCEPTED = 1.0

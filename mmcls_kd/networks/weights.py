@@ -46,8 +46,10 @@ def find_weights(checkpoint: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]
         inside = checkpoint.get(place)
         if isinstance(inside, nn.Module):  # of a trusted file
             inside = inside.state_dict()
-        if isinstance(inside, Mapping) and (tensors_in(inside) or tensors_in(find_weights(inside)[1])):
-            return place, inside if tensors_in(inside) else find_weights(inside)[1]
+        if isinstance(inside, Mapping):
+            found = inside if tensors_in(inside) else find_weights(inside)[1]
+            if tensors_in(found):
+                return place, found
     return '', checkpoint
 
 
