@@ -53,7 +53,7 @@ from .recipe.schedules import LossWeights, Progress
 from .recipe.wrappers import CurriculumTemperature
 from .teachers.frozen import FrozenTeacher, check_run
 from .teachers.libraries import load_network
-from .teachers.several import TeacherGroup
+from .teachers.several import TeacherGroup, each_teacher
 from .teachers.specs import TeacherLike, TeacherSpec, build_teacher, check_plain
 from .teachers.stored import StoredTeacher
 from .teachers.towers import of_the_last_batch
@@ -132,7 +132,7 @@ class BaseDistiller(nn.Module):
         check_inputs(methods, available)
         self.student_taps = {n: tap for n, tap in taps.items() if f'{n}_s' in wanted}
         self.teacher_names = [n for n in (teacher.shapes if teacher else ()) if f'{n}_t' in wanted]
-        for one in getattr(teacher, 'teachers', [teacher]) if 'logit' in self.teacher_names else ():
+        for one in each_teacher(teacher) if 'logit' in self.teacher_names else ():
             if isinstance(one, FrozenTeacher):
                 one.dry_run.check_logits('teacher')
         shapes |= {f'{name}{VIEWS["strong"]}': shape for name, shape in shapes.items()}
@@ -587,9 +587,8 @@ class Distiller(BaseDistiller):
     @property
     def _reads_indices(self) -> bool:
         """Whether a stored teacher or a loss needs the index of each sample."""
-        teachers = getattr(self.teacher_holder, 'teachers', [self.teacher_holder])
-        stored = any(isinstance(teacher, StoredTeacher) for teacher in teachers) and bool(self.teacher_names)
-        return stored or any(SAMPLE_IDX in names for names in self.inputs.values())
+        stored = any(isinstance(teacher, StoredTeacher) for teacher in each_teacher(self.teacher_holder))
+        return (stored and bool(self.teacher_names)) or any(SAMPLE_IDX in names for names in self.inputs.values())
 
     @torch.no_grad()
     def predict(self, images: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from ..features.families import default_taps
 from ..features.probes import knn_accuracy, knn_agreement, linear_probe_accuracy
 from ..features.taps import record
 from ..networks.trial import leaves
+from ..teachers.several import each_teacher
 from .models import unwrapped
 
 #: The metric of :class:`KNNAgreementHook`.
@@ -213,7 +214,7 @@ def taught(model: Any, loader: DataLoader) -> tuple[Tensor, Tensor | None]:
 
 def teacher_embedding(holder: Any) -> Callable[[Tensor], Tensor]:
     """Return the function from images to a teacher's embeddings, else its logits; several teachers' are joined."""
-    members = getattr(holder, 'teachers', [holder])
+    members = each_teacher(holder)
     names = ['vector' if 'vector' in one.shapes else 'logit' for one in members]
 
     def embed(images: Tensor) -> Tensor:

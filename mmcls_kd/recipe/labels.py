@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ..dis_losses import LOSSES
 from ..dis_losses.common import entropy_target
+from ..teachers.several import each_teacher
+from ..teachers.store import TeacherStore
 from .methods import GT_LABEL, TEACHER_LINEAR, Method, needs_teacher, parameters_of, weak_name
 
 #: Label of an image that has none; of scores, each of them.
@@ -242,6 +244,11 @@ def _masked(
     return each * (len(known) * share).view(-1, *[1] * (each.dim() - 1))
 
 
+def _stores(teacher: Any) -> list[TeacherStore]:
+    """List the stores of a teacher, or of several."""
+    return [one.store for one in each_teacher(teacher) if hasattr(one, 'store')]
+
+
 def check_stored(teacher: object, multi_label: bool) -> None:
     """Refuse stored logits that are not whole for a student whose labels do not exclude each other.
 
@@ -252,11 +259,11 @@ def check_stored(teacher: object, multi_label: bool) -> None:
     Raises:
         ValueError: Names the store, and the remedy.
     """
-    for one in getattr(teacher, 'teachers', [teacher]):
-        manifest = getattr(getattr(one, 'store', None), 'manifest', None)
-        if multi_label and manifest and manifest.k < manifest.classes:
+    for store in _stores(teacher) if multi_label else ():
+        manifest = store.manifest
+        if manifest.k < manifest.classes:
             raise ValueError(
-                f'teacher_store {one.store.folder} has the {manifest.k} largest of {manifest.classes} logits, from which '
+                f'teacher_store {store.folder} has the {manifest.k} largest of {manifest.classes} logits, from which '
                 'softmax probabilities are restored, not those of single labels: store all (leave --top-k, or k, out)'
             )
 
@@ -271,11 +278,10 @@ def check_stored_views(teacher: object, reason: str) -> None:
     Raises:
         ValueError: Names the store, and the remedy.
     """
-    for one in getattr(teacher, 'teachers', [teacher]):
-        manifest = getattr(getattr(one, 'store', None), 'manifest', None)
-        if manifest and manifest.views_each < 2:
+    for store in _stores(teacher):
+        if store.manifest.views_each < 2:
             raise ValueError(
-                f'teacher_store {one.store.folder} has the logits of one view of each image, and {reason}: make a store of '
+                f'teacher_store {store.folder} has the logits of one view of each image, and {reason}: make a store of '
                 'both views (a pipeline with TwoViews; in plain PyTorch, batches of pairs of images)'
             )
 

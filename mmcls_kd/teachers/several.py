@@ -15,6 +15,11 @@ from ..dis_losses.common import at_least_float32
 from .frozen import FrozenTeacher
 
 
+def each_teacher(teacher: Any) -> Sequence[Any]:
+    """Return the teachers in a group; another teacher, or None, by itself."""
+    return getattr(teacher, 'teachers', [teacher])
+
+
 class TeacherGroup:
     r"""Several teachers as one: the logarithm of the weighted mean of their probabilities.
 

@@ -21,6 +21,7 @@ from ...errors import listed
 from ...features.dry_run import evaluating
 from ...files.drawing import drawing
 from ...networks.cost import count_flops, count_parameters, milliseconds
+from ...teachers.several import each_teacher
 
 COLUMNS = ('network', 'top-1 (%)', 'parameters', 'MACs', 'ms/image')
 #: The column of accuracies on test images.
@@ -179,9 +180,8 @@ def measure(runner: Runner, name: str, test: bool = False) -> dict[str, Row]:
         return rows
     parts = ('val_dataloader', 'test_dataloader')[: 1 + test]
     accuracies = [hook.teacher_top1(runner, part) if hook else teacher_accuracy(runner, model, part) for part in parts]
-    members = getattr(teacher, 'teachers', [teacher])
     with evaluating(nn.ModuleList(teacher.networks)):
-        pairs = [(one.network, one.adapt(image)) for one in members]
+        pairs = [(one.network, one.adapt(image)) for one in each_teacher(teacher)]
         row = Row(accuracies[0], *_cost(pairs), knn=hook is not None, test=accuracies[1] if test else None)
     return {'teacher': row, **rows}
 
