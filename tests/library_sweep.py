@@ -144,7 +144,7 @@ def ends_of_sizes(teacher, read, wanted, images):
     scales, known = ([round(math.log2(images.shape[-1] / one.shape[-1])) for one in maps] for maps in (read, wanted))
     if scales != sorted(set(scales)) or not set(scales) <= set(known):
         return False
-    if any(teacher.survey.layout(path).kind == 'tokens' for path in tap.modules):
+    if any(teacher.dry_run.layout(path).kind == 'tokens' for path in tap.modules):
         return False
     return all(all_goes_through(teacher.network, replace(tap, modules=(path,)), images) for path in tap.modules)
 
@@ -182,7 +182,7 @@ def row_of(family, with_pixels=True):
     inner = teacher.network if isinstance(plain, type(teacher.network)) else teacher.network.model
     assert [*dict(inner.named_parameters())] == [*dict(plain.named_parameters())]
     inner.load_state_dict(plain.state_dict(), strict=False)  # a pass may have made further buffers
-    size = teacher.survey.size
+    size = teacher.dry_run.size
     images = torch.randn(2, 3, *size)
     cells = {}
     with torch.no_grad():
@@ -247,7 +247,7 @@ def vector_cell(read, truth):
 
 def pixels_cell(teacher, plain, family):
     """Whether a picture reaches the network as the library's own preprocessing makes it, but for a border cut off."""
-    size = teacher.adapt.wanted.size or teacher.survey.size
+    size = teacher.adapt.wanted.size or teacher.dry_run.size
     generator = np.random.RandomState(0)
     coarse = generator.randint(0, 256, (size[0] // 4 + 3, size[1] // 4 + 3, 3), dtype=np.uint8)
     picture = Image.fromarray(coarse).resize((size[1] * 5 // 4, size[0] * 5 // 4), Image.Resampling.BILINEAR)

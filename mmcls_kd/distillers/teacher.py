@@ -160,7 +160,7 @@ class Teacher(FrozenTeacher):
 
     @property
     def survey(self) -> DryRun:
-        """The dry run of its network."""
+        """The dry run of its network, under its name in earlier versions."""
         return self.dry_run
 
 

@@ -52,7 +52,7 @@ def stated_places(network: nn.Module, kind: str) -> list[tuple[str, bool]]:
     return []
 
 
-def stage_paths(network: nn.Module, survey: DryRun) -> list[str]:
+def stage_paths(network: nn.Module, dry_run: DryRun) -> list[str]:
     """Return the paths of a network's stages or blocks, in order; empty if the table has none for it."""
     if stated := stated_places(network, 'stage'):
         return [path for path, _ in stated]
@@ -60,7 +60,7 @@ def stage_paths(network: nn.Module, survey: DryRun) -> list[str]:
     for names in (getattr(backbone, attribute, None) for attribute in LISTS):
         if isinstance(names, (list, tuple)) and names and all(isinstance(name, str) for name in names):
             return [f'backbone.{name}' for name in names]
-    paths = [path for path, tensors in survey.outputs.items() if tensors]
+    paths = [path for path, tensors in dry_run.outputs.items() if tensors]
     for outside in ('', 'model.'):  # a library's network itself has no wrapper around it
         found = ([path for path in paths if re.fullmatch(pattern, outside + path)] for pattern in STAGES)
         if stages := next((stages for stages in found if len(stages) > 1), []):
@@ -68,7 +68,7 @@ def stage_paths(network: nn.Module, survey: DryRun) -> list[str]:
     return []
 
 
-def default_taps(network: Any, survey: DryRun) -> dict[str, Tap]:
+def default_taps(network: Any, dry_run: DryRun) -> dict[str, Tap]:
     """Find the default taps of a network, by name.
 
     A map is available only if it is known to match its name: every path to the logits passes through it. ``feat``
@@ -76,51 +76,51 @@ def default_taps(network: Any, survey: DryRun) -> dict[str, Tap]:
 
     Args:
         network: A network; of one without classes, ``vector`` is its embedding, and there is no ``logit``.
-        survey: Its dry run.
+        dry_run: Its dry run.
     """
-    outermost = survey.logit_paths[0]
-    place = next(i for i, tensor in enumerate(survey.outputs[outermost]) if tensor.shape == survey.logit.shape)
-    taps = {'logit' if survey.has_classes else 'vector': tap(survey, [outermost], index=place)}
-    taps |= _token_taps(survey)
-    stages = stage_paths(network, survey)
-    shapes = {survey.outputs[path][0].shape for path in stages}
+    outermost = dry_run.logit_paths[0]
+    place = next(i for i, tensor in enumerate(dry_run.outputs[outermost]) if tensor.shape == dry_run.logit.shape)
+    taps = {'logit' if dry_run.has_classes else 'vector': tap(dry_run, [outermost], index=place)}
+    taps |= _token_taps(dry_run)
+    stages = stage_paths(network, dry_run)
+    shapes = {dry_run.outputs[path][0].shape for path in stages}
     blocks_alike = stages and len(shapes) == 1 and len(next(iter(shapes))) == 3
-    if survey.vector_place:
-        path, index, goes_in = survey.vector_place
-        taps['vector'] = tap(survey, [path], 'flat', index, goes_in=goes_in)
+    if dry_run.vector_place:
+        path, index, goes_in = dry_run.vector_place
+        taps['vector'] = tap(dry_run, [path], 'flat', index, goes_in=goes_in)
     with suppress(ValueError):  # tokens of a kind that the table does not know; config's taps can still name them
-        found = _block_taps(network, survey, stages) if blocks_alike else _stage_taps(network, survey, stages)
+        found = _block_taps(network, dry_run, stages) if blocks_alike else _stage_taps(network, dry_run, stages)
         return found | taps
     return taps
 
 
-def _token_taps(survey: DryRun) -> dict[str, Tap]:
+def _token_taps(dry_run: DryRun) -> dict[str, Tap]:
     """Return the tap of a distillation token's logits, if there is such a token."""
-    for path, tensors in survey.outputs.items():
-        if path.split('.')[-1] in TOKEN_HEADS and survey.has_classes and tensors[0].shape == survey.logit.shape:
-            return {'logit_token': tap(survey, [path])}
+    for path, tensors in dry_run.outputs.items():
+        if path.split('.')[-1] in TOKEN_HEADS and dry_run.has_classes and tensors[0].shape == dry_run.logit.shape:
+            return {'logit_token': tap(dry_run, [path])}
     return {}
 
 
-def _block_taps(network: nn.Module, survey: DryRun, blocks: list[str]) -> dict[str, Tap]:
+def _block_taps(network: nn.Module, dry_run: DryRun, blocks: list[str]) -> dict[str, Tap]:
     """Return the taps of a transformer whose blocks all have the same tokens."""
-    if not survey.all_goes_through(blocks):
+    if not dry_run.all_goes_through(blocks):
         return {}
-    last = _last_map(network, survey, blocks)
+    last = _last_map(network, dry_run, blocks)
     middle = blocks[len(blocks) // 2 - 1]
-    extra, extra_last = (survey.layout(path, extra=_extra_tokens(network)).extra for path in (middle, last or middle))
+    extra, extra_last = (dry_run.layout(path, extra=_extra_tokens(network)).extra for path in (middle, last or middle))
     pooled = 'class_token' if extra and has_class_token(network) else 'pooled'
     quarters = [blocks[math.ceil(len(blocks) * i / 4) - 1] for i in range(1, 5)]
     taps = {
-        'feat_mid': tap(survey, [middle], pooled, 0, extra),
-        'tokens_low': tap(survey, blocks[:2], 'tokens', 0, extra),
-        'stages': tap(survey, list(dict.fromkeys(quarters)), 'map', 0, extra, apart=True),
+        'feat_mid': tap(dry_run, [middle], pooled, 0, extra),
+        'tokens_low': tap(dry_run, blocks[:2], 'tokens', 0, extra),
+        'stages': tap(dry_run, list(dict.fromkeys(quarters)), 'map', 0, extra, apart=True),
     }
     if last:
-        taps['feat'] = tap(survey, [last], 'map', extra=extra_last)
-        taps['tokens_high'] = tap(survey, [last], 'tokens', extra=extra_last)
+        taps['feat'] = tap(dry_run, [last], 'map', extra=extra_last)
+        taps['tokens_high'] = tap(dry_run, [last], 'tokens', extra=extra_last)
         if pooled == 'class_token':  # of two classifiers the first one's
-            taps['vector'] = tap(survey, [last], pooled, extra=extra_last)
+            taps['vector'] = tap(dry_run, [last], pooled, extra=extra_last)
     return taps
 
 
@@ -133,63 +133,63 @@ def _extra_tokens(network: nn.Module) -> int | None:
     return next((count for count in stated if isinstance(count, int)), None)
 
 
-def _stage_taps(network: Any, survey: DryRun, stages: list[str]) -> dict[str, Tap]:
+def _stage_taps(network: Any, dry_run: DryRun, stages: list[str]) -> dict[str, Tap]:
     """Return the taps of a network whose maps grow smaller and wider from stage to stage."""
-    outputs = survey.outputs.get('backbone', [])
-    if outputs and outputs[-1].dim() == 4 and survey.all_goes_through(['backbone'], -1):
+    outputs = dry_run.outputs.get('backbone', [])
+    if outputs and outputs[-1].dim() == 4 and dry_run.all_goes_through(['backbone'], -1):
         path, index = 'backbone', -1
-    elif last := _last_map(network, survey, stages):
+    elif last := _last_map(network, dry_run, stages):
         path, index = last, 0
     else:
         return {}
-    if not _row_by_row(network, survey, [path]):
+    if not _row_by_row(network, dry_run, [path]):
         return {}
-    taps = {name: tap(survey, [path], FORM_OF[name], index) for name in ('feat', 'tokens_high')}
+    taps = {name: tap(dry_run, [path], FORM_OF[name], index) for name in ('feat', 'tokens_high')}
     stated = bool(stated_places(network, 'stage'))
-    ends = stages if stated else _four_stages(survey, stages)
-    if ends and survey.all_goes_through(ends) and _row_by_row(network, survey, ends):
-        taps['stages'] = tap(survey, ends, 'map', 0, apart=True)
-        taps |= _before_relu(network, survey, ends)
-    middle = ends[-2] if stated else _before_last(survey, stages)
+    ends = stages if stated else _four_stages(dry_run, stages)
+    if ends and dry_run.all_goes_through(ends) and _row_by_row(network, dry_run, ends):
+        taps['stages'] = tap(dry_run, ends, 'map', 0, apart=True)
+        taps |= _before_relu(network, dry_run, ends)
+    middle = ends[-2] if stated else _before_last(dry_run, stages)
     if any(kind.__name__ == 'SwinTransformer' for kind in type(getattr(network, 'backbone', None)).__mro__):  # mmpretrain's
         norm = f'backbone.norm{network.backbone.num_layers - 2}'
-        middle = norm if norm in survey.outputs else None  # only if the config lists that stage in out_indices
-    elif middle and not survey.all_goes_through([middle]):
+        middle = norm if norm in dry_run.outputs else None  # only if the config lists that stage in out_indices
+    elif middle and not dry_run.all_goes_through([middle]):
         middle = None
     if middle:
-        taps['feat_mid'] = tap(survey, [middle], 'pooled', index=0)
+        taps['feat_mid'] = tap(dry_run, [middle], 'pooled', index=0)
     return taps
 
 
-def _before_relu(network: nn.Module, survey: DryRun, ends: list[str]) -> dict[str, Tap]:
+def _before_relu(network: nn.Module, dry_run: DryRun, ends: list[str]) -> dict[str, Tap]:
     """Return the tap of the stages' maps before their ReLU: the stated ones, or the inputs of the ReLUs that return them."""
-    places = stated_places(network, 'preact') or [(survey.relus.get(end, ''), True) for end in ends]
+    places = stated_places(network, 'preact') or [(dry_run.relus.get(end, ''), True) for end in ends]
     paths = [path for path, _ in places if path]
-    if len(paths) != len(ends) or len({*paths}) != len(ends) or survey.without_graph.intersection(paths):
+    if len(paths) != len(ends) or len({*paths}) != len(ends) or dry_run.without_graph.intersection(paths):
         return {}
-    return {'stages_preact': tap(survey, paths, 'map', 0, apart=True, goes_in=places[0][1], last_call=True)}
+    return {'stages_preact': tap(dry_run, paths, 'map', 0, apart=True, goes_in=places[0][1], last_call=True)}
 
 
-def _row_by_row(network: nn.Module, survey: DryRun, paths: list[str]) -> bool:
+def _row_by_row(network: nn.Module, dry_run: DryRun, paths: list[str]) -> bool:
     """Check that patch tokens are in row order: a change of the image's upper left quarter changes them most.
 
     Some networks sort them by windows, or return (N, D, L); laid on a grid, these are no map.
     """
-    tokens = {path: tap(survey, [path], 'raw', 0) for path in paths if survey.layout(path).kind == 'tokens'}
+    tokens = {path: tap(dry_run, [path], 'raw', 0) for path in paths if dry_run.layout(path).kind == 'tokens'}
     if not tokens:
         return True
-    height, width = survey.size
+    height, width = dry_run.size
     with torch.random.fork_rng(devices=[]), evaluating(network), torch.no_grad():
-        images = torch.randn(1, survey.channels, height, width).repeat(2, 1, 1, 1)
+        images = torch.randn(1, dry_run.channels, height, width).repeat(2, 1, 1, 1)
         images[1, :, : height // 2, : width // 2].normal_()
         with record(network, tokens) as read:
             network(images.to(next(network.parameters())))
     for path, tensor in read.items():
         change = (tensor[1] - tensor[0]).float()
-        as_tokens = _in_first_quarter(change.norm(dim=1), survey.layout(path))
+        as_tokens = _in_first_quarter(change.norm(dim=1), dry_run.layout(path))
         others = change.norm(dim=0)  # as many as some grid has places, they may be the tokens
-        if as_tokens is None and len(others) >= 16 and grid(len(others), survey.layout(path).ratio):
-            as_tokens = not _in_first_quarter(others, survey.layout(path))
+        if as_tokens is None and len(others) >= 16 and grid(len(others), dry_run.layout(path).ratio):
+            as_tokens = not _in_first_quarter(others, dry_run.layout(path))
         if as_tokens is False:
             return False
     return True
@@ -210,7 +210,7 @@ def _in_first_quarter(change: Tensor, layout: Layout) -> bool | None:
     return bool(inside.mean() > (most + rest) / 2) if most > 2 * rest else None
 
 
-def _four_stages(survey: DryRun, stages: list[str]) -> list[str]:
+def _four_stages(dry_run: DryRun, stages: list[str]) -> list[str]:
     """Find the ends of four stages, from large maps to small ones.
 
     A stage that ends with a downsampling step counts up to its last block. Of more than four stages, the last one of each of
@@ -218,25 +218,25 @@ def _four_stages(survey: DryRun, stages: list[str]) -> list[str]:
     """
 
     def last_of_each_size(paths: Iterable[str]) -> list[str]:
-        return list({size: path for path in paths if (size := _places(survey, path))}.values())[-4:]
+        return list({size: path for path in paths if (size := _places(dry_run, path))}.values())[-4:]
 
-    paths = [path for path, tensors in survey.outputs.items() if tensors and survey.calls[path] == 1]
+    paths = [path for path, tensors in dry_run.outputs.items() if tensors and dry_run.calls[path] == 1]
     ends = []
     for stage in stages:
         block = re.compile(re.escape(stage) + r'(\.\w+)?\.\d+')
         blocks = [path for path in paths if block.fullmatch(path)]
-        larger = [path for path in blocks if _places(survey, path) != _places(survey, stage)]
-        given = [tensor.shape for tensor in survey.inputs[stage][:1]]
-        kept = [p for p in larger if [survey.outputs[p][0].shape] == given and any(o.startswith(f'{p}.') for o in paths)]
+        larger = [path for path in blocks if _places(dry_run, path) != _places(dry_run, stage)]
+        given = [tensor.shape for tensor in dry_run.inputs[stage][:1]]
+        kept = [p for p in larger if [dry_run.outputs[p][0].shape] == given and any(o.startswith(f'{p}.') for o in paths)]
         ends.append(kept[-1] if kept else blocks[-1] if blocks and blocks[-1] in larger else stage)
-    ends = [path for path in ends if path in paths and _places(survey, path)]
+    ends = [path for path in ends if path in paths and _places(dry_run, path)]
     if len(ends) > 4:
         return last_of_each_size(ends)
     parts = re.compile('|'.join(rf'{re.escape(stage)}\.\d+' for stage in stages) or '$^')
     return ends if len(ends) == 4 else last_of_each_size(p for p in paths if p in ends or parts.fullmatch(p))
 
 
-def _before_last(survey: DryRun, stages: list[str]) -> str | None:
+def _before_last(dry_run: DryRun, stages: list[str]) -> str | None:
     """Find the stage before the last.
 
     Some libraries count the downsampling step as a stage, or as the end of the one before it. Its output is already the last
@@ -244,50 +244,50 @@ def _before_last(survey: DryRun, stages: list[str]) -> str | None:
     """
     if len(stages) < 2:
         return None
-    before, last = (survey.outputs[stage][0] for stage in stages[-2:])
+    before, last = (dry_run.outputs[stage][0] for stage in stages[-2:])
     if before.shape == last.shape and not stages[-2].startswith('backbone.'):
         block = re.compile(re.escape(stages[-2]) + r'\.\w+\.\d+')
-        earlier = [path for path in survey.outputs if path in stages[:-2] or block.fullmatch(path)]
-        larger = [p for p in earlier if survey.outputs[p] and _places(survey, p) != _places(survey, stages[-1])]
+        earlier = [path for path in dry_run.outputs if path in stages[:-2] or block.fullmatch(path)]
+        larger = [p for p in earlier if dry_run.outputs[p] and _places(dry_run, p) != _places(dry_run, stages[-1])]
         return larger[-1] if larger else stages[-2]
     return stages[-2]
 
 
-def _last_map(network: nn.Module, survey: DryRun, stages: list[str]) -> str | None:
+def _last_map(network: nn.Module, dry_run: DryRun, stages: list[str]) -> str | None:
     """Find the last map, or tokens, on every path: the last stage, its final norm, or a layer that widens it.
 
     Modules inside of the classifier or of a pooling do not count. None if layers behind it work on places too: then it is
     one branch of several, or its output cannot be read.
     """
-    order = list(survey.outputs)
-    trunk = [path for path in order if _on_trunk(network, survey, path)]
-    maps = [p for p in trunk if survey.calls[p] == 1 and len(survey.outputs[p]) == 1 and _has_places(survey, p)]
-    if stages and not survey.growing(stages[-1]):  # then only the number of places tells
+    order = list(dry_run.outputs)
+    trunk = [path for path in order if _on_trunk(network, dry_run, path)]
+    maps = [p for p in trunk if dry_run.calls[p] == 1 and len(dry_run.outputs[p]) == 1 and _has_places(dry_run, p)]
+    if stages and not dry_run.growing(stages[-1]):  # then only the number of places tells
         behind = order[order.index(stages[-1]) :]
-        maps = [p for p in maps if p in behind and _places(survey, p) == _places(survey, stages[-1])]
-    last = next((path for path in reversed(maps) if survey.all_goes_through([path])), None)
+        maps = [p for p in maps if p in behind and _places(dry_run, p) == _places(dry_run, stages[-1])]
+    last = next((path for path in reversed(maps) if dry_run.all_goes_through([path])), None)
     if last is None:
         return None
     for path in trunk[trunk.index(last) + 1 :]:
         own = [*network.get_submodule(path).parameters(recurse=False)]
-        if own and not last.startswith(f'{path}.') and (not survey.outputs[path] or _has_places(survey, path)):
+        if own and not last.startswith(f'{path}.') and (not dry_run.outputs[path] or _has_places(dry_run, path)):
             return None
     return last
 
 
-def _on_trunk(network: nn.Module, survey: DryRun, path: str) -> bool:
+def _on_trunk(network: nn.Module, dry_run: DryRun, path: str) -> bool:
     """Check that no module around it turns maps into vectors, as classifiers and poolings do; a mere sequence does not."""
     above = [path[: match.start()] for match in re.finditer(r'\.', path)]
-    inside = [p for p in above if survey.outputs.get(p) and not f'{survey.stem}.'.startswith(f'{p}.')]
-    poolings = [p for p in inside if not _has_places(survey, p)]
+    inside = [p for p in above if dry_run.outputs.get(p) and not f'{dry_run.stem}.'.startswith(f'{p}.')]
+    poolings = [p for p in inside if not _has_places(dry_run, p)]
     sequences = all(type(network.get_submodule(p)).forward is nn.Sequential.forward for p in poolings)
-    return sequences and not any(p in survey.classifier_paths for p in (*inside, path))
+    return sequences and not any(p in dry_run.classifier_paths for p in (*inside, path))
 
 
-def _has_places(survey: DryRun, path: str) -> bool:
+def _has_places(dry_run: DryRun, path: str) -> bool:
     """Check whether a module returns a map or tokens: a tensor that grows with the image, if that is known."""
-    for number, tensor in enumerate(survey.outputs[path]):
-        grows = survey.growing(path, number)
+    for number, tensor in enumerate(dry_run.outputs[path]):
+        grows = dry_run.growing(path, number)
         if grows is None:
             shape = tuple(tensor.shape)
             if len(shape) == 4 or (len(shape) == 3 and shape[1] > 1):
@@ -297,10 +297,10 @@ def _has_places(survey: DryRun, path: str) -> bool:
     return False
 
 
-def _places(survey: DryRun, path: str) -> int:
+def _places(dry_run: DryRun, path: str) -> int:
     """Count the places of the map, or the patch tokens, in a module's first tensor; 0 if it has none."""
-    shape = tuple(survey.outputs[path][0].shape)
-    layout = survey.layout(path)
+    shape = tuple(dry_run.outputs[path][0].shape)
+    layout = dry_run.layout(path)
     if layout.kind == 'tokens':
         return shape[1] - layout.extra
     return math.prod({'map': shape[2:], 'map_last': shape[1:3]}.get(layout.kind, (0,)))

@@ -117,14 +117,14 @@ def lays_tokens(tap: Tap) -> bool:
     return isinstance(view, View) and view.form == 'map' and any(layout.kind == 'tokens' for layout in view.layouts)
 
 
-def nearest_paths(path: str, survey: DryRun) -> str:
+def nearest_paths(path: str, dry_run: DryRun) -> str:
     """Hint at the nearest paths of modules for a path that does not exist."""
-    close = difflib.get_close_matches(path, survey.outputs, n=5, cutoff=0)
+    close = difflib.get_close_matches(path, dry_run.outputs, n=5, cutoff=0)
     return f'the nearest paths: {", ".join(close)}; `python -m mmcls_kd inspect CONFIG` prints them all'
 
 
 def tap(
-    survey: DryRun,
+    dry_run: DryRun,
     paths: Sequence[str],
     form: str = 'raw',
     index: int | None = None,
@@ -136,7 +136,7 @@ def tap(
     """Make a tap on modules of a network.
 
     Args:
-        survey: Dry run of the network.
+        dry_run: Dry run of the network.
         paths: Paths of the modules.
         form: One of :data:`.layouts.FORMS`.
         index: Number of the tensor of a module that returns several.
@@ -151,50 +151,50 @@ def tap(
     """
     layouts = []
     for path in paths:
-        if path not in survey.outputs:
-            raise ValueError(f'no module {path!r} runs in this network; {nearest_paths(path, survey)}')
-        if survey.calls[path] > 1 and not last_call:
-            raise ValueError(f'module {path!r} runs {survey.calls[path]} times in a forward pass; take one that runs once')
-        tensors = (survey.inputs if goes_in else survey.outputs)[path]
+        if path not in dry_run.outputs:
+            raise ValueError(f'no module {path!r} runs in this network; {nearest_paths(path, dry_run)}')
+        if dry_run.calls[path] > 1 and not last_call:
+            raise ValueError(f'module {path!r} runs {dry_run.calls[path]} times in a forward pass; take one that runs once')
+        tensors = (dry_run.inputs if goes_in else dry_run.outputs)[path]
         shapes = ', '.join(str(tuple(t.shape)) for t in tensors) or 'none'
         if not -len(tensors) <= (index or 0) < len(tensors) or (index is None and len(tensors) > 1):
             raise ValueError(f'module {path!r} returns {len(tensors)} tensors ({shapes}): say which by index=0, 1, ...')
-        if path in survey.without_graph:
+        if path in dry_run.without_graph:
             raise ValueError(f'module {path!r} {NO_GRAPH}')
-        layouts.append(_layout(survey, path, index or 0, goes_in, extra))
+        layouts.append(_layout(dry_run, path, index or 0, goes_in, extra))
     if form not in FORMS:
         raise ValueError(f'form={form!r}: choose one of {", ".join(map(repr, FORMS))}')
     if not paths:
         raise ValueError('it has no path of a module')
     view = View(form, tuple(layouts), index or 0, apart)
-    calls = {path: survey.calls[path] for path in paths if survey.calls[path] > 1}
-    made = Tap(tuple(paths), view, survey.overwritten.intersection(paths), goes_in, calls)
+    calls = {path: dry_run.calls[path] for path in paths if dry_run.calls[path] > 1}
+    made = Tap(tuple(paths), view, dry_run.overwritten.intersection(paths), goes_in, calls)
     try:
-        read(made, survey)
+        read(made, dry_run)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f'{" and ".join(paths)}: {error}') from error
     return made
 
 
-def _layout(survey: DryRun, path: str, number: int, goes_in: bool, extra: int | None) -> Layout:
+def _layout(dry_run: DryRun, path: str, number: int, goes_in: bool, extra: int | None) -> Layout:
     """Find the layout of a tensor, with so many prefix tokens if that is given."""
-    found = survey.layout(path, number, goes_in)
+    found = dry_run.layout(path, number, goes_in)
     if extra is None:
         return found
-    shape = tuple((survey.inputs if goes_in else survey.outputs)[path][number].shape)
+    shape = tuple((dry_run.inputs if goes_in else dry_run.outputs)[path][number].shape)
     if len(shape) != 3 or not 0 <= extra < shape[1]:
         raise ValueError(f'extra={extra} does not fit a tensor of shape {shape}: it is a number of tokens, of (N, L, D)')
     return Layout('tokens', extra, found.ratio)
 
 
-def read(tap: Tap, survey: DryRun) -> Read:
+def read(tap: Tap, dry_run: DryRun) -> Read:
     """Return the tap's value in the dry run, without values."""
-    return tap.view(*((survey.inputs if goes_in else survey.outputs)[path] for path, goes_in in tap.places))
+    return tap.view(*((dry_run.inputs if goes_in else dry_run.outputs)[path] for path, goes_in in tap.places))
 
 
-def shapes_of(taps: Mapping[str, Tap], survey: DryRun) -> dict[str, Shape]:
+def shapes_of(taps: Mapping[str, Tap], dry_run: DryRun) -> dict[str, Shape]:
     """Return the shape of each tap's value for two images, by name; of a tuple the shapes of its tensors."""
-    return {name: shape_of(read(tap, survey)) for name, tap in taps.items()}
+    return {name: shape_of(read(tap, dry_run)) for name, tap in taps.items()}
 
 
 def shape_of(value: Read) -> Shape:
@@ -223,14 +223,14 @@ def check_names(given: Mapping[str, Any], aliases: Mapping[str, str]) -> dict[st
     return named
 
 
-def given_taps(given: Mapping[str, Any], side: str, survey: DryRun) -> dict[str, Tap]:
+def given_taps(given: Mapping[str, Any], side: str, dry_run: DryRun) -> dict[str, Tap]:
     """Parse the config's taps for one of the networks.
 
     Args:
         given: By name with ``_s`` or ``_t``: the path of a module; a list of them; or a dict with ``path`` and, optionally,
             ``form``, ``index`` and ``extra`` as in :func:`tap`.
         side: ``'_s'`` or ``'_t'``; other names are skipped.
-        survey: Dry run of the network.
+        dry_run: Dry run of the network.
 
     Raises:
         ValueError: As :func:`tap`; names the tap.
@@ -247,7 +247,7 @@ def given_taps(given: Mapping[str, Any], side: str, survey: DryRun) -> dict[str,
         keywords.setdefault('form', FORM_OF.get(name, 'raw'))
         try:
             paths = [paths] if isinstance(paths, str) else list(paths)
-            taps[name] = tap(survey, paths, apart=name in TUPLES, **keywords)
+            taps[name] = tap(dry_run, paths, apart=name in TUPLES, **keywords)
         except ValueError as error:
             raise ValueError(f'taps: {full_name}: {error}') from error
     return taps

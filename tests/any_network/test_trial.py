@@ -442,7 +442,7 @@ class TestTimm:
 def test_channels_are_not_those_of_the_first_convolution(name, keywords, channels):
     cfg = dict(type='TimmClassifier', model_name=name, num_classes=10, **keywords)
     pixels = dict(size=64)
-    assert build(NKD, teacher=cfg, teacher_pixels=pixels).teacher_holder.survey.channels == channels
+    assert build(NKD, teacher=cfg, teacher_pixels=pixels).teacher_holder.dry_run.channels == channels
 
 
 def test_the_adapter_resizes_images_that_are_not_square():
