@@ -14,7 +14,7 @@ from .dis_losses.common import at_least_float32
 from .features.classifier import linear_classifier, weight_and_bias
 from .features.dry_run import DryRun, dry_run, evaluating, scores
 from .features.families import default_taps
-from .features.taps import Tap, check_names, given_taps, lays_tokens, record, shapes_of
+from .features.taps import Shape, Tap, check_names, given_taps, lays_tokens, record, shapes_of
 from .patches import note_of_left_out, without_reentry
 from .recipe.labels import (
     as_labels,
@@ -135,7 +135,18 @@ class BaseDistiller(nn.Module):
         for one in each_teacher(teacher) if 'logit' in self.teacher_names else ():
             if isinstance(one, FrozenTeacher):
                 one.dry_run.check_logits('teacher')
-        shapes |= {f'{name}{VIEWS["strong"]}': shape for name, shape in shapes.items()}
+        self._build_losses(methods, shapes | {f'{name}{VIEWS["strong"]}': shape for name, shape in shapes.items()})
+        self._check_two_classes(found.num_classes)
+        self._weigh_task(methods)
+        self._find_views(methods, read)
+        predictors = [name for name, loss in self.distill_losses.items() if hasattr(loss, 'predict_logit')]
+        if len(predictors) > 1:
+            raise ValueError(f'{" and ".join(predictors)} both make the predictions: choose one of them')
+        self.predictor = predictors[0] if predictors else None
+
+    def _build_losses(self, methods: Sequence[Method], shapes: Mapping[str, Shape]) -> None:
+        """Build the losses, from the shapes of their inputs, and their weights."""
+        teacher = self.teacher_holder
         facts = {
             'num_samples': lambda: self.num_samples,
             'batch_size': lambda: self.batch_size,
@@ -148,13 +159,6 @@ class BaseDistiller(nn.Module):
             for note in stray_parts(name, loss):
                 logger.warning(note)
         self.loss_weights = LossWeights({method.name: method.weight for method in methods})
-        self._check_two_classes(found.num_classes)
-        self._weigh_task(methods)
-        self._find_views(methods, read)
-        predictors = [name for name, loss in self.distill_losses.items() if hasattr(loss, 'predict_logit')]
-        if len(predictors) > 1:
-            raise ValueError(f'{" and ".join(predictors)} both make the predictions: choose one of them')
-        self.predictor = predictors[0] if predictors else None
 
     def _check_two_classes(self, count: int) -> None:
         """Refuse losses of standardised logits with two classes."""
