@@ -21,11 +21,13 @@ from ..engine.config import complete_dataloaders, student_only
 from ..engine.data import plain_datasets
 from ..engine.folders import check_data_folders
 from ..engine.labels import ways_of
+from ..engine.unlabelled import lacks_labels
+from ..errors import listed
 from ..networks.classes import compare_order, data_named, names_in
 from ..networks.loading import load_strictly
 from .measures import accuracy, agreement, correlation_distance, divergence, summary
 from .outputs import ClassifierReader, Outputs, TeacherReader, collect, spread
-from .runs import Run, config_of
+from .runs import TOP1, Run, config_of
 
 #: Keys that identify a run's teacher.
 TEACHER_KEYS = ('teacher_cfg', 'teacher_pretrained', 'teacher_classes', 'teacher_pixels', 'teacher_weights')
@@ -138,9 +140,16 @@ class Entrant:
 
     def __init__(self, run: Run, data_root: str | None, images: int | None) -> None:
         self.run, self.cfg = run, config_of(run, data_root)
-        name = next((key for key in ('val_dataloader', 'test_dataloader') if self.cfg.get(key)), None)
-        if name is None:
+        there = [key for key in ('val_dataloader', 'test_dataloader') if self.cfg.get(key)]
+        if not there:
             raise ValueError(f'{run.folder}: its config has no val_dataloader and no test_dataloader, so no images')
+        name = next((key for key in there if not lacks_labels(self.cfg[key].get('dataset'))), None)
+        if name is None:
+            raise ValueError(
+                f'{run.folder}: the images of its {" and ".join(there)} have no labels, and the report is about accuracy: '
+                'put a test_dataloader with labels into the config.py beside its log'
+            )
+        self.tested = name == 'test_dataloader'
         check_data_folders(self.cfg, (name,))
         complete_dataloaders(self.cfg, pin_memory=False, persistent_workers=False)
         with in_scope(self.cfg):
@@ -226,6 +235,8 @@ def compare(
         found.history[entrant.run.name] = list(_follow(entrant, found, checkpoints, log))
     found.class_names = _class_names(entrants[0])
     found.notes = list(notes_on(found, checkpoints))
+    if tested := [entrant.run.name for entrant in entrants if entrant.tested]:
+        found.notes.append(f'{listed(tested)}: the images are those of the test, as validation has none with labels.')
     return found
 
 
@@ -279,6 +290,8 @@ def notes_on(found: Comparison, checkpoints: int) -> Iterator[str]:
     for run in found.runs:
         if not run.accuracies():
             yield f'{run.name} logged no validation, so it has no learning curve.'
+        elif not str(run.metric).endswith(TOP1):
+            yield f'{run.name} logged no top-1 accuracy in validation: its learning curve is that of {run.metric}.'
         if len(run.checkpoints) == 1:
             yield (
                 f'{run.name} kept one checkpoint, so it is one point over training: '

@@ -15,6 +15,7 @@ from ..files.drawing import drawing, entry
 from .compare import Comparison
 from .measures import calibration, class_accuracies, class_correlation, correlation_distance
 from .outputs import Outputs
+from .runs import TOP1
 
 #: Okabe and Ito's colours without black and yellow, for runs; the teachers are black.
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
@@ -76,22 +77,23 @@ def save(figure: Any, path: Path) -> None:
 
 
 def learning_curves(found: Comparison) -> Any | None:
-    """Plot the logged validation accuracy over training; None if none was logged."""
+    """Plot the logged validation accuracy, or else another metric, over training; None if none was logged."""
     curves = {run.name: run.accuracies() for run in found.runs}
     if not any(curves.values()):
         return None
     figure = new_figure(4.2)
     axes = figure.add_subplot()
     style = line_styles(found)
+    others = {run.name: f', {run.metric}' for run in found.runs if run.metric and not run.metric.endswith(TOP1)}
     for name, curve in curves.items():
         if curve:
             steps, values = zip(*curve, strict=True)
-            _line(axes, steps, values, style[name], f'{name} ({curve[-1][1]:.2f})')
+            _line(axes, steps, values, style[name], f'{name}{others.get(name, "")} ({curve[-1][1]:.2f})')
     for row in found.rows():
         if row.name in found.teachers:
             look = dict(style[row.name], marker='')
             axes.axhline(100 * row.accuracy, **look, linewidth=1.3, label=entry(f'{row.name} ({100 * row.accuracy:.2f})'))
-    axes.set(xlabel=UNITS[found.unit], ylabel='validation accuracy (%)')
+    axes.set(xlabel=UNITS[found.unit], ylabel='validation (%)' if others else 'validation accuracy (%)')
     _whole_numbers(axes)
     _legend_beside(axes)
     return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -83,7 +84,10 @@ def calibration(logit: Tensor, label: Tensor, bins: int = BINS) -> Calibration:
 
 @dataclass(frozen=True)
 class Summary:
-    """The measures of a network: shares from 0 to 1, the error of :class:`Calibration`, and the entropy in nats."""
+    """The measures of a network: shares from 0 to 1, the error of :class:`Calibration`, and the entropy in nats.
+
+    Accuracy and calibration error are NaN for images without labels.
+    """
 
     accuracy: float
     confidence: float
@@ -92,9 +96,15 @@ class Summary:
 
 
 def summary(logit: Tensor, label: Tensor) -> Summary:
-    """Return the four measures of a network."""
+    """Return the four measures of a network; a label of −1 is none.
+
+    Example:
+        >>> summary(torch.zeros(2, 4), torch.tensor([-1, -1]))
+        Summary(accuracy=nan, confidence=0.25, calibration_error=nan, entropy=1.3862943611198906)
+    """
     found = calibration(logit, label)
-    return Summary(accuracy(logit, label), found.confidence, found.error, entropy(logit))
+    right, error = (accuracy(logit, label), found.error) if (label >= 0).all() else (math.nan, math.nan)
+    return Summary(right, found.confidence, error, entropy(logit))
 
 
 def class_correlation(logit: Tensor) -> Tensor:

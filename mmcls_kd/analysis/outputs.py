@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from ..dis_losses.common import hard_label
-from ..distillers.classification import batch_label
+from ..distillers.labels import batch_label, labelled, without_unknown
 from ..distillers.recipe import TeacherHolder
 from ..engine.console import Progress
 from ..features.dry_run import dry_run, evaluating, scores
@@ -23,7 +23,7 @@ from ..networks.heads import is_multi_label
 
 @dataclass(frozen=True)
 class Outputs:
-    """Logits of a network (N, C), labels (N,), and inputs of its classifier (N, D), None if they cannot be read."""
+    """Logits of a network (N, C), labels (N,), −1 for none, and inputs of its classifier (N, D), None if unknown."""
 
     logit: Tensor
     label: Tensor
@@ -96,6 +96,12 @@ def spread(loader: DataLoader, images: int | None) -> DataLoader:
     )
 
 
+def class_labels(samples: Sequence[DataSample]) -> Tensor:
+    """Return the class of each sample, (N,); −1 for a sample without a label."""
+    known = labelled(samples)  # gives a number to those that have none
+    return without_unknown(hard_label(batch_label(samples)), known)
+
+
 @torch.no_grad()
 def collect(
     readers: Mapping[str, Reader], loader: DataLoader, preprocess: nn.Module, log: Callable[[str], Any] = print
@@ -110,7 +116,7 @@ def collect(
     for batch in loader:
         data = preprocess(batch, False)
         samples = data['data_samples']
-        labels.append(hard_label(batch_label(samples)).cpu())
+        labels.append(class_labels(samples).cpu())
         for name, reader in readers.items():
             for tensor_name, tensor in reader(data['inputs'], samples).items():
                 found[name].setdefault(tensor_name, []).append(tensor.float().cpu())

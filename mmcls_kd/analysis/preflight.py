@@ -35,7 +35,11 @@ STORED = (
     'calibration and entropy are left out.'
 )
 NONE = 'No method needs a teacher: its measures are left out.'
-NO_TASK = 'The task loss has no gradient, as its weight is 0 here: the weights of the methods are not compared with it.'
+UNLABELLED = 'The validation images have no labels: accuracy and calibration error are left out.'
+NO_TASK = (
+    'The task loss has no gradient, as its weight is 0 here or no image has a label: the weights of the methods are not '
+    'compared with it.'
+)
 
 
 @dataclass(frozen=True)
@@ -131,6 +135,7 @@ def look(runner: Runner, images: int | None, batches: int, log: Callable[[str], 
     losses = getattr(model, 'distill_losses', {})
     soft = softened(losses, teacher.logit) if teacher else {}
     right = networks['teacher'].accuracy if teacher else None
+    unlabelled = math.isnan(networks['student'].accuracy)
     advice = list(advise(terms, right, networks['student'].accuracy, teacher.logit if teacher else None, soft))
     if right is not None:
         advice += on_size(right, others, len(student.label))
@@ -145,8 +150,8 @@ def look(runner: Runner, images: int | None, batches: int, log: Callable[[str], 
         terms=terms,
         batches=min(batches, len(runner.train_dataloader)),
         advice=advice,
-        left_out=left_out + ([NO_TASK] if len(terms) > 1 and terms[0].norm == 0 else []),
-        stated=stated_in(runner.cfg.model.get('teacher_pretrained')) if teacher else None,
+        left_out=left_out + [UNLABELLED] * unlabelled + ([NO_TASK] if len(terms) > 1 and terms[0].norm == 0 else []),
+        stated=stated_in(runner.cfg.model.get('teacher_pretrained')) if teacher and not unlabelled else None,
     )
 
 
@@ -193,9 +198,12 @@ def show(found: Look, console: Console) -> None:
 
 def _network_rows(found: Look) -> Iterator[list[str]]:
     networks = found.networks.values()
-    yield ['accuracy', *(_share(of.accuracy) for of in networks)]
+    labelled = not any(math.isnan(of.accuracy) for of in networks)
+    if labelled:
+        yield ['accuracy', *(_share(of.accuracy) for of in networks)]
     yield ['mean confidence', *(_share(of.confidence) for of in networks)]
-    yield ['expected calibration error', *(_share(of.calibration_error) for of in networks)]
+    if labelled:
+        yield ['expected calibration error', *(_share(of.calibration_error) for of in networks)]
     yield [f'entropy, nats (at most {math.log(found.classes):.2f})', *(f'{of.entropy:.3f}' for of in networks)]
     for name, then in found.softened.items():
         if then != found.networks['teacher'].entropy:

@@ -11,18 +11,18 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import Tensor
 
-from ..dis_losses.common import hard_label
 from ..dis_losses.wkd_logit import class_cost
-from ..distillers.classification import batch_label
 from ..distillers.recipe import Recipe
 from ..distillers.teacher import Teacher
 from ..engine.console import Progress
-from ..engine.data import batches_from, plain_datasets
+from ..engine.data import batches_from
 from ..engine.first_batch import first_images, misfits_named
 from ..engine.labels import ways_of
 from ..engine.models import unwrapped
+from ..engine.unlabelled import all_unlabelled, labelled_datasets
 from ..errors import TrainingError
 from ..files.atomic import save_atomically
+from .outputs import class_labels
 
 
 def prepare(cfg: Config) -> None:
@@ -71,7 +71,9 @@ class Prototypes:
         classes, there = self.model.num_classes, len(self.loader.dataset)
         if not classes <= self.wanted <= there:
             raise ValueError(f'--images {self.wanted}: choose from {classes}, the number of classes, to {there}, of images')
-        parts = list(plain_datasets(self.loader.dataset))
+        if all_unlabelled(self.loader.dataset):
+            raise ValueError('the training images have no labels, and prototypes are of classes: name labelled images')
+        parts = list(labelled_datasets(self.loader.dataset))
         if all(hasattr(part, 'get_gt_labels') for part in parts):
             found = np.concatenate([np.asarray(part.get_gt_labels()) for part in parts])
             self._refuse_missing(np.bincount(found, minlength=classes), ValueError, 'the training data have')
@@ -83,14 +85,17 @@ class Prototypes:
 
     @torch.no_grad()
     def _vectors(self, batch: Any) -> tuple[Tensor, Tensor]:
-        """Return the teacher's vectors for a batch of the dataloader, (N, D), and the class of each image, (N,)."""
+        """Return the teacher's vectors for a batch of the dataloader, (N, D), and each image's class, (N,); −1 for none."""
         data = self.model.data_preprocessor(batch, training=False)  # no mixup, no CutMix
         samples = data['data_samples']
         vectors = self.teacher(self.model.arrange(data['inputs']), samples, ['vector'])['vector']
-        return vectors.double().cpu(), hard_label(batch_label(samples)).cpu()
+        return vectors.double().cpu(), class_labels(samples).cpu()
 
     def add_all(self) -> None:
-        """Run the teacher over the images; one that cannot be read, or a class without any, is an error."""
+        """Run the teacher over the images; one that cannot be read, or a class without any, is an error.
+
+        Images without a label are of no class.
+        """
         progress, left = Progress(self.runner.logger.info, self.wanted), self.wanted
         for batch in batches_from(self.loader, 0):
             if hasattr(self.runner.train_loop, 'count_unreadable'):
@@ -98,8 +103,9 @@ class Prototypes:
             if not batch['data_samples']:
                 continue
             vectors, classes = (found[:left] for found in self._vectors(batch))
-            self.sums.index_add_(0, classes, vectors)
-            self.counts += torch.bincount(classes, minlength=len(self.counts))
+            known = classes >= 0
+            self.sums.index_add_(0, classes[known], vectors[known])
+            self.counts += torch.bincount(classes[known], minlength=len(self.counts))
             progress.add(len(classes))
             left -= len(classes)
             if left == 0:

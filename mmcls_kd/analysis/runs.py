@@ -24,6 +24,8 @@ CHECKPOINT = re.compile(r'(epoch|iter)_(\d+)\.pth')
 RESUMED = re.compile(r'^resume = True$', re.MULTILINE)
 #: Keys of a validation's log that are no metrics.
 NO_METRICS = ('data_time', 'time', 'step')
+#: End of the name of the top-1 accuracy in a log.
+TOP1 = 'accuracy/top1'
 MEND = 'name the --work-dir of a training by `python -m mmcls_kd train`'
 
 
@@ -63,10 +65,15 @@ class Run:
         """The epoch or iteration of the last checkpoint."""
         return max(self.checkpoints)
 
-    def accuracies(self) -> list[tuple[int, float]]:
-        """Return the validation accuracy, in percent, after each epoch or iteration; empty if none was logged."""
+    @property
+    def metric(self) -> str | None:
+        """Name of the metric of its learning curve: the top-1 accuracy, else the first in its log; None without any."""
         names = [name for record in self.validation for name in record if name not in NO_METRICS]
-        chosen = next((name for name in names if name.endswith('accuracy/top1')), next(iter(names), None))
+        return next((name for name in names if name.endswith(TOP1)), next(iter(names), None))
+
+    def accuracies(self) -> list[tuple[int, float]]:
+        """Return the :attr:`metric` of validation, in percent, after each epoch or iteration; empty if none was logged."""
+        chosen = self.metric
         return [(record['step'], record[chosen]) for record in self.validation if chosen in record]
 
     def terms(self) -> dict[str, list[tuple[float, float]]]:

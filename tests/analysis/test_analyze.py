@@ -139,7 +139,32 @@ def test_a_run_without_validation_is_noted():
     assert 'kd logged no validation, so it has no learning curve.' in list(notes_on(found, 12))
 
 
+#: Validation images of the demo whose labels are left aside.
+UNLABELLED = dict(_delete_=True, type='WithoutLabels')
+
+
+def unlabelled(data, *parts):
+    """Changes of a config to such images in some of its parts."""
+    images = dict(type='FashionMNIST', data_root=str(data), split='test', test_mode=True, pipeline=[dict(type='PackInputs')])
+    return {f'{part}_dataloader': dict(dataset=dict(UNLABELLED, dataset=images)) for part in parts}
+
+
+@pytest.mark.usefixtures('_one_figure')
+def test_validation_without_labels_has_no_accuracy_and_the_test_images_count(made, data, analyze, tmp_path):
+    numbers = []
+    for name, student in dict(usual={}, none=unlabelled(data, 'val')).items():
+        folder = write_run(tmp_path / name, data, ['kd'], epochs=(1,), student=student)
+        said = analyze(folder, '--images', '50', '--no-teacher')
+        numbers.append(json.loads((folder / 'analysis' / 'numbers.json').read_text())['networks'][0]['accuracy'])
+    assert numbers[0] == numbers[1]
+    assert 'none: the images are those of the test, as validation has none with labels.' in said
+
+
 class TestRefusals:
+    def test_images_without_labels(self, refusal, data, tmp_path):
+        bare = write_run(tmp_path / 'bare', data, ['kd'], epochs=(1,), student=unlabelled(data, 'val', 'test'))
+        assert 'the images of its val_dataloader and test_dataloader have no labels' in refusal(bare)
+
     def test_no_work_directory(self, refusal, tmp_path):
         assert 'nowhere: no such folder' in refusal(tmp_path / 'nowhere')
 

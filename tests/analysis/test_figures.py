@@ -16,6 +16,7 @@ from mmpretrain.visualization import UniversalVisualizer
 from PIL import Image
 
 from mmcls_kd.analysis import figures
+from mmcls_kd.analysis.compare import notes_on
 from mmcls_kd.analysis.measures import calibration, class_accuracies, class_correlation
 
 
@@ -52,6 +53,16 @@ def test_learning_curves_are_what_was_logged(found):
     teacher = next(values for label, values in drawn.items() if label.startswith('teacher'))
     row = next(row for row in found.rows() if row.name == 'teacher')
     assert teacher[2] == [100 * row.accuracy] * 2
+
+
+def test_a_learning_curve_of_another_metric_says_so(found):
+    found.runs[1].validation[:] = [{'knn/agreement': 70.0, 'time': 0.1, 'step': 1}]
+    axes = figures.learning_curves(found).axes[0]
+    assert {'alone (40.00)', 'kd, knn/agreement (70.00)'} <= curves(axes).keys()
+    assert axes.get_ylabel() == 'validation (%)'
+    assert 'kd logged no top-1 accuracy in validation: its learning curve is that of knn/agreement.' in [
+        *notes_on(found, 12)
+    ]
 
 
 def test_loss_terms_are_over_epochs(found):

@@ -8,6 +8,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from mmcls_kd.analysis.outputs import ClassifierReader, TeacherReader, collect, spread
+from mmcls_kd.distillers.labels import without_label
 
 
 def loader(count, batch_size=4):
@@ -51,6 +52,14 @@ def test_what_a_distiller_s_networks_give():
     assert found['teacher'].vector.shape == (8, 64)
     assert found['student'].label.tolist() == [0, 1, 2, 3] * 2
     assert torch.equal(model.teacher.backbone.bn1.running_mean, statistics)
+
+
+def test_an_image_without_a_label_has_none():
+    model = build(method('KDLoss'))
+    given = batch(4)
+    without_label(given['data_samples'][1])
+    found = collect(dict(student=ClassifierReader(model)), Batches([given]), model.data_preprocessor, lambda _: None)
+    assert found['student'].label.tolist() == [0, -1, 2, 3]
 
 
 def test_simkd_predicts_with_the_teacher_s_head():

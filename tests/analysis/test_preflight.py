@@ -140,6 +140,27 @@ def test_without_a_task_loss_it_says_that_weights_are_not_compared(preflight):
     assert 'Nothing looks off' not in said
 
 
+def test_images_without_labels_have_no_accuracy(data, tmp_path, monkeypatch, capsys):
+    config = tmp_path / 'unlabelled.py'
+    config.write_text(
+        f"_base_ = '{TOOLBOX / DISTILLER}'\n"
+        f"images = dict(type='FashionMNIST', data_root='{data}', pipeline=[dict(type='PackInputs')], split='train')\n"
+        "train_dataloader = dict(dataset=dict(_delete_=True, type='WithoutLabels', dataset=images))\n"
+        "val_dataloader = dict(dataset=dict(_delete_=True, type='WithoutLabels', dataset=images))\n"
+        'val_evaluator = []\n'
+    )
+    words = [config, '--json', tmp_path / 'numbers.json', '--methods', 'kd', '--batches', '1', '--images', '20']
+    monkeypatch.setattr(sys, 'argv', ['preflight.py', *map(str, words)])
+    tool('preflight')()
+    numbers, said = json.loads((tmp_path / 'numbers.json').read_text()), capsys.readouterr().out
+    assert [of['accuracy'] for of in numbers['networks'].values()] == [None, None]
+    assert numbers['networks']['teacher']['calibration_error'] is None
+    assert numbers['networks']['teacher']['confidence'] > 0.5
+    assert 'The validation images have no labels' in said
+    assert 'accuracy │' not in said
+    assert 'guessing gives' not in said
+
+
 def test_without_a_teacher_a_sentence_says_what_is_left_out(preflight):
     numbers, said = preflight(SELF, '--batches', '1')
     assert list(numbers['networks']) == ['student']

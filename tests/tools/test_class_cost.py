@@ -74,6 +74,22 @@ def test_some_of_the_images_do(config, expected, tmp_path):
     assert 1e-4 < (content['cost'] - expected).abs().max() < 0.05
 
 
+def test_images_without_a_label_are_of_no_class(config, expected, data, tmp_path):
+    mixed = tmp_path / 'mixed.py'
+    mixed.write_text(
+        f"_base_ = '{config}'\n"
+        f"test = dict(type='FashionMNIST', data_root='{data}', split='test', test_mode=True)\n"
+        "more = dict(type='WithoutLabels', dataset=dict(pipeline=[dict(type='PackInputs')], **test))\n"
+        'train_dataloader = dict(\n'
+        "    dataset=dict(_delete_=True, type='MixedDataset', datasets=[_base_.train_dataloader.dataset, more], ratio=0.4)\n"
+        ')\n'
+    )
+    run('class_cost', mixed, tmp_path / 'run', '--output', tmp_path / 'cost.pth')
+    content = torch.load(tmp_path / 'cost.pth')
+    assert content['images'].tolist() == [26] * 6 + [25] * 4
+    torch.testing.assert_close(content['cost'].double(), expected, rtol=0, atol=2e-6)
+
+
 def test_the_path_of_a_cost_holds_in_every_folder(config, tmp_path, monkeypatch):
     (tmp_path / 'cost.pth').touch()
     monkeypatch.chdir(tmp_path)
@@ -100,6 +116,16 @@ class TestRefusals:
     def test_data_without_a_class(self, config, tmp_path):
         options = [f'train_dataloader.dataset.indices={",".join(str(i) for i in range(60) if i % 10 not in (3, 7))}']
         assert 'the training data have no image of 2 classes (3, 7)' in self.said(config, tmp_path, options=options)
+
+    def test_images_without_labels(self, config, data, tmp_path):
+        bare = tmp_path / 'bare.py'
+        bare.write_text(
+            f"_base_ = '{config}'\n"
+            'train_dataloader = dict(\n'
+            "    dataset=dict(_delete_=True, type='WithoutLabels', dataset=_base_.train_dataloader.dataset)\n"
+            ')\n'
+        )
+        assert 'the training images have no labels' in self.said(bare, tmp_path)
 
     def test_no_distiller(self, data, tmp_path):
         options = [f'train_dataloader.dataset.data_root={data}']
