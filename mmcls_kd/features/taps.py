@@ -171,7 +171,7 @@ def tap(
     made = Tap(tuple(paths), view, dry_run.overwritten.intersection(paths), goes_in, calls)
     try:
         read(made, dry_run)
-    except (ValueError, RuntimeError) as error:
+    except (AssertionError, ValueError, RuntimeError) as error:  # torch 2.6 asserts that stacked tensors have one size
         raise ValueError(f'{" and ".join(paths)}: {error}') from error
     return made
 

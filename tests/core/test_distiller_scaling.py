@@ -209,6 +209,7 @@ class TestCompile:
             Distiller(student, torch.compile(copy.deepcopy(teacher)), losses.KDLoss())
 
 
+@pytest.mark.skipif(not hasattr(torch.cpu.Stream, 'record_event'), reason='fully_shard runs on CUDA alone up to torch 2.6')
 @in_child
 def test_sharded_losses_are_not_taken_for_forgotten_ones():
     init_process_group('gloo', store=HashStore(), rank=0, world_size=1)
