@@ -188,8 +188,8 @@ def _images_of_trainings(recipe: Recipe, files: Sequence[Path | None]) -> list[d
     found: list[dict[str, Any] | None] = []
     for cfg, file in zip(recipe.of_each_teacher('teacher_cfg'), files, strict=False):
         with suppress(FileNotFoundError, MissingLibraryError):
-            source = find_network(cfg)
-            if file and not source.pixels:
+            source = find_network(cfg) if file and cfg is not None else None
+            if source and not source.pixels:
                 source = source.as_trained(read_checkpoint(file).get('meta') or {}, str(file), told=False)
                 found.append(source.pixels or None)
     return found

@@ -115,4 +115,7 @@ def test_a_store_is_of_these_images(tmp_path):
     found = teacher_of(Config(dict(model=dict(plain, teacher_pretrained=file))))
     assert found['images'][0]['mean'] == pytest.approx(OWN['mean'])
     assert found['images'][0]['size'] == [48, 48]
+    bare = teacher_of(Config(dict(model=dict(plain, teacher_cfg=None, teacher_pretrained=file))))  # a store knows the rest
+    assert bare['weights'] == found['weights']
+    assert 'images' not in bare
     assert 'images' not in teacher_of(Config(dict(model=dict(plain, teacher_pretrained=weights(tmp_path, None)))))
