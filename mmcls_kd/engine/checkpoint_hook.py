@@ -20,7 +20,7 @@ from ..errors import DivergenceError, TrainingError
 from ..files.atomic import atomic_path
 from ..files.checkpoint import read_start
 from .loss_watch import not_finite
-from .models import share_memories, unwrapped
+from .models import models_own_names, share_memories, unwrapped
 from .optimizer_state import match_by_name, parameter_names
 from .resumption import gathered_gradients, go_on, record_of, restore_stopping, stopping_counts
 
@@ -139,10 +139,11 @@ class ResumableCheckpointHook(CheckpointHook):
         self._gathered: dict[str, Any] = {}
 
     def before_run(self, runner: Runner) -> None:
-        """Let a moving average, which exists by now, share the buffers that are not averaged."""
+        """Let a moving average, which exists by now, share the buffers that are not averaged, and have the model's names."""
         for hook in runner.hooks:
             if isinstance(hook, EMAHook) and hasattr(hook, 'ema_model'):  # one of lower priority comes later
                 share_memories(unwrapped(runner), hook.ema_model)
+                hook.ema_model._register_state_dict_hook(models_own_names)
 
     def before_train(self, runner: Runner) -> None:
         """Prepare as in mmengine; and remove files that an interruption left incomplete."""

@@ -11,6 +11,7 @@ from torch import nn
 
 from ..features.dry_run import dry_run
 from ..networks.heads import label_count
+from ..networks.weights import rename_to_own
 
 
 def unwrapped(runner: Runner) -> Any:
@@ -41,3 +42,8 @@ def share_memories(model: nn.Module, average: BaseAveragedModel) -> None:
             setattr(copy, name, getattr(own, name))
     if average.update_buffers:
         average.avg_parameters = average.module.state_dict()
+
+
+def models_own_names(average: BaseAveragedModel, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Rename the model in a moving average's state dict to its own names, by which EMAHook looks for them, in place."""
+    rename_to_own(state, f'{prefix}module.', average.module)

@@ -1,5 +1,7 @@
 """Students and teachers of other libraries through the tools: trained, resumed, transferred, tested, stored."""
 
+import re
+
 import libraries
 import pytest
 import stores
@@ -102,6 +104,24 @@ def test_train_resume_transfer_and_test(library, data, tmp_path):
         alone.load_state_dict(torch.load(tmp_path / 'student.pth', weights_only=True)['state_dict'], strict=True)
         images = torch.randn(2, 3, 28, 28)
         torch.testing.assert_close(alone(images), fresh.eval()(images), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('buffers', [False, True])
+def test_an_average_of_a_classifier_alone_has_its_names(data, tmp_path, buffers):
+    network = libraries.timm_resnet()
+    config = write_config(tmp_path / 'alone.py', data)
+    changes = f'model = dict(_delete_=True, **{network})\ncustom_hooks[0]["update_buffers"] = {buffers}\n'
+    config.write_text(re.sub(r'^model = .*$', changes, config.read_text(), flags=re.MULTILINE))
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    log = stores.run('train', config, whole)
+    stores.run('train', config, parts, '--resume', whole / 'epoch_1.pth')
+    first, second = (read_checkpoint(folder / 'epoch_2.pth') for folder in (whole, parts))
+    for part in ('state_dict', 'ema_state_dict', 'optimizer'):
+        assert_same(first[part], second[part])
+    names = MODELS.build(network_cfg(network)).state_dict().keys()
+    assert first['state_dict'].keys() == names
+    assert {name.removeprefix('module.') for name in first['ema_state_dict']} - {'steps'} == set(names)
+    assert accuracy(stores.run('test', config, tmp_path / 'test', whole / 'epoch_2.pth')) == accuracy(log)
 
 
 def test_a_pretrained_student_starts_training_from_its_weights(data, tmp_path):

@@ -655,6 +655,12 @@ def test_from_python(images, tmp_path, monkeypatch):
     assert 0 <= result.rows['teacher'].top1 <= 100
     assert result.test_top1 is None
     assert os.environ == before
+    again, _ = mmcls_kd.distill(
+        NET, None, images, epochs=1, size=32, student_weights=result.student_file, work_dir=tmp_path / 'again',
+        options={'optim_wrapper.optimizer.lr': 0.0},
+    )  # fmt: skip
+    for mine, first in zip(again.parameters(), student.parameters(), strict=True):
+        assert torch.equal(mine, first)
 
 
 @pytest.mark.filterwarnings('ignore')

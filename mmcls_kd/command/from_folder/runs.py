@@ -169,16 +169,16 @@ def next_commands(made: Made, result: Result, options: Mapping[str, Any] | None)
 
 
 def distill(
-    student: str | Mapping,
-    teacher: str | Mapping | Sequence[str | Mapping] | None,
+    student: str | Path | Mapping,
+    teacher: str | Path | Mapping | Sequence[str | Path | Mapping] | None,
     data: str | Path,
     method: str | Sequence[str] | None = None,
     epochs: int | None = None,
     *,
     then: str | None = None,
     then_epochs: int | None = None,
-    teacher_weights: str | Sequence[str] | None = None,
-    student_weights: str | None = None,
+    teacher_weights: str | Path | Sequence[str | Path] | None = None,
+    student_weights: str | Path | None = None,
     size: int | None = None,
     val_fraction: float = 0.2,
     seed: int = 0,
@@ -222,15 +222,18 @@ def distill(
     from .making import Order, make
     from .predictor import Predictor
 
+    def text(value: Any) -> Any:
+        return str(value) if isinstance(value, os.PathLike) else value
+
     def as_list(value: Any) -> list:
-        return [] if value is None else list(value) if isinstance(value, (list, tuple)) else [value]
+        return [] if value is None else [*map(text, value)] if isinstance(value, (list, tuple)) else [text(value)]
 
     order = Order(
         data=str(data),
-        student=student,
+        student=text(student),
         teachers=as_list(teacher),
-        teacher_weights=[str(file) for file in as_list(teacher_weights)],
-        student_weights=student_weights,
+        teacher_weights=as_list(teacher_weights),
+        student_weights=text(student_weights),
         methods=as_list(method),
         epochs=epochs,
         then=then,
