@@ -36,10 +36,7 @@ STORED = (
 )
 NONE = 'No method needs a teacher: its measures are left out.'
 UNLABELLED = 'The validation images have no labels: accuracy and calibration error are left out.'
-NO_TASK = (
-    'The task loss has no gradient, as its weight is 0 here or no image has a label: the weights of the methods are not '
-    'compared with it.'
-)
+NO_TASK = 'The task loss has no gradient (weight 0, or no labels): the weights of the methods are not compared with it.'
 
 
 @dataclass(frozen=True)
