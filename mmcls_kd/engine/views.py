@@ -187,9 +187,11 @@ def _images_of_trainings(recipe: Recipe, files: Sequence[Path | None]) -> list[d
     """Return the input preprocessing that the files of teachers' weights bring, see :meth:`.sources.Source.as_trained`."""
     found: list[dict[str, Any] | None] = []
     for cfg, file in zip(recipe.of_each_teacher('teacher_cfg'), files, strict=False):
+        if cfg is None or file is None:
+            continue
         with suppress(FileNotFoundError, MissingLibraryError):
-            source = find_network(cfg) if file and cfg is not None else None
-            if source and not source.pixels:
+            source = find_network(cfg)
+            if not source.pixels:
                 source = source.as_trained(read_checkpoint(file).get('meta') or {}, str(file), told=False)
                 found.append(source.pixels or None)
     return found
