@@ -77,7 +77,7 @@ class DrawingHook(VisualizationHook):
             number = (first + place) * get_world_size() + get_rank()
             if number % self.interval or number >= len(loader.dataset):  # type: ignore[arg-type]  # those beyond fill up the last batch
                 continue
-            name = '_'.join([str(number), *([Path(sample.img_path).name] if 'img_path' in sample else [])])
+            name = f'{number}_{Path(sample.img_path).name}' if 'img_path' in sample else str(number)
             if self.out_dir is not None:
                 self.draw_args['out_file'] = join_path(self.out_dir, f'{name}_{step}.png')
             self._visualizer.visualize_cls(as_levels(image, reverse), sample, step=step, name=name, **self.draw_args)

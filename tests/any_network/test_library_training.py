@@ -71,6 +71,16 @@ def student_of(library, folder):
     }[library]
 
 
+def trained_and_resumed(config, whole, parts):
+    """Trains two epochs at once, and the second again from the first; both are the same. The log and the checkpoint."""
+    log = stores.run('train', config, whole)
+    stores.run('train', config, parts, '--resume', whole / 'epoch_1.pth')
+    first, second = (read_checkpoint(folder / 'epoch_2.pth') for folder in (whole, parts))
+    for part in ('state_dict', 'ema_state_dict', 'optimizer'):
+        assert_same(first[part], second[part])
+    return log, first
+
+
 @pytest.mark.parametrize(
     'library',
     ['timm', *(pytest.param(name, marks=pytest.mark.slow) for name in ('hugging face', 'torchvision', 'import path'))],
@@ -78,12 +88,8 @@ def student_of(library, folder):
 def test_train_resume_transfer_and_test(library, data, tmp_path):
     student = student_of(library, tmp_path / 'hf')
     config = write_config(tmp_path / 'distil.py', data, student_cfg=student)
-    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-    log = stores.run('train', config, whole)
-    stores.run('train', config, parts, '--resume', whole / 'epoch_1.pth')
-    first, second = (read_checkpoint(folder / 'epoch_2.pth') for folder in (whole, parts))
-    for part in ('state_dict', 'ema_state_dict', 'optimizer'):
-        assert_same(first[part], second[part])
+    whole = tmp_path / 'whole'
+    log, first = trained_and_resumed(config, whole, tmp_path / 'parts')
 
     fresh = MODELS.build(network_cfg(student))
     for part, prefix in (('state_dict', 'student.'), ('ema_state_dict', 'module.student.')):
@@ -112,12 +118,8 @@ def test_an_average_of_a_classifier_alone_has_its_names(data, tmp_path, buffers)
     config = write_config(tmp_path / 'alone.py', data)
     changes = f'model = dict(_delete_=True, **{network})\ncustom_hooks[0]["update_buffers"] = {buffers}\n'
     config.write_text(re.sub(r'^model = .*$', changes, config.read_text(), flags=re.MULTILINE))
-    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
-    log = stores.run('train', config, whole)
-    stores.run('train', config, parts, '--resume', whole / 'epoch_1.pth')
-    first, second = (read_checkpoint(folder / 'epoch_2.pth') for folder in (whole, parts))
-    for part in ('state_dict', 'ema_state_dict', 'optimizer'):
-        assert_same(first[part], second[part])
+    whole = tmp_path / 'whole'
+    log, first = trained_and_resumed(config, whole, tmp_path / 'parts')
     names = MODELS.build(network_cfg(network)).state_dict().keys()
     assert first['state_dict'].keys() == names
     assert {name.removeprefix('module.') for name in first['ema_state_dict']} - {'steps'} == set(names)
